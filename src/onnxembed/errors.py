@@ -1,0 +1,55 @@
+"""Every error onnxembed raises on purpose; each message names the cause and the fix.
+
+OnnxEmbedError
+├── UsageError               the caller asked for something that cannot be (also a ValueError)
+│   ├── UnsupportedError     a model, option or precision that onnxembed does not do
+│   └── MissingExtraError    an optional dependency is not installed (also an ImportError)
+├── ModelFilesError          a model's files are missing, contradict each other, or say too little
+│   ├── ManifestError        onnxembed.json cannot be read, or is of a format this version does not know
+│   └── IntegrityError       a file is not the file its hash or size says it is
+├── HubError                 the hub could not be asked, or said no
+├── ProviderError            an execution provider was asked for and cannot be used
+└── VerificationError        the artefact's vectors are not the reference's
+"""
+
+from __future__ import annotations
+
+
+class OnnxEmbedError(Exception):
+    """Base of every error that onnxembed raises on purpose."""
+
+
+class UsageError(OnnxEmbedError, ValueError):
+    """The caller asked for something that cannot be: a bad text, an unknown option, an impossible value."""
+
+
+class UnsupportedError(UsageError):
+    """A model, option or precision that onnxembed does not do."""
+
+
+class MissingExtraError(UsageError, ImportError):
+    """An optional dependency is not installed; the message names the pip command."""
+
+
+class ModelFilesError(OnnxEmbedError):
+    """A model's files are missing, contradict each other, or say too little."""
+
+
+class ManifestError(ModelFilesError):
+    """onnxembed.json cannot be read, or is of a format that this version does not know."""
+
+
+class IntegrityError(ModelFilesError):
+    """A file is not the file its recorded hash or size says it is."""
+
+
+class HubError(OnnxEmbedError):
+    """The hub could not be asked, or said no."""
+
+
+class ProviderError(OnnxEmbedError):
+    """An execution provider was asked for and cannot be used."""
+
+
+class VerificationError(OnnxEmbedError):
+    """The artefact's vectors differ from the reference's by more than the tolerance."""

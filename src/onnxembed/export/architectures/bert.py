@@ -1,0 +1,122 @@
+"""BERT, RoBERTa (and XLM-R, CamemBERT) and ELECTRA: post-norm encoders with a table of positions.
+
+Reference: transformers, models/bert, models/roberta and models/electra.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from onnxembed.export.config import Config
+from onnxembed.export.graph import Graph, Value
+from onnxembed.export.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class LayerNames:
+    """Tensor names of a layer, `{}` standing for its number; every family has its own."""
+
+    query: str
+    key: str
+    value: str
+    attention_out: str
+    attention_norm: str
+    mlp_in: str
+    mlp_out: str
+    mlp_norm: str
+
+    def at(self, index: int) -> LayerNames:
+        """The names in layer `index`."""
+        return LayerNames(**{part: name.format(index) for part, name in asdict(self).items()})
+
+
+@dataclass(frozen=True)
+class LayerStyle:
+    """What a layer's weights do not say."""
+
+    heads: int
+    activation: str
+    eps: float
+
+
+BERT_LAYERS = LayerNames(
+    query="encoder.layer.{}.attention.self.query",
+    key="encoder.layer.{}.attention.self.key",
+    value="encoder.layer.{}.attention.self.value",
+    attention_out="encoder.layer.{}.attention.output.dense",
+    attention_norm="encoder.layer.{}.attention.output.LayerNorm",
+    mlp_in="encoder.layer.{}.intermediate.dense",
+    mlp_out="encoder.layer.{}.output.dense",
+    mlp_norm="encoder.layer.{}.output.LayerNorm",
+)
+
+
+def bert(g: Graph, config: Config, inputs: Inputs) -> Value:
+    """BertModel; positions count from the first slot, padding included."""
+    eps = _bert_config(config)
+    positions = g.rows("embeddings.position_embeddings.weight", inputs.input_ids, axis=1)  # [T, D]
+    return _layers(g, config, inputs, _embed(g, config, inputs, positions, eps), eps)
+
+
+def electra(g: Graph, config: Config, inputs: Inputs) -> Value:
+    """ElectraModel; its embeddings may be narrower than its layers."""
+    eps = _bert_config(config)
+    hidden = config.take("hidden_size", int)
+    positions = g.rows("embeddings.position_embeddings.weight", inputs.input_ids, axis=1)  # [T, E]
+    x = _embed(g, config, inputs, positions, eps)
+    if config.take("embedding_size", int, 128) != hidden:
+        x = g.linear(x, "embeddings_project")
+    return _layers(g, config, inputs, x, eps)
+
+
+def roberta(g: Graph, config: Config, inputs: Inputs) -> Value:
+    """RobertaModel; positions count the tokens that are not pad_token_id, from pad_token_id + 1."""
+    eps = _bert_config(config)
+    pad = g.constant("pad_token_id", np.array(config.take("pad_token_id", int, 1), np.int64))
+    real = g.op("Cast", g.op("Not", g.op("Equal", inputs.input_ids, pad)), to=7)  # int64 [B, T]
+    places = g.op("CumSum", real, g.constant("axis_1", np.array(1, np.int64)))
+    ids = g.op("Add", g.op("Mul", places, real), pad)
+    positions = g.embedding("embeddings.position_embeddings", ids)  # [B, T, D]
+    return _layers(g, config, inputs, _embed(g, config, inputs, positions, eps), eps)
+
+
+def _bert_config(config: Config) -> float:
+    """Refuse what these builders do not compute; return layer_norm_eps."""
+    config.expect("position_embedding_type", "absolute")
+    config.expect("is_decoder", False)
+    config.expect("add_cross_attention", False)
+    for size in ("vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size"):
+        config.take(size, int)
+    config.take("pad_token_id", int, 0)
+    return config.take("layer_norm_eps", float, 1e-12)
+
+
+def _embed(g: Graph, config: Config, inputs: Inputs, positions: Value, eps: float) -> Value:
+    """LayerNorm(words + positions + segments) -> [B, T, D]."""
+    words = g.embedding("embeddings.word_embeddings", inputs.input_ids)
+    types = "embeddings.token_type_embeddings"
+    if config.take("type_vocab_size", int, 2) > 1:
+        places = g.op("Add", g.embedding(types, inputs.token_type_ids), positions)
+    else:
+        places = g.op("Add", positions, g.weight(f"{types}.weight"))
+    return g.add_layer_norm(words, places, "embeddings.LayerNorm", eps)
+
+
+def _layers(g: Graph, config: Config, inputs: Inputs, x: Value, eps: float) -> Value:
+    style = LayerStyle(config.take("num_attention_heads", int), config.take("hidden_act", str, "gelu"), eps)
+    for index in range(config.take("num_hidden_layers", int)):
+        x = post_norm_layer(g, x, inputs, BERT_LAYERS.at(index), style)
+    return x
+
+
+def post_norm_layer(g: Graph, x: Value, inputs: Inputs, names: LayerNames, style: LayerStyle) -> Value:
+    """x -> norm(x + attention(x)) -> norm(x + mlp(x)), all [B, T, D]."""
+    projections = (names.query, names.key, names.value)
+    query, key, value = (g.product(x, name) for name in projections)
+    attended = g.attention(query, key, value, biases=projections, heads=style.heads, padding=inputs.padding)
+    out = names.attention_out
+    x = g.add_layer_norm(g.product(attended, out), x, names.attention_norm, style.eps, linear=out)
+    inner = g.linear_act(x, names.mlp_in, style.activation)
+    return g.add_layer_norm(g.product(inner, names.mlp_out), x, names.mlp_norm, style.eps, linear=names.mlp_out)

@@ -1,0 +1,38 @@
+"""DistilBERT: BERT's layers under other names, without segments.
+
+Reference: transformers, models/distilbert.
+"""
+
+from __future__ import annotations
+
+from onnxembed.export.architectures.bert import LayerNames, LayerStyle, post_norm_layer
+from onnxembed.export.config import Config
+from onnxembed.export.graph import Graph, Value
+from onnxembed.export.inputs import Inputs
+
+EPS = 1e-12  # fixed in the reference, not in the config
+
+LAYERS = LayerNames(
+    query="transformer.layer.{}.attention.q_lin",
+    key="transformer.layer.{}.attention.k_lin",
+    value="transformer.layer.{}.attention.v_lin",
+    attention_out="transformer.layer.{}.attention.out_lin",
+    attention_norm="transformer.layer.{}.sa_layer_norm",
+    mlp_in="transformer.layer.{}.ffn.lin1",
+    mlp_out="transformer.layer.{}.ffn.lin2",
+    mlp_norm="transformer.layer.{}.output_layer_norm",
+)
+
+
+def distilbert(g: Graph, config: Config, inputs: Inputs) -> Value:
+    """DistilBertModel; sinusoidal positions, where used, are stored in the checkpoint like learned ones."""
+    for size in ("vocab_size", "max_position_embeddings", "dim", "hidden_dim"):
+        config.take(size, int)
+    config.take("pad_token_id", int, 0)
+    words = g.embedding("embeddings.word_embeddings", inputs.input_ids)
+    positions = g.rows("embeddings.position_embeddings.weight", inputs.input_ids, axis=1)  # [T, D]
+    x = g.add_layer_norm(words, positions, "embeddings.LayerNorm", EPS)
+    style = LayerStyle(config.take("n_heads", int), config.take("activation", str, "gelu"), EPS)
+    for index in range(config.take("n_layers", int)):
+        x = post_norm_layer(g, x, inputs, LAYERS.at(index), style)
+    return x

@@ -1,0 +1,158 @@
+"""The artefact folder: what is written, how large weights are stored, and that it appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from onnxembed.errors import UsageError
+from onnxembed.export.graph import IR_VERSION, MICROSOFT, OPSET, Graph, Initializer
+from onnxembed.manifest import FILE_NAME, FileRecord, Precision, Variant
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, and how many bytes of how many are done."""
+
+GRAPH_FILES: dict[Precision, str] = {"fp32": "onnx/model.onnx", "fp16": "onnx/model_fp16.onnx"}
+
+# Up to this size weights lie inside the .onnx file, which is then one file to copy; above it, in a
+# file beside it, which ONNX Runtime maps into memory instead of parsing, and which may pass 2 GiB.
+INLINE_LIMIT = 256 * 2**20
+PAGE = 4096
+CHUNK = 16 * 2**20
+
+
+@contextmanager
+def new_folder(output: Path, *, force: bool) -> Iterator[Path]:
+    """A temporary folder beside `output` that becomes `output` when the block succeeds.
+
+    Raises UsageError when `output` exists, unless `force` is given and it holds an artefact (or nothing).
+    Any failure, Ctrl-C included, leaves `output` as it was.
+    """
+    check_output(output, force=force)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    draft = output.parent / f".{output.name}.{os.getpid()}.part"
+    old = output.parent / f".{output.name}.{os.getpid()}.old"
+    try:
+        draft.mkdir()
+        yield draft
+        if output.exists():
+            output.rename(old)
+        draft.rename(output)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def check_output(output: Path, *, force: bool) -> None:
+    """Refuse to replace what is not ours to replace."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UsageError(f"{output} is a file; give a folder with -o")
+    if any(output.iterdir()):
+        if not (output / FILE_NAME).is_file():
+            raise UsageError(f"{output} exists and is not an onnxembed artefact; give another folder with -o")
+        if not force:
+            raise UsageError(f"{output} exists; pass --force to replace it")
+
+
+def write_graph(graph: Graph, folder: Path, precision: Precision, progress: Progress) -> Variant:
+    """Write one graph and its weights, reading one tensor at a time; returns its manifest entry."""
+    file = GRAPH_FILES[precision]
+    path = folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = list(graph.initializers.values())
+    total = sum(_size(weight) for weight in weights)
+    data = f"{file}_data" if total > INLINE_LIMIT else None
+    proto = graph.proto("onnxembed")
+    written = 0
+    if data:
+        with (folder / data).open("wb") as out:
+            for weight in weights:
+                proto.initializer.append(_external(weight, out, Path(data).name))
+                written += _size(weight)
+                progress(f"writing {precision} weights", written, total)
+    else:
+        for weight in weights:
+            proto.initializer.append(_inline(weight))
+            written += _size(weight)
+            progress(f"writing {precision} weights", written, total)
+    model = helper.make_model(
+        proto,
+        ir_version=IR_VERSION,
+        producer_name="onnxembed",
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
+    )
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    operators = graph.operators()
+    return Variant(file=file, data=data, nodes=sum(operators.values()), operators=operators)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file that people can read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def hash_files(folder: Path, progress: Progress) -> dict[str, FileRecord]:
+    """sha256 and size of every file of the folder but the manifest, sorted by name."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME)
+    total = sum(path.stat().st_size for path in paths)
+    done = 0
+    records = {}
+    for path in paths:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                done += len(chunk)
+                progress("hashing", done, total)
+        records[path.relative_to(folder).as_posix()] = FileRecord(digest.hexdigest(), path.stat().st_size)
+    return records
+
+
+def _size(weight: Initializer) -> int:
+    itemsize = helper.tensor_dtype_to_np_dtype(weight.onnx_type).itemsize
+    return int(np.prod(weight.shape, dtype=np.int64)) * int(itemsize)
+
+
+def _inline(weight: Initializer) -> onnx.TensorProto:
+    tensor = onnx.TensorProto(name=weight.name, data_type=weight.onnx_type, dims=weight.shape)
+    tensor.raw_data = _bytes(weight)
+    return tensor
+
+
+def _external(weight: Initializer, out: Any, location: str) -> onnx.TensorProto:
+    """Append a weight to the data file, large ones on a page of their own so that they can be mapped."""
+    size = _size(weight)
+    if size < PAGE:
+        return _inline(weight)
+    out.write(b"\0" * (-out.tell() % PAGE))
+    offset = out.tell()
+    tensor = onnx.TensorProto(name=weight.name, data_type=weight.onnx_type, dims=weight.shape)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", size)):
+        tensor.external_data.add(key=key, value=str(value))
+    out.write(_array(weight).data)
+    return tensor
+
+
+def _bytes(weight: Initializer) -> bytes:
+    return _array(weight).tobytes()
+
+
+def _array(weight: Initializer) -> np.ndarray[Any, Any]:
+    array = np.ascontiguousarray(weight.read())
+    if array.shape != weight.shape:
+        array = array.reshape(weight.shape)
+    return array

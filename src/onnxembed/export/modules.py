@@ -1,0 +1,78 @@
+"""config.json and the sentence-transformers files of an artefact, so that other programs read it too.
+
+They are written from the decisions, not copied: a copy would contradict an artefact whose pooling,
+normalisation or length was set by a flag.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from onnxembed.export.artifact import write_json
+from onnxembed.export.heads import dense_weights
+from onnxembed.facts import DenseFacts, Facts
+from onnxembed.manifest import Dense
+from onnxembed.resolve import Decisions
+
+MODULE = "sentence_transformers.models"
+
+
+def write_modules(facts: Facts, decisions: Decisions, pooling_out: bool, folder: Path) -> tuple[Dense, ...]:
+    """Write config.json, modules.json and the modules' folders; returns the manifest's Dense entries.
+
+    With `pooling_out` the Dense layers' weights are written as .npy too, for the runtime to apply.
+    """
+    write_json(folder / "config.json", facts.config)
+    write_json(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": decisions.max_length.value, "do_lower_case": decisions.lower_case.value},
+    )
+    write_json(
+        folder / "config_sentence_transformers.json",
+        {
+            "prompts": decisions.prompts.texts.value,
+            "default_prompt_name": decisions.prompts.default.value,
+            "similarity_fn_name": "cosine",
+        },
+    )
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    write_json(folder / "1_Pooling/config.json", _pooling(decisions))
+    dense = []
+    for layer in facts.dense:
+        path = f"{len(modules)}_Dense"
+        modules.append((path, "Dense"))
+        dense.append(_write_dense(layer, folder, path, pooling_out))
+    if decisions.normalize.value:
+        modules.append((f"{len(modules)}_Normalize", "Normalize"))
+    write_json(
+        folder / "modules.json",
+        [
+            {"idx": idx, "name": str(idx), "path": path, "type": f"{MODULE}.{kind}"}
+            for idx, (path, kind) in enumerate(modules)
+        ],
+    )
+    return tuple(dense)
+
+
+def _pooling(decisions: Decisions) -> dict[str, object]:
+    """The pooling in the older generation's keys, which every release reads."""
+    suffixes = {"cls": "cls_token", "lasttoken": "lasttoken"}
+    every = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "lasttoken")
+    flags = {f"pooling_mode_{suffixes.get(mode, mode + '_tokens')}": mode in decisions.pooling.value for mode in every}
+    return {"word_embedding_dimension": decisions.hidden_size, **flags, "include_prompt": True}
+
+
+def _write_dense(layer: DenseFacts, folder: Path, path: str, pooling_out: bool) -> Dense:
+    (folder / path).mkdir()
+    for file in ("config.json", "model.safetensors"):
+        shutil.copyfile(layer.folder / file, folder / path / file)
+    files: list[str | None] = [None, None]
+    if pooling_out:
+        for slot, (name, array) in enumerate(zip(("weight", "bias"), dense_weights(layer), strict=True)):
+            if array is not None:
+                np.save(folder / path / f"{name}.npy", array)
+                files[slot] = f"{path}/{name}.npy"
+    return Dense(layer.in_features, layer.out_features, layer.activation, *files)

@@ -1,0 +1,127 @@
+"""The export journey: checkpoint -> facts -> decisions -> graphs -> artefact folder, verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from onnxembed.errors import UnsupportedError
+from onnxembed.export import heads
+from onnxembed.export.architectures import ARCHITECTURES
+from onnxembed.export.artifact import Progress, check_output, hash_files, new_folder, write_graph
+from onnxembed.export.config import Config
+from onnxembed.export.graph import Graph
+from onnxembed.export.inputs import B, Inputs, T
+from onnxembed.export.modules import write_modules
+from onnxembed.export.tokenizer import write_tokenizer
+from onnxembed.export.weights import Checkpoint
+from onnxembed.facts import Facts, read_facts
+from onnxembed.hub import Fetched, fetch_checkpoint
+from onnxembed.manifest import (
+    FILE_NAME,
+    FORMAT_VERSION,
+    Embedding,
+    Manifest,
+    Model,
+    Precision,
+    Source,
+    Tokenization,
+)
+from onnxembed.resolve import Decisions, Flags, resolve
+
+Verify = Callable[[Path, Manifest, Fetched], Manifest]
+"""Checks a finished draft folder and returns the manifest with what it measured."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller decides about an export; the defaults follow the model's files."""
+
+    precisions: tuple[Precision, ...] = ("fp32",)
+    flags: Flags = field(default_factory=Flags)
+    pooling_out: bool = False
+    ignored_config_keys: tuple[str, ...] = ()
+    force: bool = False
+
+
+def export(
+    model: str | Path,
+    output: Path,
+    options: Options | None = None,
+    *,
+    revision: str | None = None,
+    cache_dir: Path | None = None,
+    local_files_only: bool = False,
+    verify: Verify | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Manifest:
+    """Export a checkpoint (hub id or folder) to an artefact folder, which appears whole or not at all."""
+    options = options or Options()
+    check_output(output, force=options.force)
+    checkpoint = fetch_checkpoint(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    facts = read_facts(checkpoint.folder)
+    decisions = resolve(facts, options.flags)
+    with new_folder(output, force=options.force) as draft:
+        graphs = {precision: build(facts, decisions, options, precision) for precision in options.precisions}
+        variants = {name: write_graph(graph, draft, name, progress) for name, graph in graphs.items()}
+        changes = write_tokenizer(facts, decisions, draft)
+        dense = write_modules(facts, decisions, options.pooling_out, draft)
+        graph = next(iter(graphs.values()))
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            created_with={name: version(name) for name in ("onnxembed", "onnx", "tokenizers")},
+            source=Source(model=str(model), revision=checkpoint.revision),
+            task="embedding",
+            model=Model(
+                model_type=facts.model_type,
+                attention=decisions.attention,
+                engine="build",
+                inputs=tuple(value.name for value in graph.inputs),
+                ignored_config_keys=options.ignored_config_keys,
+            ),
+            tokenization=Tokenization(decisions.max_length, decisions.truncation_side, decisions.pad_token_id, changes),
+            embedding=Embedding(
+                pooling=decisions.pooling,
+                dense=dense,
+                normalize=decisions.normalize,
+                dimension=decisions.dimension,
+                pooled_by="runtime" if options.pooling_out else "graph",
+            ),
+            prompts=decisions.prompts,
+            variants={str(name): variant for name, variant in variants.items()},
+            files=hash_files(draft, progress),
+            verification={},
+        )
+        (draft / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        if verify:
+            manifest = verify(draft, manifest, checkpoint)
+            (draft / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def build(facts: Facts, decisions: Decisions, options: Options, precision: Precision) -> Graph:
+    """The graph of one precision, from token ids to its outputs."""
+    architecture = ARCHITECTURES[facts.model_type]
+    weights = Checkpoint(facts.transformer_folder, architecture.prefix)
+    graph = Graph(weights, precision)
+    config = Config(facts.config, str(facts.transformer_folder / "config.json"))
+    inputs = Inputs(graph)
+    tokens = graph.to_float32(architecture.build(graph, config, inputs))
+    config.finish(options.ignored_config_keys)
+    strange = [name for name in weights.unused() if not architecture.heads.match(name)]
+    if strange:
+        raise UnsupportedError(
+            f"{facts.folder} has {len(strange)} tensors that a {facts.model_type} encoder does not use "
+            f"({', '.join(strange[:3])}, ...): it is not the plain architecture its config.json says it is"
+        )
+    if not options.pooling_out:
+        sentence = heads.pool(graph, tokens, inputs.attention_mask, decisions.pooling.value)
+        for layer in facts.dense:
+            sentence = heads.dense(graph, sentence, layer)
+        if decisions.normalize.value:
+            sentence = heads.normalize(graph, sentence)
+        graph.output("sentence_embedding", sentence, (B, decisions.dimension))
+    graph.output("token_embeddings", tokens, (B, T, decisions.hidden_size))
+    return graph

@@ -1,0 +1,241 @@
+"""onnxembed.json: the contract between export and runtime. Standard library only.
+
+The runtime reads nothing else to know how to embed. The format is closed: a key that this version
+does not know, a missing key and a newer format version are errors, because a guess about any of them
+would change vectors in silence. Every decision says where it came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
+
+from onnxembed.errors import ManifestError
+
+FILE_NAME = "onnxembed.json"
+FORMAT_VERSION = 1
+
+Origin = Literal["file", "recipe", "flag", "architecture"]
+"""Where a decision came from: the model's files, the recipe book, the caller, or the architecture's default."""
+
+PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken"]
+Precision = Literal["fp32", "fp16"]
+
+POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Decision(Generic[T]):
+    """A value and its provenance; `reason` names the file and key, the flag, or the rule."""
+
+    value: T
+    origin: Origin
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint: a hub id with its commit, or a folder."""
+
+    model: str
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the graph computes up to the token embeddings."""
+
+    model_type: str
+    attention: Decision[Literal["bidirectional", "causal"]]
+    engine: Literal["build"]
+    inputs: tuple[str, ...]
+    ignored_config_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tokenization:
+    """How texts become ids; tokenizer.json holds the rest. Lengths count special tokens."""
+
+    max_length: Decision[int]
+    truncation_side: Decision[Literal["left", "right"]]
+    pad_token_id: Decision[int]
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """One linear layer after pooling: activation(x @ weight.T + bias), weight of shape (out, in).
+
+    `weight` and `bias` name .npy files of the artefact when pooling is left to the runtime, else None.
+    """
+
+    in_features: int
+    out_features: int
+    activation: str
+    weight: str | None
+    bias: str | None
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """From token embeddings [B, T, D] to sentence embeddings [B, dimension]."""
+
+    pooling: Decision[tuple[PoolingMode, ...]]
+    dense: tuple[Dense, ...]
+    normalize: Decision[bool]
+    dimension: int
+    pooled_by: Literal["graph", "runtime"]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Text that goes before a text, by name; `default` is used when the caller names none."""
+
+    texts: Decision[dict[str, str]]
+    default: Decision[str | None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One graph file. `operators` counts the nodes of each type, those inside If branches included."""
+
+    file: str
+    data: str | None
+    nodes: int
+    operators: dict[str, int]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """The identity of one file of the artefact."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` measured against the reference implementation, over all probe texts and paddings."""
+
+    reference: str
+    texts: int
+    max_abs_diff: float
+    min_cosine: float
+    token_ids_equal: bool
+    tolerance: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of onnxembed.json."""
+
+    format_version: int
+    created_with: dict[str, str]
+    source: Source
+    task: Literal["embedding"]
+    model: Model
+    tokenization: Tokenization
+    embedding: Embedding
+    prompts: Prompts
+    variants: dict[str, Variant]
+    files: dict[str, FileRecord]
+    verification: dict[str, Verification]
+
+    def to_json(self) -> str:
+        """The text of onnxembed.json: stable key order, UTF-8, final newline."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    def variant(self, precision: str) -> Variant:
+        """The graph of `precision`, or an error that lists what the artefact has."""
+        try:
+            return self.variants[precision]
+        except KeyError:
+            have = ", ".join(self.variants)
+            raise ManifestError(
+                f"this artefact has no {precision} graph (it has: {have}); export it again with --precision {precision}"
+            ) from None
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read onnxembed.json of an artefact folder.
+
+    Raises ManifestError when it is absent, not JSON, of another format version, or not exactly of the
+    known shape (all problems of one file are listed at once).
+    """
+    path = folder / FILE_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ManifestError(f"{folder} has no {FILE_NAME}: it is not an onnxembed artefact") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"cannot read {path}: {error}") from error
+    return parse_manifest(text, where=str(path))
+
+
+def parse_manifest(text: str, where: str = FILE_NAME) -> Manifest:
+    """Parse the text of an onnxembed.json; see `read_manifest` for the errors."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{where} is not valid JSON ({error}); export the model again") from None
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        cure = "upgrade onnxembed" if newer else "export the model again"
+        raise ManifestError(
+            f"{where} has format version {version!r}; this onnxembed reads version {FORMAT_VERSION}: {cure}"
+        )
+    problems: list[str] = []
+    manifest: Manifest = _decode(Manifest, data, "", problems)
+    if problems:
+        raise ManifestError(f"{where} is not a format {FORMAT_VERSION} manifest: " + "; ".join(problems))
+    return manifest
+
+
+def _decode(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+    """Turn parsed JSON into the annotated type `kind`, collecting every mismatch instead of stopping."""
+    origin, args = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(origin or kind):
+        return _decode_dataclass(origin or kind, args, value, where, problems)
+    if origin is Literal:
+        if value not in args:
+            problems.append(f"{where} is {value!r}, not one of {', '.join(map(repr, args))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _decode(next(a for a in args if a is not type(None)), value, where, problems)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_decode(args[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _decode(args[1], item, f"{where}.{key}", problems) for key, item in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin is not None or type(value) is not kind:
+        problems.append(f"{where} is {value!r}, not {getattr(origin or kind, '__name__', kind)}")
+    return value
+
+
+def _decode_dataclass(cls: Any, args: tuple[Any, ...], value: Any, where: str, problems: list[str]) -> Any:
+    if not isinstance(value, dict):
+        problems.append(f"{where} is {value!r}, not an object")
+        return None
+    hints = typing.get_type_hints(cls)
+    prefix = where + "." if where else ""
+    problems.extend(f"{prefix}{key} is unknown" for key in sorted(value.keys() - hints.keys()))
+    problems.extend(f"{prefix}{key} is missing" for key in sorted(hints.keys() - value.keys()))
+    fields = {}
+    for name in hints.keys() & value.keys():
+        # The one type parameter in this file is Decision's; its argument comes with the annotation.
+        kind = args[0] if args and hints[name] is T else hints[name]
+        fields[name] = _decode(kind, value[name], prefix + name, problems)
+    return cls(**{name: fields.get(name) for name in hints})

@@ -1,0 +1,191 @@
+"""Facts and flags -> the decisions of a manifest, each with its origin. Standard library only.
+
+A flag wins over the files; the files win over the architecture. What none of them says is an error
+that names the flag to pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeVar, cast
+
+from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
+from onnxembed.facts import Facts
+from onnxembed.manifest import Decision, PoolingMode, Prompts
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What an architecture assumes when config.json is silent.
+
+    `positions_after_pad`: positions are counted from pad_token_id + 1, so that many rows of the
+    position table are never a token's (RoBERTa and its kin).
+    """
+
+    pad_token_id: int
+    positions_after_pad: bool = False
+    hidden_size_key: str = "hidden_size"
+
+
+ENCODERS: dict[str, Encoder] = {
+    "bert": Encoder(pad_token_id=0),
+    "distilbert": Encoder(pad_token_id=0, hidden_size_key="dim"),
+    "electra": Encoder(pad_token_id=0),
+    "roberta": Encoder(pad_token_id=1, positions_after_pad=True),
+    "xlm-roberta": Encoder(pad_token_id=1, positions_after_pad=True),
+    "camembert": Encoder(pad_token_id=1, positions_after_pad=True),
+}
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the caller decides instead of the files; None leaves the decision to the files."""
+
+    pooling: tuple[PoolingMode, ...] | None = None
+    normalize: bool | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Everything that the files, the architecture and the flags decide together."""
+
+    attention: Decision[Literal["bidirectional", "causal"]]
+    pooling: Decision[tuple[PoolingMode, ...]]
+    normalize: Decision[bool]
+    max_length: Decision[int]
+    truncation_side: Decision[Literal["left", "right"]]
+    pad_token_id: Decision[int]
+    lower_case: Decision[bool]
+    prompts: Prompts
+    hidden_size: int
+    dimension: int
+
+
+def resolve(facts: Facts, flags: Flags | None = None) -> Decisions:
+    """Decide how texts become vectors.
+
+    Raises ModelFilesError for what neither files nor flags say, UsageError for flags that contradict
+    the model, UnsupportedError for a model_type that onnxembed does not know.
+    """
+    flags = flags or Flags()
+    if facts.model_type not in ENCODERS:
+        raise UnsupportedError(
+            f"{facts.folder} is a {facts.model_type!r} model, which onnxembed does not know; "
+            f"known: {', '.join(ENCODERS)}"
+        )
+    pooling = _pooling(facts, flags)
+    hidden_size = _positive(facts, ENCODERS[facts.model_type].hidden_size_key)
+    return Decisions(
+        attention=Decision("bidirectional", "architecture", f"{facts.model_type} is an encoder"),
+        pooling=pooling,
+        normalize=_normalize(facts, flags),
+        max_length=_max_length(facts, flags),
+        truncation_side=_truncation_side(facts),
+        pad_token_id=_pad_token_id(facts),
+        lower_case=_lower_case(facts),
+        prompts=_prompts(facts),
+        hidden_size=hidden_size,
+        dimension=_dimension(facts, hidden_size * len(pooling.value)),
+    )
+
+
+def _pooling(facts: Facts, flags: Flags) -> Decision[tuple[PoolingMode, ...]]:
+    if flags.pooling is not None:
+        return Decision(flags.pooling, "flag", "--pooling")
+    if not facts.poolings:
+        raise ModelFilesError(f"{facts.folder} does not say how to pool its tokens; pass --pooling (cls, mean, ...)")
+    if len(facts.poolings) > 1:
+        found = ", ".join(f"{'+'.join(pooling.modes)} ({pooling.reason})" for pooling in facts.poolings)
+        raise UnsupportedError(f"{facts.folder} has several Pooling modules: {found}; choose one with --pooling")
+    pooling = facts.poolings[0]
+    return Decision(pooling.modes, "file", pooling.reason)
+
+
+def _normalize(facts: Facts, flags: Flags) -> Decision[bool]:
+    if flags.normalize is not None:
+        return Decision(flags.normalize, "flag", "--normalize" if flags.normalize else "--no-normalize")
+    if not facts.has_modules:
+        raise ModelFilesError(
+            f"{facts.folder} has no modules.json, so it does not say whether to normalise its vectors; "
+            "pass --normalize or --no-normalize"
+        )
+    reason = "has a Normalize module" if facts.normalize else "has no Normalize module"
+    return Decision(facts.normalize, "file", f"modules.json {reason}")
+
+
+def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
+    """sentence-transformers' max_seq_length wins over the tokenizer's; the position table bounds both."""
+    limit = _position_limit(facts)
+    if flags.max_length is not None:
+        if not 1 <= flags.max_length <= limit:
+            raise UsageError(f"--max-length {flags.max_length}: this model takes 1 to {limit} tokens")
+        return Decision(flags.max_length, "flag", "--max-length")
+    said = [
+        (facts.transformer_config.get("max_seq_length"), f"{facts.transformer_config_name}: max_seq_length"),
+        (facts.tokenizer_config.get("model_max_length"), "tokenizer_config.json: model_max_length"),
+    ]
+    for length, reason in said:
+        if isinstance(length, int | float) and not isinstance(length, bool) and 1 <= length <= limit:
+            return Decision(int(length), "file", reason)
+        if isinstance(length, int | float) and length > limit:
+            return Decision(limit, "file", f"config.json: max_position_embeddings allows {limit} ({reason} says more)")
+    return Decision(limit, "file", f"config.json: max_position_embeddings allows {limit}")
+
+
+def _position_limit(facts: Facts) -> int:
+    positions = _positive(facts, "max_position_embeddings")
+    reserved = _pad_token_id(facts).value + 1 if ENCODERS[facts.model_type].positions_after_pad else 0
+    return positions - reserved
+
+
+def _positive(facts: Facts, key: str) -> int:
+    value = facts.config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ModelFilesError(f"{facts.transformer_folder / 'config.json'}: {key} is {value!r}, not a size")
+    return value
+
+
+def _dimension(facts: Facts, pooled: int) -> int:
+    """The width of a sentence embedding: what pooling gives, taken through the Dense layers."""
+    for layer in facts.dense:
+        if layer.in_features != pooled:
+            raise ModelFilesError(f"{layer.folder}/config.json takes {layer.in_features} features, but gets {pooled}")
+        pooled = layer.out_features
+    return pooled
+
+
+def _truncation_side(facts: Facts) -> Decision[Literal["left", "right"]]:
+    side = facts.tokenizer_config.get("truncation_side")
+    if side is None:
+        return Decision("right", "architecture", "tokenizers cut at the end unless the files say otherwise")
+    if side not in ("left", "right"):
+        raise ModelFilesError(f"{facts.folder}/tokenizer_config.json: truncation_side is {side!r}, not left or right")
+    return Decision(cast(Literal["left", "right"], side), "file", "tokenizer_config.json: truncation_side")
+
+
+def _pad_token_id(facts: Facts) -> Decision[int]:
+    """The id that fills unused slots: the model's own, because RoBERTa derives positions from it."""
+    pad = facts.config.get("pad_token_id")
+    if isinstance(pad, int):
+        return Decision(pad, "file", "config.json: pad_token_id")
+    return Decision(ENCODERS[facts.model_type].pad_token_id, "architecture", f"the default of {facts.model_type}")
+
+
+def _lower_case(facts: Facts) -> Decision[bool]:
+    value = facts.transformer_config.get("do_lower_case")
+    if value is None:
+        return Decision(False, "architecture", "the tokenizer decides about case")
+    return Decision(bool(value), "file", f"{facts.transformer_config_name}: do_lower_case")
+
+
+def _prompts(facts: Facts) -> Prompts:
+    name = "config_sentence_transformers.json"
+    reason = f"{name}: prompts" if facts.prompts else f"{name} names no prompts"
+    default_reason = f"{name}: default_prompt_name" if facts.default_prompt_name else f"{name} names no default"
+    return Prompts(
+        texts=Decision(dict(facts.prompts), "file", reason),
+        default=Decision(facts.default_prompt_name, "file", default_reason),
+    )

@@ -1,0 +1,48 @@
+"""Lengths -> runs: which texts go through the graph together. Pure; no padding where it can be helped.
+
+On a CPU every padded slot costs as much as a real token, and a run without padding takes a faster
+attention kernel, so texts of equal length run together. Only runs too small to keep the matrix products
+busy take in slightly longer texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+TOKENS_PER_RUN = 1024
+"""A run holds at most this many slots (texts x longest), unless one text alone is longer."""
+
+SMALL_RUN = 64
+"""Below this many tokens a run may take texts of other lengths: the products are too small to pay."""
+
+MAX_PADDING = 0.25
+"""A small run's largest share of padded slots."""
+
+
+def plan_runs(lengths: Sequence[int], tokens_per_run: int = TOKENS_PER_RUN) -> list[list[int]]:
+    """Group texts into runs.
+
+    Takes the number of tokens of each text; returns lists of their indices, longest texts first, each
+    index once. Every run holds at most `tokens_per_run` slots or a single text.
+    """
+    runs: list[list[int]] = []
+    longest = tokens = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        length = lengths[index]
+        if runs and _fits(len(runs[-1]), longest, tokens, length, tokens_per_run):
+            runs[-1].append(index)
+            tokens += length
+        else:
+            runs.append([index])
+            longest = tokens = length
+    return runs
+
+
+def _fits(texts: int, longest: int, tokens: int, length: int, tokens_per_run: int) -> bool:
+    """Whether one more text, not longer than those in the run, belongs in it."""
+    slots = (texts + 1) * longest
+    if slots > tokens_per_run:
+        return False
+    if length == longest:
+        return True
+    return tokens < SMALL_RUN and slots - tokens - length <= MAX_PADDING * slots

@@ -1,0 +1,57 @@
+"""Texts -> token ids, without padding. tokenizer.json holds everything but the length limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxembed.errors import ModelFilesError, UsageError
+from onnxembed.manifest import Tokenization
+
+# Encodings hold strings and offsets for every token; a small batch keeps long texts from piling them up.
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenised text, special tokens included."""
+
+    ids: NDArray[np.int64]  # [T]
+    type_ids: NDArray[np.int64]  # [T]
+    truncated: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class TextTokenizer:
+    """The tokenizer of an artefact, cutting texts to `max_length` tokens. Usable from many threads."""
+
+    def __init__(self, folder: Path, tokenization: Tokenization, max_length: int) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the tokenizers library raises bare Exception
+            raise ModelFilesError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+        specials = self._tokenizer.num_special_tokens_to_add(False)
+        if max_length <= specials:
+            raise UsageError(f"max_length is {max_length}, but {specials} special tokens go around every text")
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length, direction=tokenization.truncation_side.value)
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """Token ids of each text, in order."""
+        return [
+            Tokens(
+                ids=np.array(encoding.ids, np.int64),
+                type_ids=np.array(encoding.type_ids, np.int64),
+                truncated=bool(encoding.overflowing),
+            )
+            for start in range(0, len(texts), BATCH)
+            for encoding in self._tokenizer.encode_batch_fast(texts[start : start + BATCH])
+        ]
