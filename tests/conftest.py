@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import write_sentence_bert
 
 from onnxembed.export.pipeline import Options, export
+from tiny import write_sentence_bert
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-WORDS = "the a of and to in is it that was for on are as with his they at be this from have or by one had not but".split()
+WORDS = """
+    the a of and to in is it that was for on are as with his they at be this from have or by one had not but
+""".split()  # noqa: SIM905  (a word list)
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCAB = [*SPECIALS, *WORDS, *string.ascii_lowercase, *(f"##{letter}" for letter in string.ascii_lowercase), ".", ","]
 
@@ -30,6 +32,26 @@ CONFIG: dict[str, Any] = {
     "layer_norm_eps": 1e-12,
     "pad_token_id": 0,
     "position_embedding_type": "absolute",
+}
+
+# BERT's names -> DistilBERT's, of config keys and of parts of tensor names, in this order.
+DISTILBERT_KEYS = {
+    "hidden_size": "dim",
+    "intermediate_size": "hidden_dim",
+    "num_attention_heads": "n_heads",
+    "num_hidden_layers": "n_layers",
+    "hidden_act": "activation",
+}
+DISTILBERT_TENSORS = {
+    "encoder.layer": "transformer.layer",
+    "attention.self.query": "attention.q_lin",
+    "attention.self.key": "attention.k_lin",
+    "attention.self.value": "attention.v_lin",
+    "attention.output.dense": "attention.out_lin",
+    "attention.output.LayerNorm": "sa_layer_norm",
+    "intermediate.dense": "ffn.lin1",
+    "output.dense": "ffn.lin2",
+    "output.LayerNorm": "output_layer_norm",
 }
 
 TEXTS = [
@@ -126,6 +148,25 @@ def bert_weights(config: dict[str, Any], *, seed: int = 0, prefix: str = "") -> 
     return tensors
 
 
+def write_encoder(folder: Path, model_type: str, **options: Any) -> Path:
+    """`write_sentence_bert` under the keys and tensor names of any model_type of the bert family."""
+    config = {"model_type": model_type, "embedding_size": CONFIG["hidden_size"], "pad_token_id": 1}
+    write_sentence_bert(folder, **{**config, **options})
+    weights = load_file(folder / "model.safetensors")
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler")}
+    if model_type == "distilbert":
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        write_json(folder / "config.json", {DISTILBERT_KEYS.get(key, key): value for key, value in values.items()})
+        change_json(folder / "config.json", type_vocab_size=None, layer_norm_eps=None, position_embedding_type=None)
+        del weights["embeddings.token_type_embeddings.weight"]
+        for old, new in DISTILBERT_TENSORS.items():
+            weights = {name.replace(old, new): tensor for name, tensor in weights.items()}
+    if model_type != "electra":
+        change_json(folder / "config.json", embedding_size=None)
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
 def write_tokenizer(folder: Path) -> None:
     """tokenizer.json and tokenizer_config.json of a small lower-casing WordPiece tokenizer."""
     tokenizer = Tokenizer(models.WordPiece({word: i for i, word in enumerate(VOCAB)}, unk_token="[UNK]"))
@@ -156,6 +197,12 @@ def write_tokenizer(folder: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def change_json(path: Path, **values: Any) -> None:
+    """Set keys of the JSON object in a file; None takes a key out."""
+    changed = {**json.loads(path.read_text(encoding="utf-8")), **values}
+    write_json(path, {key: value for key, value in changed.items() if value is not None})
 
 
 def _random(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:

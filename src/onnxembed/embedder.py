@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import threading
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed import pooling
 from onnxembed.errors import ModelFilesError, UsageError
-from onnxembed.hub import fetch, is_local
+from onnxembed.hub import fetch
 from onnxembed.integrity import check_hashes, check_sizes
-from onnxembed.manifest import FILE_NAME, Manifest, Variant, read_manifest
-from onnxembed.scheduling import plan_runs
+from onnxembed.manifest import FILE_NAME, PRECISIONS, Dense, Manifest, Variant, read_manifest
+from onnxembed.pooling import FloatArray
 from onnxembed.session import Providers, Session, available_threads
+from onnxembed.streaming import check_text, in_order, start_block, windows
 from onnxembed.tokenizing import TextTokenizer, Tokens
+from onnxembed.warning import warn
 
-FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
 Finish = Callable[[FloatArray], FloatArray]
+VectorStream = Generator[FloatArray, None, None]
 
-# A window is what is sorted by length together. Larger windows find more texts of equal length;
-# both limits bound the memory of a stream, the second for long texts.
-WINDOW_TEXTS = 1024
-WINDOW_CHARACTERS = 2**20
+QUERY_PROMPTS = ("query",)
+# The order that sentence-transformers documents. Its release 6.2 adds an empty "document" prompt to every
+# model, and so never comes to the other two; a model that names one of them means it for its documents.
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+
+class EmbedOptions(TypedDict, total=False):
+    """The options of `OnnxEmbedder.embed`, which describes them; every embedding method takes the same."""
+
+    prompt: str | None
+    prompt_name: str | None
+    dimensions: int | None
+    normalize: bool | None
 
 
 class OnnxEmbedder:
@@ -44,7 +52,7 @@ class OnnxEmbedder:
         model: a folder that `onnxembed export` wrote, or the hub id of a repository with its files.
         precision: "fp32", "fp16", or "auto": fp32 where the artefact has it, else what it has.
         providers: "auto", "cpu", "cuda", or a list of ONNX Runtime's provider names; see `Session`.
-        threads: CPU threads to use; all that the process may use when None.
+        threads: texts are run on this many CPU threads; on all that the process may use when None.
         max_length: cut texts to this many tokens, at most the model's own limit, which is the default.
         revision: branch, tag or commit of a hub repository.
         cache_dir: where hub files are kept; the hub client's standard cache when None.
@@ -71,13 +79,12 @@ class OnnxEmbedder:
         local_files_only: bool = False,
         check_files: bool = True,
     ) -> None:
-        self.threads = _threads(threads)
-        self.folder, self.manifest = _locate(model, precision, revision, cache_dir, local_files_only)
-        variant = _variant(self.manifest, precision)
+        if precision not in ("auto", *PRECISIONS):
+            raise UsageError(f"precision is {precision!r}, not one of auto, {', '.join(PRECISIONS)}")
+        self.threads = available_threads() if threads is None else _whole_number("threads", threads)
+        self.folder, self.manifest, variant = _locate(model, precision, revision, cache_dir, local_files_only)
         limit = self.manifest.tokenization.max_length.value
-        if max_length is not None and not 1 <= max_length <= limit:
-            raise UsageError(f"max_length is {max_length}; this artefact takes 1 to {limit} tokens")
-        self.max_length = max_length or limit
+        self.max_length = limit if max_length is None else _whole_number("max_length", max_length, limit)
         files = _files(self.manifest, variant)
         check_sizes(self.folder, self.manifest, files)
         with ThreadPoolExecutor(1) as hashing:
@@ -86,27 +93,25 @@ class OnnxEmbedder:
             hashed = hashing.submit(check_hashes, self.folder, self.manifest, files if check_files else [])
             try:
                 self._tokenizer = TextTokenizer(self.folder, self.manifest.tokenization, self.max_length)
-                self._session = Session(self.folder / variant.file, providers, threads=1)
+                self._session: Session | None = Session(self.folder / variant.file, providers, threads=1)
                 self._dense = [
-                    _load_dense(self.folder, layer) for layer in self.manifest.embedding.dense if layer.weight
+                    _load_dense(self.folder, layer, layer.weight)
+                    for layer in self.manifest.embedding.dense
+                    if layer.weight
                 ]
             except ModelFilesError:
                 hashed.result()
                 raise
             hashed.result()
+        self.provider = self._session.provider
+        """The ONNX Runtime provider in use."""
         self._workers = ThreadPoolExecutor(self.threads, thread_name_prefix="onnxembed")
-        self._warned = threading.Event()
-        self._closed = False
+        self._truncation_unsaid = threading.Lock()  # taken, for good, by the thread that says it
 
     @property
     def dimension(self) -> int:
         """Length of this model's vectors."""
         return self.manifest.embedding.dimension
-
-    @property
-    def provider(self) -> str:
-        """The ONNX Runtime provider in use."""
-        return self._session.provider
 
     def embed(
         self,
@@ -116,25 +121,28 @@ class OnnxEmbedder:
         prompt_name: str | None = None,
         dimensions: int | None = None,
         normalize: bool | None = None,
-    ) -> Iterator[FloatArray]:
+    ) -> VectorStream:
         """Stream the vector of each text, float32 [D], in the order of the texts.
 
-        Takes any iterable, also an endless one: texts are read about a thousand ahead, and memory stays
-        bounded. Options are checked now; texts when they are reached.
+        Takes any iterable, also an endless one: about two thousand texts are read ahead, and memory stays
+        bounded. Options are checked now; texts when they are read. Leaving the stream early, or its
+        `close()`, drops the work that has not begun.
 
         Args:
             texts: one text, or an iterable of texts.
             prompt: put this before every text; "" for none.
-            prompt_name: put the manifest's prompt of this name before every text.
-            dimensions: cut vectors to their first so many numbers (Matryoshka), re-normalised.
-            normalize: scale vectors to length 1; None does what the model does.
+            prompt_name: put the manifest's prompt of this name before every text; without prompt and
+                prompt_name, the manifest's default prompt, if it has one.
+            dimensions: cut vectors to their first so many numbers (Matryoshka); those that were scaled to
+                length 1 are scaled again.
+            normalize: scale vectors to length 1, or do not; None does what the model does.
 
         Raises:
-            UsageError: an element that is not a str (its position is named), or an impossible option.
+            UsageError: an element that is not a str (its position is named), an impossible option, or a
+                closed embedder.
         """
-        prefix = self._prompt(prompt, prompt_name)
-        finish = self._finish(dimensions, normalize)
-        return chain.from_iterable(self._blocks(texts, prefix, finish))
+        blocks = self._blocks(texts, prompt, prompt_name, dimensions, normalize)
+        return (vector for block in blocks for vector in block)
 
     def encode(
         self,
@@ -145,39 +153,54 @@ class OnnxEmbedder:
         dimensions: int | None = None,
         normalize: bool | None = None,
     ) -> FloatArray:
-        """The vectors of all texts, float32 [N, D]; [1, D] for one text. Arguments as in `embed`."""
-        prefix = self._prompt(prompt, prompt_name)
-        finish = self._finish(dimensions, normalize)
-        blocks = list(self._blocks(texts, prefix, finish))
+        """The vectors of all texts, float32 [N, D]; [1, D] for one text. Arguments and errors as in `embed`."""
+        blocks = list(self._blocks(texts, prompt, prompt_name, dimensions, normalize))
         return np.concatenate(blocks) if blocks else np.empty((0, dimensions or self.dimension), np.float32)
 
-    def query_embed(self, queries: str | Iterable[str], **options: Any) -> Iterator[FloatArray]:
-        """`embed` with the model's query prompt, unless `prompt` or `prompt_name` is given."""
-        return self.embed(queries, **self._with_prompt(("query",), options))
+    def query_embed(self, queries: str | Iterable[str], **options: Unpack[EmbedOptions]) -> VectorStream:
+        """`embed` with the model's query prompt, or none; `prompt` or `prompt_name` choose another."""
+        return self.embed(queries, **self._prompted(QUERY_PROMPTS, options))
 
-    def passage_embed(self, passages: str | Iterable[str], **options: Any) -> Iterator[FloatArray]:
-        """`embed` with the model's document prompt, unless `prompt` or `prompt_name` is given."""
-        return self.embed(passages, **self._with_prompt(("document", "passage", "corpus"), options))
+    def passage_embed(self, passages: str | Iterable[str], **options: Unpack[EmbedOptions]) -> VectorStream:
+        """`embed` with the model's document prompt, or none; `prompt` or `prompt_name` choose another."""
+        return self.embed(passages, **self._prompted(DOCUMENT_PROMPTS, options))
 
-    def encode_query(self, queries: str | Iterable[str], **options: Any) -> FloatArray:
-        """`encode` with the model's query prompt, unless `prompt` or `prompt_name` is given."""
-        return self.encode(queries, **self._with_prompt(("query",), options))
+    def encode_query(self, queries: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray:
+        """`encode` with the model's query prompt, or none; `prompt` or `prompt_name` choose another."""
+        return self.encode(queries, **self._prompted(QUERY_PROMPTS, options))
 
-    def encode_document(self, documents: str | Iterable[str], **options: Any) -> FloatArray:
-        """`encode` with the model's document prompt, unless `prompt` or `prompt_name` is given."""
-        return self.encode(documents, **self._with_prompt(("document", "passage", "corpus"), options))
+    def encode_document(self, documents: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray:
+        """`encode` with the model's document prompt, or none; `prompt` or `prompt_name` choose another."""
+        return self.encode(documents, **self._prompted(DOCUMENT_PROMPTS, options))
 
     def token_count(self, texts: str | Iterable[str]) -> int:
         """Number of tokens the model reads for these texts: special tokens included, prompts not, cut to length."""
-        self._check_open()
-        return sum(len(tokens) for window in _windows(texts, "") for tokens in self._tokenizer.tokenize(window))
+        self._opened()
+        return sum(len(tokens) for window in windows(texts) for tokens in self._tokenizer.tokenize(window))
+
+    def tokenize(self, texts: str | Iterable[str]) -> list[Tokens]:
+        """Token ids of each text as the model gets them: special tokens included, cut to length, no prompt."""
+        self._opened()
+        return [tokens for window in windows(texts) for tokens in self._tokenizer.tokenize(window)]
+
+    def forward(self, feeds: Mapping[str, IntArray]) -> FloatArray:
+        """Vectors [B, D] of a padded batch: int64 [B, T] each for input_ids, attention_mask and token_type_ids.
+
+        For callers with ids of their own; a text's vector is as `embed` gives it without options. Inputs that
+        the graph does not take may be left out. Raises UsageError for one that is missing.
+        """
+        missing = [name for name in self.manifest.model.inputs if name not in feeds]
+        if missing:
+            raise UsageError(f"this model also takes {', '.join(missing)}")
+        return self._finish(None, None)(self._compute(feeds))
 
     def close(self) -> None:
-        """Free the session and its threads; the embedder cannot be used afterwards. Safe to repeat."""
-        if not self._closed:
-            self._closed = True
-            self._workers.shutdown()
-            del self._session
+        """Free the session and its threads; the embedder cannot be used afterwards. Safe to repeat.
+
+        A stream that is still being read gives the vectors it has, then raises UsageError.
+        """
+        self._session = None  # first: runs that have not begun find nothing to run on, and end at once
+        self._workers.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -192,34 +215,38 @@ class OnnxEmbedder:
 
     # ---- options
 
-    def _with_prompt(self, names: Sequence[str], options: dict[str, Any]) -> dict[str, Any]:
-        """Choose the first of `names` that the model has a prompt for, as sentence-transformers does."""
-        if options.get("prompt") is not None or options.get("prompt_name") is not None:
-            return options
-        known = self.manifest.prompts.texts.value
-        return {**options, "prompt_name": next((name for name in names if name in known), None)}
+    def _prompted(self, names: Sequence[str], options: EmbedOptions) -> EmbedOptions:
+        """The options with the first prompt of `names` that the model has, unless they choose one themselves.
+
+        Never the default prompt: as in sentence-transformers, that is for texts of no declared kind.
+        """
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            prompts = self.manifest.prompts.texts.value
+            options["prompt"] = next((prompts[name] for name in names if name in prompts), "")
+        return options
 
     def _prompt(self, prompt: str | None, name: str | None) -> str:
         if prompt is not None:
             if name is not None:
                 raise UsageError("give prompt or prompt_name, not both")
-            if not isinstance(prompt, str):
-                raise UsageError(f"prompt is {type(prompt).__name__}, not str")
-            return prompt
+            return check_text(prompt, "prompt")
         prompts = self.manifest.prompts
-        name = name if name is not None else prompts.default.value
         if name is None:
-            return ""
-        if name not in prompts.texts.value:
+            name = prompts.default.value
+            if name is None:
+                return ""
+        if check_text(name, "prompt_name") not in prompts.texts.value:
             known = ", ".join(prompts.texts.value) or "none"
             raise UsageError(f"this model has no prompt named {name!r}; it has: {known}")
         return prompts.texts.value[name]
 
     def _finish(self, dimensions: int | None, normalize: bool | None) -> Finish:
-        """What is done to vectors [n, D] after the graph: Dense layers left out of it, cut, normalise."""
+        """What is done to vectors [N, D] after the graph: cut, normalise."""
+        if dimensions is not None:
+            _whole_number("dimensions", dimensions, self.dimension)
+        if not isinstance(normalize, bool | np.bool_ | None):
+            raise UsageError(f"normalize is {normalize!r}, not True, False or None")
         embedding = self.manifest.embedding
-        if dimensions is not None and not 1 <= dimensions <= self.dimension:
-            raise UsageError(f"dimensions is {dimensions}; this model's vectors have {self.dimension}")
         wanted = embedding.normalize.value if normalize is None else normalize
         done = embedding.normalize.value and embedding.pooled_by == "graph"
         if done and not wanted:
@@ -235,148 +262,91 @@ class OnnxEmbedder:
 
         return finish
 
-    # ---- the stream
+    # ---- from texts to vectors
 
-    def _blocks(self, texts: str | Iterable[str], prefix: str, finish: Finish) -> Iterator[FloatArray]:
-        """Vectors [n, D] of one window of texts after another; the next is tokenised while one is computed."""
-        self._check_open()
-        return self._stream(_windows(texts, prefix), finish)
+    def _blocks(
+        self,
+        texts: str | Iterable[str],
+        prompt: str | None,
+        prompt_name: str | None,
+        dimensions: int | None,
+        normalize: bool | None,
+    ) -> Iterator[FloatArray]:
+        """Check everything but the texts themselves; then vectors [N, D] of one window after another."""
+        self._opened()
+        finish = self._finish(dimensions, normalize)
+        return self._stream(windows(texts, self._prompt(prompt, prompt_name)), finish)
 
-    def _stream(self, windows: Iterator[list[str]], finish: Finish) -> Iterator[FloatArray]:
-        pending: deque[_Block] = deque()
+    def _stream(self, texts: Iterator[list[str]], finish: Finish) -> Iterator[FloatArray]:
         seen = cut = 0
+        started = (start_block(window, self._tokenizer, self._run, self._workers) for window in texts)
         try:
-            for window in windows:
-                self._check_open()
-                block = self._start(window)
-                seen, cut = seen + len(window), cut + block.truncated
-                pending.append(block)
-                if len(pending) > 1:
-                    yield finish(pending.popleft().vectors())
-            while pending:
-                yield finish(pending.popleft().vectors())
-        finally:
-            for block in pending:
-                block.cancel()
+            for vectors, truncated in in_order(started):
+                seen, cut = seen + len(vectors), cut + truncated
+                yield finish(vectors)
+        except RuntimeError:
+            self._opened()  # closed workers refuse runs with a bare RuntimeError
+            raise
+        except GeneratorExit:
             self._warn_truncated(cut, seen)
+            raise
+        self._warn_truncated(cut, seen)
 
-    def _start(self, window: list[str]) -> _Block:
-        """Tokenise a window, embedding identical texts once, and start its runs."""
-        places = {text: place for place, text in enumerate(dict.fromkeys(window))}
-        tokens = self._tokenizer.tokenize(list(places))
-        runs = plan_runs([len(each) for each in tokens])
-        if len(runs) == 1:
-            futures = [_done(self._run(runs[0], tokens))]  # one text: no detour through a thread
-        else:
-            futures = [self._workers.submit(self._run, run, tokens) for run in runs]
-        order = np.array([places[text] for text in window])
-        truncated = sum(tokens[place].truncated for place in order)
-        return _Block(order=order, runs=runs, futures=futures, truncated=truncated)
-
-    def _run(self, run: list[int], tokens: list[Tokens]) -> FloatArray:
-        """Vectors [n, D] of the texts of one run."""
-        shape = (len(run), max(len(tokens[index]) for index in run))
+    def _run(self, texts: list[Tokens]) -> FloatArray:
+        """Vectors [B, D] of the texts of one run, before `_finish`."""
+        # A tokenizer without special tokens makes nothing of an empty text; the graph needs a slot all the same.
+        shape = (len(texts), max(1, *map(len, texts)))
         feeds = {
             "input_ids": np.full(shape, self.manifest.tokenization.pad_token_id.value, np.int64),
             "attention_mask": np.zeros(shape, np.int64),
             "token_type_ids": np.zeros(shape, np.int64),
         }
-        for row, index in enumerate(run):
-            length = len(tokens[index])
-            feeds["input_ids"][row, :length] = tokens[index].ids
-            feeds["attention_mask"][row, :length] = 1
-            feeds["token_type_ids"][row, :length] = tokens[index].type_ids
+        for row, tokens in enumerate(texts):
+            feeds["input_ids"][row, : len(tokens)] = tokens.ids
+            feeds["attention_mask"][row, : len(tokens)] = 1
+            feeds["token_type_ids"][row, : len(tokens)] = tokens.type_ids
+        return self._compute(feeds)
+
+    def _compute(self, feeds: Mapping[str, IntArray]) -> FloatArray:
+        """What the graph, and the pooling and Dense layers left out of it, give: vectors [B, D] before `_finish`."""
+        session = self._opened()
         wanted = {name: feeds[name] for name in self.manifest.model.inputs}
-        if self.manifest.embedding.pooled_by == "graph":
-            return self._session.run("sentence_embedding", wanted)
-        hidden = self._session.run("token_embeddings", wanted)
-        vectors = pooling.pool(hidden, feeds["attention_mask"], self.manifest.embedding.pooling.value)
+        embedding = self.manifest.embedding
+        if embedding.pooled_by == "graph":
+            return session.run("sentence_embedding", wanted)
+        hidden = session.run("token_embeddings", wanted)
+        vectors = pooling.pool(hidden, feeds["attention_mask"], embedding.pooling.value)
         for weight, bias, activation in self._dense:
             vectors = pooling.dense(vectors, weight, bias, activation)
         return vectors
 
-    def _check_open(self) -> None:
-        if self._closed:
+    def _opened(self) -> Session:
+        session = self._session
+        if session is None:
             raise UsageError("this embedder is closed")
+        return session
 
     def _warn_truncated(self, cut: int, seen: int) -> None:
-        if cut and not self._warned.is_set():
-            self._warned.set()
-            warnings.warn(
+        if cut and self._truncation_unsaid.acquire(blocking=False):
+            warn(
                 f"{cut} of {seen} texts were longer than max_length={self.max_length} tokens and were cut "
-                "(this is said once)",
-                stacklevel=4,
+                "(this is said once)"
             )
 
 
-@dataclass(frozen=True)
-class _Block:
-    """A window of texts whose runs have been started. `order` maps its texts to rows of distinct texts."""
-
-    order: NDArray[np.int64]
-    runs: list[list[int]]
-    futures: list[Future[FloatArray]]
-    truncated: int
-
-    def vectors(self) -> FloatArray:
-        """Wait for the runs; vectors [n, D] in the order of the window's texts."""
-        rows: FloatArray | None = None
-        for run, future in zip(self.runs, self.futures, strict=True):
-            result = future.result()
-            if rows is None:
-                rows = np.empty((sum(map(len, self.runs)), result.shape[1]), np.float32)
-            rows[run] = result
-        assert rows is not None  # a window has at least one text
-        return rows[self.order]
-
-    def cancel(self) -> None:
-        """Drop the runs that have not begun."""
-        for future in self.futures:
-            future.cancel()
-
-
-def _done(result: FloatArray) -> Future[FloatArray]:
-    future: Future[FloatArray] = Future()
-    future.set_result(result)
-    return future
-
-
-def _windows(texts: str | Iterable[str], prefix: str) -> Iterator[list[str]]:
-    """Cut an iterable of texts into windows, each text checked and with its prompt."""
-    if isinstance(texts, str):
-        texts = [texts]
-    if not isinstance(texts, Iterable) or isinstance(texts, bytes):  # type: ignore[unreachable]
-        raise UsageError(f"texts is {type(texts).__name__}, not a str or an iterable of str")
-    return _cut(texts, prefix)
-
-
-def _cut(texts: Iterable[str], prefix: str) -> Iterator[list[str]]:
-    window: list[str] = []
-    characters = 0
-    for position, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise UsageError(f"texts[{position}] is {type(text).__name__}, not str")
-        window.append(prefix + text)
-        characters += len(text)
-        if len(window) == WINDOW_TEXTS or characters >= WINDOW_CHARACTERS:
-            yield window
-            window, characters = [], 0
-    if window:
-        yield window
-
-
-def _threads(threads: int | None) -> int:
-    if threads is None:
-        return available_threads()
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
-        raise UsageError(f"threads is {threads!r}, not a positive whole number")
-    return threads
+def _whole_number(name: str, value: int, limit: int | None = None) -> int:
+    """A whole number from 1 to `limit`; UsageError, naming it, for anything else."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < 1 or (limit is not None and value > limit):
+        allowed = "a positive whole number" if limit is None else f"a whole number from 1 to this model's {limit}"
+        raise UsageError(f"{name} is {value!r}, not {allowed}")
+    return int(value)
 
 
 def _locate(
     model: str | Path, precision: str, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
-) -> tuple[Path, Manifest]:
-    """The folder of an artefact with the files of the wanted precision in it, and its manifest."""
+) -> tuple[Path, Manifest, Variant]:
+    """The folder of an artefact with the files of the wanted precision in it, its manifest, and that graph."""
 
     def get(wanted: list[str], at: str | None) -> tuple[Path, str | None]:
         found = fetch(model, wanted=wanted, revision=at, cache_dir=cache_dir, local_files_only=local_files_only)
@@ -386,12 +356,13 @@ def _locate(
         folder, commit = get([FILE_NAME], revision)
     except ModelFilesError as error:
         raise ModelFilesError(
-            f"{model} is not an onnxembed artefact ({FILE_NAME} is missing); make one with: onnxembed export {model}"
-        ) from error
+            f"{error}: it is not an onnxembed artefact; make one with: onnxembed export {model} -o DIR"
+        ) from None
     manifest = read_manifest(folder)
-    if not is_local(model):
-        get(_files(manifest, _variant(manifest, precision)), commit)
-    return folder, manifest
+    variant = _variant(manifest, precision)
+    if commit is not None:  # a local folder has its files, or check_sizes says so
+        get(_files(manifest, variant), commit)
+    return folder, manifest, variant
 
 
 def _variant(manifest: Manifest, precision: str) -> Variant:
@@ -406,6 +377,13 @@ def _files(manifest: Manifest, variant: Variant) -> list[str]:
     return [file for file in ("tokenizer.json", variant.file, variant.data, *dense) if file]
 
 
-def _load_dense(folder: Path, layer: Any) -> tuple[FloatArray, FloatArray | None, str]:
-    weight = np.load(folder / layer.weight, allow_pickle=False)
-    return weight, np.load(folder / layer.bias, allow_pickle=False) if layer.bias else None, layer.activation
+def _load_dense(folder: Path, layer: Dense, weight: str) -> tuple[FloatArray, FloatArray | None, str]:
+    """Weight (out, in), bias (out,) or None, and activation of a Dense layer that the graph leaves out."""
+    if layer.activation not in pooling.ACTIVATIONS:
+        known = ", ".join(pooling.ACTIVATIONS)
+        raise ModelFilesError(f"{folder}: a Dense layer has activation {layer.activation!r}; known: {known}")
+    try:
+        bias = np.load(folder / layer.bias, allow_pickle=False) if layer.bias else None
+        return np.load(folder / weight, allow_pickle=False), bias, layer.activation
+    except (ValueError, EOFError) as error:
+        raise ModelFilesError(f"{folder / weight} or its bias is no array: {error}") from error

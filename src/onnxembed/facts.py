@@ -29,8 +29,27 @@ TRANSFORMER_CONFIGS = (
     "sentence_xlnet_config.json",
 )
 
-# Loading and speed options of the Transformer module: they do not change vectors.
-TRANSFORMER_HARMLESS = {"model_args", "tokenizer_args", "config_args", "unpad_inputs", "backend"}
+# Speed options of the Transformer module: they do not change vectors.
+TRANSFORMER_HARMLESS = {"unpad_inputs", "backend"}
+# Arguments for loading the model, its tokenizer and its config, under their old and new names; of these
+# only the ones below leave vectors as they are.
+TRANSFORMER_ARGUMENTS = {
+    "model_args",
+    "model_kwargs",
+    "tokenizer_args",
+    "processor_kwargs",
+    "config_args",
+    "config_kwargs",
+}
+HARMLESS_ARGUMENTS = {
+    "add_pooling_layer",
+    "attn_implementation",
+    "dtype",
+    "padding_side",
+    "torch_dtype",
+    "trust_remote_code",
+    "use_safetensors",
+}
 # Values that say what is assumed anyway.
 TRANSFORMER_EXPECTED: dict[str, Any] = {
     "transformer_task": "feature-extraction",
@@ -67,7 +86,10 @@ DENSE_ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class PoolingFacts:
-    """A Pooling module: its modes in the order they are concatenated, and the key that says so."""
+    """A Pooling module: its modes in the order they are concatenated, and the key that says so.
+
+    No modes when its config names none.
+    """
 
     modes: tuple[PoolingMode, ...]
     reason: str
@@ -100,6 +122,7 @@ class Facts:
     normalize: bool
     prompts: Mapping[str, str]
     default_prompt_name: str | None
+    similarity: str | None
 
     @property
     def model_type(self) -> str:
@@ -122,8 +145,9 @@ def read_facts(folder: Path) -> Facts:
         raise ModelFilesError(f"{transformer_folder / 'config.json'} has no model_type: what model is it?")
     transformer_name, transformer_config = _transformer_config(transformer_folder)
     poolings, dense, normalize = _post_modules(folder, modules[1:])
-    prompts_config = _optional_json(folder / "config_sentence_transformers.json")
-    prompts = _prompts(prompts_config, folder / "config_sentence_transformers.json")
+    st_file = folder / "config_sentence_transformers.json"
+    st_config = _optional_json(st_file)
+    prompts, default_prompt_name = _prompts(st_config, st_file)
     return Facts(
         folder=folder,
         transformer_folder=transformer_folder,
@@ -136,7 +160,8 @@ def read_facts(folder: Path) -> Facts:
         dense=dense,
         normalize=normalize,
         prompts=prompts,
-        default_prompt_name=prompts_config.get("default_prompt_name"),
+        default_prompt_name=default_prompt_name,
+        similarity=st_config.get("similarity_fn_name"),
     )
 
 
@@ -163,36 +188,47 @@ def _modules(folder: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
-        modules = sorted(modules, key=lambda module: module["idx"])
+        modules: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
         kinds = [_kind(module) for module in modules]
-        paths = [module["path"] for module in modules]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelFilesError(f"{path} is not a list of modules with idx, path and type: {error!r}") from error
+        places = [(folder / module["path"]).resolve() for module in modules]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelFilesError(f"{path} is not a list of modules with path and type: {error!r}") from error
     if not kinds or kinds[0] != "Transformer":
-        first = kinds[0] if kinds else "nothing"
+        first = modules[0]["type"] if modules else "nothing"
         raise UnsupportedError(f"{path} begins with {first}; onnxembed exports models that begin with a Transformer")
-    for module_path in paths:
-        if not (folder / module_path).resolve().is_relative_to(folder.resolve()):
-            raise ModelFilesError(f"{path} names {module_path!r}, which is outside the model's folder")
+    for module, place in zip(modules, places, strict=True):
+        if not place.is_relative_to(folder.resolve()):
+            raise ModelFilesError(f"{path} names {module['path']!r}, which is outside the model's folder")
     return modules
 
 
 def _kind(module: Mapping[str, str]) -> str:
-    """The class name of a module; its dotted path changed between releases, the name did not."""
-    return module["type"].rsplit(".", 1)[-1]
+    """The class name of a sentence-transformers module; its dotted path changed between releases, the name did not.
+
+    A class of another package may share the name and do something else: its full path is returned.
+    """
+    package, _, _ = module["type"].partition(".")
+    return module["type"].rpartition(".")[2] if package == "sentence_transformers" else module["type"]
 
 
 def _transformer_config(folder: Path) -> tuple[str, JsonObject]:
     for name in TRANSFORMER_CONFIGS:
         if (folder / name).is_file():
             config = read_json(folder / name)
-            known = {"max_seq_length", "do_lower_case"} | TRANSFORMER_HARMLESS | TRANSFORMER_EXPECTED.keys()
             for key, value in config.items():
-                if key not in known or (key in TRANSFORMER_EXPECTED and value != TRANSFORMER_EXPECTED[key]):
+                if not _harmless_option(key, value):
                     raise UnsupportedError(f"{folder / name} sets {key} to {value!r}, which onnxembed does not do")
             return name, config
     return TRANSFORMER_CONFIGS[0], {}
+
+
+def _harmless_option(key: str, value: Any) -> bool:
+    """Whether an option of the Transformer module is read elsewhere, or changes nothing."""
+    if key in TRANSFORMER_ARGUMENTS:
+        return isinstance(value, dict) and value.keys() <= HARMLESS_ARGUMENTS
+    if key in TRANSFORMER_EXPECTED:
+        return bool(value == TRANSFORMER_EXPECTED[key])
+    return key in TRANSFORMER_HARMLESS | {"max_seq_length", "do_lower_case"}
 
 
 def _post_modules(
@@ -222,6 +258,8 @@ def _post_modules(
         elif kind == "Dense":
             dense.append(_dense(folder, module["path"]))
         elif kind == "Normalize":
+            file = folder / module["path"] / "config.json"
+            _check_places(file, _optional_json(file))
             normalize = True
     return tuple(poolings), tuple(dense), normalize
 
@@ -239,41 +277,44 @@ def _pooling(folder: Path, path: str) -> PoolingFacts:
         )
     named = config.get("pooling_mode")
     if named is not None:
-        names = [named] if isinstance(named, str) else list(named)
-        unknown = {str(mode) for mode in names} - POOLING_NAMES.keys()
-        if unknown or not names:
+        names = named if isinstance(named, list) else [named]
+        if not all(isinstance(mode, str) and mode in POOLING_NAMES for mode in names):
             raise UnsupportedError(f"{folder / name} has pooling_mode {named!r}; known: {', '.join(POOLING_NAMES)}")
         return PoolingFacts(tuple(POOLING_NAMES[mode] for mode in names), f"{name}: pooling_mode")
     flags = [flag for flag in POOLING_FLAGS if config.get(flag)]
-    if not flags:
-        raise ModelFilesError(f"{folder / name} names no pooling mode; pass --pooling")
-    return PoolingFacts(tuple(POOLING_FLAGS[flag] for flag in flags), f"{name}: {', '.join(flags)}")
+    return PoolingFacts(tuple(POOLING_FLAGS[flag] for flag in flags), f"{name}: {', '.join(flags) or 'no mode'}")
 
 
 def _dense(folder: Path, path: str) -> DenseFacts:
     file = folder / path / "config.json"
-    config = dict(read_json(file))
-    activation = config.pop("activation_function", "torch.nn.modules.activation.Tanh")
-    if activation not in DENSE_ACTIVATIONS:
+    config = read_json(file)
+    activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
+    if not isinstance(activation, str) or activation not in DENSE_ACTIVATIONS:
         raise UnsupportedError(f"{file} has activation_function {activation!r}; known: {', '.join(DENSE_ACTIVATIONS)}")
-    try:
-        in_features, out_features = int(config.pop("in_features")), int(config.pop("out_features"))
-    except KeyError as missing:
-        raise ModelFilesError(f"{file} has no {missing.args[0]}") from None
-    bias = bool(config.pop("bias", True))
-    expected = {"module_input_name": "sentence_embedding", "module_output_name": None, "use_residual": False}
+    if config.get("use_residual", False) is not False:
+        raise UnsupportedError(f"{file} sets use_residual, which onnxembed does not do")
+    known = {"in_features", "out_features", "bias", "activation_function", "use_residual"}
+    _check_places(file, {key: value for key, value in config.items() if key not in known})
+    sizes = [config.get("in_features"), config.get("out_features")]
+    bias = config.get("bias", True)
+    if not all(type(size) is int and size > 0 for size in sizes) or not isinstance(bias, bool):
+        raise ModelFilesError(f"{file} does not say in_features, out_features and bias: it says {dict(config)!r}")
+    return DenseFacts(config["in_features"], config["out_features"], bias, DENSE_ACTIVATIONS[activation], folder / path)
+
+
+def _check_places(file: Path, config: JsonObject) -> None:
+    """Refuse a module that reads or writes anything but the sentence embedding."""
     for key, value in config.items():
-        same_place = key == "module_output_name" and value == "sentence_embedding"
-        if not same_place and (key not in expected or value != expected[key]):
+        default = key == "module_output_name" and value is None
+        if key not in ("module_input_name", "module_output_name") or not (default or value == "sentence_embedding"):
             raise UnsupportedError(f"{file} sets {key} to {value!r}, which onnxembed does not do")
-    return DenseFacts(in_features, out_features, bias, DENSE_ACTIVATIONS[activation], folder / path)
 
 
-def _prompts(config: JsonObject, path: Path) -> Mapping[str, str]:
+def _prompts(config: JsonObject, path: Path) -> tuple[Mapping[str, str], str | None]:
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
         raise ModelFilesError(f"{path}: prompts must map names to texts")
     default = config.get("default_prompt_name")
-    if default is not None and default not in prompts:
+    if default is not None and not (isinstance(default, str) and default in prompts):
         raise ModelFilesError(f"{path}: default_prompt_name {default!r} is not among its prompts")
-    return prompts
+    return prompts, default

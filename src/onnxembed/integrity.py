@@ -11,11 +11,9 @@ from onnxembed.manifest import Manifest
 
 
 def check_sizes(folder: Path, manifest: Manifest, files: Iterable[str]) -> None:
-    """Raise IntegrityError for a file that is absent, cut short or not in the manifest."""
+    """Raise IntegrityError for a file that is absent or of another size than the manifest's."""
     for name in files:
-        record = manifest.files.get(name)
-        if record is None:
-            raise IntegrityError(f"{folder / name} is not recorded in the manifest; export the model again")
+        record = manifest.files[name]
         if not (folder / name).is_file():
             raise IntegrityError(f"{folder} lacks {name}; export or download the model again")
         size = (folder / name).stat().st_size

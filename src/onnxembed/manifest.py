@@ -11,17 +11,21 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
-from onnxembed.errors import ManifestError
+from onnxembed.errors import ManifestError, UsageError
 
 FILE_NAME = "onnxembed.json"
 FORMAT_VERSION = 1
 
 Origin = Literal["file", "recipe", "flag", "architecture"]
 """Where a decision came from: the model's files, the recipe book, the caller, or the architecture's default."""
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""The graph inputs that this version can feed."""
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken"]
 Precision = Literal["fp32", "fp16"]
@@ -123,14 +127,17 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` measured against the reference implementation, over all probe texts and paddings."""
+    """What `verify` measured against the reference implementation, over all texts and paddings.
+
+    `required` holds the limits that applied: the largest max_abs_diff, or the smallest min_cosine.
+    """
 
     reference: str
     texts: int
     max_abs_diff: float
     min_cosine: float
     token_ids_equal: bool
-    tolerance: float
+    required: dict[str, float]
     versions: dict[str, str]
 
 
@@ -152,7 +159,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of onnxembed.json: stable key order, UTF-8, final newline."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def variant(self, precision: str) -> Variant:
         """The graph of `precision`, or an error that lists what the artefact has."""
@@ -160,7 +167,7 @@ class Manifest:
             return self.variants[precision]
         except KeyError:
             have = ", ".join(self.variants)
-            raise ManifestError(
+            raise UsageError(
                 f"this artefact has no {precision} graph (it has: {have}); export it again with --precision {precision}"
             ) from None
 
@@ -175,30 +182,61 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ManifestError(f"{folder} has no {FILE_NAME}: it is not an onnxembed artefact") from None
+        raise ManifestError(
+            f"{folder} has no {FILE_NAME}: it is not an onnxembed artefact; make one with onnxembed export"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"cannot read {path}: {error}") from error
+        raise ManifestError(f"cannot read {path} ({error}); export the model again") from error
     return parse_manifest(text, where=str(path))
 
 
 def parse_manifest(text: str, where: str = FILE_NAME) -> Manifest:
     """Parse the text of an onnxembed.json; see `read_manifest` for the errors."""
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"{where} is not valid JSON ({error}); export the model again") from None
-    version = data.get("format_version") if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        raise ManifestError(f"{where} holds {type(data).__name__}, not an object; export the model again")
+    version = data.get("format_version")
     if version != FORMAT_VERSION:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         cure = "upgrade onnxembed" if newer else "export the model again"
         raise ManifestError(
-            f"{where} has format version {version!r}; this onnxembed reads version {FORMAT_VERSION}: {cure}"
+            f"{where} has format_version {version!r}; this onnxembed reads version {FORMAT_VERSION}: {cure}"
         )
     problems: list[str] = []
     manifest: Manifest = _decode(Manifest, data, "", problems)
+    problems = problems or list(_contradictions(manifest))
     if problems:
-        raise ManifestError(f"{where} is not a format {FORMAT_VERSION} manifest: " + "; ".join(problems))
+        raise ManifestError(
+            f"{where} is not a format {FORMAT_VERSION} manifest: {'; '.join(problems)}. Export the model again"
+        )
     return manifest
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _contradictions(manifest: Manifest) -> Iterator[str]:
+    """What the types cannot say: every file that is read is recorded, and lies inside the folder."""
+    if not manifest.variants:
+        yield "variants is empty"
+    for name in manifest.model.inputs:
+        if name not in INPUTS:
+            yield f"model.inputs has {name!r}, not one of {', '.join(INPUTS)}"
+    for name in manifest.files:
+        path = PureWindowsPath(name)  # the stricter of the systems: it knows drives and both slashes
+        if path.anchor or ".." in path.parts:
+            yield f"files names {name!r}, which leads out of the folder"
+    read: dict[str, tuple[str | None, ...]] = {"tokenization": ("tokenizer.json",)}
+    read |= {f"variants.{key}": (variant.file, variant.data) for key, variant in manifest.variants.items()}
+    read |= {f"embedding.dense[{i}]": (layer.weight, layer.bias) for i, layer in enumerate(manifest.embedding.dense)}
+    for where, names in read.items():
+        yield from (
+            f"{where} reads {name!r}, which files lacks" for name in names if name and name not in manifest.files
+        )
 
 
 def _decode(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
@@ -234,7 +272,7 @@ def _decode_dataclass(cls: Any, args: tuple[Any, ...], value: Any, where: str, p
     problems.extend(f"{prefix}{key} is unknown" for key in sorted(value.keys() - hints.keys()))
     problems.extend(f"{prefix}{key} is missing" for key in sorted(hints.keys() - value.keys()))
     fields = {}
-    for name in hints.keys() & value.keys():
+    for name in [name for name in hints if name in value]:
         # The one type parameter in this file is Decision's; its argument comes with the annotation.
         kind = args[0] if args and hints[name] is T else hints[name]
         fields[name] = _decode(kind, value[name], prefix + name, problems)

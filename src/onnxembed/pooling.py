@@ -29,14 +29,15 @@ def dense(x: FloatArray, weight: FloatArray, bias: FloatArray | None, activation
     out = x @ weight.T
     if bias is not None:
         out = out + bias
-    activated: FloatArray = _ACTIVATIONS[activation](out).astype(np.float32)
+    activated: FloatArray = ACTIVATIONS[activation](out).astype(np.float32)
     return activated
 
 
 def normalize(vectors: FloatArray) -> FloatArray:
     """vectors / max(|vector|, 1e-12) along the last axis."""
     norms: FloatArray = np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))
-    return vectors / np.maximum(norms, np.float32(1e-12))
+    floored: FloatArray = np.maximum(norms, np.float32(1e-12))
+    return vectors / floored
 
 
 def _cls(tokens: FloatArray, mask: Mask) -> FloatArray:
@@ -92,13 +93,20 @@ _POOLINGS: dict[PoolingMode, Callable[[FloatArray, Mask], FloatArray]] = {
     "lasttoken": _lasttoken,
 }
 
+
+def _sigmoid(x: FloatArray) -> FloatArray:
+    """1 / (1 + exp(-x)), without the overflow of exp."""
+    y: FloatArray = np.exp(-np.logaddexp(np.float32(0), -x))
+    return y
+
+
 _erf = np.vectorize(erf, otypes=[np.float32])
 
-_ACTIVATIONS: dict[str, Callable[[FloatArray], Any]] = {
+ACTIVATIONS: dict[str, Callable[[FloatArray], Any]] = {
     "identity": lambda x: x,
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, np.float32(0)),
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "silu": lambda x: x / (1 + np.exp(-x)),
+    "sigmoid": _sigmoid,
+    "silu": lambda x: x * _sigmoid(x),
     "gelu": lambda x: x * (1 + _erf(x * 0.5**0.5)) / 2,
 }

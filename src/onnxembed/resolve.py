@@ -7,13 +7,11 @@ that names the flag to pass.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.facts import Facts
-from onnxembed.manifest import Decision, PoolingMode, Prompts
-
-T = TypeVar("T")
+from onnxembed.manifest import POOLING_MODES, Decision, PoolingMode, Prompts
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def resolve(facts: Facts, flags: Flags | None = None) -> Decisions:
             f"known: {', '.join(ENCODERS)}"
         )
     pooling = _pooling(facts, flags)
-    hidden_size = _positive(facts, ENCODERS[facts.model_type].hidden_size_key)
+    hidden_size = _size(facts, ENCODERS[facts.model_type].hidden_size_key)
     return Decisions(
         attention=Decision("bidirectional", "architecture", f"{facts.model_type} is an encoder"),
         pooling=pooling,
@@ -88,20 +86,23 @@ def resolve(facts: Facts, flags: Flags | None = None) -> Decisions:
         lower_case=_lower_case(facts),
         prompts=_prompts(facts),
         hidden_size=hidden_size,
-        dimension=_dimension(facts, hidden_size * len(pooling.value)),
+        dimension=_dimension(facts, pooling, hidden_size),
     )
 
 
 def _pooling(facts: Facts, flags: Flags) -> Decision[tuple[PoolingMode, ...]]:
     if flags.pooling is not None:
+        if not flags.pooling or not set(flags.pooling) <= set(POOLING_MODES):
+            asked = "+".join(flags.pooling)
+            raise UsageError(f"--pooling {asked!r} is not one of {', '.join(POOLING_MODES)}, or several joined by +")
         return Decision(flags.pooling, "flag", "--pooling")
-    if not facts.poolings:
-        raise ModelFilesError(f"{facts.folder} does not say how to pool its tokens; pass --pooling (cls, mean, ...)")
     if len(facts.poolings) > 1:
         found = ", ".join(f"{'+'.join(pooling.modes)} ({pooling.reason})" for pooling in facts.poolings)
         raise UnsupportedError(f"{facts.folder} has several Pooling modules: {found}; choose one with --pooling")
-    pooling = facts.poolings[0]
-    return Decision(pooling.modes, "file", pooling.reason)
+    modes = facts.poolings[0].modes if facts.poolings else ()
+    if not modes:
+        raise ModelFilesError(f"{facts.folder} does not say how to pool its tokens; pass --pooling (cls, mean, ...)")
+    return Decision(modes, "file", facts.poolings[0].reason)
 
 
 def _normalize(facts: Facts, flags: Flags) -> Decision[bool]:
@@ -123,38 +124,58 @@ def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
         if not 1 <= flags.max_length <= limit:
             raise UsageError(f"--max-length {flags.max_length}: this model takes 1 to {limit} tokens")
         return Decision(flags.max_length, "flag", "--max-length")
-    said = [
-        (facts.transformer_config.get("max_seq_length"), f"{facts.transformer_config_name}: max_seq_length"),
-        (facts.tokenizer_config.get("model_max_length"), "tokenizer_config.json: model_max_length"),
-    ]
-    for length, reason in said:
-        if isinstance(length, int | float) and not isinstance(length, bool) and 1 <= length <= limit:
-            return Decision(int(length), "file", reason)
-        if isinstance(length, int | float) and length > limit:
-            return Decision(limit, "file", f"config.json: max_position_embeddings allows {limit} ({reason} says more)")
+    for config, name, key in (
+        (facts.transformer_config, facts.transformer_config_name, "max_seq_length"),
+        (facts.tokenizer_config, "tokenizer_config.json", "model_max_length"),
+    ):
+        length = config.get(key)
+        if length is None:
+            continue
+        if not _is_length(length):
+            raise ModelFilesError(f"{facts.transformer_folder / name}: {key} is {length!r}, not a number of tokens")
+        if length <= limit:
+            return Decision(int(length), "file", f"{name}: {key}")
+        reason = f"config.json: max_position_embeddings allows {limit} ({name}: {key} says more)"
+        return Decision(limit, "file", reason)
     return Decision(limit, "file", f"config.json: max_position_embeddings allows {limit}")
 
 
 def _position_limit(facts: Facts) -> int:
-    positions = _positive(facts, "max_position_embeddings")
+    """How many tokens the position table has rows for."""
+    positions = _size(facts, "max_position_embeddings")
     reserved = _pad_token_id(facts).value + 1 if ENCODERS[facts.model_type].positions_after_pad else 0
+    if positions <= reserved:
+        raise ModelFilesError(
+            f"{facts.transformer_folder / 'config.json'}: max_position_embeddings is {positions}, of which "
+            f"{facts.model_type} keeps {reserved} for no token"
+        )
     return positions - reserved
 
 
-def _positive(facts: Facts, key: str) -> int:
+def _size(facts: Facts, key: str) -> int:
+    """A number of config.json that must be there."""
     value = facts.config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if type(value) is not int or value < 1:
         raise ModelFilesError(f"{facts.transformer_folder / 'config.json'}: {key} is {value!r}, not a size")
     return value
 
 
-def _dimension(facts: Facts, pooled: int) -> int:
+def _is_length(value: Any) -> bool:
+    """Whether a JSON value is a number of tokens; tokenizers without a limit say 1e30."""
+    return type(value) in (int, float) and value >= 1 and value % 1 == 0
+
+
+def _dimension(facts: Facts, pooling: Decision[tuple[PoolingMode, ...]], hidden_size: int) -> int:
     """The width of a sentence embedding: what pooling gives, taken through the Dense layers."""
+    width = hidden_size * len(pooling.value)
     for layer in facts.dense:
-        if layer.in_features != pooled:
-            raise ModelFilesError(f"{layer.folder}/config.json takes {layer.in_features} features, but gets {pooled}")
-        pooled = layer.out_features
-    return pooled
+        if layer.in_features != width:
+            cause = f"{layer.folder / 'config.json'} takes {layer.in_features} features, but gets {width}"
+            if pooling.origin == "flag":
+                raise UsageError(f"{cause} with --pooling {'+'.join(pooling.value)}")
+            raise ModelFilesError(cause)
+        width = layer.out_features
+    return width
 
 
 def _truncation_side(facts: Facts) -> Decision[Literal["left", "right"]]:
@@ -162,23 +183,32 @@ def _truncation_side(facts: Facts) -> Decision[Literal["left", "right"]]:
     if side is None:
         return Decision("right", "architecture", "tokenizers cut at the end unless the files say otherwise")
     if side not in ("left", "right"):
-        raise ModelFilesError(f"{facts.folder}/tokenizer_config.json: truncation_side is {side!r}, not left or right")
+        file = facts.transformer_folder / "tokenizer_config.json"
+        raise ModelFilesError(f"{file}: truncation_side is {side!r}, not left or right")
     return Decision(cast(Literal["left", "right"], side), "file", "tokenizer_config.json: truncation_side")
 
 
 def _pad_token_id(facts: Facts) -> Decision[int]:
     """The id that fills unused slots: the model's own, because RoBERTa derives positions from it."""
     pad = facts.config.get("pad_token_id")
-    if isinstance(pad, int):
-        return Decision(pad, "file", "config.json: pad_token_id")
-    return Decision(ENCODERS[facts.model_type].pad_token_id, "architecture", f"the default of {facts.model_type}")
+    if pad is None:
+        return Decision(ENCODERS[facts.model_type].pad_token_id, "architecture", f"the default of {facts.model_type}")
+    vocabulary = _size(facts, "vocab_size")
+    if type(pad) is not int or not 0 <= pad < vocabulary:
+        raise ModelFilesError(
+            f"{facts.transformer_folder / 'config.json'}: pad_token_id is {pad!r}, not an id below {vocabulary}"
+        )
+    return Decision(pad, "file", "config.json: pad_token_id")
 
 
 def _lower_case(facts: Facts) -> Decision[bool]:
     value = facts.transformer_config.get("do_lower_case")
     if value is None:
         return Decision(False, "architecture", "the tokenizer decides about case")
-    return Decision(bool(value), "file", f"{facts.transformer_config_name}: do_lower_case")
+    file = facts.transformer_config_name
+    if not isinstance(value, bool):
+        raise ModelFilesError(f"{facts.transformer_folder / file}: do_lower_case is {value!r}, not true or false")
+    return Decision(value, "file", f"{file}: do_lower_case")
 
 
 def _prompts(facts: Facts) -> Prompts:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
-import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed.errors import MissingExtraError, ModelFilesError, ProviderError, UsageError
+from onnxembed.warning import warn
 
 Provider = tuple[str, dict[str, Any]]
 Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]]
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 SHORT_NAMES = {"cpu": CPU, "cuda": CUDA}
+
+CUDA_CURE = (
+    "onnxruntime-gpu needs CUDA, cuBLAS and cuDNN 9: pip install 'onnxembed[gpu]' brings them; "
+    "`nvidia-smi` shows whether the driver works"
+)
+
+CGROUP = Path("/sys/fs/cgroup")
 
 
 class Session:
@@ -38,7 +48,6 @@ class Session:
         # Spinning threads burn the cores that neighbours, and our own tokenizer, could use.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = _create(runtime, graph, options, providers)
-        self.inputs: tuple[str, ...] = tuple(value.name for value in self._session.get_inputs())
 
     @property
     def provider(self) -> str:
@@ -63,63 +72,92 @@ def load_onnxruntime() -> Any:
     return onnxruntime
 
 
-def available_threads() -> int:
-    """The number of cores this process may use, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def available_threads(cgroup: Path = CGROUP) -> int:
+    """The number of cores this process may use: its affinity, or its container's share of CPU time if less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return math.ceil(min(cores, _cpu_quota(cgroup)))
+
+
+def _cpu_quota(cgroup: Path) -> float:
+    """How many cores' time a container may use, from version 2 or 1 of Linux's control groups."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):  # not that version; or no limit: "max", -1
+            quota, period = (int(number) for file in files for number in (cgroup / file).read_text().split())
+            if quota > 0:
+                return quota / period
+    return math.inf
 
 
 def _create(runtime: Any, graph: Path, options: Any, providers: Providers) -> Any:
-    available = list(runtime.get_available_providers())
     if providers == "auto":
-        if CUDA not in available:
-            return _open(runtime, graph, options, [(CPU, {})])
-        try:
-            return _create(runtime, graph, options, "cuda")
-        except ProviderError as error:
-            warnings.warn(f"running on the CPU, because {error}", stacklevel=5)
-            return _open(runtime, graph, options, [(CPU, {})])
+        # The GPU wheel is a wish for the GPU, also where the CPU wheel has overwritten it.
+        if CUDA in runtime.get_available_providers() or _installed("onnxruntime-gpu"):
+            try:
+                return _create(runtime, graph, options, "cuda")
+            except ProviderError as error:
+                warn(f"running on the CPU, because {error}")
+        return _create(runtime, graph, options, "cpu")
     wanted = _wanted(providers)
-    for name, _ in wanted:
+    names = [name for name, _ in wanted]
+    unloaded = _preload_cuda(runtime) if CUDA in names else ""
+    available = list(runtime.get_available_providers())
+    for name in names:
         if name not in available:
             raise ProviderError(_why_unavailable(name, available))
-    if wanted[0][0] == CUDA and hasattr(runtime, "preload_dlls"):
-        runtime.preload_dlls()  # finds the CUDA libraries of NVIDIA's wheels, which no loader path names
     session = _open(runtime, graph, options, wanted)
-    # ONNX Runtime only logs when a provider fails to load, and goes on without it.
-    missing = [name for name, _ in wanted if name not in session.get_providers()]
+    # ONNX Runtime only logs when a provider's libraries cannot be loaded, and goes on without it.
+    missing = [name for name in names if name not in session.get_providers()]
     if missing:
-        raise ProviderError(
-            f"{missing[0]} could not be started: its libraries are missing or do not fit the driver "
-            "(onnxruntime-gpu needs CUDA, cuBLAS and cuDNN 9: pip install 'onnxembed[gpu]' brings them; "
-            "`nvidia-smi` shows the driver)"
-        )
+        cause = unloaded or "its libraries are missing or do not fit the driver"
+        cure = CUDA_CURE if missing[0] == CUDA else "ONNX Runtime's log on standard error says more"
+        raise ProviderError(f"{missing[0]} could not be started: {cause} ({cure})")
     return session
 
 
 def _wanted(providers: Providers) -> list[Provider]:
     """The requested providers as (name, options), the CPU last for what the others cannot run."""
-    listed = [providers] if isinstance(providers, str) else list(providers)
-    wanted: list[Provider] = []
-    for each in listed:
-        name, options = (each, {}) if isinstance(each, str) else each
-        if not isinstance(name, str) or not isinstance(options, Mapping):
-            raise UsageError(f"providers: {each!r} is neither a name nor a (name, options) pair")
-        wanted.append((SHORT_NAMES.get(name, name), dict(options)))
+    if isinstance(providers, str):
+        providers = [providers]
+    if not isinstance(providers, Sequence):
+        raise UsageError(f"providers is {providers!r}, not a name or a list of names")
+    wanted: dict[str, dict[str, Any]] = {}
+    for each in providers:
+        match [each, {}] if isinstance(each, str) else each:
+            case [str(name), Mapping() as options]:
+                name = SHORT_NAMES.get(name, name)
+            case _:
+                raise UsageError(f"providers: {each!r} is neither a name nor a (name, options) pair")
+        if name in wanted:
+            raise UsageError(f"providers names {name} twice")
+        wanted[name] = dict(options)
     if not wanted:
         raise UsageError('providers is empty; use "auto", "cpu", "cuda" or a list of names')
-    return wanted if any(name == CPU for name, _ in wanted) else [*wanted, (CPU, {})]
+    wanted.setdefault(CPU, {})
+    return list(wanted.items())
 
 
-def _open(runtime: Any, graph: Path, options: Any, wanted: list[Provider]) -> Any:
+def _preload_cuda(runtime: Any) -> str:
+    """Load the CUDA libraries of NVIDIA's wheels, which are on no loader path; returns what could not be loaded."""
+    printed = io.StringIO()
+    with redirect_stdout(printed):  # it prints its failures, where a program's own output goes
+        runtime.preload_dlls()
+    lines = printed.getvalue().splitlines()
+    return "; ".join(line.partition(": ")[2] for line in lines if line.startswith("Failed to load"))
+
+
+def _open(runtime: Any, graph: Path, options: Any, wanted: Sequence[Provider]) -> Any:
     names, provider_options = [name for name, _ in wanted], [options for _, options in wanted]
     try:
+        # Without a fallback: ONNX Runtime's own goes to the CPU and says so on standard output only.
         return runtime.InferenceSession(
             str(graph), options, providers=names, provider_options=provider_options, enable_fallback=0
         )
     except Exception as error:  # onnxruntime's exceptions share no base of their own
-        if names[0] != CPU:
-            raise ProviderError(f"{names[0]} could not open {graph}: {error}") from error
-        raise ModelFilesError(f"ONNX Runtime cannot open {graph}: {error}") from error
+        if names == [CPU]:
+            raise ModelFilesError(f"ONNX Runtime cannot open {graph}: {error}") from error
+        _open(runtime, graph, options, [(CPU, {})])  # what the CPU cannot open either is the graph's fault
+        asked = " and ".join(f"{name} {dict(options)}" for name, options in wanted if name != CPU)
+        raise ProviderError(f"{graph} runs on the CPU, but not on {asked}: {error}") from error
 
 
 def _why_unavailable(name: str, available: list[str]) -> str:

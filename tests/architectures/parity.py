@@ -11,22 +11,37 @@ from numpy.typing import NDArray
 
 from onnxembed.export.artifact import write_graph
 from onnxembed.export.pipeline import Options, build
-from onnxembed.facts import read_facts
-from onnxembed.manifest import POOLING_MODES, PoolingMode
-from onnxembed.pooling import normalize
+from onnxembed.facts import Facts, read_facts
+from onnxembed.manifest import POOLING_MODES
 from onnxembed.resolve import Flags, resolve
 
 torch = pytest.importorskip("torch", reason="compares with torch; needs the [torch] extra")
 transformers = pytest.importorskip("transformers", reason="compares with transformers; needs the [torch] extra")
 
+torch.set_num_threads(1)  # the models are tiny, and threads that wait for each other are not
+
 # batch, tokens, padding
-SHAPES = [(1, 1, None), (1, 7, None), (3, 17, "right"), (3, 17, "left"), (5, 40, None), (2, 200, None), (2, 200, "left")]
+SHAPES = [
+    (1, 1, None),
+    (1, 7, None),
+    (3, 17, "right"),
+    (3, 17, "left"),
+    (5, 40, None),
+    (2, 200, None),
+    (2, 200, "left"),
+]
+
+# sentence-transformers' names where they are not ours.
+POOLING_NAMES = {"mean_sqrt_len": "mean_sqrt_len_tokens"}
 
 
-def random_checkpoint(folder: Path, config: Any, *, std: float = 0.15) -> Path:
-    """Save a random model of a transformers config, with weights large enough that masks matter."""
+def random_checkpoint(folder: Path, config: Any, *, task: str = "AutoModel", std: float = 0.15) -> Path:
+    """Save a random model of a transformers config, with weights large enough that masks matter.
+
+    `task` names the auto class: a task class saves heads, and a prefix before the encoder's names.
+    """
     torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(config)
+    model = getattr(transformers, task).from_config(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(0, std)
@@ -36,21 +51,29 @@ def random_checkpoint(folder: Path, config: Any, *, std: float = 0.15) -> Path:
     return folder
 
 
-def batch(shape: tuple[int, int, str | None], vocab: int, pad: int) -> dict[str, NDArray[np.int64]]:
-    """Random ids [B, T] without pad ids among the real ones; each row of a padded batch is shorter than the last."""
+def batch(facts: Facts, shape: tuple[int, int, str | None]) -> dict[str, NDArray[np.int64]]:
+    """Random ids [B, T] in two segments, as a pair of texts has them.
+
+    Each row of a padded batch is shorter than the last. The pad id stands once among the real ones: a
+    text may spell it, and RoBERTa counts positions around it.
+    """
     rows, length, side = shape
+    pad = facts.config["pad_token_id"]
     rng = np.random.default_rng(rows * 1000 + length)
-    ids = rng.integers(5, vocab, (rows, length))
+    ids = rng.integers(8, facts.config["vocab_size"], (rows, length))
+    ids[:, length // 2] = pad
     mask = np.ones((rows, length), np.int64)
     if side:
         for row in range(rows - 1):
             hidden = length // (row + 2)
             mask[row, :hidden] = 0
             mask[row] = mask[row] if side == "left" else mask[row, ::-1]
-    return {"input_ids": np.where(mask == 1, ids, pad).astype(np.int64), "attention_mask": mask}
+    segments = np.zeros((rows, length), np.int64)
+    segments[:, length * 2 // 3 :] = 1
+    return {"input_ids": np.where(mask == 1, ids, pad), "attention_mask": mask, "token_type_ids": segments}
 
 
-def max_difference(folder: Path, workdir: Path, modes: tuple[PoolingMode, ...] = POOLING_MODES) -> float:
+def max_difference(folder: Path, workdir: Path) -> float:
     """Largest difference of hidden states and of every pooling, over all shapes, for a transformers folder.
 
     Hidden states are compared at real tokens; what stands in padded slots is nobody's vector.
@@ -60,30 +83,26 @@ def max_difference(folder: Path, workdir: Path, modes: tuple[PoolingMode, ...] =
 
     reference = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     facts = read_facts(folder)
+    decisions = resolve(facts, Flags(pooling=POOLING_MODES, normalize=False))
+    write_graph(build(facts, decisions, Options(), "fp32"), workdir, "fp32", lambda stage, done, total: None)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(workdir / "onnx/model.onnx", options)
+    inputs = {value.name for value in session.get_inputs()}
+    pool = Pooling(decisions.hidden_size, [POOLING_NAMES.get(mode, mode) for mode in POOLING_MODES])
     worst = 0.0
-    for mode in modes:
-        decisions = resolve(facts, Flags(pooling=(mode,), normalize=mode == "mean"))
-        graph = build(facts, decisions, Options(), "fp32")
-        write_graph(graph, workdir / mode, "fp32", lambda stage, done, total: None)
-        session = onnxruntime.InferenceSession(workdir / mode / "onnx/model.onnx")
-        name = "mean_sqrt_len_tokens" if mode == "mean_sqrt_len" else mode
-        pool = Pooling(decisions.hidden_size, name)
-        for shape in SHAPES:
-            feeds = batch(shape, facts.config["vocab_size"], decisions.pad_token_id.value)
-            tensors = {key: torch.from_numpy(value) for key, value in feeds.items()}
-            with torch.no_grad():
-                hidden = reference(**tensors).last_hidden_state
-                expected = pool({"token_embeddings": hidden, **tensors})["sentence_embedding"].numpy()
-            expected = normalize(expected) if mode == "mean" else expected
-            wanted = {value.name for value in session.get_inputs()}
-            feeds["token_type_ids"] = np.zeros_like(feeds["input_ids"])
-            sentence, tokens = session.run(
-                ["sentence_embedding", "token_embeddings"], {key: feeds[key] for key in feeds.keys() & wanted}
-            )
-            real = feeds["attention_mask"] == 1
-            assert sentence.shape == expected.shape
-            # mean_sqrt_len sums as many numbers as it divides by the root of: its values, and their
-            # rounding, are sqrt(T) times the hidden states'.
-            scale = np.sqrt(shape[1]) if mode == "mean_sqrt_len" else 1.0
-            worst = max(worst, np.abs(sentence - expected).max() / scale, np.abs(tokens - hidden.numpy())[real].max())
+    for shape in SHAPES:
+        feeds = {name: value for name, value in batch(facts, shape).items() if name in inputs}
+        tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
+        with torch.no_grad():
+            hidden = reference(**tensors).last_hidden_state
+            expected = pool({"token_embeddings": hidden, **tensors})["sentence_embedding"].numpy()
+        sentence, tokens = session.run(["sentence_embedding", "token_embeddings"], feeds)
+        assert sentence.shape == expected.shape
+        differences = np.abs(sentence - expected).reshape(shape[0], len(POOLING_MODES), -1).max(axis=(0, 2))
+        # mean_sqrt_len sums as many numbers as it divides by the root of: its values, and their
+        # rounding, are sqrt(T) times the hidden states'.
+        differences[POOLING_MODES.index("mean_sqrt_len")] /= np.sqrt(shape[1])
+        real = feeds["attention_mask"] == 1
+        worst = max(worst, differences.max(), np.abs(tokens - hidden.numpy())[real].max())
     return float(worst)

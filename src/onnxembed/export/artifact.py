@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -39,16 +40,21 @@ def new_folder(output: Path, *, force: bool) -> Iterator[Path]:
     Any failure, Ctrl-C included, leaves `output` as it was.
     """
     check_output(output, force=force)
+    output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
-    draft = output.parent / f".{output.name}.{os.getpid()}.part"
-    old = output.parent / f".{output.name}.{os.getpid()}.old"
+    unique = secrets.token_hex(4)
+    draft = output.parent / f".{output.name}.{unique}.part"
+    old = output.parent / f".{output.name}.{unique}.old"
+    draft.mkdir()
     try:
-        draft.mkdir()
         yield draft
+        check_output(output, force=force)  # it may have come into being meanwhile
         if output.exists():
             output.rename(old)
         draft.rename(output)
     finally:
+        if old.exists() and not output.exists():
+            old.rename(output)
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
@@ -74,25 +80,18 @@ def write_graph(graph: Graph, folder: Path, precision: Precision, progress: Prog
     weights = list(graph.initializers.values())
     total = sum(_size(weight) for weight in weights)
     data = f"{file}_data" if total > INLINE_LIMIT else None
-    proto = graph.proto("onnxembed")
-    written = 0
-    if data:
-        with (folder / data).open("wb") as out:
-            for weight in weights:
-                proto.initializer.append(_external(weight, out, Path(data).name))
-                written += _size(weight)
-                progress(f"writing {precision} weights", written, total)
-    else:
-        for weight in weights:
-            proto.initializer.append(_inline(weight))
-            written += _size(weight)
-            progress(f"writing {precision} weights", written, total)
     model = helper.make_model(
-        proto,
+        graph.proto("onnxembed"),
         ir_version=IR_VERSION,
         producer_name="onnxembed",
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
     )
+    written = 0
+    with (folder / data).open("wb") if data else nullcontext() as out:
+        for weight in weights:
+            model.graph.initializer.append(_external(weight, out) if out else _inline(weight))
+            written += _size(weight)
+            progress(f"writing {precision} weights", written, total)
     path.write_bytes(model.SerializeToString(deterministic=True))
     operators = graph.operators()
     return Variant(file=file, data=data, nodes=sum(operators.values()), operators=operators)
@@ -122,37 +121,24 @@ def hash_files(folder: Path, progress: Progress) -> dict[str, FileRecord]:
 
 
 def _size(weight: Initializer) -> int:
-    itemsize = helper.tensor_dtype_to_np_dtype(weight.onnx_type).itemsize
-    return int(np.prod(weight.shape, dtype=np.int64)) * int(itemsize)
+    return prod(weight.shape) * int(helper.tensor_dtype_to_np_dtype(weight.onnx_type).itemsize)
 
 
 def _inline(weight: Initializer) -> onnx.TensorProto:
     tensor = onnx.TensorProto(name=weight.name, data_type=weight.onnx_type, dims=weight.shape)
-    tensor.raw_data = _bytes(weight)
+    tensor.raw_data = weight.read().tobytes()
     return tensor
 
 
-def _external(weight: Initializer, out: Any, location: str) -> onnx.TensorProto:
+def _external(weight: Initializer, out: BinaryIO) -> onnx.TensorProto:
     """Append a weight to the data file, large ones on a page of their own so that they can be mapped."""
     size = _size(weight)
     if size < PAGE:
         return _inline(weight)
     out.write(b"\0" * (-out.tell() % PAGE))
-    offset = out.tell()
     tensor = onnx.TensorProto(name=weight.name, data_type=weight.onnx_type, dims=weight.shape)
     tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", offset), ("length", size)):
+    for key, value in (("location", Path(out.name).name), ("offset", out.tell()), ("length", size)):
         tensor.external_data.add(key=key, value=str(value))
-    out.write(_array(weight).data)
+    out.write(np.ascontiguousarray(weight.read()).data)
     return tensor
-
-
-def _bytes(weight: Initializer) -> bytes:
-    return _array(weight).tobytes()
-
-
-def _array(weight: Initializer) -> np.ndarray[Any, Any]:
-    array = np.ascontiguousarray(weight.read())
-    if array.shape != weight.shape:
-        array = array.reshape(weight.shape)
-    return array

@@ -10,25 +10,35 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 T = TypeVar("T")
 
 # Keys that do not change the hidden states of an inference pass: training, generation, task heads,
-# bookkeeping, and attributes that transformers writes into every config.json.
+# bookkeeping, and attributes that transformers writes, or once wrote, into every config.json.
 HARMLESS_KEYS = frozenset(
     """
-    _attn_implementation_autoset _commit_hash _name_or_path architectures attention_dropout
+    _attn_implementation_autoset _commit_hash _name_or_path _num_labels architectures attention_dropout
     attention_probs_dropout_prob attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id
     chunk_size_feed_forward classifier_dropout cls_token_id cross_attention_hidden_size decoder_start_token_id
     directionality diversity_penalty do_sample dropout dtype early_stopping embedding_dropout
-    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id
-    forced_eos_token_id gradient_checkpointing hidden_dropout hidden_dropout_prob id2label initializer_range
-    is_encoder_decoder label2id language layerdrop length_penalty mask_token_id max_length min_length n_classes
+    encoder_no_repeat_ngram_size eos_token_id eos_token_ids exponential_decay_length_penalty finetuning_task
+    forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout hidden_dropout_prob id2label
+    initializer_range label2id language layerdrop length_penalty mask_token_id max_length min_length n_classes
     no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences output_attentions
     output_hidden_states output_past output_scores pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
-    pooler_size_per_head pooler_type prefix problem_type qa_dropout remove_invalid_values repetition_penalty
-    return_dict return_dict_in_generate sentence_transformers sep_token_id seq_classif_dropout
-    sinusoidal_pos_embds summary_activation summary_last_dropout summary_type summary_use_proj suppress_tokens
-    task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings tokenizer_class top_k
-    top_p torch_dtype torchscript transformers_version typical_p unk_token_id use_bfloat16 use_cache
+    pooler_size_per_head pooler_type problem_type qa_dropout remove_invalid_values repetition_penalty return_dict
+    return_dict_in_generate sbert_ce_default_activation_function sentence_transformers sep_token_id
+    seq_classif_dropout sinusoidal_pos_embds summary_activation summary_last_dropout summary_type summary_use_proj
+    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_weights_
+    tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
+    unk_token_id use_bfloat16 use_cache xla_device
     """.split()  # noqa: SIM905  (a word list)
 )
+
+# Keys that any config.json may carry, and that change nothing as long as they have this value.
+NEUTRAL_VALUES: dict[str, object] = {
+    "add_cross_attention": False,
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "prefix": None,
+    "pruned_heads": {},
+}
 
 
 class Config:
@@ -42,12 +52,14 @@ class Config:
     def take(self, key: str, kind: type[T], default: T | None = None) -> T:
         """The value of `key`, of the given type; `default` is the architecture's own default."""
         self._taken.add(key)
-        value = self._values.get(key, default)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+        value = self._values.get(key)
+        if value is None:
+            value = default
         if value is None:
             raise ModelFilesError(f"{self._where} has no {key}")
-        if not isinstance(value, kind):
+        if kind is float and type(value) is int:
+            value = float(value)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ModelFilesError(f"{self._where}: {key} is {value!r}, not a {kind.__name__}")
         return value
 
@@ -58,8 +70,16 @@ class Config:
         if value != expected:
             raise UnsupportedError(f"{self._where} sets {key} to {value!r}; onnxembed builds {expected!r} only")
 
+    def confirm_shape(self, tensor: str, shape: tuple[int, ...], *keys: str) -> None:
+        """Refuse a model whose tensor has another shape than these keys say."""
+        said = tuple(self.take(key, int) for key in keys)
+        if shape != said:
+            raise ModelFilesError(f"{self._where}: {', '.join(keys)} say {said}, but {tensor} has the shape {shape}")
+
     def finish(self, ignored: Collection[str] = ()) -> None:
         """Refuse keys that nothing has read, unless the caller vouches for them with `ignored`."""
+        for key, value in NEUTRAL_VALUES.items():
+            self.expect(key, value)
         unknown = sorted(self._values.keys() - self._taken - HARMLESS_KEYS - {"model_type"} - set(ignored))
         if unknown:
             raise UnsupportedError(

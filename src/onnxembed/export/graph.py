@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnxembed.errors import UnsupportedError
+from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.weights import Checkpoint
 from onnxembed.manifest import Precision
 
@@ -72,6 +72,7 @@ class Graph:
 
     def __init__(self, weights: Checkpoint, precision: Precision) -> None:
         self.weights = weights
+        self.precision = precision
         self.numpy_float, self.onnx_float = FLOAT_TYPES[precision]
         self.initializers: dict[str, Initializer] = {}
         self.inputs: list[onnx.ValueInfoProto] = []
@@ -114,28 +115,23 @@ class Graph:
         """A float32 scalar."""
         return self.constant(f"float32_{value!r}", np.array(value, np.float32))
 
-    def weight(self, name: str, *, transpose: bool = False, rows: slice | None = None) -> Value:
-        """A tensor of the checkpoint in the graph's type; `rows` cuts the first axis, then `transpose`."""
-        stored = self.weights.shape(name)
-        value = name + (f"[{rows.start}:{rows.stop}]" if rows else "") + (".T" if transpose else "")
-        if value not in self.initializers:
-            shape = (len(range(stored[0])[rows]), *stored[1:]) if rows else stored
-            if transpose:
-                shape = shape[::-1]
+    def weight(self, name: str, *, transpose: bool = False) -> Value:
+        """A tensor of the checkpoint in the graph's type."""
+        shape = self.weights.shape(name)
+        value = f"{name}.T" if transpose else name
 
-            def read() -> Array:
-                tensor = self.weights.read(name)
-                tensor = tensor[rows] if rows else tensor
-                return self._to_float(name, tensor.T if transpose else tensor)
+        def read() -> Array:
+            tensor = self.weights.read(name)
+            return self._to_float(name, tensor.T if transpose else tensor)
 
-            self.initializers[value] = Initializer(value, self.onnx_float, shape, read)
+        self.initializers[value] = Initializer(value, self.onnx_float, shape[::-1] if transpose else shape, read)
         return value
 
     def _to_float(self, name: str, tensor: Array) -> Array:
         with np.errstate(over="ignore"):
             converted = np.ascontiguousarray(tensor, dtype=self.numpy_float)
-        if self.numpy_float == np.float16 and not np.isfinite(converted).all():
-            raise UnsupportedError(f"the weight {name} does not fit fp16; use --precision fp32")
+        if converted.dtype != tensor.dtype and not np.isfinite(converted).all():
+            raise UnsupportedError(f"the weight {name} has values that {self.precision} cannot hold")
         return converted
 
     def _unique(self, stem: str) -> str:
@@ -164,11 +160,6 @@ class Graph:
             return self.op(biased, self.product(x, name), self.weight(f"{name}.bias"), domain=MICROSOFT)
         return self.op(op_type, self.linear(x, name), domain=domain)
 
-    def layer_norm(self, x: Value, name: str, eps: float) -> Value:
-        """LayerNorm over the last axis."""
-        scale, bias = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
-        return self.op("LayerNormalization", x, scale, bias, name=name, epsilon=eps)
-
     def add_layer_norm(self, x: Value, skip: Value, name: str, eps: float, *, linear: str | None = None) -> Value:
         """LayerNorm(x + skip + bias), where the bias is that of the Linear `linear` whose product is x."""
         inputs = [x, skip, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
@@ -190,6 +181,9 @@ class Graph:
         ONNX Runtime's CPU kernel streams over the keys (flash attention) only when it gets no mask, so
         a run without padding takes a branch without one: faster, and no T x T scores in memory.
         """
+        width = self.weights.shape(f"{biases[0]}.bias")[0]
+        if width % heads:
+            raise ModelFilesError(f"{biases[0]} has width {width}, which {heads} attention heads do not divide")
         inputs = (query, key, value, self._concatenated(*(f"{bias}.bias" for bias in biases)))
 
         def attend(*mask: Value) -> Value:

@@ -25,12 +25,12 @@ def pool(g: Graph, tokens: Value, attention_mask: Value, modes: Sequence[Pooling
     return pooled[0] if len(pooled) == 1 else g.op("Concat", *pooled, axis=-1)
 
 
-def dense(g: Graph, x: Value, layer: DenseFacts) -> Value:
-    """One Dense module, activation(Linear(x)): [B, in_features] -> [B, out_features]."""
+def dense(g: Graph, x: Value, layer: DenseFacts, name: str) -> Value:
+    """One Dense module, activation(Linear(x)): [B, in_features] -> [B, out_features]; `name` tells it from others."""
     weight, bias = dense_weights(layer)
-    x = g.op("MatMul", x, g.constant(f"{layer.folder.name}.weight.T", np.ascontiguousarray(weight.T)))
+    x = g.op("MatMul", x, g.constant(f"{name}.linear.weight.T", np.ascontiguousarray(weight.T)))
     if bias is not None:
-        x = g.op("Add", x, g.constant(f"{layer.folder.name}.bias", bias))
+        x = g.op("Add", x, g.constant(f"{name}.linear.bias", bias))
     if layer.activation == "identity":
         return x
     if layer.activation == "silu":

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxembed.export.artifact import write_json
 from onnxembed.export.heads import dense_weights
-from onnxembed.facts import DenseFacts, Facts
+from onnxembed.facts import POOLING_FLAGS, DenseFacts, Facts
 from onnxembed.manifest import Dense
 from onnxembed.resolve import Decisions
 
@@ -35,7 +35,7 @@ def write_modules(facts: Facts, decisions: Decisions, pooling_out: bool, folder:
         {
             "prompts": decisions.prompts.texts.value,
             "default_prompt_name": decisions.prompts.default.value,
-            "similarity_fn_name": "cosine",
+            "similarity_fn_name": facts.similarity,
         },
     )
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
@@ -58,11 +58,14 @@ def write_modules(facts: Facts, decisions: Decisions, pooling_out: bool, folder:
 
 
 def _pooling(decisions: Decisions) -> dict[str, object]:
-    """The pooling in the older generation's keys, which every release reads."""
-    suffixes = {"cls": "cls_token", "lasttoken": "lasttoken"}
-    every = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "lasttoken")
-    flags = {f"pooling_mode_{suffixes.get(mode, mode + '_tokens')}": mode in decisions.pooling.value for mode in every}
-    return {"word_embedding_dimension": decisions.hidden_size, **flags, "include_prompt": True}
+    """The pooling in the older generation's keys, which every release reads, where they can say it."""
+    modes, size = decisions.pooling.value, decisions.hidden_size
+    if modes == tuple(mode for mode in POOLING_FLAGS.values() if mode in modes):
+        flags = {flag: mode in modes for flag, mode in POOLING_FLAGS.items()}
+        return {"word_embedding_dimension": size, **flags, "include_prompt": True}
+    # The older keys know one order of concatenation only, and no repetition.
+    names = ["mean_sqrt_len_tokens" if mode == "mean_sqrt_len" else mode for mode in modes]
+    return {"embedding_dimension": size, "pooling_mode": names, "include_prompt": True}
 
 
 def _write_dense(layer: DenseFacts, folder: Path, path: str, pooling_out: bool) -> Dense:

@@ -63,11 +63,11 @@ def export(
     checkpoint = fetch_checkpoint(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     facts = read_facts(checkpoint.folder)
     decisions = resolve(facts, options.flags)
+    graphs = {precision: build(facts, decisions, options, precision) for precision in options.precisions}
     with new_folder(output, force=options.force) as draft:
-        graphs = {precision: build(facts, decisions, options, precision) for precision in options.precisions}
-        variants = {name: write_graph(graph, draft, name, progress) for name, graph in graphs.items()}
         changes = write_tokenizer(facts, decisions, draft)
         dense = write_modules(facts, decisions, options.pooling_out, draft)
+        variants = {name: write_graph(graph, draft, name, progress) for name, graph in graphs.items()}
         graph = next(iter(graphs.values()))
         manifest = Manifest(
             format_version=FORMAT_VERSION,
@@ -112,14 +112,15 @@ def build(facts: Facts, decisions: Decisions, options: Options, precision: Preci
     config.finish(options.ignored_config_keys)
     strange = [name for name in weights.unused() if not architecture.heads.match(name)]
     if strange:
+        names = ", ".join(strange[:3])
         raise UnsupportedError(
-            f"{facts.folder} has {len(strange)} tensors that a {facts.model_type} encoder does not use "
-            f"({', '.join(strange[:3])}, ...): it is not the plain architecture its config.json says it is"
+            f"{facts.folder} has tensors that a {facts.model_type} encoder does not use ({len(strange)}, as {names}): "
+            "it is not the plain architecture its config.json says it is"
         )
     if not options.pooling_out:
         sentence = heads.pool(graph, tokens, inputs.attention_mask, decisions.pooling.value)
-        for layer in facts.dense:
-            sentence = heads.dense(graph, sentence, layer)
+        for index, layer in enumerate(facts.dense, start=2):
+            sentence = heads.dense(graph, sentence, layer, f"{index}_Dense")
         if decisions.normalize.value:
             sentence = heads.normalize(graph, sentence)
         graph.output("sentence_embedding", sentence, (B, decisions.dimension))

@@ -31,12 +31,13 @@ class Architecture:
     heads: re.Pattern[str]
 
 
-_BERT_HEADS = re.compile(r"(.*\.)?(pooler|cls|classifier|qa_outputs|lm_head|embeddings\.position_ids)\b")
+_BERT_HEADS = re.compile(r"(pooler|cls|classifier|qa_outputs|lm_head|embeddings\.position_ids)\b")
 _ELECTRA_HEADS = re.compile(
-    r"(.*\.)?(discriminator_predictions|generator_predictions|generator_lm_head|classifier|qa_outputs|"
-    r"embeddings\.position_ids)\b"
+    r"(discriminator_predictions|generator_predictions|generator_lm_head|classifier|qa_outputs|embeddings\.position_ids)\b"
 )
-_DISTILBERT_HEADS = re.compile(r"(.*\.)?(vocab_\w+|pre_classifier|classifier|qa_outputs)\b")
+_DISTILBERT_HEADS = re.compile(
+    r"(vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier|qa_outputs)\b"
+)
 
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": Architecture(bert.bert, "bert.", _BERT_HEADS),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from onnx import TensorProto
 
 from onnxembed.export.config import Config
 from onnxembed.export.graph import Graph, Value
@@ -55,59 +56,58 @@ BERT_LAYERS = LayerNames(
 
 def bert(g: Graph, config: Config, inputs: Inputs) -> Value:
     """BertModel; positions count from the first slot, padding included."""
-    eps = _bert_config(config)
     positions = g.rows("embeddings.position_embeddings.weight", inputs.input_ids, axis=1)  # [T, D]
-    return _layers(g, config, inputs, _embed(g, config, inputs, positions, eps), eps)
+    return _layers(g, config, inputs, _embed(g, config, inputs, positions))
 
 
 def electra(g: Graph, config: Config, inputs: Inputs) -> Value:
     """ElectraModel; its embeddings may be narrower than its layers."""
-    eps = _bert_config(config)
-    hidden = config.take("hidden_size", int)
     positions = g.rows("embeddings.position_embeddings.weight", inputs.input_ids, axis=1)  # [T, E]
-    x = _embed(g, config, inputs, positions, eps)
-    if config.take("embedding_size", int, 128) != hidden:
+    x = _embed(g, config, inputs, positions, width="embedding_size")
+    if config.take("embedding_size", int) != config.take("hidden_size", int):
         x = g.linear(x, "embeddings_project")
-    return _layers(g, config, inputs, x, eps)
+    return _layers(g, config, inputs, x)
 
 
 def roberta(g: Graph, config: Config, inputs: Inputs) -> Value:
     """RobertaModel; positions count the tokens that are not pad_token_id, from pad_token_id + 1."""
-    eps = _bert_config(config)
     pad = g.constant("pad_token_id", np.array(config.take("pad_token_id", int, 1), np.int64))
-    real = g.op("Cast", g.op("Not", g.op("Equal", inputs.input_ids, pad)), to=7)  # int64 [B, T]
+    real = g.op("Cast", g.op("Not", g.op("Equal", inputs.input_ids, pad)), to=TensorProto.INT64)  # [B, T]
     places = g.op("CumSum", real, g.constant("axis_1", np.array(1, np.int64)))
     ids = g.op("Add", g.op("Mul", places, real), pad)
     positions = g.embedding("embeddings.position_embeddings", ids)  # [B, T, D]
-    return _layers(g, config, inputs, _embed(g, config, inputs, positions, eps), eps)
+    return _layers(g, config, inputs, _embed(g, config, inputs, positions))
 
 
-def _bert_config(config: Config) -> float:
-    """Refuse what these builders do not compute; return layer_norm_eps."""
+def _embed(g: Graph, config: Config, inputs: Inputs, positions: Value, *, width: str = "hidden_size") -> Value:
+    """LayerNorm(words + positions + segments) -> [B, T, D]; the config key `width` says how wide they are."""
     config.expect("position_embedding_type", "absolute")
-    config.expect("is_decoder", False)
-    config.expect("add_cross_attention", False)
-    for size in ("vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size"):
-        config.take(size, int)
     config.take("pad_token_id", int, 0)
-    return config.take("layer_norm_eps", float, 1e-12)
-
-
-def _embed(g: Graph, config: Config, inputs: Inputs, positions: Value, eps: float) -> Value:
-    """LayerNorm(words + positions + segments) -> [B, T, D]."""
+    tables = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
+    for table, rows in tables.items():
+        name = f"embeddings.{table}_embeddings.weight"
+        config.confirm_shape(name, g.weights.shape(name), rows, width)
     words = g.embedding("embeddings.word_embeddings", inputs.input_ids)
     types = "embeddings.token_type_embeddings"
-    if config.take("type_vocab_size", int, 2) > 1:
+    if config.take("type_vocab_size", int) > 1:
         places = g.op("Add", g.embedding(types, inputs.token_type_ids), positions)
     else:
         places = g.op("Add", positions, g.weight(f"{types}.weight"))
-    return g.add_layer_norm(words, places, "embeddings.LayerNorm", eps)
+    return g.add_layer_norm(words, places, "embeddings.LayerNorm", _eps(config))
 
 
-def _layers(g: Graph, config: Config, inputs: Inputs, x: Value, eps: float) -> Value:
-    style = LayerStyle(config.take("num_attention_heads", int), config.take("hidden_act", str, "gelu"), eps)
+def _eps(config: Config) -> float:
+    return config.take("layer_norm_eps", float, 1e-12)
+
+
+def _layers(g: Graph, config: Config, inputs: Inputs, x: Value) -> Value:
+    style = LayerStyle(config.take("num_attention_heads", int), config.take("hidden_act", str, "gelu"), _eps(config))
     for index in range(config.take("num_hidden_layers", int)):
-        x = post_norm_layer(g, x, inputs, BERT_LAYERS.at(index), style)
+        names = BERT_LAYERS.at(index)
+        config.confirm_shape(
+            names.mlp_in, g.weights.shape(f"{names.mlp_in}.weight"), "intermediate_size", "hidden_size"
+        )
+        x = post_norm_layer(g, x, inputs, names, style)
     return x
 
 

@@ -26,13 +26,16 @@ LAYERS = LayerNames(
 
 def distilbert(g: Graph, config: Config, inputs: Inputs) -> Value:
     """DistilBertModel; sinusoidal positions, where used, are stored in the checkpoint like learned ones."""
-    for size in ("vocab_size", "max_position_embeddings", "dim", "hidden_dim"):
-        config.take(size, int)
     config.take("pad_token_id", int, 0)
+    for table, rows in (("word", "vocab_size"), ("position", "max_position_embeddings")):
+        name = f"embeddings.{table}_embeddings.weight"
+        config.confirm_shape(name, g.weights.shape(name), rows, "dim")
     words = g.embedding("embeddings.word_embeddings", inputs.input_ids)
     positions = g.rows("embeddings.position_embeddings.weight", inputs.input_ids, axis=1)  # [T, D]
     x = g.add_layer_norm(words, positions, "embeddings.LayerNorm", EPS)
     style = LayerStyle(config.take("n_heads", int), config.take("activation", str, "gelu"), EPS)
     for index in range(config.take("n_layers", int)):
-        x = post_norm_layer(g, x, inputs, LAYERS.at(index), style)
+        names = LAYERS.at(index)
+        config.confirm_shape(names.mlp_in, g.weights.shape(f"{names.mlp_in}.weight"), "hidden_dim", "dim")
+        x = post_norm_layer(g, x, inputs, names, style)
     return x

@@ -1,0 +1,115 @@
+"""The reference implementation: sentence-transformers, in float32 with eager attention. Needs the extra [torch]."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxembed.errors import VerificationError
+from onnxembed.manifest import Manifest
+
+BATCH = 8
+
+
+@contextmanager
+def _contained(what: str) -> Iterator[None]:
+    """Keep the reference's bars, log lines and warnings off the screen, and make its errors ours, in one line."""
+    log_level = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            bars: Any = import_module("transformers.utils.logging")
+            shown = bars.is_progress_bar_enabled()
+            bars.disable_progress_bar()
+            try:
+                yield
+            finally:
+                if shown:
+                    bars.enable_progress_bar()
+        except Exception as error:  # from three libraries and whatever they call
+            line = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise VerificationError(f"the reference cannot {what} ({line})") from error
+        finally:
+            logging.disable(log_level)
+
+
+class Reference:
+    """A checkpoint folder in sentence-transformers, never with remote code.
+
+    Everything comes from the checkpoint's own files; only what a flag decided is set from the manifest.
+    """
+
+    prompts: Mapping[str, str]
+    default_prompt: str | None
+
+    @_contained("be loaded")
+    def __init__(self, checkpoint: Path, manifest: Manifest) -> None:
+        import torch
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+        self.name = f"sentence-transformers {version('sentence-transformers')}, float32, eager attention"
+        self._torch = torch
+        loading = {"dtype": torch.float32, "attn_implementation": "eager"}
+        model: Any
+        if (checkpoint / "modules.json").is_file():
+            model = SentenceTransformer(str(checkpoint), device="cpu", model_kwargs=loading, local_files_only=True)
+        else:
+            model = SentenceTransformer(modules=[Transformer(str(checkpoint), model_kwargs=loading)], device="cpu")
+        self.prompts, self.default_prompt = model.prompts, model.default_prompt_name
+        transformer, *others = model
+        embedding, length = manifest.embedding, manifest.tokenization.max_length
+        if embedding.pooling.origin == "flag":
+            modes = tuple("mean_sqrt_len_tokens" if m == "mean_sqrt_len" else m for m in embedding.pooling.value)
+            pooling = Pooling(transformer.get_embedding_dimension(), modes)
+            others = [pooling, *(each for each in others if not isinstance(each, Pooling))]
+        if embedding.normalize.origin == "flag":
+            others = [each for each in others if not isinstance(each, Normalize)]
+            others += [Normalize()] if embedding.normalize.value else []
+        self._model = SentenceTransformer(modules=[transformer, *others], device="cpu").eval()
+        own_limit = min(model.max_seq_length, _positions(transformer))
+        self._model.max_seq_length = length.value if length.origin == "flag" else own_limit
+
+    @_contained("tokenize")
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids, truncated, as `encode` makes them."""
+        return [self._model.preprocess([text])["input_ids"][0].tolist() for text in texts]
+
+    @_contained("encode")
+    def encode(self, texts: Sequence[str], *, prompt: str) -> NDArray[np.float32]:
+        """Vectors [N, D] the way a user of sentence-transformers gets them."""
+        vectors: NDArray[np.float32] = self._model.encode(
+            list(texts), batch_size=BATCH, prompt=prompt, show_progress_bar=False
+        )
+        return vectors
+
+    @_contained("be run")
+    def forward(self, feeds: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Vectors [B, D] of a padded batch of ids."""
+        features = {name: self._torch.from_numpy(value) for name, value in feeds.items()}
+        with self._torch.no_grad():
+            vectors: NDArray[np.float32] = self._model.forward(features)["sentence_embedding"].numpy()
+        return vectors
+
+
+def _positions(transformer: Any) -> float:
+    """How many tokens the reference's position table, where it has one, has rows for.
+
+    Some configurations promise more, and the reference fails on the texts that get there. RoBERTa and its
+    kin number positions from padding_idx + 1.
+    """
+    for name, module in transformer.model.named_modules():
+        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
+            reserved = 0 if module.padding_idx is None else module.padding_idx + 1
+            return int(module.num_embeddings) - reserved
+    return float("inf")

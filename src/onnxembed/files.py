@@ -1,0 +1,111 @@
+"""Texts from files, vectors to files: .txt and .jsonl in, .npy and .jsonl out. Everything streams."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxembed.errors import UsageError
+from onnxembed.streaming import check_text
+
+FloatArray = NDArray[np.float32]
+
+TEXT_FILES = (".txt", ".jsonl")
+VECTOR_FILES = (".npy", ".jsonl")
+
+
+def read_texts(source: IO[bytes], name: str, field: str | None = None) -> Iterator[str]:
+    """The texts of a file: its lines, or with `field` that field of its JSON lines (or the line, if a string).
+
+    An empty line is an empty text, so that rows are lines; among JSON lines it is none. Raises UsageError
+    naming the line that is not UTF-8, not JSON, or has no such field.
+    """
+    for number, line in enumerate(source, start=1):
+        where = f"{name}, line {number}"
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901  # Windows' editors write it
+        try:
+            text = line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{where}: not UTF-8 ({error.reason})") from None
+        if field is None:
+            yield text
+        elif text.strip():
+            yield _field(text, field, where)
+
+
+def _field(line: str, field: str, where: str) -> str:
+    try:
+        value: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise UsageError(f"{where}: not JSON that can be read ({error})") from None
+    if isinstance(value, dict):
+        if field not in value:
+            raise UsageError(f"{where}: no {field!r} (it has: {', '.join(value) or 'nothing'}); see --field")
+        where, value = f"{where}: {field!r}", value[field]
+    return check_text(value, where)
+
+
+def check_vector_file(path: Path) -> None:
+    """Raise UsageError for a path that vectors cannot be written to, before any work is done for it."""
+    if path.suffix not in VECTOR_FILES:
+        raise UsageError(f"{path}: vectors are written to {' or '.join(VECTOR_FILES)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is not a folder")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder")
+
+
+def write_vectors(path: Path, vectors: Iterable[FloatArray], dimension: int) -> int:
+    """Write vectors [D] as they come to a .npy (float32 [N, D]) or .jsonl file; returns how many.
+
+    The file appears whole or not at all.
+    """
+    check_vector_file(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        file = draft.open("wb")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with file:
+            count = _write_npy(file, vectors, dimension) if path.suffix == ".npy" else write_jsonl(file, vectors)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return count
+
+
+def _write_npy(file: IO[bytes], vectors: Iterable[FloatArray], dimension: int) -> int:
+    """numpy leaves room in the header for a first axis that grows, so the header can be written again."""
+    _write_npy_header(file, 0, dimension)
+    count = 0
+    for vector in vectors:
+        file.write(np.ascontiguousarray(vector, np.float32).data)
+        count += 1
+    file.seek(0)
+    _write_npy_header(file, count, dimension)
+    return count
+
+
+def _write_npy_header(file: IO[bytes], count: int, dimension: int) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (count, dimension)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def write_jsonl(file: IO[bytes], vectors: Iterable[FloatArray]) -> int:
+    """Write one JSON array a line; returns how many. Numbers round-trip to the same float32."""
+    count = 0
+    for vector in vectors:
+        file.write(b"[" + ", ".join(map(str, vector)).encode() + b"]\n")
+        count += 1
+    return count

@@ -1,0 +1,14 @@
+"""Warnings that point at the caller's line, however deep inside the package they arise."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+
+def warn(message: str) -> None:
+    """Warn at the innermost line outside onnxembed: the one that its author can change."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "onnxembed":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

@@ -1,0 +1,110 @@
+"""What is imported, and when: loading and embedding need numpy, tokenizers and ONNX Runtime, nothing else."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import onnxembed
+
+PACKAGE = Path(onnxembed.__file__).parent
+RUNTIME = sorted(
+    path.relative_to(PACKAGE).with_suffix("").as_posix()
+    for path in PACKAGE.glob("*.py")
+    if path.stem not in ("__init__", "__main__", "cli")
+)
+
+BLOCKED = ("torch", "transformers", "sentence_transformers", "onnx", "safetensors", "ml_dtypes", "onnxembed.export")
+
+BLOCK = f"""
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name in {BLOCKED} or name.startswith({tuple(name + "." for name in BLOCKED)}):
+            raise ModuleNotFoundError("blocked: " + name, name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def run(program: str, *arguments: str) -> str:
+    """What a program prints in a fresh interpreter, warnings being errors."""
+    command = [sys.executable, "-W", "error", "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def imported_by(program: str, *arguments: str) -> set[str]:
+    """The top-level modules that a program brings in."""
+    printed = run(program + "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})", *arguments)
+    return set(printed.splitlines()[-1].split())
+
+
+def test_embedding_needs_neither_torch_nor_the_exporter(artifact: Path) -> None:
+    program = BLOCK + (
+        "from onnxembed import OnnxEmbedder\n"
+        "with OnnxEmbedder(sys.argv[1]) as model:\n"
+        "    print(model.encode(['the cat', '']).shape, len(list(model.embed(['a'] * 3))))\n"
+    )
+    assert run(program, str(artifact)) == "(2, 32) 3\n"
+
+
+@pytest.mark.parametrize("blocked", BLOCKED)
+def test_the_blocker_blocks(blocked: str) -> None:
+    program = BLOCK + f"try: import {blocked}\nexcept ModuleNotFoundError as error: print(error)"
+    assert run(program) == f"blocked: {blocked}\n"
+
+
+def test_pooling_in_the_runtime_needs_them_neither(tmp_path: Path) -> None:
+    from onnxembed.export.pipeline import Options, export
+    from tiny import write_sentence_bert
+
+    write_sentence_bert(tmp_path / "checkpoint", dense=((32, 8, "torch.nn.modules.activation.GELU"),))
+    export(tmp_path / "checkpoint", tmp_path / "artifact", Options(pooling_out=True))
+    program = BLOCK + "from onnxembed import OnnxEmbedder\nprint(OnnxEmbedder(sys.argv[1]).encode('the cat').shape)"
+    assert run(program, str(tmp_path / "artifact")) == "(1, 8)\n"
+
+
+def test_a_local_folder_needs_no_hub_client(artifact: Path) -> None:
+    program = "import sys\nfrom onnxembed import OnnxEmbedder\nOnnxEmbedder(sys.argv[1]).encode('the cat')"
+    names = imported_by(program, str(artifact))
+    assert {"numpy", "tokenizers", "onnxruntime"} <= names
+    assert not names & {"huggingface_hub", "httpx", "httpx2", "requests", "click", "tqdm", *BLOCKED}
+
+
+def test_importing_the_package_imports_little() -> None:
+    names = imported_by("import onnxembed")
+    assert not names & {"onnxruntime", "tokenizers", "huggingface_hub", "click", "tqdm", *BLOCKED}
+
+
+@pytest.mark.parametrize("module", ["manifest", "errors"])
+def test_the_contract_needs_the_standard_library_only(module: str) -> None:
+    """Loaded without the package around it, which needs numpy."""
+    program = (
+        "import sys, types\n"
+        "package = sys.modules['onnxembed'] = types.ModuleType('onnxembed')\n"
+        "package.__path__ = [sys.argv[1]]\n"
+        f"before = set(sys.modules)\nimport onnxembed.{module}\n"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(*sorted(new - sys.stdlib_module_names - {'onnxembed'}))"
+    )
+    assert run(program, str(PACKAGE)) == "\n"
+
+
+@pytest.mark.parametrize("module", RUNTIME)
+def test_no_module_of_the_runtime_names_the_exporter(module: str) -> None:
+    """Not even inside a function, where a test may never come."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    assert not [name for name in names if any(f"{name}.".startswith(f"{each}.") for each in BLOCKED)]
