@@ -22,8 +22,8 @@ from onnxembed.export.pipeline import Options, build
 from onnxembed.export.weights import Checkpoint
 from onnxembed.facts import read_facts
 from onnxembed.manifest import Precision, Variant
-from onnxembed.resolve import ENCODERS, Flags, resolve
-from tiny import VOCAB, change_json, write_encoder, write_sentence_bert
+from onnxembed.resolve import Flags, resolve
+from tiny import BERT_LIKE, VOCAB, change_json, write_encoder, write_sentence_bert
 
 PRECISIONS: list[Precision] = ["fp32", "fp16"]
 
@@ -81,7 +81,7 @@ def counted(graph: onnx.GraphProto) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("model_type", BERT_LIKE)
 def test_a_layer_is_made_of_fused_operators_only(tmp_path: Path, model_type: str, precision: Precision) -> None:
     two = make(write_encoder(tmp_path / "two", model_type, num_hidden_layers=2), precision).operators()
     three = make(write_encoder(tmp_path / "three", model_type, num_hidden_layers=3), precision).operators()
@@ -94,7 +94,7 @@ def test_a_layer_is_made_of_fused_operators_only(tmp_path: Path, model_type: str
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("model_type", BERT_LIKE)
 def test_fused_operators_survive_onnx_runtime(tmp_path: Path, model_type: str, precision: Precision) -> None:
     path = export_graph(write_encoder(tmp_path / "model", model_type), tmp_path, precision)
     before = counted(onnx.load(path).graph)
@@ -146,7 +146,7 @@ def test_padding_of_any_content_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("model_type", BERT_LIKE)
 def test_the_checker_accepts_every_graph(tmp_path: Path, model_type: str, precision: Precision) -> None:
     path = export_graph(write_encoder(tmp_path / "model", model_type), tmp_path, precision)
     model = onnx.load(path)
@@ -156,7 +156,7 @@ def test_the_checker_accepts_every_graph(tmp_path: Path, model_type: str, precis
     assert model.producer_name == "onnxembed"
 
 
-@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("model_type", BERT_LIKE)
 def test_names_are_unique_and_those_of_the_checkpoint(tmp_path: Path, model_type: str) -> None:
     graph = onnx.load(export_graph(write_encoder(tmp_path / "model", model_type), tmp_path)).graph
     made = [name for node in nodes(graph) for name in node.output]

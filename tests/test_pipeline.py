@@ -20,8 +20,8 @@ from onnxembed.export import artifact
 from onnxembed.export.pipeline import Options, export
 from onnxembed.hub import Fetched
 from onnxembed.manifest import FILE_NAME, Manifest, Precision, read_manifest
-from onnxembed.resolve import ENCODERS, Flags
-from tiny import TEXTS, change_json, write_bert, write_encoder, write_json, write_sentence_bert
+from onnxembed.resolve import Flags
+from tiny import BERT_LIKE, TEXTS, change_json, write_bert, write_encoder, write_json, write_sentence_bert
 
 BOTH: tuple[Precision, ...] = ("fp32", "fp16")
 TANH = "torch.nn.modules.activation.Tanh"
@@ -110,7 +110,7 @@ def test_exporting_twice_gives_the_same_bytes(
     assert ("onnx/model.onnx_data" in one) == (limit == 0)
 
 
-@pytest.mark.parametrize("model_type", ENCODERS)
+@pytest.mark.parametrize("model_type", BERT_LIKE)
 def test_every_model_type_is_exported_and_embeds(tmp_path: Path, model_type: str) -> None:
     export(write_encoder(tmp_path / "model", model_type), tmp_path / "out", Options(precisions=BOTH))
     made = vectors(tmp_path / "out")

@@ -225,6 +225,6 @@ def test_impossible_values_are_errors_that_name_the_key(
         decide(folder)
 
 
-def test_an_unknown_architecture_lists_the_known_ones(shared_data: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"'new' model.*known: bert, distilbert"):
-        decide(shared_data / "configs/gte-large-en-v1.5")
+def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"'t5' model.*known: bert, camembert"):
+        decide(write_bert(tmp_path, model_type="t5"))

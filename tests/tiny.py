@@ -54,6 +54,8 @@ DISTILBERT_TENSORS = {
     "output.LayerNorm": "output_layer_norm",
 }
 
+BERT_LIKE = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
+
 TEXTS = [
     "the cat",
     "a",

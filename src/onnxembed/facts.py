@@ -147,6 +147,9 @@ def read_facts(folder: Path) -> Facts:
     poolings, dense, normalize = _post_modules(folder, modules[1:])
     st_file = folder / "config_sentence_transformers.json"
     st_config = _optional_json(st_file)
+    kind = st_config.get("model_type", "SentenceTransformer")
+    if kind != "SentenceTransformer":
+        raise UnsupportedError(f"{st_file} says that this is a {kind}; onnxembed exports SentenceTransformer models")
     prompts, default_prompt_name = _prompts(st_config, st_file)
     return Facts(
         folder=folder,

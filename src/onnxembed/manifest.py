@@ -28,6 +28,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """The graph inputs that this version can feed."""
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken"]
+AttentionMode = Literal["bidirectional", "causal"]
 Precision = Literal["fp32", "fp16"]
 
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
@@ -58,7 +59,7 @@ class Model:
     """What the graph computes up to the token embeddings."""
 
     model_type: str
-    attention: Decision[Literal["bidirectional", "causal"]]
+    attention: Decision[AttentionMode]
     engine: Literal["build"]
     inputs: tuple[str, ...]
     ignored_config_keys: tuple[str, ...]

@@ -11,30 +11,8 @@ from typing import Any, Literal, cast
 
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.facts import Facts
-from onnxembed.manifest import POOLING_MODES, Decision, PoolingMode, Prompts
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """What an architecture assumes when config.json is silent.
-
-    `positions_after_pad`: positions are counted from pad_token_id + 1, so that many rows of the
-    position table are never a token's (RoBERTa and its kin).
-    """
-
-    pad_token_id: int
-    positions_after_pad: bool = False
-    hidden_size_key: str = "hidden_size"
-
-
-ENCODERS: dict[str, Encoder] = {
-    "bert": Encoder(pad_token_id=0),
-    "distilbert": Encoder(pad_token_id=0, hidden_size_key="dim"),
-    "electra": Encoder(pad_token_id=0),
-    "roberta": Encoder(pad_token_id=1, positions_after_pad=True),
-    "xlm-roberta": Encoder(pad_token_id=1, positions_after_pad=True),
-    "camembert": Encoder(pad_token_id=1, positions_after_pad=True),
-}
+from onnxembed.manifest import POOLING_MODES, AttentionMode, Decision, PoolingMode, Prompts
+from onnxembed.model_types import MODEL_TYPES
 
 
 @dataclass(frozen=True)
@@ -44,13 +22,14 @@ class Flags:
     pooling: tuple[PoolingMode, ...] | None = None
     normalize: bool | None = None
     max_length: int | None = None
+    attention: AttentionMode | None = None
 
 
 @dataclass(frozen=True)
 class Decisions:
     """Everything that the files, the architecture and the flags decide together."""
 
-    attention: Decision[Literal["bidirectional", "causal"]]
+    attention: Decision[AttentionMode]
     pooling: Decision[tuple[PoolingMode, ...]]
     normalize: Decision[bool]
     max_length: Decision[int]
@@ -69,15 +48,15 @@ def resolve(facts: Facts, flags: Flags | None = None) -> Decisions:
     the model, UnsupportedError for a model_type that onnxembed does not know.
     """
     flags = flags or Flags()
-    if facts.model_type not in ENCODERS:
+    if facts.model_type not in MODEL_TYPES:
         raise UnsupportedError(
             f"{facts.folder} is a {facts.model_type!r} model, which onnxembed does not know; "
-            f"known: {', '.join(ENCODERS)}"
+            f"known: {', '.join(MODEL_TYPES)}"
         )
     pooling = _pooling(facts, flags)
-    hidden_size = _size(facts, ENCODERS[facts.model_type].hidden_size_key)
+    hidden_size = _size(facts, MODEL_TYPES[facts.model_type].hidden_size_key)
     return Decisions(
-        attention=Decision("bidirectional", "architecture", f"{facts.model_type} is an encoder"),
+        attention=_attention(facts, flags),
         pooling=pooling,
         normalize=_normalize(facts, flags),
         max_length=_max_length(facts, flags),
@@ -87,6 +66,30 @@ def resolve(facts: Facts, flags: Flags | None = None) -> Decisions:
         prompts=_prompts(facts),
         hidden_size=hidden_size,
         dimension=_dimension(facts, pooling, hidden_size),
+    )
+
+
+def _attention(facts: Facts, flags: Flags) -> Decision[AttentionMode]:
+    """A decoder's attention: the flag, else `is_causal` or `use_bidirectional_attention`, else its own default.
+
+    These two keys are those that transformers (>= 5.2) honours without remote code.
+    """
+    defaults = MODEL_TYPES[facts.model_type]
+    if not defaults.decoder:
+        if flags.attention not in (None, defaults.attention):
+            raise UsageError(f"--attention {flags.attention}: {facts.model_type} is an encoder, always bidirectional")
+        return Decision(defaults.attention, "architecture", f"{facts.model_type} is an encoder")
+    if flags.attention is not None:
+        return Decision(flags.attention, "flag", "--attention")
+    for key, causal in (("is_causal", True), ("use_bidirectional_attention", False)):
+        value = facts.config.get(key)
+        if isinstance(value, bool):
+            mode: AttentionMode = "causal" if value is causal else "bidirectional"
+            return Decision(mode, "file", f"config.json: {key} is {str(value).lower()}")
+        if value is not None:
+            raise ModelFilesError(f"{facts.transformer_folder / 'config.json'}: {key} is {value!r}, not true or false")
+    return Decision(
+        defaults.attention, "architecture", f"{facts.model_type} is a decoder, and config.json adds nothing"
     )
 
 
@@ -143,7 +146,7 @@ def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
 def _position_limit(facts: Facts) -> int:
     """How many tokens the position table has rows for."""
     positions = _size(facts, "max_position_embeddings")
-    reserved = _pad_token_id(facts).value + 1 if ENCODERS[facts.model_type].positions_after_pad else 0
+    reserved = _pad_token_id(facts).value + 1 if MODEL_TYPES[facts.model_type].positions_after_pad else 0
     if positions <= reserved:
         raise ModelFilesError(
             f"{facts.transformer_folder / 'config.json'}: max_position_embeddings is {positions}, of which "
@@ -192,7 +195,9 @@ def _pad_token_id(facts: Facts) -> Decision[int]:
     """The id that fills unused slots: the model's own, because RoBERTa derives positions from it."""
     pad = facts.config.get("pad_token_id")
     if pad is None:
-        return Decision(ENCODERS[facts.model_type].pad_token_id, "architecture", f"the default of {facts.model_type}")
+        return Decision(
+            MODEL_TYPES[facts.model_type].pad_token_id, "architecture", f"the default of {facts.model_type}"
+        )
     vocabulary = _size(facts, "vocab_size")
     if type(pad) is not int or not 0 <= pad < vocabulary:
         raise ModelFilesError(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxembed.export.artifact import write_graph
 from onnxembed.export.pipeline import Options, build
 from onnxembed.facts import Facts, read_facts
-from onnxembed.manifest import POOLING_MODES
+from onnxembed.manifest import POOLING_MODES, AttentionMode
 from onnxembed.resolve import Flags, resolve
 
 torch = pytest.importorskip("torch", reason="compares with torch; needs the [torch] extra")
@@ -58,7 +58,7 @@ def batch(facts: Facts, shape: tuple[int, int, str | None]) -> dict[str, NDArray
     text may spell it, and RoBERTa counts positions around it.
     """
     rows, length, side = shape
-    pad = facts.config["pad_token_id"]
+    pad = facts.config.get("pad_token_id") or 0
     rng = np.random.default_rng(rows * 1000 + length)
     ids = rng.integers(8, facts.config["vocab_size"], (rows, length))
     ids[:, length // 2] = pad
@@ -73,17 +73,25 @@ def batch(facts: Facts, shape: tuple[int, int, str | None]) -> dict[str, NDArray
     return {"input_ids": np.where(mask == 1, ids, pad), "attention_mask": mask, "token_type_ids": segments}
 
 
-def max_difference(folder: Path, workdir: Path) -> float:
+def max_difference(
+    folder: Path, workdir: Path, *, attention: AttentionMode | None = None, reference: Any = None
+) -> float:
     """Largest difference of hidden states and of every pooling, over all shapes, for a transformers folder.
 
-    Hidden states are compared at real tokens; what stands in padded slots is nobody's vector.
+    Hidden states are compared at real tokens; what stands in padded slots is nobody's vector. `attention` is
+    the flag of that name, which the reference is told too; `reference` is a model to compare with instead
+    of transformers.AutoModel on the folder.
     """
     import onnxruntime
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    reference = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    if reference is None:
+        loading: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
+        reference = transformers.AutoModel.from_pretrained(folder, **loading).eval()
+    if attention is not None:
+        reference.config.is_causal = attention == "causal"
     facts = read_facts(folder)
-    decisions = resolve(facts, Flags(pooling=POOLING_MODES, normalize=False))
+    decisions = resolve(facts, Flags(pooling=POOLING_MODES, normalize=False, attention=attention))
     write_graph(build(facts, decisions, Options(), "fp32"), workdir, "fp32", lambda stage, done, total: None)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

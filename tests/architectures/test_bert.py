@@ -12,7 +12,7 @@ import pytest
 from onnxembed import OnnxEmbedder
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.pipeline import export
-from onnxembed.resolve import ENCODERS
+from onnxembed.model_types import MODEL_TYPES
 from parity import max_difference, random_checkpoint, transformers
 from tiny import write_json
 
@@ -140,4 +140,4 @@ def test_multilingual_sentences_end_to_end(shared_data: Path, tmp_path: Path) ->
 
 
 def test_every_encoder_that_can_be_resolved_can_be_built() -> None:
-    assert ENCODERS.keys() == ARCHITECTURES.keys()
+    assert MODEL_TYPES.keys() == ARCHITECTURES.keys()

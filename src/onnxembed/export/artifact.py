@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxembed.errors import UsageError
-from onnxembed.export.graph import IR_VERSION, MICROSOFT, OPSET, Graph, Initializer
+from onnxembed.export.graph import IR_VERSION, MICROSOFT, Graph, Initializer
 from onnxembed.manifest import FILE_NAME, FileRecord, Precision, Variant
 
 Progress = Callable[[str, int, int], None]
@@ -84,7 +84,7 @@ def write_graph(graph: Graph, folder: Path, precision: Precision, progress: Prog
         graph.proto("onnxembed"),
         ir_version=IR_VERSION,
         producer_name="onnxembed",
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
+        opset_imports=[helper.make_opsetid("", graph.opset), helper.make_opsetid(MICROSOFT, 1)],
     )
     written = 0
     with (folder / data).open("wb") if data else nullcontext() as out:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.errors import UnsupportedError
 from onnxembed.export.weights import Checkpoint
 from onnxembed.manifest import Precision
 
@@ -22,6 +22,7 @@ Value = str
 Array = np.ndarray[Any, Any]
 
 OPSET = 18
+RMS_OPSET = 23  # the first with RMSNormalization; graphs without it stay readable by older runtimes
 IR_VERSION = 8
 MICROSOFT = "com.microsoft"
 
@@ -30,17 +31,18 @@ FLOAT_TYPES: dict[Precision, tuple[Any, int]] = {
     "fp16": (np.float16, TensorProto.FLOAT16),
 }
 
-# config.json's activation names -> the operator (and its domain) that computes them.
-# gelu is the exact one, with erf; the others are its tanh and sigmoid approximations.
-ACTIVATIONS: dict[str, tuple[str, str]] = {
-    "gelu": ("Gelu", MICROSOFT),
-    "gelu_new": ("FastGelu", MICROSOFT),
-    "gelu_fast": ("FastGelu", MICROSOFT),
-    "gelu_pytorch_tanh": ("FastGelu", MICROSOFT),
-    "quick_gelu": ("QuickGelu", MICROSOFT),
-    "relu": ("Relu", ""),
-    "sigmoid": ("Sigmoid", ""),
-    "tanh": ("Tanh", ""),
+# config.json's activation names -> the operator that computes them, its domain and attributes.
+# gelu is the exact one, with erf; the other gelus are its tanh and sigmoid approximations.
+ACTIVATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "gelu": ("Gelu", MICROSOFT, {}),
+    "gelu_new": ("FastGelu", MICROSOFT, {}),
+    "gelu_fast": ("FastGelu", MICROSOFT, {}),
+    "gelu_pytorch_tanh": ("FastGelu", MICROSOFT, {}),
+    "quick_gelu": ("QuickGelu", MICROSOFT, {}),
+    "silu": ("QuickGelu", MICROSOFT, {"alpha": 1.0}),
+    "relu": ("Relu", "", {}),
+    "sigmoid": ("Sigmoid", "", {}),
+    "tanh": ("Tanh", "", {}),
 }
 # Activations that have an operator which also adds the bias of the product before them.
 BIASED_ACTIVATIONS = {"Gelu": "BiasGelu", "FastGelu": "FastGelu"}
@@ -56,17 +58,6 @@ class Initializer:
     read: Callable[[], Array]
 
 
-@dataclass(frozen=True)
-class Padding:
-    """The attention mask in the forms that operators want.
-
-    `keys` int32 [B, T] marks real tokens; `absent` is true when every entry of the mask is 1.
-    """
-
-    keys: Value
-    absent: Value
-
-
 class Graph:
     """An ONNX graph under construction, in one floating-point type."""
 
@@ -74,6 +65,7 @@ class Graph:
         self.weights = weights
         self.precision = precision
         self.numpy_float, self.onnx_float = FLOAT_TYPES[precision]
+        self.opset = OPSET
         self.initializers: dict[str, Initializer] = {}
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
@@ -111,20 +103,29 @@ class Graph:
         """A one-dimensional int64 constant, as shapes and axes are."""
         return self.constant("int64_" + "_".join(map(str, values)), np.array(values, np.int64))
 
+    def integer(self, value: int) -> Value:
+        """An int64 scalar."""
+        return self.constant(f"int64_{value}_scalar", np.array(value, np.int64))
+
     def float32(self, value: float) -> Value:
         """A float32 scalar."""
         return self.constant(f"float32_{value!r}", np.array(value, np.float32))
 
-    def weight(self, name: str, *, transpose: bool = False) -> Value:
-        """A tensor of the checkpoint in the graph's type."""
-        shape = self.weights.shape(name)
-        value = f"{name}.T" if transpose else name
+    def weight(self, name: str, *, rows: slice | None = None, transpose: bool = False, offset: float = 0.0) -> Value:
+        """A tensor of the checkpoint in the graph's type: some of its rows, transposed, plus a number."""
+        stored = self.weights.shape(name)
+        shape = (len(range(stored[0])[rows]), *stored[1:]) if rows else stored
+        value = name + (f"[{rows.start}:{rows.stop}]" if rows else "") + (f"+{offset:g}" if offset else "")
 
         def read() -> Array:
             tensor = self.weights.read(name)
+            tensor = tensor[rows] if rows else tensor
+            tensor = tensor.astype(np.float32) + np.float32(offset) if offset else tensor
             return self._to_float(name, tensor.T if transpose else tensor)
 
-        self.initializers[value] = Initializer(value, self.onnx_float, shape[::-1] if transpose else shape, read)
+        if transpose:
+            value, shape = f"{value}.T", shape[::-1]
+        self.initializers[value] = Initializer(value, self.onnx_float, shape, read)
         return value
 
     def _to_float(self, name: str, tensor: Array) -> Array:
@@ -144,21 +145,56 @@ class Graph:
         """Rows of a table: ids [B, T] -> [B, T, D]."""
         return self.op("Gather", self.weight(f"{name}.weight"), ids, name=name)
 
-    def product(self, x: Value, name: str) -> Value:
-        """x @ W.T for a torch Linear's weight (out, in), without its bias."""
-        return self.op("MatMul", x, self.weight(f"{name}.weight", transpose=True), name=name)
+    def product(self, x: Value, name: str, rows: slice | None = None) -> Value:
+        """x @ W.T for a torch Linear's weight (out, in), or for some of its rows, without its bias."""
+        return self.op("MatMul", x, self.weight(f"{name}.weight", rows=rows, transpose=True), name=name)
 
-    def linear(self, x: Value, name: str) -> Value:
-        """A torch Linear with its bias."""
-        return self.op("Add", self.product(x, name), self.weight(f"{name}.bias"))
+    def linear(self, x: Value, name: str, *, rows: slice | None = None, bias: bool = True) -> Value:
+        """A torch Linear, or some of its rows, with its bias where it has one."""
+        product = self.product(x, name, rows)
+        return self.op("Add", product, self.weight(f"{name}.bias", rows=rows)) if bias else product
+
+    def activation(self, x: Value, name: str) -> Value:
+        """An activation by its name in config.json."""
+        op_type, domain, attributes = _activation(name)
+        return self.op(op_type, x, domain=domain, **attributes)
 
     def linear_act(self, x: Value, name: str, activation: str) -> Value:
         """activation(Linear(x)), with the bias folded into the activation where an operator does both."""
-        op_type, domain = _activation(activation)
+        op_type = _activation(activation)[0]
         if op_type in BIASED_ACTIVATIONS:
             biased = BIASED_ACTIVATIONS[op_type]
             return self.op(biased, self.product(x, name), self.weight(f"{name}.bias"), domain=MICROSOFT)
-        return self.op(op_type, self.linear(x, name), domain=domain)
+        return self.activation(self.linear(x, name), activation)
+
+    def layer_norm(self, x: Value, name: str, eps: float, *, bias: bool = True) -> Value:
+        """LayerNorm over the last axis."""
+        return self.op("LayerNormalization", x, *self._norm_weights(name, bias), name=name, epsilon=eps)
+
+    def rms_norm(self, x: Value, name: str, eps: float, *, offset: float = 0.0) -> Value:
+        """x / rms(x) * (weight + offset) over the last axis."""
+        self.opset = RMS_OPSET
+        return self.op("RMSNormalization", x, self.weight(f"{name}.weight", offset=offset), name=name, epsilon=eps)
+
+    def add_rms_norm(self, x: Value, skip: Value, name: str, eps: float, *, offset: float = 0.0) -> tuple[Value, Value]:
+        """(rms_norm(x + skip), x + skip): the second is what the next residual connection starts from."""
+        inputs = [x, skip, self.weight(f"{name}.weight", offset=offset)]
+        return self._op_with_sum("SkipSimplifiedLayerNormalization", inputs, name, eps)
+
+    def add_pre_layer_norm(
+        self, x: Value, skip: Value, name: str, eps: float, *, bias: bool = True
+    ) -> tuple[Value, Value]:
+        """(layer_norm(x + skip), x + skip): the second is what the next residual connection starts from."""
+        return self._op_with_sum("SkipLayerNormalization", [x, skip, *self._norm_weights(name, bias)], name, eps)
+
+    def _norm_weights(self, name: str, bias: bool) -> list[Value]:
+        return [self.weight(f"{name}.{part}") for part in ("weight", "bias")[: 1 + bias]]
+
+    def _op_with_sum(self, op_type: str, inputs: list[Value], name: str, eps: float) -> tuple[Value, Value]:
+        output, total = self._unique(name), self._unique(f"{name}.sum")
+        outputs = [output, "", "", total]
+        self._nodes.append(helper.make_node(op_type, inputs, outputs, name=output, domain=MICROSOFT, epsilon=eps))
+        return output, total
 
     def add_layer_norm(self, x: Value, skip: Value, name: str, eps: float, *, linear: str | None = None) -> Value:
         """LayerNorm(x + skip + bias), where the bias is that of the Linear `linear` whose product is x."""
@@ -167,31 +203,8 @@ class Graph:
             inputs.append(self.weight(f"{linear}.bias"))
         return self.op("SkipLayerNormalization", *inputs, domain=MICROSOFT, name=name, epsilon=eps)
 
-    def padding(self, attention_mask: Value) -> Padding:
-        """Prepare the attention mask [B, T] once for all layers."""
-        keys = self.op("Cast", attention_mask, to=TensorProto.INT32)
-        smallest = self.op("ReduceMin", keys, keepdims=0)
-        return Padding(keys, self.op("Cast", smallest, to=TensorProto.BOOL))
-
-    def attention(
-        self, query: Value, key: Value, value: Value, *, biases: tuple[str, ...], heads: int, padding: Padding
-    ) -> Value:
-        """Bidirectional multi-head attention over [B, T, D], the Linear biases of q, k and v included.
-
-        ONNX Runtime's CPU kernel streams over the keys (flash attention) only when it gets no mask, so
-        a run without padding takes a branch without one: faster, and no T x T scores in memory.
-        """
-        width = self.weights.shape(f"{biases[0]}.bias")[0]
-        if width % heads:
-            raise ModelFilesError(f"{biases[0]} has width {width}, which {heads} attention heads do not divide")
-        inputs = (query, key, value, self._concatenated(*(f"{bias}.bias" for bias in biases)))
-
-        def attend(*mask: Value) -> Value:
-            return self.op("MultiHeadAttention", *inputs, *mask, domain=MICROSOFT, num_heads=heads)
-
-        return self._if(padding.absent, attend, lambda: attend(padding.keys))
-
-    def _if(self, condition: Value, then: Callable[[], Value], otherwise: Callable[[], Value]) -> Value:
+    def choose(self, condition: Value, then: Callable[[], Value], otherwise: Callable[[], Value]) -> Value:
+        """The value of one of two bodies, only one of which is computed in a run."""
         branches = {"then_branch": self._branch(then), "else_branch": self._branch(otherwise)}
         return self.op("If", condition, **branches)
 
@@ -201,7 +214,7 @@ class Graph:
         inner, self._nodes = self._nodes, outer
         return helper.make_graph(inner, output, [], [helper.make_empty_tensor_value_info(output)])
 
-    def _concatenated(self, *names: str) -> Value:
+    def concatenated(self, *names: str) -> Value:
         """Several one-dimensional tensors of the checkpoint as one."""
         value = "+".join(names)
         length = sum(self.weights.shape(name)[0] for name in names)
@@ -221,6 +234,10 @@ class Graph:
         """x in float32; itself when the graph is float32."""
         return x if self.onnx_float == TensorProto.FLOAT else self.op("Cast", x, to=TensorProto.FLOAT)
 
+    def from_float32(self, x: Value) -> Value:
+        """A float32 x in the graph's type."""
+        return x if self.onnx_float == TensorProto.FLOAT else self.op("Cast", x, to=self.onnx_float)
+
     # ---- the finished graph
 
     def proto(self, name: str) -> onnx.GraphProto:
@@ -235,7 +252,7 @@ class Graph:
         return dict(sorted(counts.items()))
 
 
-def _activation(name: str) -> tuple[str, str]:
+def _activation(name: str) -> tuple[str, str, dict[str, Any]]:
     if name not in ACTIVATIONS:
         raise UnsupportedError(f"activation {name!r} is not one onnxembed builds: {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]

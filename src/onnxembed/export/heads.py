@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.graph import ACTIVATIONS, Array, Graph, Value
+from onnxembed.export.graph import Array, Graph, Value
 from onnxembed.export.weights import Checkpoint
 from onnxembed.facts import DenseFacts
 from onnxembed.manifest import PoolingMode
@@ -31,12 +31,7 @@ def dense(g: Graph, x: Value, layer: DenseFacts, name: str) -> Value:
     x = g.op("MatMul", x, g.constant(f"{name}.linear.weight.T", np.ascontiguousarray(weight.T)))
     if bias is not None:
         x = g.op("Add", x, g.constant(f"{name}.linear.bias", bias))
-    if layer.activation == "identity":
-        return x
-    if layer.activation == "silu":
-        return g.op("Mul", x, g.op("Sigmoid", x))
-    op_type, domain = ACTIVATIONS[layer.activation]
-    return g.op(op_type, x, domain=domain)
+    return x if layer.activation == "identity" else g.activation(x, layer.activation)
 
 
 def dense_weights(layer: DenseFacts) -> tuple[Array, Array | None]:

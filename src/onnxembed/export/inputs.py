@@ -6,7 +6,8 @@ from functools import cached_property
 
 from onnx import TensorProto
 
-from onnxembed.export.graph import Graph, Padding, Value
+from onnxembed.export.attention import Mask, prepare_mask
+from onnxembed.export.graph import Graph, Value
 
 B, T = "batch", "sequence"
 
@@ -14,7 +15,8 @@ B, T = "batch", "sequence"
 class Inputs:
     """Token ids and masks, int64 [B, T], and what is derived from them once for all layers."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, *, causal: bool = False) -> None:
+        self._causal = causal
         self._graph = graph
         self.input_ids = graph.input("input_ids", TensorProto.INT64, (B, T))
         self.attention_mask = graph.input("attention_mask", TensorProto.INT64, (B, T))
@@ -25,6 +27,6 @@ class Inputs:
         return self._graph.input("token_type_ids", TensorProto.INT64, (B, T))
 
     @cached_property
-    def padding(self) -> Padding:
+    def mask(self) -> Mask:
         """The mask as attention wants it."""
-        return self._graph.padding(self.attention_mask)
+        return prepare_mask(self._graph, self.attention_mask, causal=self._causal)

@@ -107,7 +107,7 @@ def build(facts: Facts, decisions: Decisions, options: Options, precision: Preci
     weights = Checkpoint(facts.transformer_folder, architecture.prefix)
     graph = Graph(weights, precision)
     config = Config(facts.config, str(facts.transformer_folder / "config.json"))
-    inputs = Inputs(graph)
+    inputs = Inputs(graph, causal=decisions.attention.value == "causal")
     tokens = graph.to_float32(architecture.build(graph, config, inputs))
     config.finish(options.ignored_config_keys)
     strange = [name for name in weights.unused() if not architecture.heads.match(name)]

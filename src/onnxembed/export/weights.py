@@ -141,7 +141,7 @@ def _read_header(path: Path) -> dict[str, TensorRecord]:
     try:
         header = json.loads(text)
         header.pop("__metadata__", None)
-        records = {name: _record(path, 8 + length, entry) for name, entry in header.items()}
+        records = {name: _parse_entry(path, 8 + length, entry) for name, entry in header.items()}
     except UnsupportedError:  # which is a ValueError, too
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -156,7 +156,7 @@ def _read_header(path: Path) -> dict[str, TensorRecord]:
     return records
 
 
-def _record(path: Path, start: int, entry: dict[str, Any]) -> TensorRecord:
+def _parse_entry(path: Path, start: int, entry: dict[str, Any]) -> TensorRecord:
     dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if dtype not in DTYPES:
         raise UnsupportedError(f"{path} has tensors of type {dtype}; onnxembed reads {', '.join(DTYPES)}")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from onnx import TensorProto
 
+from onnxembed.export.attention import attention
 from onnxembed.export.config import Config
 from onnxembed.export.graph import Graph, Value
 from onnxembed.export.inputs import Inputs
@@ -115,7 +116,7 @@ def post_norm_layer(g: Graph, x: Value, inputs: Inputs, names: LayerNames, style
     """x -> norm(x + attention(x)) -> norm(x + mlp(x)), all [B, T, D]."""
     projections = (names.query, names.key, names.value)
     query, key, value = (g.product(x, name) for name in projections)
-    attended = g.attention(query, key, value, biases=projections, heads=style.heads, padding=inputs.padding)
+    attended = attention(g, query, key, value, heads=style.heads, mask=inputs.mask, biases=projections)
     out = names.attention_out
     x = g.add_layer_norm(g.product(attended, out), x, names.attention_norm, style.eps, linear=out)
     inner = g.linear_act(x, names.mlp_in, style.activation)

@@ -1,0 +1,164 @@
+"""Rotary position embeddings: frequencies from the config, cosines and sines in the graph.
+
+Frequencies are those of transformers (modeling_rope_utils.py), in float32 as there. Angles are computed
+in the graph for the T positions of a run, so no table bounds the length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from onnxembed.errors import UnsupportedError
+from onnxembed.export.config import Config
+from onnxembed.export.graph import MICROSOFT, Graph, Value
+
+Frequencies = NDArray[np.float32]
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Cosines and sines of the positions of a run, each [T, d / 2]."""
+
+    graph: Graph
+    cos: Value
+    sin: Value
+
+    def rotate(self, x: Value, heads: int) -> Value:
+        """Rotate queries or keys [B, T, heads * d]: the two halves of each head against each other."""
+        g = self.graph
+        return g.op("RotaryEmbedding", x, g.integers(0), self.cos, self.sin, domain=MICROSOFT, num_heads=heads)
+
+
+def rotary(g: Graph, name: str, like: Value, inv_freq: Frequencies, factor: float = 1.0) -> Rotary:
+    """Angles of positions 0 to T - 1, T being the size of the second axis of `like`.
+
+    `inv_freq` is float32 [d / 2]; `factor` multiplies cosines and sines (yarn); `name` tells tables apart.
+    """
+    length = g.op("Squeeze", g.op("Shape", like, start=1, end=2))
+    positions = g.op("Range", g.integer(0), length, g.integer(1))
+    column = g.op("Unsqueeze", g.op("Cast", positions, to=TensorProto.FLOAT), g.integers(1))  # [T, 1]
+    angles = g.op("Mul", column, g.constant(f"{name}.inv_freq", inv_freq))  # [T, d / 2]
+    tables = []
+    for function in ("Cos", "Sin"):
+        table = g.op(function, angles)
+        tables.append(g.from_float32(g.op("Mul", table, g.float32(factor)) if factor != 1.0 else table))
+    return Rotary(g, *tables)
+
+
+def rope_settings(config: Config, layer_type: str | None = None, theta: float = 10000.0) -> Settings:
+    """rope_type, rope_theta and the rest, from either generation of keys.
+
+    transformers 5 writes `rope_parameters` (per layer type where those differ); earlier releases wrote
+    `rope_theta` and `rope_scaling`, whose `type` is now `rope_type`.
+    """
+    parameters = config.take("rope_parameters", dict, {})
+    if layer_type is not None:
+        parameters = parameters.get(layer_type, {})
+    scaling = config.take("rope_scaling", dict, {})
+    settings = {"rope_type": "default", "rope_theta": config.take("rope_theta", float, theta), **scaling, **parameters}
+    if "type" in settings:
+        settings["rope_type"] = settings.pop("type")
+    return settings
+
+
+def frequencies(settings: Settings, head_dim: int, max_positions: int, where: str) -> tuple[Frequencies, float]:
+    """inv_freq [d / 2] and the factor of cosines and sines; `where` names the config in errors."""
+    kind = settings["rope_type"]
+    if kind not in _SCALINGS:
+        raise UnsupportedError(f"{where}: rope_type {kind!r} is not one onnxembed builds: {', '.join(_SCALINGS)}")
+    known = {"rope_type", "rope_theta", "partial_rotary_factor", *_SCALINGS[kind][1]}
+    if unknown := sorted(settings.keys() - known):
+        raise UnsupportedError(f"{where}: rope parameters {', '.join(unknown)} are unknown for rope_type {kind!r}")
+    if settings.get("partial_rotary_factor", 1.0) != 1.0:
+        raise UnsupportedError(f"{where}: partial_rotary_factor is not 1, which onnxembed does not build")
+    return _SCALINGS[kind][0](settings, head_dim, max_positions)
+
+
+def plain(theta: float, head_dim: int) -> Frequencies:
+    """theta ** (-2i / d). The power is rounded to float32 before it is inverted, as torch's is."""
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+    powers: Frequencies = np.power(float(theta), exponents.astype(np.float64)).astype(np.float32)
+    return np.float32(1) / powers
+
+
+def _default(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
+    return plain(settings["rope_theta"], head_dim), 1.0
+
+
+def _linear(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
+    return plain(settings["rope_theta"], head_dim) / np.float32(settings["factor"]), 1.0
+
+
+def _dynamic(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
+    """Up to max_position_embeddings, which bounds our texts, dynamic scaling leaves the frequencies alone."""
+    return plain(settings["rope_theta"], head_dim), 1.0
+
+
+def _llama3(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
+    """Long waves are slowed by `factor`, short ones kept, those between blended."""
+    inv_freq = plain(settings["rope_theta"], head_dim)
+    old = settings["original_max_position_embeddings"]
+    low, high, factor = settings["low_freq_factor"], settings["high_freq_factor"], np.float32(settings["factor"])
+    wavelength = np.float32(2 * math.pi) / inv_freq
+    smooth = ((old / wavelength - low) / (high - low)).astype(np.float32)
+    blended = (1 - smooth) * inv_freq / factor + smooth * inv_freq
+    slowed = np.where(wavelength > old / low, inv_freq / factor, inv_freq)
+    between = (wavelength >= old / high) & (wavelength <= old / low)
+    return np.where(between, blended, slowed).astype(np.float32), 1.0
+
+
+def _yarn(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
+    """YaRN (https://arxiv.org/abs/2309.00071): a ramp over the dimensions between both kinds of frequency."""
+    theta, old = settings["rope_theta"], settings["original_max_position_embeddings"]
+    factor = settings.get("factor") or max_positions / old
+    attention_factor = settings.get("attention_factor") or _yarn_scale(settings, factor)
+
+    def dimension(rotations: float) -> float:
+        return head_dim * math.log(old / (rotations * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = dimension(settings.get("beta_fast") or 32), dimension(settings.get("beta_slow") or 1)
+    if settings.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, head_dim - 1)
+    ramp = (np.arange(head_dim // 2, dtype=np.float32) - low) / (high - low if high != low else 0.001)
+    keep = 1 - np.clip(ramp, 0, 1)
+    inv_freq = plain(theta, head_dim)
+    return (inv_freq / np.float32(factor) * (1 - keep) + inv_freq * keep).astype(np.float32), attention_factor
+
+
+def _yarn_scale(settings: Settings, factor: float) -> float:
+    def scale(by: float) -> float:
+        return 1.0 if factor <= 1 else 0.1 * by * math.log(factor) + 1.0
+
+    mscale, every = settings.get("mscale"), settings.get("mscale_all_dim")
+    return scale(mscale) / scale(every) if mscale and every else scale(1)
+
+
+# rope_type -> its frequencies, and the parameters that it reads beside theta.
+_SCALINGS = {
+    "default": (_default, set[str]()),
+    "linear": (_linear, {"factor"}),
+    "dynamic": (_dynamic, {"factor", "original_max_position_embeddings"}),
+    "llama3": (_llama3, {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}),
+    "yarn": (
+        _yarn,
+        {
+            "factor",
+            "attention_factor",
+            "beta_fast",
+            "beta_slow",
+            "mscale",
+            "mscale_all_dim",
+            "original_max_position_embeddings",
+            "truncate",
+        },
+    ),
+}
