@@ -24,7 +24,7 @@ environment() {
   fi
   say "making the environment $folder with onnxembed[$extras]"
   "$python" -m venv "$folder" || fail "$python cannot make a virtual environment (on Debian: apt install python3-venv)"
-  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --constraint scripts/constraints.txt \
+  "$folder/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --constraint scripts/constraints.txt \
     --editable ".[$extras]" || fail "pip could not install onnxembed[$extras]; is the package index reachable?"
   echo "$stamp" > "$folder/onnxembed.stamp"
 }

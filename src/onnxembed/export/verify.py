@@ -112,11 +112,11 @@ def verify_against(
     versions["onnxruntime"] = load_onnxruntime().__version__  # from whichever of its two wheels
     results = {}
     for precision in manifest.variants:
-        worst = _Worst(manifest.embedding.dimension)
+        worst = _Worst(precision, manifest.embedding.dimension)
         with _opened(folder, precision) as model:
             for run, vectors in zip(_shown(runs, progress, f"verifying {precision}"), expected, strict=True):
                 worst.see(run, run.vectors(model), vectors)
-        required = worst.judge(precision, "not the reference's")
+        required = worst.judge("not the reference's")
         results[precision] = Verification(
             reference=reference.name,
             texts=len(everything),
@@ -141,14 +141,14 @@ def self_check(folder: Path) -> str:
     runs = list(_runs(PROBES, _tokenize(folder, manifest, PROBES), manifest))
     try:
         for precision in manifest.variants:
-            worst = _Worst(manifest.embedding.dimension)
+            worst = _Worst(precision, manifest.embedding.dimension)
             with _opened(folder, precision) as model:
                 alone = {run.texts[0]: run.vectors(model) for run in runs if run.way == "alone"}
                 for run in runs:
                     # Padding to the left of a text moves its positions, which changes some models' vectors.
                     if run.way in ("together", "padded right"):
                         worst.see(run, run.vectors(model), np.concatenate([alone[text] for text in run.texts]))
-            worst.judge(precision, "not the same for a text alone and among others")
+            worst.judge("not the same for a text alone and among others")
     except MissingExtraError as error:
         return f"not even run: {error}"
     return f"run on {len(PROBES)} texts: vectors are finite, and the same for a text alone and among others"
@@ -219,11 +219,11 @@ def _padded(tokens: Sequence[Tokens], manifest: Manifest, side: str) -> Feeds:
 
 
 class _Worst:
-    """The worst of what has been seen."""
+    """The worst of what has been seen of one graph."""
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, precision: str, dimension: int) -> None:
         self.diff, self.cosine = 0.0, 1.0
-        self._dimension = dimension
+        self._precision, self._dimension = precision, dimension
         self._length = 1.0
         self._text = ""
         self._diffs: dict[str, float] = {}  # of each way of running the texts
@@ -232,12 +232,14 @@ class _Worst:
         """Take in the vectors [N, D] of a run and those that they should be."""
         if ours.shape != theirs.shape or ours.shape[1] != self._dimension:
             raise VerificationError(
-                f"vectors have shape {ours.shape}, should have {theirs.shape}, and {self._dimension} dimensions "
-                "according to the manifest"
+                f"{self._precision} vectors have shape {ours.shape}, should have {theirs.shape}, "
+                f"and {self._dimension} dimensions according to the manifest"
             )
         a, b = ours.astype(np.float64), theirs.astype(np.float64)
-        if not (np.isfinite(a).all() and np.isfinite(b).all()):
-            raise VerificationError(f"vectors are not finite ({run.way})")
+        if not np.isfinite(a).all():
+            raise VerificationError(f"{self._precision} vectors are not finite (run {run.way})")
+        if not np.isfinite(b).all():
+            raise VerificationError(f"the reference's vectors are not finite (run {run.way})")
         diffs = np.abs(a - b).max(axis=1)
         self._diffs[run.way] = max(self._diffs.get(run.way, 0.0), float(diffs.max()))
         if diffs.max() > self.diff:
@@ -249,14 +251,14 @@ class _Worst:
         self.cosine = min(self.cosine, float(cosines.min()))
         self._length = max(self._length, float(lengths[1].max()))
 
-    def judge(self, precision: str, verdict: str) -> dict[str, float]:
+    def judge(self, verdict: str) -> dict[str, float]:
         """The limits that apply; VerificationError, with `verdict`, when they are passed."""
-        limits = REQUIRED[precision]  # type: ignore[index]  # a manifest's variants are precisions
+        limits = REQUIRED[self._precision]  # type: ignore[index]  # a manifest's variants are precisions
         limits = {**limits, "max_abs_diff": float(f"{limits['max_abs_diff'] * self._length:.3g}")}
         if self.diff > limits["max_abs_diff"] or self.cosine < limits["min_cosine"]:
             ways = ", ".join(f"{way} {diff:.1e}" for way, diff in self._diffs.items())
             raise VerificationError(
-                f"{precision} vectors are {verdict}: max abs difference {self.diff:.1e} (at most "
+                f"{self._precision} vectors are {verdict}: max abs difference {self.diff:.1e} (at most "
                 f"{limits['max_abs_diff']:g}), min cosine {self.cosine:.6f} (at least {limits['min_cosine']:g}); "
                 f"by way of running: {ways}; worst for {self._text[:40]!r}"
             )

@@ -1,0 +1,26 @@
+"""Texts of many lengths and languages from the lines of any text files, for `onnxembed verify --texts`.
+
+Usage: sample_texts.py COUNT FILE... > texts.txt. Each text is 1 to 40 following lines of one file, joined;
+short ones are as frequent as in real use. The same arguments give the same texts.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    count, files = int(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
+    chance = random.Random(0)
+    lines = [[line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()] for file in files]
+    for number in range(count):
+        source = lines[number % len(lines)]
+        length = min(chance.choice([1, 1, 1, 2, 3, 5, 8, 13, 21, 40]), len(source))
+        start = chance.randrange(len(source) - length + 1)
+        print(" ".join(source[start : start + length])[:6000])
+
+
+if __name__ == "__main__":
+    main()
