@@ -24,7 +24,7 @@ def shared_data() -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny sentence-transformers BERT: mean pooling, normalised, 20 tokens, with prompts."""
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny-bert"
-    return write_sentence_bert(folder, prompts={"query": "to be: ", "document": "of: "})
+    return write_sentence_bert(folder, prompts={"query": "to be: ", "title": "of: "})
 
 
 @pytest.fixture(scope="session")

@@ -413,21 +413,34 @@ def test_a_prompt_goes_before_every_text(model: OnnxEmbedder) -> None:
 
 def test_a_prompt_is_chosen_by_its_name(model: OnnxEmbedder) -> None:
     assert_same(model.encode("the cat", prompt_name="query"), model.encode("to be: the cat"))
-    assert_same(model.encode("the cat", prompt_name="document"), model.encode("of: the cat"))
+    assert_same(model.encode("the cat", prompt_name="title"), model.encode("of: the cat"))
 
 
-def test_queries_and_documents_have_their_prompts(model: OnnxEmbedder) -> None:
-    query, document = model.encode("to be: the cat"), model.encode("of: the cat")
-    assert_same(model.encode_query("the cat"), query)
-    assert_same(np.stack(list(model.query_embed("the cat"))), query)
-    assert_same(model.encode_document("the cat"), document)
-    assert_same(np.stack(list(model.passage_embed("the cat"))), document)
+def test_queries_and_documents_have_their_prompts(tmp_path: Path) -> None:
+    with OnnxEmbedder(make(tmp_path, prompts={"query": "to be: ", "document": "of: "})) as model:
+        query, document = (model.encode(text, prompt="") for text in ("to be: the cat", "of: the cat"))
+        assert_same(model.encode_query("the cat"), query)
+        assert_same(np.stack(list(model.query_embed("the cat"))), query)
+        assert_same(model.encode_document("the cat"), document)
+        assert_same(np.stack(list(model.passage_embed("the cat"))), document)
+
+
+def test_a_model_that_expects_prompts_says_once_that_it_got_none(tmp_path: Path) -> None:
+    with OnnxEmbedder(make(tmp_path, prompts={"query": "to be: ", "passage": "of: "})) as model:
+        model.encode("the cat", prompt="")
+        model.encode_query("the cat")
+        model.encode("the cat", prompt_name="query")
+        with pytest.warns(UserWarning, match=r"query: 'to be: ', passage: 'of: '.*query_embed") as caught:
+            model.encode("the cat")
+        model.encode("the cat")
+        list(model.embed("the cat"))
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_an_explicit_prompt_wins_over_the_kind_of_text(model: OnnxEmbedder) -> None:
     plain = model.encode("the cat")
     assert_same(model.encode_query("the cat", prompt=""), plain)
-    assert_same(model.encode_query("the cat", prompt_name="document"), model.encode_document("the cat"))
+    assert_same(model.encode_query("the cat", prompt_name="title"), model.encode("of: the cat"))
     assert_same(model.encode_document("the cat", prompt="as "), model.encode("as the cat"))
     assert_same(model.encode_query("the cat", prompt=None, prompt_name=None), model.encode("to be: the cat"))
 
@@ -462,8 +475,8 @@ def test_the_prompt_of_each_kind_of_text(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt_name": "task"}, r"no prompt named 'task'; it has: query, document"),
-        ({"prompt_name": ""}, r"no prompt named ''; it has: query, document"),
+        ({"prompt_name": "task"}, r"no prompt named 'task'; it has: query, title"),
+        ({"prompt_name": ""}, r"no prompt named ''; it has: query, title"),
         ({"prompt_name": 1}, r"prompt_name is int, not str"),
         ({"prompt_name": ["query"]}, r"prompt_name is list, not str"),
         ({"prompt": 1}, r"prompt is int, not str"),

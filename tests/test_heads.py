@@ -22,6 +22,7 @@ from onnxembed.export.graph import Graph, Value
 from onnxembed.export.weights import Checkpoint
 from onnxembed.facts import DENSE_ACTIVATIONS, DenseFacts
 from onnxembed.manifest import POOLING_MODES, PoolingMode
+from torch_files import write_torch
 
 FloatArray = NDArray[np.float32]
 D = 6
@@ -191,11 +192,14 @@ def test_a_bias_that_the_config_denies_is_an_error(tmp_path: Path) -> None:
         heads.dense_weights(DenseFacts(D, 4, False, "tanh", layer.folder))
 
 
-def test_a_dense_that_is_a_pickle_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_dense_that_is_a_pickle_is_read_like_any_other(tmp_path: Path) -> None:
     layer = dense_facts(tmp_path / "2_Dense", "tanh")
-    (layer.folder / "model.safetensors").rename(layer.folder / "pytorch_model.bin")
-    with pytest.raises(ModelFilesError, match="convert it to safetensors"):
-        heads.dense_weights(layer)
+    weight, bias = heads.dense_weights(layer)
+    assert bias is not None
+    (layer.folder / "model.safetensors").unlink()
+    write_torch(layer.folder / "pytorch_model.bin", {"linear.weight": weight, "linear.bias": bias})
+    for actual, expected in zip(heads.dense_weights(layer), (weight, bias), strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
 # ---- normalisation

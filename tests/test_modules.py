@@ -18,6 +18,7 @@ from onnxembed.facts import read_facts
 from onnxembed.manifest import POOLING_MODES, Dense, PoolingMode
 from onnxembed.resolve import Flags, resolve
 from tiny import CONFIG, TEXTS, change_json, write_json, write_sentence_bert
+from torch_files import write_torch
 
 TANH, IDENTITY = "torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.Identity"
 
@@ -121,6 +122,19 @@ def test_dense_modules_are_copied_and_described(tmp_path: Path) -> None:
     for file in ("config.json", "model.safetensors"):
         assert (tmp_path / "out/2_Dense" / file).read_bytes() == (folder / "2_Dense" / file).read_bytes()
     assert not list((tmp_path / "out").rglob("*.npy"))
+
+
+def test_a_dense_module_that_is_a_pickle_becomes_safetensors(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path / "model", dense=((32, 8, TANH),))
+    weights = load_file(folder / "2_Dense/model.safetensors")
+    (folder / "2_Dense/model.safetensors").unlink()
+    write_torch(folder / "2_Dense/pytorch_model.bin", weights)
+    write(folder, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out/2_Dense").iterdir()) == ["config.json", "model.safetensors"]
+    written = load_file(tmp_path / "out/2_Dense/model.safetensors")
+    assert written.keys() == weights.keys()
+    for name, expected in weights.items():
+        np.testing.assert_array_equal(written[name], expected)
 
 
 def test_with_pooling_left_to_the_runtime_dense_weights_lie_beside_it(tmp_path: Path) -> None:

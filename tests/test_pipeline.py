@@ -285,7 +285,7 @@ BROKEN: list[tuple[Callable[[Path], None], type[Exception], str]] = [
         ModelFilesError,
         r"no tensor encoder\.layer\.1\.output\.dense\.bias",
     ),
-    (break_config(model_type="new"), UnsupportedError, r"'new' model"),
+    (break_config(model_type="t5"), UnsupportedError, r"'t5' model"),
     (break_config(model_type="gte"), UnsupportedError, r"'gte' model"),
     (break_config(vocab_size=1000), ModelFilesError, r"vocab_size"),
     (lambda folder: (folder / "model.safetensors").unlink(), ModelFilesError, r"model\.safetensors"),

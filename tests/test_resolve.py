@@ -211,7 +211,7 @@ def test_a_pooling_flag_that_does_not_fit_the_dense_layer_is_the_callers(tmp_pat
         ("config.json", {"pad_token_id": -1}, ModelFilesError),
         ("config.json", {"pad_token_id": 87}, ModelFilesError),
         ("config.json", {"model_type": "roberta", "max_position_embeddings": 2, "pad_token_id": 1}, ModelFilesError),
-        ("config.json", {"model_type": "new"}, UnsupportedError),
+        ("config.json", {"model_type": "t5"}, UnsupportedError),
         ("tokenizer_config.json", {"truncation_side": "middle"}, ModelFilesError),
         ("sentence_bert_config.json", {"do_lower_case": "false"}, ModelFilesError),
     ],
@@ -221,7 +221,7 @@ def test_impossible_values_are_errors_that_name_the_key(
 ) -> None:
     folder = write_sentence_bert(tmp_path)
     change_json(folder / file, **values)
-    with pytest.raises(error, match="new" if error is UnsupportedError else next(reversed(values)) + "|max_position"):
+    with pytest.raises(error, match="t5" if error is UnsupportedError else next(reversed(values)) + "|max_position"):
         decide(folder)
 
 

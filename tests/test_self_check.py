@@ -34,7 +34,8 @@ def test_a_good_artefact_passes(artifact: Path) -> None:
 
 @pytest.mark.parametrize("pooling_out", [False, True])
 def test_every_way_of_pooling_passes(tmp_path: Path, pooling_out: bool) -> None:
-    options = Options(PRECISIONS, Flags(("cls", "mean", "lasttoken"), normalize=False), pooling_out)
+    flags = Flags(pooling=("cls", "mean", "lasttoken"), normalize=False)
+    options = Options(precisions=PRECISIONS, flags=flags, pooling_out=pooling_out)
     export(write_bert(tmp_path / "source"), tmp_path / "out", options)
     assert self_check(tmp_path / "out") == FINE
 

@@ -180,18 +180,12 @@ def test_a_shard_outside_the_folder_is_refused(tmp_path: Path, shard: str) -> No
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
 def test_an_index_that_is_none_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / INDEX).write_text(content)
-    with pytest.raises(ModelFilesError, match="is not a safetensors index"):
-        Checkpoint(tmp_path)
-
-
-def test_only_a_pickle_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
-    with pytest.raises(ModelFilesError, match=r"it has pytorch_model\.bin; convert it to safetensors first"):
+    with pytest.raises(ModelFilesError, match="is not an index of shards"):
         Checkpoint(tmp_path)
 
 
 def test_no_weights_at_all_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelFilesError, match=r"has no model\.safetensors and no model\.safetensors\.index\.json$"):
+    with pytest.raises(ModelFilesError, match=r"has no model\.safetensors and no .*index\.json, and no pytorch"):
         Checkpoint(tmp_path)
 
 

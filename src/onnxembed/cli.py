@@ -8,16 +8,23 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 
 from onnxembed import __version__
-from onnxembed.errors import MissingExtraError, ModelFilesError, OnnxEmbedError, UsageError
-from onnxembed.manifest import FILE_NAME, POOLING_MODES, PRECISIONS, Manifest, PoolingMode, Precision
+from onnxembed.errors import (
+    MissingExtraError,
+    ModelFilesError,
+    NoReferenceError,
+    OnnxEmbedError,
+    UsageError,
+    VerificationError,
+)
+from onnxembed.manifest import FILE_NAME, POOLING_MODES, PRECISIONS, AttentionMode, Manifest, PoolingMode, Precision
 
 if TYPE_CHECKING:
     from onnxembed.hub import Fetched
@@ -58,8 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show()
         sys.exit(2)
     except OSError as error:
+        _give_up_output()
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
     sys.exit(0)
+
+
+def _give_up_output() -> None:
+    """What cannot be written now, on a full disk, Python must not try and report again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            sys.stdout.close()
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -96,9 +113,8 @@ def cli() -> None:
     "--precision",
     multiple=True,
     default=("fp32",),
-    show_default="fp32",
     metavar="NAMES",
-    help=f"Graphs to write: {', '.join(PRECISIONS)}, or several joined by commas.",
+    help=f"Graphs to write: {', '.join(PRECISIONS)}, or several joined by commas [default: fp32].",
 )
 @click.option(
     "--pooling",
@@ -109,6 +125,14 @@ def cli() -> None:
     "--normalize/--no-normalize", default=None, help="Scale vectors to length 1 or do not, whatever the files say."
 )
 @click.option("--max-length", type=int, help="Cut texts to this many tokens, whatever the files say.")
+@click.option(
+    "--attention",
+    type=click.Choice(("auto", "bidirectional", "causal")),
+    default="auto",
+    show_default=True,
+    help="Of a decoder: whether a token sees the ones after it; auto is what recipe and files say.",
+)
+@click.option("--recipe", metavar="NAME", help="Follow this recipe [default: that of a hub model, if there is one].")
 @click.option("--pooling-out", is_flag=True, help="Leave pooling out of the graph; onnxembed does it afterwards.")
 @click.option(
     "--ignore-config-key",
@@ -128,6 +152,8 @@ def export(
     pooling: str | None,
     normalize: bool | None,
     max_length: int | None,
+    attention: Literal["auto"] | AttentionMode,
+    recipe: str | None,
     pooling_out: bool,
     ignore_config_key: tuple[str, ...],
     no_verify: bool,
@@ -142,8 +168,9 @@ def export(
     onnxembed export sentence-transformers/all-MiniLM-L6-v2
     onnxembed export ./my-model -o my-model-onnx --precision fp32,fp16
 
-    How texts become vectors is read from the model's files. What they do not say is an error that names
-    the option to pass; nothing is guessed. Where the extra [torch] is installed, the vectors are compared
+    How texts become vectors is read from the model's files; what those of a published model leave out, from
+    its recipe (see onnxembed recipes). What neither says is an error that names the option to pass; nothing
+    is guessed. Where the extra [torch] is installed, the vectors are compared
     with sentence-transformers' before the folder appears.
     """
     _require_export()
@@ -156,18 +183,24 @@ def export(
 
     options = Options(
         precisions=_precisions(precision),
-        flags=Flags(_pooling(pooling), normalize, max_length),
+        flags=Flags(_pooling(pooling), normalize, max_length, None if attention == "auto" else attention),
+        recipe=recipe,
         pooling_out=pooling_out,
         ignored_config_keys=ignore_config_key,
         force=force,
     )
     output = output or _default_output(model)
     unverified = "--no-verify" if no_verify else lacking()
+    later = f"; to verify: onnxembed verify {output}"
     notes = []
 
     def check(draft: Path, made: Manifest, source: Fetched) -> Manifest:
+        nonlocal unverified, later
         if not unverified:
-            return verify_against(draft, made, source.folder, progress=line)
+            try:
+                return verify_against(draft, made, source.folder, progress=line)
+            except NoReferenceError as error:
+                unverified, later = str(error), ""
         notes.append(self_check(draft))
         return made
 
@@ -185,7 +218,7 @@ def export(
     size = sum(record.bytes for record in manifest.files.values())
     click.echo(f"{output}: {manifest.embedding.dimension} dimensions, {megabytes(size)}")
     if unverified:
-        notes.append(f"not verified ({unverified}); to verify: onnxembed verify {output}")
+        notes.append(f"not verified ({unverified}){later}")
     for note in (*notes, *describe_verification(manifest)):
         click.echo(note)
 
@@ -202,7 +235,9 @@ def export(
 )
 @click.option("--prompt", metavar="TEXT", help="Put this before every text.")
 @click.option("--prompt-name", metavar="NAME", help="Put the model's prompt of this name before every text.")
-@click.option("--dimensions", type=int, help="Keep the first so many numbers of a vector, scaled to its length again.")
+@click.option(
+    "--dimensions", type=int, help="Keep the first so many numbers of a vector; one of length 1 is scaled to it again."
+)
 @click.option(
     "--normalize/--no-normalize", default=None, help="Scale vectors to length 1 or do not [default: as the model]."
 )
@@ -293,8 +328,8 @@ def embed(
 def inspect(*, model: str, as_json: bool, revision: str | None, cache_dir: Path | None, offline: bool) -> None:
     """Say what MODEL holds, a folder that `onnxembed export` wrote or a hub repository with its files.
 
-    Prints how texts become vectors and where each of these decisions came from (a file, an option, the
-    architecture), the graphs with their sizes and operators, and what verification measured.
+    Prints how texts become vectors and where each of these decisions came from (a file, a recipe, an option,
+    the architecture), the graphs with their sizes and operators, and what verification measured.
     """
     from onnxembed.describe import describe, describe_verification
     from onnxembed.hub import fetch
@@ -327,6 +362,7 @@ def inspect(*, model: str, as_json: bool, revision: str | None, cache_dir: Path 
     metavar="FILE",
     help="Compare on the texts of this .txt or .jsonl file, too.",
 )
+@click.option("--golden", is_flag=True, help="Compare with the numbers that its recipe gives instead; without torch.")
 @cache_options
 def verify(
     *,
@@ -334,15 +370,21 @@ def verify(
     against: str | None,
     revision: str | None,
     texts: str | None,
+    golden: bool,
     cache_dir: Path | None,
     offline: bool,
 ) -> None:
     """Compare FOLDER, which `onnxembed export` wrote, with the original model run by sentence-transformers.
 
-    Token ids and vectors are compared on built-in texts: each alone, all in runs, padded left and right,
-    and longer than the model's limit. The figures are recorded in the folder; when they are over the
+    Token ids and vectors are compared on built-in texts: each alone, all together, padded left and
+    right, and longer than the model's limit. The figures are recorded in the folder; when they are over the
     limits, nothing is, and the exit code is 2. Needs the extra [torch].
     """
+    if golden:
+        if against or revision or texts:
+            raise UsageError("--golden compares with published numbers: not with --against, --revision or --texts")
+        _verify_golden(folder)
+        return
     from onnxembed.describe import describe_verification
     from onnxembed.export.verify import verify as run  # noqa: TID251
     from onnxembed.progress import ProgressLine
@@ -363,6 +405,39 @@ def verify(
         )
     for words in describe_verification(manifest):
         click.echo(words)
+
+
+@cli.command(short_help="Say what is known of published models beside their files.")
+@click.argument("name", required=False)
+def recipes(*, name: str | None) -> None:
+    """List the recipe book, or say all of the recipe NAME.
+
+    A recipe holds what the files of a published model do not say, with its reason and source, and numbers
+    that were published for it (see onnxembed verify --golden).
+    """
+    from onnxembed.recipes import describe_recipe, read_recipe, recipe_names, summary
+
+    if name is not None:
+        for line in describe_recipe(read_recipe(name)):
+            click.echo(line)
+        return
+    book = [read_recipe(each) for each in recipe_names()]
+    width = max((len(recipe.model) for recipe in book), default=0)
+    for recipe in book:
+        click.echo(
+            f"{recipe.model:<{width}}  {'checked' if recipe.is_checked else 'UNCHECKED'}  {summary(recipe)}".rstrip()
+        )
+
+
+def _verify_golden(folder: Path) -> None:
+    from onnxembed.golden import check_golden
+
+    failures = 0
+    for outcome in check_golden(folder):
+        failures += not outcome.held
+        click.echo(f"{'ok' if outcome.held else 'OFF'}: {outcome.words}")
+    if failures:
+        raise VerificationError(f"{failures} of the published numbers are not met")
 
 
 # ---- what arguments mean
@@ -428,7 +503,9 @@ def _file(texts: Sequence[str], jsonl: bool) -> str | None:
     elif name == "-" or name.endswith(TEXT_FILES) or (os.path.isfile(name) and jsonl):
         return name
     elif os.path.isfile(name):
-        raise UsageError(f"{name} is a file, but not .txt or .jsonl: to embed its lines, give - < {name}")
+        raise UsageError(
+            f"{name} is a file, but neither .txt nor .jsonl; embed takes any as standard input: - < {name}"
+        )
     if jsonl:
         raise UsageError("--jsonl is for a file or standard input, not for texts")
     return None

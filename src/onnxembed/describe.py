@@ -38,6 +38,8 @@ def megabytes(size: int) -> str:
 def _decisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     source, model, tokens, embedding = manifest.source, manifest.model, manifest.tokenization, manifest.embedding
     yield "source", source.model + (f" at {source.revision}" if source.revision else "")
+    if source.recipe:
+        yield "recipe", source.recipe
     yield "architecture", f"{model.model_type}, engine {model.engine}, inputs {', '.join(model.inputs)}"
     for key in model.ignored_config_keys:
         yield "config.json", f"{key} was ignored (flag: --ignore-config-key)"

@@ -106,7 +106,8 @@ class OnnxEmbedder:
         self.provider = self._session.provider
         """The ONNX Runtime provider in use."""
         self._workers = ThreadPoolExecutor(self.threads, thread_name_prefix="onnxembed")
-        self._truncation_unsaid = threading.Lock()  # taken, for good, by the thread that says it
+        # Each is taken, for good, by the thread that says it.
+        self._truncation_unsaid, self._prompts_unsaid = threading.Lock(), threading.Lock()
 
     @property
     def dimension(self) -> int:
@@ -132,7 +133,8 @@ class OnnxEmbedder:
             texts: one text, or an iterable of texts.
             prompt: put this before every text; "" for none.
             prompt_name: put the manifest's prompt of this name before every text; without prompt and
-                prompt_name, the manifest's default prompt, if it has one.
+                prompt_name, the manifest's default prompt, if it has one. A model that has prompts for both
+                queries and documents, and no default, expects one: without, it warns once.
             dimensions: cut vectors to their first so many numbers (Matryoshka); those that were scaled to
                 length 1 are scaled again.
             normalize: scale vectors to length 1, or do not; None does what the model does.
@@ -234,6 +236,7 @@ class OnnxEmbedder:
         if name is None:
             name = prompts.default.value
             if name is None:
+                self._warn_unprompted()
                 return ""
         if check_text(name, "prompt_name") not in prompts.texts.value:
             known = ", ".join(prompts.texts.value) or "none"
@@ -325,6 +328,18 @@ class OnnxEmbedder:
         if session is None:
             raise UsageError("this embedder is closed")
         return session
+
+    def _warn_unprompted(self) -> None:
+        """Say once that a model whose every text has a prompt got a text without."""
+        texts = self.manifest.prompts.texts.value
+        found = [[name for name in names if texts.get(name)] for names in (QUERY_PROMPTS, DOCUMENT_PROMPTS)]
+        if all(found) and self._prompts_unsaid.acquire(blocking=False):
+            prompts = ", ".join(f"{name}: {texts[name]!r}" for name, *_ in found)
+            warn(
+                f"this model expects a prompt before every text ({prompts}): "
+                "query_embed, encode_query, passage_embed and encode_document put it there, as does "
+                'prompt_name (--prompt-name); prompt="" means none (this is said once)'
+            )
 
     def _warn_truncated(self, cut: int, seen: int) -> None:
         if cut and self._truncation_unsaid.acquire(blocking=False):

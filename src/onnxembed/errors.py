@@ -7,9 +7,11 @@ OnnxEmbedError
 ├── ModelFilesError          a model's files are missing, contradict each other, or say too little
 │   ├── ManifestError        onnxembed.json cannot be read, or is of a format this version does not know
 │   └── IntegrityError       a file is not the file its hash or size says it is
+├── RecipeError              a file of the recipe book is not a recipe
 ├── HubError                 the hub could not be asked, or said no
 ├── ProviderError            an execution provider was asked for and cannot be used
 └── VerificationError        the artefact's vectors are not the reference's
+    └── NoReferenceError     there is no reference to compare them with
 """
 
 from __future__ import annotations
@@ -43,6 +45,10 @@ class IntegrityError(ModelFilesError):
     """A file is not the file its recorded hash or size says it is."""
 
 
+class RecipeError(OnnxEmbedError):
+    """A file of the recipe book is not a recipe; the message says all that is wrong with it."""
+
+
 class HubError(OnnxEmbedError):
     """The hub could not be asked, or said no."""
 
@@ -53,3 +59,7 @@ class ProviderError(OnnxEmbedError):
 
 class VerificationError(OnnxEmbedError):
     """The artefact's vectors differ from the reference's by more than the tolerance."""
+
+
+class NoReferenceError(VerificationError):
+    """transformers has no class of its own that computes the model, so there is nothing to compare with."""

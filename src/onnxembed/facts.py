@@ -140,7 +140,8 @@ def read_facts(folder: Path) -> Facts:
         raise ModelFilesError(f"no folder at {folder}")
     modules = _modules(folder)
     transformer_folder = folder / (modules[0]["path"] if modules else "")
-    config = read_json(transformer_folder / "config.json")
+    static = bool(modules) and _kind(modules[0]) == "StaticEmbedding"
+    config = (_static_config if static else read_json)(transformer_folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise ModelFilesError(f"{transformer_folder / 'config.json'} has no model_type: what model is it?")
     transformer_name, transformer_config = _transformer_config(transformer_folder)
@@ -185,6 +186,20 @@ def _optional_json(path: Path) -> JsonObject:
     return read_json(path) if path.is_file() else {}
 
 
+def _static_config(path: Path) -> JsonObject:
+    """model2vec's config.json. sentence-transformers writes none: there the table's shape says all there is."""
+    if path.is_file():
+        return read_json(path)
+    table = path.with_name("model.safetensors")
+    try:
+        with table.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        rows, width = header["embedding.weight"]["shape"]
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, MemoryError) as error:
+        raise ModelFilesError(f"{table} is not the table of a StaticEmbedding: {error!r}") from error
+    return {"model_type": "static_embedding", "vocab_size": rows, "hidden_dim": width}
+
+
 def _modules(folder: Path) -> list[dict[str, str]]:
     """The modules of modules.json in order; empty when the folder has none (a plain transformers model)."""
     path = folder / "modules.json"
@@ -196,9 +211,11 @@ def _modules(folder: Path) -> list[dict[str, str]]:
         places = [(folder / module["path"]).resolve() for module in modules]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelFilesError(f"{path} is not a list of modules with path and type: {error!r}") from error
-    if not kinds or kinds[0] != "Transformer":
+    if not kinds or kinds[0] not in ("Transformer", "StaticEmbedding"):
         first = modules[0]["type"] if modules else "nothing"
-        raise UnsupportedError(f"{path} begins with {first}; onnxembed exports models that begin with a Transformer")
+        raise UnsupportedError(
+            f"{path} begins with {first}; onnxembed exports models that begin with a Transformer or a StaticEmbedding"
+        )
     for module, place in zip(modules, places, strict=True):
         if not place.is_relative_to(folder.resolve()):
             raise ModelFilesError(f"{path} names {module['path']!r}, which is outside the model's folder")

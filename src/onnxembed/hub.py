@@ -32,7 +32,7 @@ TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
 # In order of preference: a second format is the same weights again. Each may be sharded, with an index.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 CONFIGURED = ("Transformer", "Pooling", "Dense")
-WEIGHTED = ("Transformer", "Dense")
+WEIGHTED = ("Transformer", "StaticEmbedding", "Dense")
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ class _Repository:
             problem = f"could not reach {constants.ENDPOINT} ({_reason(error)})"
             if missing:
                 raise HubError(
-                    f"{problem}, and the cache {self.cache_dir} has no {', '.join(missing)} of {self.model} at "
+                    f"no folder {self.model} here; {problem}, and the cache {self.cache_dir} has no {', '.join(missing)} of {self.model} at "
                     f"{self.revision}: run once with the network, or give the cache that has it"
                 ) from error
             if not isinstance(error, OfflineModeIsEnabled):

@@ -48,10 +48,11 @@ class Decision(Generic[T]):
 
 @dataclass(frozen=True)
 class Source:
-    """The checkpoint: a hub id with its commit, or a folder."""
+    """The checkpoint: a hub id with its commit, or a folder; and the recipe that was followed."""
 
     model: str
     revision: str | None
+    recipe: str | None = None
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def parse_manifest(text: str, where: str = FILE_NAME) -> Manifest:
             f"{where} has format_version {version!r}; this onnxembed reads version {FORMAT_VERSION}: {cure}"
         )
     problems: list[str] = []
-    manifest: Manifest = _decode(Manifest, data, "", problems)
+    manifest: Manifest = decode(Manifest, data, "", problems)
     problems = problems or list(_contradictions(manifest))
     if problems:
         raise ManifestError(
@@ -240,8 +241,8 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         )
 
 
-def _decode(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
-    """Turn parsed JSON into the annotated type `kind`, collecting every mismatch instead of stopping."""
+def decode(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+    """Turn parsed JSON or TOML into the annotated type `kind`, collecting every mismatch instead of stopping."""
     origin, args = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(origin or kind):
         return _decode_dataclass(origin or kind, args, value, where, problems)
@@ -252,11 +253,11 @@ def _decode(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
-        return _decode(next(a for a in args if a is not type(None)), value, where, problems)
+        return decode(next(a for a in args if a is not type(None)), value, where, problems)
     if origin is tuple and isinstance(value, list):
-        return tuple(_decode(args[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value))
+        return tuple(decode(args[0], item, f"{where}[{i}]", problems) for i, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
-        return {key: _decode(args[1], item, f"{where}.{key}", problems) for key, item in value.items()}
+        return {key: decode(args[1], item, f"{where}.{key}", problems) for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if origin is not None or type(value) is not kind:
@@ -271,10 +272,15 @@ def _decode_dataclass(cls: Any, args: tuple[Any, ...], value: Any, where: str, p
     hints = typing.get_type_hints(cls)
     prefix = where + "." if where else ""
     problems.extend(f"{prefix}{key} is unknown" for key in sorted(value.keys() - hints.keys()))
-    problems.extend(f"{prefix}{key} is missing" for key in sorted(hints.keys() - value.keys()))
+    required = {field.name for field in dataclasses.fields(cls) if _is_required(field)}
+    problems.extend(f"{prefix}{key} is missing" for key in sorted(required - value.keys()))
     fields = {}
     for name in [name for name in hints if name in value]:
-        # The one type parameter in this file is Decision's; its argument comes with the annotation.
-        kind = args[0] if args and hints[name] is T else hints[name]
-        fields[name] = _decode(kind, value[name], prefix + name, problems)
-    return cls(**{name: fields.get(name) for name in hints})
+        # A generic dataclass has one type parameter; its argument comes with the annotation.
+        kind = args[0] if args and isinstance(hints[name], TypeVar) else hints[name]
+        fields[name] = decode(kind, value[name], prefix + name, problems)
+    return cls(**{name: fields.get(name) for name in hints if name in fields or name in required})
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from onnxembed.manifest import AttentionMode
 
@@ -14,24 +15,49 @@ class ModelType:
     `pad_token_id`: what fills unused slots; only RoBERTa's kin looks at it, elsewhere padding is masked.
     `positions_after_pad`: positions are counted from pad_token_id + 1, so that many rows of the position
     table are never a token's (RoBERTa and its kin).
+    `position_table`: positions are rows of a table, which bounds every text; rotary ones bound none, and
+    max_position_embeddings is only the length that such a model was made for.
+    `static`: a token's vector is a row of a table, whatever stands around it; special tokens are not counted.
+    `older_keys`: what config.json files of an earlier generation call a size.
     `attention`: how its tokens see each other when nothing says otherwise. Decoders were made causal and
     many are trained on as bidirectional embedders, so for them config.json and flags may decide.
     """
 
     pad_token_id: int = 0
     positions_after_pad: bool = False
+    position_table: bool = True
+    static: bool = False
     hidden_size_key: str = "hidden_size"
+    older_keys: Mapping[str, str] = field(default_factory=dict)
     attention: AttentionMode = "bidirectional"
     decoder: bool = False
 
 
 ROBERTA = ModelType(pad_token_id=1, positions_after_pad=True)
+ROTARY = ModelType(position_table=False)
+STATIC = ModelType(position_table=False, static=True, hidden_size_key="hidden_dim")
+DECODER = ModelType(attention="causal", decoder=True)
 
 MODEL_TYPES: dict[str, ModelType] = {
     "bert": ModelType(),
     "camembert": ROBERTA,
     "distilbert": ModelType(hidden_size_key="dim"),
     "electra": ModelType(),
+    "eurobert": ModelType(pad_token_id=128001),
+    "gte": ModelType(pad_token_id=1, position_table=False),
+    "gemma3_text": DECODER,
+    "llama": DECODER,
+    "mistral": DECODER,
+    "mpnet": ROBERTA,
+    "model2vec": STATIC,
+    "modernbert": ModelType(pad_token_id=50283, position_table=False),
+    "new": ROTARY,
+    "nomic_bert": ModelType(
+        position_table=False, older_keys={"hidden_size": "n_embd", "max_position_embeddings": "n_positions"}
+    ),
+    "qwen2": DECODER,
+    "qwen3": DECODER,
     "roberta": ROBERTA,
+    "static_embedding": STATIC,
     "xlm-roberta": ROBERTA,
 }

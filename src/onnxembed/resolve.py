@@ -1,18 +1,25 @@
-"""Facts and flags -> the decisions of a manifest, each with its origin. Standard library only.
+"""Facts, recipe and flags -> the decisions of a manifest, each with its origin. Standard library only.
 
-A flag wins over the files; the files win over the architecture. What none of them says is an error
-that names the flag to pass.
+A flag wins over the files; the files win over the recipe, which holds what they leave out; the recipe wins
+over the architecture. What none of them says is an error that names the flag to pass. Attention alone is
+the recipe's before the files': published files have said the opposite of what a model was trained with.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.facts import Facts
 from onnxembed.manifest import POOLING_MODES, AttentionMode, Decision, PoolingMode, Prompts
 from onnxembed.model_types import MODEL_TYPES
+from onnxembed.recipes import Recipe, Said
+
+T = TypeVar("T")
+
+UNBOUNDED = 1_000_000  # tokens: a limit for models that have none
 
 
 @dataclass(frozen=True)
@@ -36,16 +43,17 @@ class Decisions:
     truncation_side: Decision[Literal["left", "right"]]
     pad_token_id: Decision[int]
     lower_case: Decision[bool]
+    end_token: Decision[str] | None
     prompts: Prompts
     hidden_size: int
     dimension: int
 
 
-def resolve(facts: Facts, flags: Flags | None = None) -> Decisions:
+def resolve(facts: Facts, flags: Flags | None = None, recipe: Recipe | None = None) -> Decisions:
     """Decide how texts become vectors.
 
-    Raises ModelFilesError for what neither files nor flags say, UsageError for flags that contradict
-    the model, UnsupportedError for a model_type that onnxembed does not know.
+    Raises ModelFilesError for what neither files nor recipe nor flags say, UsageError for flags that
+    contradict the model, UnsupportedError for a model_type that onnxembed does not know.
     """
     flags = flags or Flags()
     if facts.model_type not in MODEL_TYPES:
@@ -53,26 +61,27 @@ def resolve(facts: Facts, flags: Flags | None = None) -> Decisions:
             f"{facts.folder} is a {facts.model_type!r} model, which onnxembed does not know; "
             f"known: {', '.join(MODEL_TYPES)}"
         )
-    pooling = _pooling(facts, flags)
+    pooling = _pooling(facts, flags, recipe)
     hidden_size = _size(facts, MODEL_TYPES[facts.model_type].hidden_size_key)
     return Decisions(
-        attention=_attention(facts, flags),
+        attention=_attention(facts, flags, recipe),
         pooling=pooling,
-        normalize=_normalize(facts, flags),
+        normalize=_normalize(facts, flags, recipe),
         max_length=_max_length(facts, flags),
         truncation_side=_truncation_side(facts),
         pad_token_id=_pad_token_id(facts),
         lower_case=_lower_case(facts),
-        prompts=_prompts(facts),
+        end_token=end_token(facts, recipe),
+        prompts=_prompts(facts, recipe),
         hidden_size=hidden_size,
         dimension=_dimension(facts, pooling, hidden_size),
     )
 
 
-def _attention(facts: Facts, flags: Flags) -> Decision[AttentionMode]:
-    """A decoder's attention: the flag, else `is_causal` or `use_bidirectional_attention`, else its own default.
+def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[AttentionMode]:
+    """A decoder's attention: the flag, else the recipe, else config.json, else its own default.
 
-    These two keys are those that transformers (>= 5.2) honours without remote code.
+    The two keys of config.json are those that transformers (>= 5.2) honours without remote code.
     """
     defaults = MODEL_TYPES[facts.model_type]
     if not defaults.decoder:
@@ -81,6 +90,8 @@ def _attention(facts: Facts, flags: Flags) -> Decision[AttentionMode]:
         return Decision(defaults.attention, "architecture", f"{facts.model_type} is an encoder")
     if flags.attention is not None:
         return Decision(flags.attention, "flag", "--attention")
+    if recipe and recipe.attention:
+        return _from_recipe(recipe, recipe.attention)
     for key, causal in (("is_causal", True), ("use_bidirectional_attention", False)):
         value = facts.config.get(key)
         if isinstance(value, bool):
@@ -93,7 +104,7 @@ def _attention(facts: Facts, flags: Flags) -> Decision[AttentionMode]:
     )
 
 
-def _pooling(facts: Facts, flags: Flags) -> Decision[tuple[PoolingMode, ...]]:
+def _pooling(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[tuple[PoolingMode, ...]]:
     if flags.pooling is not None:
         if not flags.pooling or not set(flags.pooling) <= set(POOLING_MODES):
             asked = "+".join(flags.pooling)
@@ -103,14 +114,23 @@ def _pooling(facts: Facts, flags: Flags) -> Decision[tuple[PoolingMode, ...]]:
         found = ", ".join(f"{'+'.join(pooling.modes)} ({pooling.reason})" for pooling in facts.poolings)
         raise UnsupportedError(f"{facts.folder} has several Pooling modules: {found}; choose one with --pooling")
     modes = facts.poolings[0].modes if facts.poolings else ()
+    if not modes and recipe and recipe.pooling:
+        return _from_recipe(recipe, recipe.pooling)
+    if not modes and MODEL_TYPES[facts.model_type].static:
+        return Decision(("mean",), "architecture", "a static embedding is the average of its tokens'")
     if not modes:
         raise ModelFilesError(f"{facts.folder} does not say how to pool its tokens; pass --pooling (cls, mean, ...)")
     return Decision(modes, "file", facts.poolings[0].reason)
 
 
-def _normalize(facts: Facts, flags: Flags) -> Decision[bool]:
+def _normalize(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[bool]:
     if flags.normalize is not None:
         return Decision(flags.normalize, "flag", "--normalize" if flags.normalize else "--no-normalize")
+    if not facts.has_modules and recipe and recipe.normalize:
+        return _from_recipe(recipe, recipe.normalize)
+    if not facts.has_modules and MODEL_TYPES[facts.model_type].static:
+        value = facts.config.get("normalize", False)
+        return Decision(value is True, "file", f"config.json: normalize is {json.dumps(value)}")
     if not facts.has_modules:
         raise ModelFilesError(
             f"{facts.folder} has no modules.json, so it does not say whether to normalise its vectors; "
@@ -121,11 +141,16 @@ def _normalize(facts: Facts, flags: Flags) -> Decision[bool]:
 
 
 def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
-    """sentence-transformers' max_seq_length wins over the tokenizer's; the position table bounds both."""
-    limit = _position_limit(facts)
+    """sentence-transformers' max_seq_length wins over the tokenizer's; the position table bounds both.
+
+    Rotary positions have no table: there max_position_embeddings bounds the tokenizer's length only, as in
+    sentence-transformers, which takes max_seq_length as it stands.
+    """
+    limit, table = _position_limit(facts), MODEL_TYPES[facts.model_type].position_table
     if flags.max_length is not None:
-        if not 1 <= flags.max_length <= limit:
-            raise UsageError(f"--max-length {flags.max_length}: this model takes 1 to {limit} tokens")
+        if flags.max_length < 1 or (table and flags.max_length > limit):
+            takes = f"takes 1 to {limit} tokens" if table else "takes 1 token or more"
+            raise UsageError(f"--max-length {flags.max_length}: this model {takes}")
         return Decision(flags.max_length, "flag", "--max-length")
     for config, name, key in (
         (facts.transformer_config, facts.transformer_config_name, "max_seq_length"),
@@ -136,15 +161,19 @@ def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
             continue
         if not _is_length(length):
             raise ModelFilesError(f"{facts.transformer_folder / name}: {key} is {length!r}, not a number of tokens")
-        if length <= limit:
+        if length <= limit or (key == "max_seq_length" and not table):
             return Decision(int(length), "file", f"{name}: {key}")
         reason = f"config.json: max_position_embeddings allows {limit} ({name}: {key} says more)"
         return Decision(limit, "file", reason)
+    if MODEL_TYPES[facts.model_type].static:
+        return Decision(limit, "architecture", "no positions bound its texts")
     return Decision(limit, "file", f"config.json: max_position_embeddings allows {limit}")
 
 
 def _position_limit(facts: Facts) -> int:
-    """How many tokens the position table has rows for."""
+    """How many tokens the model was made for, which a position table has rows for."""
+    if MODEL_TYPES[facts.model_type].static:
+        return UNBOUNDED
     positions = _size(facts, "max_position_embeddings")
     reserved = _pad_token_id(facts).value + 1 if MODEL_TYPES[facts.model_type].positions_after_pad else 0
     if positions <= reserved:
@@ -158,6 +187,8 @@ def _position_limit(facts: Facts) -> int:
 def _size(facts: Facts, key: str) -> int:
     """A number of config.json that must be there."""
     value = facts.config.get(key)
+    if value is None:
+        value = facts.config.get(MODEL_TYPES[facts.model_type].older_keys.get(key, key))
     if type(value) is not int or value < 1:
         raise ModelFilesError(f"{facts.transformer_folder / 'config.json'}: {key} is {value!r}, not a size")
     return value
@@ -216,11 +247,34 @@ def _lower_case(facts: Facts) -> Decision[bool]:
     return Decision(value, "file", f"{file}: do_lower_case")
 
 
-def _prompts(facts: Facts) -> Prompts:
+def end_token(facts: Facts, recipe: Recipe | None) -> Decision[str] | None:
+    """The token that every text must end with, where something asks for one; tokenizer.json may add it already."""
+    if recipe and recipe.end_token:
+        return _from_recipe(recipe, recipe.end_token)
+    if facts.tokenizer_config.get("add_eos_token") is not True:
+        return None
+    token = facts.tokenizer_config.get("eos_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(token, str):
+        file = facts.transformer_folder / "tokenizer_config.json"
+        raise ModelFilesError(f"{file}: add_eos_token is true, but eos_token is {token!r}, not a token")
+    return Decision(token, "file", "tokenizer_config.json: add_eos_token")
+
+
+def _prompts(facts: Facts, recipe: Recipe | None) -> Prompts:
     name = "config_sentence_transformers.json"
     reason = f"{name}: prompts" if facts.prompts else f"{name} names no prompts"
+    texts: Decision[dict[str, str]] = Decision(dict(facts.prompts), "file", reason)
+    if recipe and recipe.prompts:
+        # An empty text says nothing: sentence-transformers writes "query": "" and "document": "" into the
+        # files of every model that it saves.
+        missing = {key: text for key, text in recipe.prompts.value.items() if not facts.prompts.get(key)}
+        if missing:
+            reason = f"{recipe.file} says {', '.join(missing)}: {recipe.prompts.reason}"
+            texts = Decision({**facts.prompts, **missing}, "recipe", reason)
     default_reason = f"{name}: default_prompt_name" if facts.default_prompt_name else f"{name} names no default"
-    return Prompts(
-        texts=Decision(dict(facts.prompts), "file", reason),
-        default=Decision(facts.default_prompt_name, "file", default_reason),
-    )
+    return Prompts(texts=texts, default=Decision(facts.default_prompt_name, "file", default_reason))
+
+
+def _from_recipe(recipe: Recipe, said: Said[T]) -> Decision[T]:
+    return Decision(said.value, "recipe", f"{recipe.file}: {said.reason}")

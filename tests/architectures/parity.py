@@ -26,6 +26,7 @@ SHAPES = [
     (1, 7, None),
     (3, 17, "right"),
     (3, 17, "left"),
+    (5, 19, "both"),
     (5, 40, None),
     (2, 200, None),
     (2, 200, "left"),
@@ -67,7 +68,7 @@ def batch(facts: Facts, shape: tuple[int, int, str | None]) -> dict[str, NDArray
         for row in range(rows - 1):
             hidden = length // (row + 2)
             mask[row, :hidden] = 0
-            mask[row] = mask[row] if side == "left" else mask[row, ::-1]
+            mask[row] = mask[row] if side == "left" or (side == "both" and row % 2) else mask[row, ::-1]
     segments = np.zeros((rows, length), np.int64)
     segments[:, length * 2 // 3 :] = 1
     return {"input_ids": np.where(mask == 1, ids, pad), "attention_mask": mask, "token_type_ids": segments}

@@ -41,11 +41,14 @@ def new_folder(output: Path, *, force: bool) -> Iterator[Path]:
     """
     check_output(output, force=force)
     output = output.resolve()
-    output.parent.mkdir(parents=True, exist_ok=True)
     unique = secrets.token_hex(4)
     draft = output.parent / f".{output.name}.{unique}.part"
     old = output.parent / f".{output.name}.{unique}.old"
-    draft.mkdir()
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        draft.mkdir()
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}") from error
     try:
         yield draft
         check_output(output, force=force)  # it may have come into being meanwhile

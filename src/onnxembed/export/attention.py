@@ -19,8 +19,9 @@ from onnxembed.export.graph import MICROSOFT, Graph, Value
 class Mask:
     """Which keys a query may attend to, in the forms that the operator wants.
 
-    `keys` int32 [B, T] marks real tokens. `bias` [1, 1, T, T] is added to the scores ("" for none). `free`
-    is true in runs where every query may attend to every key, so that no mask is needed at all.
+    `keys` int32 [B, T] marks real tokens. `bias` [1, 1 or H, T, T] is added to the scores ("" for none). `free`
+    is true in runs where every query may attend to every key, so that no mask is needed at all; "" when
+    there is no such run, because the bias says more than who may attend.
     """
 
     keys: Value
@@ -83,7 +84,7 @@ def attention(
             inputs.pop()
         return g.op("MultiHeadAttention", *inputs, domain=MICROSOFT, **attributes)
 
-    if mask.causal:
+    if mask.causal or not mask.free:
         return attend(mask.keys, mask.bias)
     return g.choose(mask.free, attend, lambda: attend(mask.keys, mask.bias))
 

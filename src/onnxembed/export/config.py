@@ -10,7 +10,8 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 T = TypeVar("T")
 
 # Keys that do not change the hidden states of an inference pass: training, generation, task heads,
-# bookkeeping, and attributes that transformers writes, or once wrote, into every config.json.
+# bookkeeping, attributes that transformers writes, or once wrote, into every config.json, and (last line) how
+# model2vec made a table of vectors.
 HARMLESS_KEYS = frozenset(
     """
     _attn_implementation_autoset _commit_hash _name_or_path _num_labels architectures attention_dropout
@@ -28,6 +29,7 @@ HARMLESS_KEYS = frozenset(
     suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_weights_
     tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
     unk_token_id use_bfloat16 use_cache xla_device
+    apply_pca apply_zipf embedding_dtype seq_length sif_coefficient tokenizer_name vocabulary_quantization
     """.split()  # noqa: SIM905  (a word list)
 )
 
@@ -62,6 +64,30 @@ class Config:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ModelFilesError(f"{self._where}: {key} is {value!r}, not a {kind.__name__}")
         return value
+
+    def take_nullable(self, key: str, kind: type[T], default: T) -> T | None:
+        """Like `take`, for a key whose null says something else than its absence."""
+        value = self.take(key, kind, default)
+        return None if self._values.get(key, default) is None else value
+
+    def has(self, key: str) -> bool:
+        """Whether the config gives `key` a value."""
+        return self._values.get(key) is not None
+
+    def ignore(self, *keys: str) -> None:
+        """Note keys that the reference of this architecture reads without computing anything else for them."""
+        self._taken.update(keys)
+
+    def rename(self, **names: str) -> None:
+        """Read each key as its later name; a config with both must give them the same value."""
+        for old, new in names.items():
+            self._taken.add(old)
+            if not self.has(old):
+                continue
+            value, later = self._values[old], self._values.get(new)
+            if later not in (None, value):
+                raise ModelFilesError(f"{self._where}: {old} is {value!r}, but {new}, its later name, {later!r}")
+            self._values = {**self._values, new: value}
 
     def expect(self, key: str, expected: object) -> None:
         """Refuse a model whose config sets `key` to something other than what the builder computes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,13 @@ class Graph:
             value, shape = f"{value}.T", shape[::-1]
         self.initializers[value] = Initializer(value, self.onnx_float, shape, read)
         return value
+
+    def stored(self, name: str) -> Value:
+        """A tensor of the checkpoint in the type that it is stored in."""
+        onnx_type = helper.np_dtype_to_tensor_dtype(self.weights.dtype(name))
+        read = partial(self.weights.read_stored, name)
+        self.initializers[name] = Initializer(name, onnx_type, self.weights.shape(name), read)
+        return name
 
     def _to_float(self, name: str, tensor: Array) -> Array:
         with np.errstate(over="ignore"):

@@ -20,6 +20,7 @@ class Inputs:
         self._graph = graph
         self.input_ids = graph.input("input_ids", TensorProto.INT64, (B, T))
         self.attention_mask = graph.input("attention_mask", TensorProto.INT64, (B, T))
+        self.pooled = self.attention_mask  # an architecture may leave more tokens out of the pooling
 
     @cached_property
     def token_type_ids(self) -> Value:

@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxembed.export.artifact import write_json
 from onnxembed.export.heads import dense_weights
+from onnxembed.export.weights import SINGLE, write_safetensors
 from onnxembed.facts import POOLING_FLAGS, DenseFacts, Facts
 from onnxembed.manifest import Dense
 from onnxembed.resolve import Decisions
@@ -70,8 +71,13 @@ def _pooling(decisions: Decisions) -> dict[str, object]:
 
 def _write_dense(layer: DenseFacts, folder: Path, path: str, pooling_out: bool) -> Dense:
     (folder / path).mkdir()
-    for file in ("config.json", "model.safetensors"):
-        shutil.copyfile(layer.folder / file, folder / path / file)
+    shutil.copyfile(layer.folder / "config.json", folder / path / "config.json")
+    if (layer.folder / SINGLE).is_file():
+        shutil.copyfile(layer.folder / SINGLE, folder / path / SINGLE)
+    else:  # no pickle goes into an artefact
+        weight, bias = dense_weights(layer)
+        tensors = {"linear.weight": weight} | ({} if bias is None else {"linear.bias": bias})
+        write_safetensors(folder / path / SINGLE, tensors)
     files: list[str | None] = [None, None]
     if pooling_out:
         for slot, (name, array) in enumerate(zip(("weight", "bias"), dense_weights(layer), strict=True)):

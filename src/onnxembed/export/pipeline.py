@@ -18,7 +18,7 @@ from onnxembed.export.modules import write_modules
 from onnxembed.export.tokenizer import write_tokenizer
 from onnxembed.export.weights import Checkpoint
 from onnxembed.facts import Facts, read_facts
-from onnxembed.hub import Fetched, fetch_checkpoint
+from onnxembed.hub import Fetched, fetch_checkpoint, is_local
 from onnxembed.manifest import (
     FILE_NAME,
     FORMAT_VERSION,
@@ -29,6 +29,7 @@ from onnxembed.manifest import (
     Source,
     Tokenization,
 )
+from onnxembed.recipes import Recipe, find_recipe, read_recipe
 from onnxembed.resolve import Decisions, Flags, resolve
 
 Verify = Callable[[Path, Manifest, Fetched], Manifest]
@@ -37,10 +38,14 @@ Verify = Callable[[Path, Manifest, Fetched], Manifest]
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller decides about an export; the defaults follow the model's files."""
+    """What the caller decides about an export; the defaults follow the model's files.
+
+    `recipe` names a recipe to follow; None follows that of a hub id, where the book has one.
+    """
 
     precisions: tuple[Precision, ...] = ("fp32",)
     flags: Flags = field(default_factory=Flags)
+    recipe: str | None = None
     pooling_out: bool = False
     ignored_config_keys: tuple[str, ...] = ()
     force: bool = False
@@ -60,9 +65,10 @@ def export(
     """Export a checkpoint (hub id or folder) to an artefact folder, which appears whole or not at all."""
     options = options or Options()
     check_output(output, force=options.force)
+    recipe = _recipe(model, options)
     checkpoint = fetch_checkpoint(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     facts = read_facts(checkpoint.folder)
-    decisions = resolve(facts, options.flags)
+    decisions = resolve(facts, options.flags, recipe)
     graphs = {precision: build(facts, decisions, options, precision) for precision in options.precisions}
     with new_folder(output, force=options.force) as draft:
         changes = write_tokenizer(facts, decisions, draft)
@@ -72,7 +78,7 @@ def export(
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             created_with={name: version(name) for name in ("onnxembed", "onnx", "tokenizers")},
-            source=Source(model=str(model), revision=checkpoint.revision),
+            source=Source(str(model), checkpoint.revision, recipe.name if recipe else None),
             task="embedding",
             model=Model(
                 model_type=facts.model_type,
@@ -101,6 +107,18 @@ def export(
     return manifest
 
 
+def _recipe(model: str | Path, options: Options) -> Recipe | None:
+    """The recipe to follow: the named one, else the hub id's; never one for a folder that happens to be named so."""
+    if options.recipe is not None:
+        recipe: Recipe | None = read_recipe(options.recipe)
+    else:
+        recipe = None if is_local(model) else find_recipe(str(model))
+    for refusal in recipe.refused if recipe else ():
+        if refusal.precision in options.precisions:
+            raise UnsupportedError(f"{model} is not built in {refusal.precision}: {refusal.reason}")
+    return recipe
+
+
 def build(facts: Facts, decisions: Decisions, options: Options, precision: Precision) -> Graph:
     """The graph of one precision, from token ids to its outputs."""
     architecture = ARCHITECTURES[facts.model_type]
@@ -117,8 +135,10 @@ def build(facts: Facts, decisions: Decisions, options: Options, precision: Preci
             f"{facts.folder} has tensors that a {facts.model_type} encoder does not use ({len(strange)}, as {names}): "
             "it is not the plain architecture its config.json says it is"
         )
+    if options.pooling_out and inputs.pooled != inputs.attention_mask:
+        raise UnsupportedError(f"--pooling-out: a {facts.model_type} leaves tokens out that only its graph knows")
     if not options.pooling_out:
-        sentence = heads.pool(graph, tokens, inputs.attention_mask, decisions.pooling.value)
+        sentence = heads.pool(graph, tokens, inputs.pooled, decisions.pooling.value)
         for index, layer in enumerate(facts.dense, start=2):
             sentence = heads.dense(graph, sentence, layer, f"{index}_Dense")
         if decisions.normalize.value:

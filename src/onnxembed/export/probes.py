@@ -37,7 +37,14 @@ PROBES: tuple[str, ...] = (
 
 
 def probe_texts(max_length: int) -> list[str]:
-    """The probes, and two texts longer than `max_length` tokens (at most 4096 words, to stay quick)."""
-    words = min(max_length, 4096)
-    long = " ".join(f"word{i % 97} and" for i in range(words))
+    """The probes, and two longer texts: longer than a limit of up to 512 tokens, or than most local windows.
+
+    Not longer than any limit: a text of 8,192 tokens takes a large model minutes, in each way of running it.
+    """
+    long = overlong_text(min(max_length, 512))
     return [*PROBES, long, long[: len(long) * 3 // 4]]
+
+
+def overlong_text(max_length: int) -> str:
+    """A text of more than `max_length` tokens."""
+    return " ".join(f"word{i % 97} and" for i in range(max_length))

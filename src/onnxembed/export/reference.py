@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,9 +14,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from onnxembed.errors import VerificationError
-from onnxembed.manifest import Manifest
+from onnxembed.export.end_token import complete
+from onnxembed.facts import read_facts
+from onnxembed.manifest import AttentionMode, Manifest
+from onnxembed.model_types import MODEL_TYPES
+from onnxembed.recipes import read_recipe
+from onnxembed.resolve import end_token
 
 BATCH = 8
 
@@ -46,7 +53,8 @@ def _contained(what: str) -> Iterator[None]:
 class Reference:
     """A checkpoint folder in sentence-transformers, never with remote code.
 
-    Everything comes from the checkpoint's own files; only what a flag decided is set from the manifest.
+    Everything comes from the checkpoint's own files; only what a flag or a recipe decided is set as the
+    manifest has it.
     """
 
     prompts: Mapping[str, str]
@@ -68,17 +76,22 @@ class Reference:
             model = SentenceTransformer(modules=[Transformer(str(checkpoint), model_kwargs=loading)], device="cpu")
         self.prompts, self.default_prompt = model.prompts, model.default_prompt_name
         transformer, *others = model
+        if MODEL_TYPES[manifest.model.model_type].decoder:
+            _set_attention(transformer.model.config, manifest.model.attention.value)
         embedding, length = manifest.embedding, manifest.tokenization.max_length
-        if embedding.pooling.origin == "flag":
+        if embedding.pooling.origin in ("flag", "recipe"):
             modes = tuple("mean_sqrt_len_tokens" if m == "mean_sqrt_len" else m for m in embedding.pooling.value)
             pooling = Pooling(transformer.get_embedding_dimension(), modes)
             others = [pooling, *(each for each in others if not isinstance(each, Pooling))]
-        if embedding.normalize.origin == "flag":
+        if embedding.normalize.origin in ("flag", "recipe"):
             others = [each for each in others if not isinstance(each, Normalize)]
             others += [Normalize()] if embedding.normalize.value else []
         self._model = SentenceTransformer(modules=[transformer, *others], device="cpu").eval()
+        recipe = read_recipe(manifest.source.recipe) if manifest.source.recipe else None
+        if last := end_token(read_facts(checkpoint), recipe):
+            _complete(self._model.tokenizer.backend_tokenizer, last.value)
         own_limit = min(model.max_seq_length, _positions(transformer))
-        self._model.max_seq_length = length.value if length.origin == "flag" else own_limit
+        self._model.max_seq_length = own_limit if length.origin == "file" else length.value
 
     @_contained("tokenize")
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -100,6 +113,22 @@ class Reference:
         with self._torch.no_grad():
             vectors: NDArray[np.float32] = self._model.forward(features)["sentence_embedding"].numpy()
         return vectors
+
+
+def _complete(tokenizer: Any, token: str) -> None:
+    """Let the reference end texts as it should, where its files and classes forget it."""
+    state = json.loads(tokenizer.to_str())
+    if complete(state, token):
+        tokenizer.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor
+
+
+def _set_attention(config: Any, attention: AttentionMode) -> None:
+    """Say outright how a decoder's tokens see each other: transformers honours `is_causal` from 5.2 on.
+
+    Gemma's own key, use_bidirectional_attention, says it already, and has changed the windows with it.
+    """
+    if not (hasattr(type(config), "use_bidirectional_attention") and config.use_bidirectional_attention):
+        config.is_causal = attention == "causal"
 
 
 def _positions(transformer: Any) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from onnxembed.errors import UnsupportedError
+from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.config import Config
 from onnxembed.export.graph import MICROSOFT, Graph, Value
 
@@ -61,32 +61,49 @@ def rope_settings(config: Config, layer_type: str | None = None, theta: float = 
     """
     parameters = config.take("rope_parameters", dict, {})
     if layer_type is not None:
-        parameters = parameters.get(layer_type, {})
+        parameters = parameters.get(layer_type) or {}
     scaling = config.take("rope_scaling", dict, {})
-    settings = {"rope_type": "default", "rope_theta": config.take("rope_theta", float, theta), **scaling, **parameters}
-    if "type" in settings:
-        settings["rope_type"] = settings.pop("type")
-    return settings
+    settings = {"rope_theta": config.take("rope_theta", float, theta), **scaling, **parameters}
+    kind = settings.pop("type", "default")
+    return {"rope_type": kind, **settings}
 
 
-def frequencies(settings: Settings, head_dim: int, max_positions: int, where: str) -> tuple[Frequencies, float]:
-    """inv_freq [d / 2] and the factor of cosines and sines; `where` names the config in errors."""
+def frequencies(
+    settings: Settings, head_dim: int, max_positions: int, where: str, *, bounded: bool = True
+) -> tuple[Frequencies, float]:
+    """inv_freq [d / 2] and the factor of cosines and sines; `where` names the config in errors.
+
+    `bounded` says that no text is longer than `max_positions`, beyond which some scalings change with the length.
+    """
     kind = settings["rope_type"]
     if kind not in _SCALINGS:
         raise UnsupportedError(f"{where}: rope_type {kind!r} is not one onnxembed builds: {', '.join(_SCALINGS)}")
-    known = {"rope_type", "rope_theta", "partial_rotary_factor", *_SCALINGS[kind][1]}
-    if unknown := sorted(settings.keys() - known):
+    if kind == "dynamic" and not bounded:
+        raise UnsupportedError(f"{where}: rope_type 'dynamic' changes with the length of a text, beyond what is built")
+    compute, required, optional = _SCALINGS[kind]
+    given = {key: value for key, value in settings.items() if value is not None}
+    if unknown := sorted(given.keys() - {"rope_type", "rope_theta", "partial_rotary_factor"} - required - optional):
         raise UnsupportedError(f"{where}: rope parameters {', '.join(unknown)} are unknown for rope_type {kind!r}")
-    if settings.get("partial_rotary_factor", 1.0) != 1.0:
+    if given.get("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedError(f"{where}: partial_rotary_factor is not 1, which onnxembed does not build")
-    return _SCALINGS[kind][0](settings, head_dim, max_positions)
+    if missing := sorted(required - given.keys()):
+        raise ModelFilesError(f"{where}: rope_type {kind!r} needs {', '.join(missing)}")
+    for key, value in given.items():
+        if key != "rope_type" and not isinstance(value, int | float):
+            raise ModelFilesError(f"{where}: the rope parameter {key} is {value!r}, not a number")
+    return compute(given, head_dim, max_positions)
 
 
 def plain(theta: float, head_dim: int) -> Frequencies:
-    """theta ** (-2i / d). The power is rounded to float32 before it is inverted, as torch's is."""
+    """theta ** (-2i / d)."""
+    return np.float32(1) / _powers(theta, head_dim)
+
+
+def _powers(theta: float, head_dim: int) -> Frequencies:
+    """theta ** (2i / d), rounded to float32 before anything is made of it, as torch's are."""
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     powers: Frequencies = np.power(float(theta), exponents.astype(np.float64)).astype(np.float32)
-    return np.float32(1) / powers
+    return powers
 
 
 def _default(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
@@ -105,10 +122,11 @@ def _dynamic(settings: Settings, head_dim: int, max_positions: int) -> tuple[Fre
 def _llama3(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
     """Long waves are slowed by `factor`, short ones kept, those between blended."""
     inv_freq = plain(settings["rope_theta"], head_dim)
-    old = settings["original_max_position_embeddings"]
+    old = settings.get("original_max_position_embeddings", max_positions)
     low, high, factor = settings["low_freq_factor"], settings["high_freq_factor"], np.float32(settings["factor"])
-    wavelength = np.float32(2 * math.pi) / inv_freq
-    smooth = ((old / wavelength - low) / (high - low)).astype(np.float32)
+    # A number divided by a tensor is, in torch, the number times the tensor's rounded reciprocal.
+    wavelength = np.float32(2 * math.pi) * (np.float32(1) / inv_freq)
+    smooth = ((old * (np.float32(1) / wavelength) - low) / (high - low)).astype(np.float32)
     blended = (1 - smooth) * inv_freq / factor + smooth * inv_freq
     slowed = np.where(wavelength > old / low, inv_freq / factor, inv_freq)
     between = (wavelength >= old / high) & (wavelength <= old / low)
@@ -117,9 +135,9 @@ def _llama3(settings: Settings, head_dim: int, max_positions: int) -> tuple[Freq
 
 def _yarn(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
     """YaRN (https://arxiv.org/abs/2309.00071): a ramp over the dimensions between both kinds of frequency."""
-    theta, old = settings["rope_theta"], settings["original_max_position_embeddings"]
-    factor = settings.get("factor") or max_positions / old
-    attention_factor = settings.get("attention_factor") or _yarn_scale(settings, factor)
+    theta, old = settings["rope_theta"], settings.get("original_max_position_embeddings", max_positions)
+    factor = settings.get("factor", max_positions / old)
+    attention_factor = settings.get("attention_factor", _yarn_scale(settings, factor))
 
     def dimension(rotations: float) -> float:
         return head_dim * math.log(old / (rotations * 2 * math.pi)) / (2 * math.log(theta))
@@ -130,8 +148,9 @@ def _yarn(settings: Settings, head_dim: int, max_positions: int) -> tuple[Freque
     low, high = max(low, 0), min(high, head_dim - 1)
     ramp = (np.arange(head_dim // 2, dtype=np.float32) - low) / (high - low if high != low else 0.001)
     keep = 1 - np.clip(ramp, 0, 1)
-    inv_freq = plain(theta, head_dim)
-    return (inv_freq / np.float32(factor) * (1 - keep) + inv_freq * keep).astype(np.float32), attention_factor
+    powers = _powers(theta, head_dim)
+    slowed, kept = np.float32(1) / (np.float32(factor) * powers), np.float32(1) / powers
+    return (slowed * (1 - keep) + kept * keep).astype(np.float32), attention_factor
 
 
 def _yarn_scale(settings: Settings, factor: float) -> float:
@@ -142,14 +161,15 @@ def _yarn_scale(settings: Settings, factor: float) -> float:
     return scale(mscale) / scale(every) if mscale and every else scale(1)
 
 
-# rope_type -> its frequencies, and the parameters that it reads beside theta.
+# rope_type -> its frequencies, the parameters beside theta that it needs, and those that it may have.
 _SCALINGS = {
-    "default": (_default, set[str]()),
-    "linear": (_linear, {"factor"}),
-    "dynamic": (_dynamic, {"factor", "original_max_position_embeddings"}),
-    "llama3": (_llama3, {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}),
+    "default": (_default, set[str](), set[str]()),
+    "linear": (_linear, {"factor"}, set[str]()),
+    "dynamic": (_dynamic, {"factor"}, {"original_max_position_embeddings"}),
+    "llama3": (_llama3, {"factor", "low_freq_factor", "high_freq_factor"}, {"original_max_position_embeddings"}),
     "yarn": (
         _yarn,
+        set[str](),
         {
             "factor",
             "attention_factor",

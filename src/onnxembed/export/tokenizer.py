@@ -11,8 +11,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError, UsageError
+from onnxembed.export import end_token
 from onnxembed.export.artifact import write_json
 from onnxembed.facts import Facts, read_json
+from onnxembed.model_types import MODEL_TYPES
 from onnxembed.resolve import Decisions
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -47,10 +49,12 @@ CLASS_OPTIONS = {
     "BertTokenizer": BERT,
     "DistilBertTokenizer": BERT,
     "ElectraTokenizer": BERT,
+    "MPNetTokenizer": BERT,
     "RobertaTokenizer": ROBERTA,
     "bert": BERT,
     "distilbert": BERT,
     "electra": BERT,
+    "mpnet": BERT,
     "roberta": ROBERTA,
 }
 
@@ -69,7 +73,9 @@ def write_tokenizer(facts: Facts, decisions: Decisions, folder: Path) -> tuple[s
     state = dict(read_json(source))
     changes = [
         *_apply_class(facts, state),
+        *_without_specials(facts, state),
         *_lower_case(decisions, state),
+        *_end(decisions, state),
         *_truncate(decisions, state, source),
     ]
     if state.get("padding") is not None:
@@ -100,6 +106,12 @@ def _apply_class(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
             yield f"{known.kind}: {option} set to {json.dumps(value)} (tokenizer_config.json: {origin})"
 
 
+def _without_specials(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
+    if MODEL_TYPES[facts.model_type].static and state.get("post_processor") is not None:
+        state["post_processor"] = None
+        yield "special tokens taken out: a static embedding averages the text's own tokens"
+
+
 def _lower_case(decisions: Decisions, state: dict[str, Any]) -> Iterator[str]:
     """Lower-case before everything else when sentence-transformers' file asks for it and nothing does it yet."""
     normalizer = state.get("normalizer")
@@ -117,6 +129,12 @@ def _lowercases(normalizer: Any) -> bool:
     if kind == "Sequence":
         return any(_lowercases(step) for step in normalizer.get("normalizers", ()))
     return kind == "Lowercase" or (kind == "BertNormalizer" and bool(normalizer.get("lowercase")))
+
+
+def _end(decisions: Decisions, state: dict[str, Any]) -> Iterator[str]:
+    wanted = decisions.end_token
+    if wanted and end_token.complete(state, wanted.value):
+        yield f"{wanted.value} added to the end of every text ({wanted.reason})"
 
 
 def _truncate(decisions: Decisions, state: dict[str, Any], source: Path) -> Iterator[str]:

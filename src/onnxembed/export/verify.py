@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import MissingExtraError, ModelFilesError, VerificationError
-from onnxembed.export.probes import PROBES, probe_texts
+from onnxembed.export.probes import PROBES, overlong_text, probe_texts
 from onnxembed.export.reference import BATCH, Reference
+from onnxembed.export.static_reference import StaticReference
 from onnxembed.hub import fetch_checkpoint
 from onnxembed.manifest import FILE_NAME, Manifest, Precision, Verification, read_manifest
+from onnxembed.model_types import MODEL_TYPES
 from onnxembed.session import load_onnxruntime
 from onnxembed.tokenizing import TextTokenizer, Tokens
 
@@ -77,6 +79,7 @@ def verify(
 
     Raises:
         MissingExtraError: torch, transformers or sentence-transformers is not installed.
+        NoReferenceError: transformers has no class of its own for the model.
         VerificationError: prompts, token ids or vectors differ by more than the limits, or the reference
             cannot be run; nothing is recorded.
     """
@@ -101,11 +104,14 @@ def verify_against(
 ) -> Manifest:
     """`verify` with a checkpoint folder at hand."""
     progress("loading the reference", 0, 1)
-    reference = Reference(checkpoint, manifest)
+    static = MODEL_TYPES[manifest.model.model_type].static
+    reference = (StaticReference if static else Reference)(checkpoint, manifest)
     _compare_prompts(reference, manifest)
     everything = [*probe_texts(manifest.tokenization.max_length.value), *texts]
-    tokens = _tokenize(folder, manifest, everything)
-    _compare_ids(reference, everything, tokens)
+    # Where a limit is long, only the ids of a text beyond it are compared: running it would take too long.
+    with_overlong = [*everything, overlong_text(manifest.tokenization.max_length.value)]
+    *tokens, _ = every = _tokenize(folder, manifest, with_overlong)
+    _compare_ids(reference, with_overlong, every)
     runs = list(_runs(everything, tokens, manifest))
     expected = [run.vectors(reference) for run in _shown(runs, progress, "running the reference")]
     versions = {name.replace("_", "-"): version(name) for name in NEEDED}
@@ -155,16 +161,14 @@ def self_check(folder: Path) -> str:
 
 
 def _compare_prompts(reference: Reference, manifest: Manifest) -> None:
-    prompts = manifest.prompts
+    texts, default = manifest.prompts.texts, manifest.prompts.default
     # An empty prompt is as good as none; sentence-transformers adds some of its own accord.
-    ours, theirs = (
-        {name: text for name, text in each.items() if text} for each in (prompts.texts.value, reference.prompts)
-    )
-    if ours != theirs:
+    ours, theirs = ({name: text for name, text in each.items() if text} for each in (texts.value, reference.prompts))
+    if ours != (theirs if texts.origin == "file" else ours | theirs):
         raise VerificationError(f"prompts are {ours or 'none'}, the reference's {theirs or 'none'}")
-    if prompts.default.value != reference.default_prompt:
+    if default.origin == "file" and default.value != reference.default_prompt:
         raise VerificationError(
-            f"the default prompt is {prompts.default.value!r}, the reference's {reference.default_prompt!r}"
+            f"the default prompt is {default.value!r}, the reference's {reference.default_prompt!r}"
         )
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors, by name, mapped from its safetensors files one at a time.
+"""A checkpoint's tensors, by name, mapped from its safetensors (or torch.save's) files one at a time.
 
 Each tensor is its own read-only memory map, dropped after use, so that reading a checkpoint never holds
 more than the tensor at hand. (The safetensors library maps whole files: the pages read so far stay
@@ -8,35 +8,20 @@ resident, which for a large model is the whole checkpoint.)
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.export.pickles import read_pickle
+from onnxembed.export.records import DTYPES, TensorRecord
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
 
-# The types of the safetensors format that numpy (with ml_dtypes) has.
-DTYPES: dict[str, Any] = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U64": np.uint64,
-    "U32": np.uint32,
-    "U16": np.uint16,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
 # Integers are buffers (position ids), which nothing reads, or quantised weights, which need their scales.
 WEIGHT_DTYPES = ("F64", "F32", "F16", "BF16")
 
@@ -46,38 +31,36 @@ RENAMED = {"weight": "gamma", "bias": "beta"}
 MAX_HEADER = 100_000_000
 
 
-@dataclass(frozen=True)
-class TensorRecord:
-    """Where one tensor lies."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-
-    @property
-    def end(self) -> int:
-        """The first byte after the tensor."""
-        return self.offset + prod(self.shape) * int(np.dtype(DTYPES[self.dtype]).itemsize)
-
-
 class Checkpoint:
     """The tensors of a checkpoint folder; remembers which were used.
 
-    `prefix` is what task classes put before the encoder's names ("bert."); it is taken off.
+    `prefix` is what task classes put before the encoder's names ("bert."), or several such; it is taken off.
     """
 
-    def __init__(self, folder: Path, prefix: str = "") -> None:
+    def __init__(self, folder: Path, prefix: str | tuple[str, ...] = "") -> None:
         self.folder = folder
         records = _records(folder)
-        self._records = {name.removeprefix(prefix): record for name, record in records.items()}
+        self._records = {_without(prefix, name): record for name, record in records.items()}
         if len(self._records) < len(records):
             raise ModelFilesError(f"the weights in {folder} have tensors both with and without the prefix {prefix!r}")
         self._used: set[str] = set()
 
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor `name`."""
+        return name in self._records
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the tensor `name`."""
         return self._record(name).shape
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Type of the tensor `name`, as stored."""
+        stored: np.dtype[Any] = np.dtype(DTYPES[self._record(name).dtype])
+        return stored
+
+    def read_stored(self, name: str) -> np.ndarray[Any, Any]:
+        """The tensor `name`, whatever its type: integers too, for who knows what they mean."""
+        return self._record(name).map()
 
     def read(self, name: str) -> np.ndarray[Any, Any]:
         """The tensor `name` as a read-only view of the file, in its stored type."""
@@ -86,10 +69,7 @@ class Checkpoint:
             raise UnsupportedError(
                 f"{record.file}: {name} is {record.dtype}; onnxembed reads weights of {', '.join(WEIGHT_DTYPES)}"
             )
-        dtype = np.dtype(DTYPES[record.dtype])
-        if 0 in record.shape:
-            return np.zeros(record.shape, dtype)  # nothing to map
-        return np.memmap(record.file, dtype, "r", record.offset, record.shape)
+        return record.map()
 
     def unused(self) -> list[str]:
         """Names of the tensors that were neither read nor asked for their shape."""
@@ -104,29 +84,38 @@ class Checkpoint:
         raise ModelFilesError(f"the weights in {self.folder} have no tensor {name}")
 
 
+def _without(prefix: str | tuple[str, ...], name: str) -> str:
+    prefixes = (prefix,) if isinstance(prefix, str) else prefix
+    return next((name.removeprefix(each) for each in prefixes if name.startswith(each)), name)
+
+
 def _records(folder: Path) -> dict[str, TensorRecord]:
-    """All tensors of the folder: of model.safetensors, or of the shards that the index names."""
-    if (folder / SINGLE).is_file():
-        return _read_header(folder / SINGLE)
-    if not (folder / INDEX).is_file():
-        other = sorted(path.name for path in folder.glob("*.bin"))
-        hint = f" (it has {', '.join(other)}; convert it to safetensors first)" if other else ""
-        raise ModelFilesError(f"{folder} has no {SINGLE} and no {INDEX}{hint}")
+    """All tensors of the folder, in the first format that it has."""
+    for single, read in FORMATS.items():
+        if (folder / single).is_file():
+            return read(folder / single)
+        if (folder / f"{single}.index.json").is_file():
+            return _sharded(folder, f"{single}.index.json", read)
+    raise ModelFilesError(f"{folder} has no {SINGLE} and no {INDEX}, and no {PICKLE} either")
+
+
+def _sharded(folder: Path, index: str, read: Callable[[Path], dict[str, TensorRecord]]) -> dict[str, TensorRecord]:
+    """The tensors of the shards that an index names."""
     try:
-        weight_map = dict(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"])
+        weight_map = dict(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"])
         outside = [shard for shard in weight_map.values() if not shard or Path(shard).name != shard]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ModelFilesError(f"{folder / INDEX} is not a safetensors index: {error!r}") from error
+        raise ModelFilesError(f"{folder / index} is not an index of shards: {error!r}") from error
     if outside:
-        raise ModelFilesError(f"{folder / INDEX} names {outside[0]!r}, which is outside the model's folder")
+        raise ModelFilesError(f"{folder / index} names {outside[0]!r}, which is outside the model's folder")
     shards = {}
     for shard in sorted(set(weight_map.values())):
         if not (folder / shard).is_file():
-            raise ModelFilesError(f"{folder} lacks {shard}, which {INDEX} names")
-        shards[shard] = _read_header(folder / shard)
+            raise ModelFilesError(f"{folder} lacks {shard}, which {index} names")
+        shards[shard] = read(folder / shard)
     for name, shard in weight_map.items():
         if name not in shards[shard]:
-            raise ModelFilesError(f"{folder / shard} lacks the tensor {name} that {INDEX} names")
+            raise ModelFilesError(f"{folder / shard} lacks the tensor {name} that {index} names")
     return {name: shards[shard][name] for name, shard in weight_map.items()}
 
 
@@ -166,3 +155,21 @@ def _parse_entry(path: Path, start: int, entry: dict[str, Any]) -> TensorRecord:
     if record.end != start + end:
         raise ValueError(f"shape {shape} of {dtype} does not fill bytes {begin} to {end}")
     return record
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Write a safetensors file of float32 tensors."""
+    header, end = {}, 0
+    for name, tensor in tensors.items():
+        header[name] = {"dtype": "F32", "shape": tensor.shape, "data_offsets": [end, end + tensor.nbytes]}
+        end += tensor.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(np.ascontiguousarray(tensor, dtype="<f4").tobytes())
+
+
+# In order of preference; each may be sharded, with an index.
+FORMATS = {SINGLE: _read_header, PICKLE: read_pickle}

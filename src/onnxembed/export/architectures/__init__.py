@@ -10,7 +10,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from onnxembed.export.architectures import bert, distilbert
+from onnxembed.export.architectures import (
+    bert,
+    distilbert,
+    eurobert,
+    gemma3,
+    llama,
+    modernbert,
+    mpnet,
+    new,
+    nomic_bert,
+    static,
+)
 from onnxembed.export.config import Config
 from onnxembed.export.graph import Graph, Value
 from onnxembed.export.inputs import Inputs
@@ -22,12 +33,13 @@ Builder = Callable[[Graph, Config, Inputs], Value]
 class Architecture:
     """How to build one model_type.
 
-    `prefix`: what task classes put before the encoder's tensor names. `heads`: names of tensors that an
-    encoder does not use (poolers, task heads, buffers), as a regular expression for the start of a name.
+    `prefix`: what task classes put before the encoder's tensor names, or several such. `heads`: names of
+    tensors that an encoder does not use (poolers, task heads, buffers), as a regular expression for the
+    start of a name.
     """
 
     build: Builder
-    prefix: str
+    prefix: str | tuple[str, ...]
     heads: re.Pattern[str]
 
 
@@ -38,6 +50,12 @@ _ELECTRA_HEADS = re.compile(
 _DISTILBERT_HEADS = re.compile(
     r"(vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier|qa_outputs)\b"
 )
+_DECODER_HEADS = re.compile(r"(lm_head|score|layers\.\d+\.self_attn\.rotary_emb\.inv_freq)\b")
+_EUROBERT_HEADS = re.compile(r"(lm_head|dense|classifier)\b")
+_MODERNBERT_HEADS = re.compile(r"(head|decoder|classifier)\b")
+_NOMIC_BERT_HEADS = re.compile(r"(pooler|cls|classifier)\b")
+_NEW_HEADS = re.compile(r"(pooler|classifier|lm_head|qa_outputs)\b")
+_NO_HEADS = re.compile(r"(?!)")
 
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": Architecture(bert.bert, "bert.", _BERT_HEADS),
@@ -46,4 +64,17 @@ ARCHITECTURES: dict[str, Architecture] = {
     "camembert": Architecture(bert.roberta, "roberta.", _BERT_HEADS),
     "electra": Architecture(bert.electra, "electra.", _ELECTRA_HEADS),
     "distilbert": Architecture(distilbert.distilbert, "distilbert.", _DISTILBERT_HEADS),
+    "mpnet": Architecture(mpnet.mpnet, "mpnet.", _BERT_HEADS),
+    "eurobert": Architecture(eurobert.eurobert, "model.", _EUROBERT_HEADS),
+    "model2vec": Architecture(static.model2vec, "", _NO_HEADS),
+    "static_embedding": Architecture(static.static_embedding, "", _NO_HEADS),
+    "gte": Architecture(new.gte, ("gte.", "new."), _NEW_HEADS),
+    "modernbert": Architecture(modernbert.modernbert, "model.", _MODERNBERT_HEADS),
+    "new": Architecture(new.new, "new.", _NEW_HEADS),
+    "nomic_bert": Architecture(nomic_bert.nomic_bert, ("nomic_bert.", "bert."), _NOMIC_BERT_HEADS),
+    "gemma3_text": Architecture(gemma3.gemma3, "model.", _DECODER_HEADS),
+    "llama": Architecture(llama.llama, "model.", _DECODER_HEADS),
+    "mistral": Architecture(llama.mistral, "model.", _DECODER_HEADS),
+    "qwen2": Architecture(llama.qwen2, "model.", _DECODER_HEADS),
+    "qwen3": Architecture(llama.qwen3, "model.", _DECODER_HEADS),
 }

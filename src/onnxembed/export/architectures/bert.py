@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from onnx import TensorProto
 
-from onnxembed.export.attention import attention
+from onnxembed.export.attention import Mask, attention
 from onnxembed.export.config import Config
 from onnxembed.export.graph import Graph, Value
 from onnxembed.export.inputs import Inputs
@@ -72,12 +72,17 @@ def electra(g: Graph, config: Config, inputs: Inputs) -> Value:
 
 def roberta(g: Graph, config: Config, inputs: Inputs) -> Value:
     """RobertaModel; positions count the tokens that are not pad_token_id, from pad_token_id + 1."""
-    pad = g.constant("pad_token_id", np.array(config.take("pad_token_id", int, 1), np.int64))
-    real = g.op("Cast", g.op("Not", g.op("Equal", inputs.input_ids, pad)), to=TensorProto.INT64)  # [B, T]
-    places = g.op("CumSum", real, g.constant("axis_1", np.array(1, np.int64)))
-    ids = g.op("Add", g.op("Mul", places, real), pad)
+    ids = places_after_pad(g, inputs, config.take("pad_token_id", int, 1))
     positions = g.embedding("embeddings.position_embeddings", ids)  # [B, T, D]
     return _layers(g, config, inputs, _embed(g, config, inputs, positions))
+
+
+def places_after_pad(g: Graph, inputs: Inputs, pad_token_id: int) -> Value:
+    """Positions [B, T] as RoBERTa counts them; those of the pad token, even inside a text, are pad_token_id."""
+    pad = g.constant("pad_token_id", np.array(pad_token_id, np.int64))
+    real = g.op("Cast", g.op("Not", g.op("Equal", inputs.input_ids, pad)), to=TensorProto.INT64)  # [B, T]
+    places = g.op("CumSum", real, g.constant("axis_1", np.array(1, np.int64)))
+    return g.op("Add", g.op("Mul", places, real), pad)
 
 
 def _embed(g: Graph, config: Config, inputs: Inputs, positions: Value, *, width: str = "hidden_size") -> Value:
@@ -108,15 +113,15 @@ def _layers(g: Graph, config: Config, inputs: Inputs, x: Value) -> Value:
         config.confirm_shape(
             names.mlp_in, g.weights.shape(f"{names.mlp_in}.weight"), "intermediate_size", "hidden_size"
         )
-        x = post_norm_layer(g, x, inputs, names, style)
+        x = post_norm_layer(g, x, inputs.mask, names, style)
     return x
 
 
-def post_norm_layer(g: Graph, x: Value, inputs: Inputs, names: LayerNames, style: LayerStyle) -> Value:
+def post_norm_layer(g: Graph, x: Value, mask: Mask, names: LayerNames, style: LayerStyle) -> Value:
     """x -> norm(x + attention(x)) -> norm(x + mlp(x)), all [B, T, D]."""
     projections = (names.query, names.key, names.value)
     query, key, value = (g.product(x, name) for name in projections)
-    attended = attention(g, query, key, value, heads=style.heads, mask=inputs.mask, biases=projections)
+    attended = attention(g, query, key, value, heads=style.heads, mask=mask, biases=projections)
     out = names.attention_out
     x = g.add_layer_norm(g.product(attended, out), x, names.attention_norm, style.eps, linear=out)
     inner = g.linear_act(x, names.mlp_in, style.activation)

@@ -37,5 +37,5 @@ def distilbert(g: Graph, config: Config, inputs: Inputs) -> Value:
     for index in range(config.take("n_layers", int)):
         names = LAYERS.at(index)
         config.confirm_shape(names.mlp_in, g.weights.shape(f"{names.mlp_in}.weight"), "hidden_dim", "dim")
-        x = post_norm_layer(g, x, inputs, names, style)
+        x = post_norm_layer(g, x, inputs.mask, names, style)
     return x

@@ -1,0 +1,19 @@
+"""EuroBERT: Llama's layers as an encoder, whose tokens always see each other both ways.
+
+Reference: transformers, models/eurobert.
+"""
+
+from __future__ import annotations
+
+from onnxembed.export.architectures.llama import llama
+from onnxembed.export.config import Config
+from onnxembed.export.graph import Graph, Value
+from onnxembed.export.inputs import Inputs
+
+
+def eurobert(g: Graph, config: Config, inputs: Inputs) -> Value:
+    """EuroBertModel."""
+    # Special tokens by name, and the pooling of a task head under its old and new name.
+    config.ignore("bos_token", "eos_token", "mask_token", "pad_token", "clf_pooling", "classifier_pooling")
+    config.take("rms_norm_eps", float)  # must be given: Llama's default is another
+    return llama(g, config, inputs)

@@ -1,0 +1,65 @@
+"""Static embeddings: a token's vector is a row of a table, and a text's is the average of its tokens'.
+
+Reference: model2vec (https://github.com/MinishLab/model2vec), and sentence-transformers,
+sentence_transformer/modules/static_embedding.py. They differ in one thing: model2vec leaves unknown tokens
+out of the average.
+"""
+
+from __future__ import annotations
+
+from onnx import TensorProto
+from tokenizers import Tokenizer
+
+from onnxembed.errors import ModelFilesError
+from onnxembed.export.config import Config
+from onnxembed.export.graph import Graph, Value
+from onnxembed.export.inputs import Inputs
+
+
+def static_embedding(g: Graph, config: Config, inputs: Inputs) -> Value:
+    """sentence-transformers' StaticEmbedding; its config is the table's shape."""
+    table = "embedding.weight"
+    config.confirm_shape(table, g.weights.shape(table), "vocab_size", "hidden_dim")
+    _tokenizer(g, config.take("vocab_size", int))
+    return _rows(g, table, inputs.input_ids)
+
+
+def model2vec(g: Graph, config: Config, inputs: Inputs) -> Value:
+    """model2vec's StaticModel: many tokens may share a row (`mapping`), and have weights of their own (`weights`).
+
+    Int8 tables are used as they are, without a scale: normalising takes it out.
+    """
+    config.take("normalize", bool, False)  # which is decided with the other modules
+    has_mapping, has_weights = (g.weights.has(name) for name in ("mapping", "weights"))
+    table = "embeddings"
+    stored = g.weights.shape(table)
+    config.confirm_shape(table, stored[1:], "hidden_dim")
+    tokenizer = _tokenizer(g, g.weights.shape("mapping")[0] if has_mapping else stored[0])
+    rows = g.op("Gather", g.stored("mapping"), inputs.input_ids) if has_mapping else inputs.input_ids
+    x = _rows(g, table, rows)
+    if has_weights:
+        weights = g.op("Gather", g.weight("weights"), inputs.input_ids)
+        x = g.op("Mul", x, g.op("Unsqueeze", weights, g.integers(-1)))
+    name = getattr(tokenizer.model, "unk_token", None)
+    unknown = None if name is None else tokenizer.token_to_id(name)
+    if unknown is not None:
+        known = g.op("Not", g.op("Equal", inputs.input_ids, g.integer(unknown)))
+        inputs.pooled = g.op("Mul", inputs.attention_mask, g.op("Cast", known, to=TensorProto.INT64))
+    return x
+
+
+def _tokenizer(g: Graph, rows: int) -> Tokenizer:
+    """The model's tokenizer, whose every token must have a row."""
+    tokenizer = Tokenizer.from_file(str(g.weights.folder / "tokenizer.json"))
+    if tokenizer.get_vocab_size() > rows:
+        raise ModelFilesError(
+            f"{g.weights.folder}: tokenizer.json has {tokenizer.get_vocab_size()} tokens, the weights only {rows} rows"
+        )
+    return tokenizer
+
+
+def _rows(g: Graph, table: str, ids: Value) -> Value:
+    """Rows of a table [B, T, D] in the graph's type; integers stay integers in the file."""
+    if g.weights.dtype(table).kind == "i":
+        return g.op("Cast", g.op("Gather", g.stored(table), ids), to=g.onnx_float)
+    return g.op("Gather", g.weight(table), ids)

@@ -1,0 +1,71 @@
+"""The token that every text must end with, added where tokenizer.json's own post-processor leaves it out.
+
+Models that read a text at its last token were trained with an end token there, which their tokenizer's
+class added in code; tokenizer.json alone may not know of it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from onnxembed.errors import ModelFilesError
+
+PROBE = "Hello world"
+
+
+def complete(state: dict[str, Any], token: str) -> bool:
+    """Make the post-processor of a tokenizer.json end every text with `token`; says whether it had to.
+
+    Truncation leaves room for the token: it is one of the post-processor's, as [SEP] is one of BERT's.
+    Raises ModelFilesError for a token that the vocabulary lacks, or that a text still does not end with.
+    """
+    tokenizer = _tokenizer(state)
+    number = tokenizer.token_to_id(token)
+    if number is None:
+        raise ModelFilesError(f"texts must end with {token}, which tokenizer.json's vocabulary does not have")
+    if _last(tokenizer) == number:
+        return False
+    state["post_processor"] = _ending(state.get("post_processor"), token, number)
+    if (last := _last(_tokenizer(state))) != number:
+        raise ModelFilesError(f"texts must end with {token} ({number}), but tokenizer.json ends them with {last}")
+    return True
+
+
+def _tokenizer(state: dict[str, Any]) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(json.dumps(state))
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise ModelFilesError(f"tokenizer.json cannot be read by the tokenizers library: {error}") from error
+
+
+def _last(tokenizer: Tokenizer) -> int:
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    ids: list[int] = tokenizer.encode(PROBE).ids
+    return ids[-1]
+
+
+def _ending(processor: Any, token: str, number: int) -> dict[str, Any]:
+    """A post-processor that does what `processor` does, then adds the token.
+
+    A template cannot follow another, which hands its tokens on in pieces: it is lengthened instead.
+    """
+    steps = processor["processors"] if processor and processor["type"] == "Sequence" else [processor] * bool(processor)
+    *others, last = steps or [None]
+    if last is None or last["type"] != "TemplateProcessing":
+        first, second = _piece("Sequence", "A", 0), _piece("Sequence", "B", 1)
+        others, last = steps, {"single": [first], "pair": [first, second], "special_tokens": {}}
+    template = {
+        "type": "TemplateProcessing",
+        "single": [*last["single"], _piece("SpecialToken", token, 0)],
+        "pair": [*last["pair"], _piece("SpecialToken", token, 1)],
+        "special_tokens": {**last["special_tokens"], token: {"id": token, "ids": [number], "tokens": [token]}},
+    }
+    return {"type": "Sequence", "processors": [*others, template]} if others else template
+
+
+def _piece(kind: str, name: str, type_id: int) -> dict[str, Any]:
+    return {kind: {"id": name, "type_id": type_id}}

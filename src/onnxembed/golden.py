@@ -1,0 +1,75 @@
+"""An artefact's vectors against the numbers that were published for its model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxembed import pooling
+from onnxembed.embedder import OnnxEmbedder
+from onnxembed.errors import UsageError
+from onnxembed.hub import is_local
+from onnxembed.manifest import Source, read_manifest
+from onnxembed.recipes import Golden, GoldenVectors, Recipe, describe_golden, find_recipe, read_recipe
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One comparison: whether it held, and how near it came, in words."""
+
+    held: bool
+    words: str
+
+
+def recipe_of(source: Source) -> Recipe:
+    """The recipe that an artefact was made with, or else that of its hub id; UsageError when there is none."""
+    if source.recipe:
+        return read_recipe(source.recipe)
+    recipe = None if is_local(source.model) else find_recipe(source.model)
+    if recipe is None:
+        raise UsageError(
+            f"the recipe book has nothing about {source.model}, so there are no published numbers to compare with; "
+            "a folder's recipe is named when it is exported: onnxembed export FOLDER --recipe NAME"
+        )
+    return recipe
+
+
+def check_golden(folder: Path) -> Iterator[Outcome]:
+    """Compare an artefact with each published number of its recipe; UsageError when it has none."""
+    recipe = recipe_of(read_manifest(folder).source)
+    if not recipe.golden:
+        raise UsageError(f"{recipe.file} has no published numbers")
+    with OnnxEmbedder(folder, providers="cpu") as model:
+        for golden in recipe.golden:
+            if isinstance(golden, GoldenVectors):
+                vectors = model.encode(golden.texts, prompt="", normalize=golden.normalize)
+                ours = vectors[:, : len(golden.values[0])].astype(np.float64)
+            else:
+                queries, documents = (
+                    pooling.normalize(model.encode(texts, prompt=prompt)).astype(np.float64)
+                    for texts, prompt in (
+                        (golden.queries, golden.query_prompt),
+                        (golden.documents, golden.document_prompt),
+                    )
+                )
+                ours = queries @ documents.T * golden.scale
+            held, near = _compare(golden, ours)
+            yield Outcome(held, f"{describe_golden(golden)}: {near}; {golden.source}")
+
+
+def _compare(golden: Golden, ours: NDArray[np.float64]) -> tuple[bool, str]:
+    theirs = np.array(golden.values)
+    if golden.min_cosine is not None:
+        lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+        cosine = float(((ours * theirs).sum(axis=1) / lengths).min())
+        return cosine >= golden.min_cosine, f"min cosine {cosine:.6f} (at least {golden.min_cosine:g})"
+    difference = np.abs(ours - theirs)
+    if golden.rtol is not None:
+        share = float((difference / np.abs(theirs)).max())
+        return share <= golden.rtol, f"max relative difference {share:.1e} (at most {golden.rtol:g})"
+    worst = float(difference.max())
+    return worst <= (golden.atol or 0), f"max abs difference {worst:.1e} (at most {golden.atol:g})"

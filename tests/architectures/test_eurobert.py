@@ -1,0 +1,129 @@
+"""EuroBERT against stock transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
+from onnxembed.export.artifact import write_graph
+from onnxembed.export.graph import Graph
+from onnxembed.export.pipeline import Options, build
+from onnxembed.facts import read_facts
+from onnxembed.manifest import AttentionMode, Precision
+from onnxembed.resolve import Flags, resolve
+from parity import max_difference, random_checkpoint, transformers
+from tiny import change_json
+
+pytestmark = pytest.mark.torch
+
+# The sums of a pre-norm model grow from layer to layer, and their rounding with them.
+TOLERANCE = 1e-5
+SMALL: dict[str, Any] = {
+    "vocab_size": 99,
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 10,  # not hidden_size / heads
+    "num_hidden_layers": 3,
+    "intermediate_size": 70,
+    "max_position_embeddings": 210,
+    "pad_token_id": 3,
+    "bos_token_id": 1,
+    "eos_token_id": 3,
+    "mask_token_id": 4,
+}
+
+# Attention stands in both branches of its If, one of which runs; keys and values are repeated for their groups.
+PER_LAYER = {
+    "MatMul": 7,
+    "RotaryEmbedding": 2,
+    "MultiHeadAttention": 2,
+    "If": 1,
+    "QuickGelu": 1,
+    "Mul": 1,
+    "SkipSimplifiedLayerNormalization": 2,
+    "Reshape": 4,
+    "Expand": 2,
+}
+
+
+def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
+    config = transformers.AutoConfig.for_model("eurobert", **{**SMALL, **change})
+    return random_checkpoint(folder, config, task=task)
+
+
+def make(folder: Path, precision: Precision = "fp32", attention: AttentionMode | None = None) -> Graph:
+    facts = read_facts(folder)
+    flags = Flags(pooling=("mean",), normalize=True, attention=attention)
+    return build(facts, resolve(facts, flags), Options(), precision)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"attention_bias": True},
+        {"mlp_bias": True},
+        {"num_key_value_heads": 4},
+        {"num_key_value_heads": 1},
+        {"rms_norm_eps": 1e-2},
+        {"hidden_act": "gelu"},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 250_000.0}},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 70.0, "factor": 3.0}},
+    ],
+    ids=str,
+)
+def test_equals_the_reference(change: dict[str, Any], tmp_path: Path) -> None:
+    assert max_difference(checkpoint(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
+
+
+def test_a_config_of_the_first_generation_equals_the_reference(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "checkpoint", rope_parameters={"rope_type": "default", "rope_theta": 900.0})
+    older = {"rope_theta": 900, "clf_pooling": "late", "mask_token": "<|mask|>", "pad_token": "<|end_of_text|>"}
+    change_json(folder / "config.json", rope_parameters=None, classifier_pooling=None, **older)
+    assert max_difference(folder, tmp_path) <= TOLERANCE
+
+
+@pytest.mark.parametrize("task", ["AutoModelForSequenceClassification", "AutoModelForMaskedLM"])
+def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, tmp_path: Path) -> None:
+    assert max_difference(checkpoint(tmp_path / "checkpoint", task), tmp_path) <= TOLERANCE
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_layer_is_made_of_fused_operators_only(precision: Precision, tmp_path: Path) -> None:
+    two, three = (make(checkpoint(tmp_path / str(n), num_hidden_layers=n), precision).operators() for n in (2, 3))
+    assert {name: three[name] - two[name] for name in three if three[name] != two[name]} == PER_LAYER
+    assert three["RMSNormalization"] == 1
+
+
+def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "checkpoint")
+    ids = np.random.default_rng(0).integers(8, 99, (4, 90))
+    mask = np.ones_like(ids)
+    mask[0, 50:] = mask[1, :20] = 0
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    vectors = []
+    names: tuple[Precision, ...] = ("fp32", "fp16")
+    for name in names:
+        file = write_graph(make(folder, name), tmp_path, name, lambda stage, done, total: None).file
+        run = onnxruntime.InferenceSession(tmp_path / file, options).run
+        vectors.append(run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask})[0])
+    assert 0.999 <= (vectors[0] * vectors[1]).sum(axis=1).min() < 1
+
+
+def test_what_is_not_built_is_refused_by_name(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "checkpoint")
+    with pytest.raises(UsageError, match="always bidirectional"):
+        make(folder, attention="causal")
+    change_json(folder / "config.json", sliding_window=7)
+    with pytest.raises(UnsupportedError, match="sliding_window"):
+        make(folder)
+    change_json(folder / "config.json", sliding_window=None, rms_norm_eps=None)
+    with pytest.raises(ModelFilesError, match="rms_norm_eps"):
+        make(folder)
