@@ -86,6 +86,30 @@ def test_confirms_a_shape_by_the_keys_that_say_it() -> None:
         read.confirm_shape("table", (6, 3), "rows", "width")
 
 
+def test_an_older_key_is_read_as_its_later_name() -> None:
+    read = config(n_embd=8, n_layer=None, hidden_size=8)
+    read.rename(n_embd="hidden_size", n_layer="layers", n_head="heads")
+    assert read.take("hidden_size", int) == 8
+    assert not read.has("layers")
+    read.finish()
+    with pytest.raises(ModelFilesError, match="n_embd is 8, but hidden_size, its later name, 9"):
+        config(n_embd=8, hidden_size=9).rename(n_embd="hidden_size")
+
+
+def test_an_older_key_does_not_hide_that_nothing_read_the_later_one() -> None:
+    read = config(n_embd=8)
+    read.rename(n_embd="hidden_size")
+    with pytest.raises(UnsupportedError, match="hidden_size"):
+        read.finish()
+
+
+def test_a_key_is_ignored_where_the_reference_ignores_it() -> None:
+    read = config(logn_attention_scale=True, other=1)
+    read.ignore("logn_attention_scale", "absent")
+    with pytest.raises(UnsupportedError, match="know: other;"):
+        read.finish()
+
+
 # ---- what is left over
 
 

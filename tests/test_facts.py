@@ -91,9 +91,12 @@ def test_reads_a_folder_that_does_not_mention_modules(shared_data: Path) -> None
     assert facts.transformer_folder == facts.folder
 
 
-def test_a_static_model_is_refused_by_its_module(shared_data: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"modules\.json begins with \S*StaticEmbedding"):
-        real(shared_data, "potion-base-4m-int8")
+def test_reads_a_static_model(shared_data: Path) -> None:
+    facts = real(shared_data, "potion-base-4m-int8")
+    assert facts.model_type == "model2vec"
+    assert facts.transformer_folder.samefile(facts.folder)
+    assert facts.normalize
+    assert facts.poolings == ()
 
 
 # ---- both generations
@@ -214,7 +217,8 @@ def test_reads_what_sentence_transformers_writes(folder: Path, tmp_path: Path) -
         (["Transformer", "Pooling", "Router"], r"models\.Router"),
         (["Transformer", "Pooling", "LayerNorm"], "LayerNorm"),
         (["Transformer", "sentence_transformers.sparse_encoder.models.SpladePooling"], "SpladePooling"),
-        (["StaticEmbedding"], "StaticEmbedding"),
+        (["BoW"], r"models\.BoW; .*begin with a Transformer or a StaticEmbedding"),
+        (["Transformer", "StaticEmbedding"], "StaticEmbedding"),
         (["custom_st.Transformer", "Pooling"], r"custom_st\.Transformer"),
         (["Transformer", "pylate.models.Dense.Dense"], r"pylate\.models\.Dense"),
         ([], "nothing"),

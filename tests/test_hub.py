@@ -643,14 +643,15 @@ def test_a_hub_out_of_order(hub: HubServer, cache: Path, status: int) -> None:
     hub.status = status
     for error in both(cache):
         assert isinstance(error, HubError)
-        assert str(error).startswith(f"could not reach {hub.url} (")
+        assert f"could not reach {hub.url} (" in str(error)
         assert str(status) in str(error)
 
 
 def test_a_hub_that_is_not_there(nowhere: str, cache: Path) -> None:
     for error in both(cache):
         assert isinstance(error, HubError)
-        assert str(error).startswith(f"could not reach {nowhere} (ConnectError: ")
+        assert str(error).startswith(f"no folder {MODEL} here; ")
+        assert f"could not reach {nowhere} (ConnectError: " in str(error)
         assert "has no config.json" in str(error)
 
 
@@ -658,7 +659,7 @@ def test_a_hub_that_is_slow(hub: HubServer, cache: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_ETAG_TIMEOUT", 0.05)
     hub.delay = 0.3
     for error in both(cache):
-        assert str(error).startswith(f"could not reach {hub.url} (ReadTimeout: ")
+        assert f"could not reach {hub.url} (ReadTimeout: " in str(error)
 
 
 def test_an_endpoint_that_is_no_hub(hub: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -286,7 +286,6 @@ BROKEN: list[tuple[Callable[[Path], None], type[Exception], str]] = [
         r"no tensor encoder\.layer\.1\.output\.dense\.bias",
     ),
     (break_config(model_type="t5"), UnsupportedError, r"'t5' model"),
-    (break_config(model_type="gte"), UnsupportedError, r"'gte' model"),
     (break_config(vocab_size=1000), ModelFilesError, r"vocab_size"),
     (lambda folder: (folder / "model.safetensors").unlink(), ModelFilesError, r"model\.safetensors"),
     (lambda folder: (folder / "tokenizer.json").unlink(), ModelFilesError, r"tokenizer\.json"),
@@ -304,12 +303,6 @@ def test_a_checkpoint_that_cannot_be_exported_is_an_error_and_writes_nothing(
     with pytest.raises(error, match=said):
         export(folder, tmp_path / "out", Options(precisions=BOTH))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_an_original_gte_is_refused_by_its_type(shared_data: Path, tmp_path: Path) -> None:
-    folder = shared_data / "reference/newimpl-tiny/a_gte_large_en_v15_like"
-    with pytest.raises(UnsupportedError, match=r"'new' model.*known: bert"):
-        export(folder, tmp_path / "out", Options(flags=Flags(("cls",), False)))
 
 
 def test_a_failed_export_leaves_the_old_artefact(tmp_path: Path) -> None:

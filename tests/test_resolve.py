@@ -167,6 +167,14 @@ def test_real_lengths(shared_data: Path) -> None:
     assert length("multilingual-e5-base") == Decision(512, "file", "config.json: max_position_embeddings allows 512")
 
 
+@pytest.mark.parametrize("max_length", [0, -1])
+def test_a_model_without_a_table_of_positions_takes_any_length_from_one_on(tmp_path: Path, max_length: int) -> None:
+    folder = write_sentence_bert(tmp_path, model_type="new")
+    assert decide(folder, max_length=65).max_length == Decision(65, "flag", "--max-length")
+    with pytest.raises(UsageError, match=f"--max-length {max_length}: this model takes 1 token or more"):
+        decide(folder, max_length=max_length)
+
+
 @pytest.mark.parametrize("max_length", [0, -1, 65])
 def test_a_length_flag_outside_the_models_range_is_a_usage_error(tmp_path: Path, max_length: int) -> None:
     with pytest.raises(UsageError, match=f"--max-length {max_length}: this model takes 1 to 64"):
@@ -223,6 +231,14 @@ def test_impossible_values_are_errors_that_name_the_key(
     change_json(folder / file, **values)
     with pytest.raises(error, match="t5" if error is UnsupportedError else next(reversed(values)) + "|max_position"):
         decide(folder)
+
+
+def test_keys_that_contradict_each_other_about_attention_are_an_error(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path, model_type="qwen2", is_causal=True, use_bidirectional_attention=True)
+    with pytest.raises(
+        ModelFilesError, match=r"is_causal is true and use_bidirectional_attention is true.*--attention"
+    ):
+        resolve(read_facts(folder), Flags(pooling=("mean",), normalize=True))
 
 
 def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:

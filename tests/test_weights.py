@@ -101,6 +101,13 @@ def test_a_prefix_is_taken_off_the_names_that_have_it(tmp_path: Path) -> None:
     assert weights.unused() == ["cls.bert.b"]
 
 
+def test_the_first_of_several_prefixes_is_taken_off(tmp_path: Path) -> None:
+    save_file({"gte.a": ONES, "new.gte.b": ONES, "c": ONES}, tmp_path / SINGLE)
+    weights = Checkpoint(tmp_path, ("gte.", "new."))
+    assert [weights.has(name) for name in ("a", "gte.b", "c", "b", "gte.a")] == [True, True, True, False, False]
+    assert weights.unused() == ["a", "c", "gte.b"]
+
+
 def test_the_same_tensor_with_and_without_prefix_is_ambiguous(tmp_path: Path) -> None:
     save_file({"bert.a": ONES, "a": ONES * 2}, tmp_path / SINGLE)
     with pytest.raises(ModelFilesError, match=r"with and without the prefix 'bert\.'"):

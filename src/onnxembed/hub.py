@@ -312,8 +312,9 @@ class _Repository:
             problem = f"could not reach {constants.ENDPOINT} ({_reason(error)})"
             if missing:
                 raise HubError(
-                    f"no folder {self.model} here; {problem}, and the cache {self.cache_dir} has no {', '.join(missing)} of {self.model} at "
-                    f"{self.revision}: run once with the network, or give the cache that has it"
+                    f"no folder {self.model} here; {problem}, and the cache {self.cache_dir} has no "
+                    f"{', '.join(missing)} of {self.model} at {self.revision}: run once with the network, or give "
+                    "the cache that has it"
                 ) from error
             if not isinstance(error, OfflineModeIsEnabled):
                 warn(f"{problem}; using the cached copy of {self.model}")

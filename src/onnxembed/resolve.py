@@ -92,16 +92,21 @@ def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[At
         return Decision(flags.attention, "flag", "--attention")
     if recipe and recipe.attention:
         return _from_recipe(recipe, recipe.attention)
+    said: dict[str, AttentionMode] = {}
     for key, causal in (("is_causal", True), ("use_bidirectional_attention", False)):
         value = facts.config.get(key)
         if isinstance(value, bool):
-            mode: AttentionMode = "causal" if value is causal else "bidirectional"
-            return Decision(mode, "file", f"config.json: {key} is {str(value).lower()}")
-        if value is not None:
+            said[f"{key} is {str(value).lower()}"] = "causal" if value is causal else "bidirectional"
+        elif value is not None:
             raise ModelFilesError(f"{facts.transformer_folder / 'config.json'}: {key} is {value!r}, not true or false")
-    return Decision(
-        defaults.attention, "architecture", f"{facts.model_type} is a decoder, and config.json adds nothing"
-    )
+    if len(set(said.values())) > 1:
+        raise ModelFilesError(
+            f"{facts.transformer_folder / 'config.json'}: {' and '.join(said)}, which contradict each other; "
+            "pass --attention"
+        )
+    for reason, mode in said.items():
+        return Decision(mode, "file", f"config.json: {reason}")
+    return Decision(defaults.attention, "architecture", f"{facts.model_type} is a decoder")
 
 
 def _pooling(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[tuple[PoolingMode, ...]]:

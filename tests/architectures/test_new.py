@@ -312,6 +312,7 @@ def test_scaling_that_follows_the_length_is_refused(tmp_path: Path) -> None:
         ({"type_vocab_size": 3}, "type_vocab_size is 3"),
         ({"intermediate_size": 71}, "intermediate_size"),
         ({"pack_qkv": False}, "q_proj"),
+        ({"rope_scaling": {"type": "ntk"}}, "no factor"),
     ],
     ids=str,
 )

@@ -27,8 +27,8 @@ HARMLESS_KEYS = frozenset(
     return_dict_in_generate sbert_ce_default_activation_function sentence_transformers sep_token_id
     seq_classif_dropout sinusoidal_pos_embds summary_activation summary_last_dropout summary_type summary_use_proj
     suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_weights_
-    tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p
-    unk_token_id use_bfloat16 use_cache xla_device
+    tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config
+    transformers_version typical_p unk_token_id use_bfloat16 use_cache xla_device
     apply_pca apply_zipf embedding_dtype seq_length sif_coefficient tokenizer_name vocabulary_quantization
     """.split()  # noqa: SIM905  (a word list)
 )

@@ -136,6 +136,8 @@ def _ntk(settings: Settings, head_dim: int) -> Frequencies:
     """The original code's NTK scaling, the same at every length; with `mixed_b` it varies by dimension."""
     if unknown := sorted(settings.keys() - {"rope_type", "rope_theta", "factor", "mixed_b"}):
         raise UnsupportedError(f"config.json: rope parameters {', '.join(unknown)} are unknown for rope_type 'ntk'")
+    if "factor" not in settings:
+        raise ModelFilesError("config.json: rope_scaling of the type 'ntk' has no factor")
     theta, factor, power = settings["rope_theta"], settings["factor"], settings.get("mixed_b")
     if power is None:
         return plain(theta * factor, head_dim) / np.float32(factor ** (2 / head_dim))
