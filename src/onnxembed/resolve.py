@@ -92,20 +92,19 @@ def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[At
         return Decision(flags.attention, "flag", "--attention")
     if recipe and recipe.attention:
         return _from_recipe(recipe, recipe.attention)
-    said: dict[str, AttentionMode] = {}
+    file = facts.transformer_folder / "config.json"
     for key, causal in (("is_causal", True), ("use_bidirectional_attention", False)):
         value = facts.config.get(key)
         if isinstance(value, bool):
-            said[f"{key} is {str(value).lower()}"] = "causal" if value is causal else "bidirectional"
-        elif value is not None:
-            raise ModelFilesError(f"{facts.transformer_folder / 'config.json'}: {key} is {value!r}, not true or false")
-    if len(set(said.values())) > 1:
-        raise ModelFilesError(
-            f"{facts.transformer_folder / 'config.json'}: {' and '.join(said)}, which contradict each other; "
-            "pass --attention"
-        )
-    for reason, mode in said.items():
-        return Decision(mode, "file", f"config.json: {reason}")
+            mode: AttentionMode = "causal" if value is causal else "bidirectional"
+            # The other way round is no contradiction: false is what transformers writes unasked.
+            if mode == "causal" and facts.config.get("use_bidirectional_attention") is True:
+                raise ModelFilesError(
+                    f"{file}: is_causal and use_bidirectional_attention are both true; see --attention"
+                )
+            return Decision(mode, "file", f"config.json: {key} is {str(value).lower()}")
+        if value is not None:
+            raise ModelFilesError(f"{file}: {key} is {value!r}, not true or false")
     return Decision(defaults.attention, "architecture", f"{facts.model_type} is a decoder")
 
 

@@ -68,13 +68,7 @@ def _nomic_bert(config: Values) -> dict[str, Any]:
     return dict(config)
 
 
-def _static(config: Values) -> dict[str, Any]:
-    raise NoReferenceError("static embeddings are not a transformers model")
-
-
 _TRANSLATIONS: dict[str, Callable[[Values], dict[str, Any]]] = {
     "new": _new,
     "nomic_bert": _nomic_bert,
-    "model2vec": _static,
-    "static_embedding": _static,
 }

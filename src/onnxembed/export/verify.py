@@ -25,6 +25,7 @@ from onnxembed.errors import MissingExtraError, ModelFilesError, VerificationErr
 from onnxembed.export.probes import PROBES, overlong_text, probe_texts
 from onnxembed.export.reference import BATCH, Reference
 from onnxembed.export.static_reference import StaticReference
+from onnxembed.export.stock import stock_folder
 from onnxembed.hub import fetch_checkpoint
 from onnxembed.manifest import FILE_NAME, Manifest, Precision, Verification, read_manifest
 from onnxembed.model_types import MODEL_TYPES
@@ -105,7 +106,8 @@ def verify_against(
     """`verify` with a checkpoint folder at hand."""
     progress("loading the reference", 0, 1)
     static = MODEL_TYPES[manifest.model.model_type].static
-    reference = (StaticReference if static else Reference)(checkpoint, manifest)
+    with stock_folder(checkpoint) as stock:
+        reference = (StaticReference if static else Reference)(stock, manifest)
     _compare_prompts(reference, manifest)
     everything = [*probe_texts(manifest.tokenization.max_length.value), *texts]
     # Where a limit is long, only the ids of a text beyond it are compared: running it would take too long.

@@ -44,7 +44,7 @@ def model2vec(g: Graph, config: Config, inputs: Inputs) -> Value:
     unknown = None if name is None else tokenizer.token_to_id(name)
     if unknown is not None:
         known = g.op("Not", g.op("Equal", inputs.input_ids, g.integer(unknown)))
-        _ = g.op("Mul", inputs.attention_mask, g.op("Cast", known, to=TensorProto.INT64))
+        inputs.pooled = g.op("Mul", inputs.attention_mask, g.op("Cast", known, to=TensorProto.INT64))
     return x
 
 
