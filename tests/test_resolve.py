@@ -235,9 +235,7 @@ def test_impossible_values_are_errors_that_name_the_key(
 
 def test_keys_that_contradict_each_other_about_attention_are_an_error(tmp_path: Path) -> None:
     folder = write_bert(tmp_path, model_type="qwen2", is_causal=True, use_bidirectional_attention=True)
-    with pytest.raises(
-        ModelFilesError, match=r"is_causal and use_bidirectional_attention are both true.*--attention"
-    ):
+    with pytest.raises(ModelFilesError, match=r"is_causal and use_bidirectional_attention are both true.*--attention"):
         resolve(read_facts(folder), Flags(pooling=("mean",), normalize=True))
 
 
