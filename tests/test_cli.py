@@ -16,6 +16,7 @@ import termios
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,6 @@ from numpy.typing import NDArray
 
 from hub_server import HubServer
 from onnxembed import OnnxEmbedder
-from onnxembed import cli as command_line
 from onnxembed.cli import cli, main
 from onnxembed.export import verify as verifying
 from onnxembed.export.probes import PROBES
@@ -375,7 +375,8 @@ def test_an_export_that_does_not_run_leaves_no_folder(run: Run, checkpoint: Path
 
 
 def test_the_tools_of_export_are_asked_for(run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_line, "find_spec", lambda name: None if name == "onnx" else object())
+    command = import_module("onnxembed.cli.export")  # the module; the package's attribute is the command
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "onnx" else object())
     assert refused(run("export", checkpoint), "export needs onnx: pip install 'onnxembed[export]'")
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(onnxembed.__file__).parent
 RUNTIME = sorted(
     path.relative_to(PACKAGE).with_suffix("").as_posix()
     for path in PACKAGE.glob("*.py")
-    if path.stem not in ("__init__", "__main__", "cli")
+    if path.stem not in ("__init__", "__main__")
 )
 
 BLOCKED = ("torch", "transformers", "sentence_transformers", "onnx", "safetensors", "ml_dtypes", "onnxembed.export")

@@ -1,0 +1,82 @@
+"""The command line: one file per command. What a command needs is imported inside it."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+import click
+
+from onnxembed import __version__
+from onnxembed.cli.embed import embed
+from onnxembed.cli.export import export
+from onnxembed.cli.inspect import inspect
+from onnxembed.cli.recipes import recipes
+from onnxembed.cli.verify import verify
+from onnxembed.errors import OnnxEmbedError
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line: exit code 2 and one sentence for errors, 130 for Ctrl-C."""
+    warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter is no reason to stop
+    try:
+        cli.main(arguments, standalone_mode=False)
+    except OnnxEmbedError as error:
+        _fail(f"{error}", 2)
+    except click.Abort:
+        _fail("interrupted", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except OSError as error:
+        _give_up_output()
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
+    sys.exit(0)
+
+
+def _give_up_output() -> None:
+    """What cannot be written now, on a full disk, Python must not try and report again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError):
+            sys.stdout.close()
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"onnxembed: {message}", err=True)
+    sys.exit(code)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(f"onnxembed: warning: {message}", err=True)
+
+
+def _terminated(*_: object) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)  # an exception, so that what is half-written is taken away
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="onnxembed")
+def cli() -> None:
+    """Embedding models as ONNX folders that give the model's own vectors, fast, without torch.
+
+    \b
+    Export a model once, then embed with its folder anywhere:
+      onnxembed export sentence-transformers/all-MiniLM-L6-v2
+      onnxembed embed all-MiniLM-L6-v2-onnx "hello world"
+
+    `onnxembed COMMAND --help` says more about a command.
+    """
+
+
+for command in (export, embed, inspect, verify, recipes):
+    cli.add_command(command)
