@@ -218,7 +218,7 @@ def test_the_options_of_export_arrive(run: Run, raw: Path, tmp_path: Path) -> No
     arguments = "--pooling mean+cls --no-normalize --max-length 12 --pooling-out --ignore-config-key some_new_key"
     assert refused(run("export", source, "-o", "out", *arguments.split()[:-2]), "some_new_key")
     manifest = exported(run("export", source, "-o", "out", "--no-verify", *arguments.split()), Path("out"))
-    embedding = manifest.embedding
+    embedding = manifest.require_embedding()
     assert embedding.pooling.value == ("mean", "cls")
     assert embedding.normalize.value is False
     assert manifest.tokenization.max_length.value == 12
@@ -289,7 +289,7 @@ def test_export_takes_a_model_of_the_hub(run: Run, hub: HubServer, checkpoint: P
     arguments = ["--revision", "v1", "--cache-dir", "cache", "--no-verify", "-o", "v1"]
     manifest = exported(run("export", "org/tiny", *arguments), Path("v1"))
     assert manifest.source.revision == old
-    assert manifest.embedding.pooling.value == ("cls",)
+    assert manifest.require_embedding().pooling.value == ("cls",)
     hub.requests.clear()
     assert run("export", "org/tiny", "--offline", "--cache-dir", "cache", "--no-verify", "-o", "again").code == 0
     assert hub.requests == []

@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from onnxembed import OnnxEmbedder, embedder, streaming
+from onnxembed import OnnxEmbedder, locate, streaming
 from onnxembed.errors import (
     HubError,
     IntegrityError,
@@ -137,9 +137,9 @@ def test_identical_texts_are_computed_once_and_get_a_vector_each(
     rows = []
     run = Session.run
 
-    def counting(self: Session, output: str, feeds: Any) -> Array:
+    def counting(self: Session, outputs: Sequence[str], feeds: Any) -> list[Array]:
         rows.append(len(feeds["input_ids"]))
-        return run(self, output, feeds)
+        return run(self, outputs, feeds)
 
     monkeypatch.setattr(Session, "run", counting)
     vectors = model.encode(["the", "a", "the", "the", "a"])
@@ -344,7 +344,7 @@ def test_a_model_that_normalizes(model: OnnxEmbedder) -> None:
 def test_what_the_graph_gives_is_not_touched(model: OnnxEmbedder) -> None:
     for text, tokens in zip(TEXTS, model.tokenize(TEXTS), strict=True):
         feeds = {"input_ids": tokens.ids[None], "attention_mask": np.ones((1, len(tokens)), np.int64)}
-        given = model._opened().run("sentence_embedding", {**feeds, "token_type_ids": tokens.type_ids[None]})
+        (given,) = model._runner.session.run(["sentence_embedding"], {**feeds, "token_type_ids": tokens.type_ids[None]})
         np.testing.assert_array_equal(model.encode(text), given)
 
 
@@ -398,7 +398,7 @@ def test_pooling_left_to_the_runtime_gives_the_vectors_of_pooling_in_the_graph(
         OnnxEmbedder(make(tmp_path / "baked", Options(flags=flags), **checkpoint)) as baked,
         OnnxEmbedder(make(tmp_path / "out", Options(flags=flags, pooling_out=True), **checkpoint)) as out,
     ):
-        assert out.manifest.embedding.pooled_by == "runtime"
+        assert out.manifest.require_embedding().pooled_by == "runtime"
         assert_same(out.encode(TEXTS), baked.encode(TEXTS))
 
 
@@ -647,7 +647,7 @@ class Gate:
         self.held, self.opened = threading.Event(), threading.Event()
         run, counting = Session.run, threading.Lock()
 
-        def gated(session: Session, output: str, feeds: Any) -> Array:
+        def gated(session: Session, outputs: Sequence[str], feeds: Any) -> list[Array]:
             with counting:
                 self.runs += 1
                 number = self.runs
@@ -656,7 +656,7 @@ class Gate:
                 assert self.opened.wait(60)
             elif number > passing:
                 raise ZeroDivisionError(f"in run {number}")
-            return run(session, output, feeds)
+            return run(session, outputs, feeds)
 
         monkeypatch.setattr(Session, "run", gated)
 
@@ -755,9 +755,9 @@ def test_runs_go_on_as_many_threads_as_told(artifact: Path, monkeypatch: pytest.
     together = threading.Barrier(3)
     run = Session.run
 
-    def meeting(session: Session, output: str, feeds: Any) -> Array:
+    def meeting(session: Session, outputs: Sequence[str], feeds: Any) -> list[Array]:
         together.wait(60)  # broken unless three runs are under way at once
-        return run(session, output, feeds)
+        return run(session, outputs, feeds)
 
     monkeypatch.setattr(Session, "run", meeting)
     with OnnxEmbedder(artifact, threads=3) as model:
@@ -778,14 +778,14 @@ def test_a_closed_embedder_says_so_at_once(artifact: Path, method: str) -> None:
     model = OnnxEmbedder(artifact)
     model.close()
     model.close()
-    with pytest.raises(UsageError, match="this embedder is closed"):
+    with pytest.raises(UsageError, match="this model is closed"):
         getattr(model, method)("the")
 
 
 def test_a_closed_embedder_takes_no_ids(artifact: Path) -> None:
     with OnnxEmbedder(artifact) as model:
         feeds = {name: np.ones((1, 3), np.int64) for name in model.manifest.model.inputs}
-    with pytest.raises(UsageError, match="this embedder is closed"):
+    with pytest.raises(UsageError, match="this model is closed"):
         model.forward(feeds)
 
 
@@ -798,7 +798,7 @@ def test_a_closed_embedder_still_describes_itself(artifact: Path) -> None:
 def test_closing_frees_the_session_and_the_threads(artifact: Path) -> None:
     before = threading.active_count()
     with OnnxEmbedder(artifact, threads=2) as model:
-        session = weakref.ref(model._opened())
+        session = weakref.ref(model._runner.session)
         model.encode(texts_of_many_lengths(200))
         assert threading.active_count() > before
     assert threading.active_count() == before
@@ -814,13 +814,13 @@ def test_closing_waits_for_no_run_that_has_not_begun(artifact: Path, monkeypatch
         stream = model.embed(numbered())
         next(stream)
         assert gate.held.wait(60)
-        shutdown = model._workers.shutdown
+        shutdown = model._runner._workers.shutdown
 
         def and_open_the_gate() -> None:
             gate.opened.set()
             shutdown()
 
-        monkeypatch.setattr(model._workers, "shutdown", and_open_the_gate)
+        monkeypatch.setattr(model._runner._workers, "shutdown", and_open_the_gate)
         model.close()  # while the stream has three runs waiting
     assert gate.runs == 5
 
@@ -840,7 +840,7 @@ def test_a_stream_ends_with_an_error_when_its_embedder_is_closed(
         stream = model.embed(numbered())
         next(stream)
     assert len(list(islice(stream, 3))) == 3  # the rest of the window that it has
-    with pytest.raises(UsageError, match="this embedder is closed"):
+    with pytest.raises(UsageError, match="this model is closed"):
         next(stream)
 
 
@@ -848,13 +848,13 @@ def test_closing_ends_a_stream_in_another_thread(artifact: Path, monkeypatch: py
     one_text_each(monkeypatch)
     gate = Gate(monkeypatch, passing=5)
     model = OnnxEmbedder(artifact, threads=1)
-    shutdown = model._workers.shutdown
+    shutdown = model._runner._workers.shutdown
 
     def and_wait_for_the_stream() -> None:
         shutdown()
         encoding.exception(60)
 
-    monkeypatch.setattr(model._workers, "shutdown", and_wait_for_the_stream)
+    monkeypatch.setattr(model._runner._workers, "shutdown", and_wait_for_the_stream)
     with ThreadPoolExecutor(2) as threads:
         encoding = threads.submit(model.encode, numbered())
         assert gate.held.wait(60)
@@ -862,7 +862,7 @@ def test_closing_ends_a_stream_in_another_thread(artifact: Path, monkeypatch: py
         # The others of its window find the session gone; should closing begin late, they are followed by
         # windows that the closed workers refuse.
         gate.opened.set()
-        with pytest.raises(UsageError, match="this embedder is closed"):
+        with pytest.raises(UsageError, match="this model is closed"):
             encoding.result(60)
         closing.result(60)
 
@@ -1049,7 +1049,7 @@ class Hub:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.folder, self.commit, self.asked = folder, "c" * 40, []  # type: tuple[Path, str, list[dict[str, Any]]]
-        monkeypatch.setattr(embedder, "fetch", self.fetch)
+        monkeypatch.setattr(locate, "fetch", self.fetch)
 
     def fetch(self, model: str, **request: Any) -> Fetched:
         self.asked.append(request)
@@ -1090,6 +1090,6 @@ def test_a_hub_that_says_no_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(model: str, **request: Any) -> Fetched:
         raise HubError("someone/model is gated")
 
-    monkeypatch.setattr(embedder, "fetch", refuse)
+    monkeypatch.setattr(locate, "fetch", refuse)
     with pytest.raises(HubError, match="gated"):
         OnnxEmbedder("someone/model")

@@ -93,7 +93,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         format_version=FORMAT_VERSION,
         created_with=draw(st.dictionaries(words, words, max_size=2)),
         source=Source(draw(words), draw(st.none() | words)),
-        task="embedding",
+        tasks=("embedding",),
         model=Model(
             model_type=draw(words),
             attention=draw(decisions(st.sampled_from(["bidirectional", "causal"]))),
@@ -209,7 +209,9 @@ def test_what_json_cannot_say_is_not_written(artifact: Path) -> None:
         (lambda d: d["embedding"].update(pooled_by="hand"), "embedding.pooled_by is 'hand', not one of 'graph'"),
         (lambda d: d["embedding"]["pooling"].update(value=["avg"]), "embedding.pooling.value[0] is 'avg', not one of"),
         (lambda d: d["embedding"]["pooling"].update(origin="guess"), "embedding.pooling.origin is 'guess', not one of"),
-        (lambda d: d.update(task=["embedding"]), "task is ['embedding'], not one of 'embedding'"),
+        (lambda d: d.update(tasks=["embeding"]), "tasks[0] is 'embeding', not one of 'embedding'"),
+        (lambda d: d.update(tasks=[]), "tasks is empty"),
+        (lambda d: d.pop("embedding"), "tasks is embedding, which does not go with the section embedding"),
     ],
 )
 def test_what_is_not_of_the_format_is_refused_by_name(

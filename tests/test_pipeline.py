@@ -75,9 +75,9 @@ def test_the_manifest_is_what_was_returned_and_what_was_decided(tmp_path: Path) 
     assert (manifest.source.model, manifest.source.revision) == (str(folder), None)
     assert (manifest.model.model_type, manifest.model.engine) == ("bert", "build")
     assert manifest.model.inputs == ("input_ids", "attention_mask", "token_type_ids")
-    assert manifest.embedding.pooled_by == "graph"
-    assert manifest.embedding.dimension == 8
-    assert [layer.activation for layer in manifest.embedding.dense] == ["tanh"]
+    assert manifest.require_embedding().pooled_by == "graph"
+    assert manifest.require_embedding().dimension == 8
+    assert [layer.activation for layer in manifest.require_embedding().dense] == ["tanh"]
     assert manifest.tokenization.max_length.value == 20
     assert manifest.prompts.texts.value == {"query": "q: "}
     assert {name: variant.file for name, variant in manifest.variants.items()} == {
@@ -179,7 +179,7 @@ def test_pooling_left_to_the_runtime_gives_the_same_vectors(tmp_path: Path) -> N
     write_json(folder / "1_Pooling/config.json", {"embedding_dimension": 32, "pooling_mode": ["max", "cls"]})
     export(folder, tmp_path / "graph")
     manifest = export(folder, tmp_path / "runtime", Options(pooling_out=True))
-    assert manifest.embedding.pooled_by == "runtime"
+    assert manifest.require_embedding().pooled_by == "runtime"
     assert {"2_Dense/weight.npy", "2_Dense/bias.npy"} <= manifest.files.keys()
     assert "ReduceMax" not in manifest.variants["fp32"].operators
     np.testing.assert_allclose(vectors(tmp_path / "runtime"), vectors(tmp_path / "graph"), atol=1e-6)

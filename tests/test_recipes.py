@@ -138,8 +138,8 @@ def test_a_folder_has_a_recipe_only_when_it_is_named(book: Path, tmp_path: Path)
         export(folder, tmp_path / "out")
     manifest = export(folder, tmp_path / "out", Options(recipe="tiny"))
     assert manifest.source.recipe == "tiny"
-    assert manifest.embedding.pooling == Decision(("cls",), "recipe", "tiny.toml: because")
-    assert manifest.embedding.normalize == Decision(True, "recipe", "tiny.toml: because")
+    assert manifest.require_embedding().pooling == Decision(("cls",), "recipe", "tiny.toml: because")
+    assert manifest.require_embedding().normalize == Decision(True, "recipe", "tiny.toml: because")
     assert read_manifest(tmp_path / "out") == manifest
 
 

@@ -100,12 +100,12 @@ def install(monkeypatch: pytest.MonkeyPatch, *wheels: str) -> None:
 def test_the_cpu_by_any_of_its_names(graph: Path, providers: Any) -> None:
     opened = Session(graph, providers, threads=1)
     assert opened.provider == CPU
-    assert opened.run("sentence_embedding", FEEDS).shape == (1, 32)
+    assert opened.run(["sentence_embedding"], FEEDS)[0].shape == (1, 32)
 
 
 def test_outputs_are_asked_for_by_name(graph: Path) -> None:
     opened = Session(graph, "cpu", threads=1)
-    tokens = opened.run("token_embeddings", FEEDS)
+    (tokens,) = opened.run(["token_embeddings"], FEEDS)
     assert tokens.shape == (1, 4, 32)
     assert tokens.dtype == np.float32
 

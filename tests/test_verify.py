@@ -217,7 +217,7 @@ def test_vectors_that_are_not_numbers_are_refused(checkpoint: Path, artifact: Pa
 
 def test_a_manifest_that_promises_other_dimensions_is_refused(checkpoint: Path, copy: Path) -> None:
     manifest = read_manifest(copy)
-    (copy / FILE_NAME).write_text(replace(manifest, embedding=replace(manifest.embedding, dimension=16)).to_json())
+    (copy / FILE_NAME).write_text(replace(manifest, embedding=replace(manifest.require_embedding(), dimension=16)).to_json())
     assert refused(copy, checkpoint, "16 dimensions according to the manifest")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from onnxembed.manifest import Decision, Manifest
+from onnxembed.manifest import Decision, Embedding, Manifest
 
 
 def describe(manifest: Manifest) -> Iterator[str]:
@@ -36,19 +36,19 @@ def megabytes(size: int) -> str:
 
 
 def _decisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    source, model, tokens, embedding = manifest.source, manifest.model, manifest.tokenization, manifest.embedding
+    source, model, tokens = manifest.source, manifest.model, manifest.tokenization
     yield "source", source.model + (f" at {source.revision}" if source.revision else "")
     if source.recipe:
         yield "recipe", source.recipe
+    yield "tasks", ", ".join(manifest.tasks)
     yield "architecture", f"{model.model_type}, engine {model.engine}, inputs {', '.join(model.inputs)}"
     for key in model.ignored_config_keys:
         yield "config.json", f"{key} was ignored (flag: --ignore-config-key)"
     yield "attention", _decided(model.attention)
-    yield "pooling", _decided(embedding.pooling, "+".join(embedding.pooling.value)) + f", in the {embedding.pooled_by}"
-    for layer in embedding.dense:
-        yield "dense", f"{layer.in_features} -> {layer.out_features}, {layer.activation}"
-    yield "normalize", _decided(embedding.normalize)
-    yield "dimensions", str(embedding.dimension)
+    if model.adapter:
+        yield "adapter", _decided(model.adapter)
+    if manifest.embedding:
+        yield from _embedding(manifest.embedding)
     yield "max length", _decided(tokens.max_length)
     yield "truncation", _decided(tokens.truncation_side)
     yield "padding", _decided(tokens.pad_token_id, f"token {tokens.pad_token_id.value}")
@@ -60,6 +60,14 @@ def _decisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if not prompts.texts.value:
         yield "prompts", _decided(prompts.texts, "none")
     yield "made with", ", ".join(f"{name} {version}" for name, version in manifest.created_with.items())
+
+
+def _embedding(embedding: Embedding) -> Iterator[tuple[str, str]]:
+    yield "pooling", _decided(embedding.pooling, "+".join(embedding.pooling.value)) + f", in the {embedding.pooled_by}"
+    for layer in embedding.dense:
+        yield "dense", f"{layer.in_features} -> {layer.out_features}, {layer.activation}"
+    yield "normalize", _decided(embedding.normalize)
+    yield "dimensions", str(embedding.dimension)
 
 
 def _decided(decision: Decision[Any], words: str | None = None) -> str:

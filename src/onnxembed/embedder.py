@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypedDict, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxembed import pooling
 from onnxembed.errors import ModelFilesError, UsageError
-from onnxembed.hub import fetch
-from onnxembed.integrity import check_hashes, check_sizes
-from onnxembed.manifest import FILE_NAME, PRECISIONS, Dense, Manifest, Variant, read_manifest
+from onnxembed.manifest import Dense
 from onnxembed.pooling import FloatArray
-from onnxembed.session import Providers, Session, available_threads
-from onnxembed.streaming import check_text, in_order, start_block, windows
-from onnxembed.tokenizing import TextTokenizer, Tokens
+from onnxembed.runner import Feeds, Runner, whole_number
+from onnxembed.session import Providers
+from onnxembed.streaming import Job, check_text, rows, windows
+from onnxembed.tokenizing import Tokens
 from onnxembed.warning import warn
 
-IntArray = NDArray[np.int64]
 Finish = Callable[[FloatArray], FloatArray]
 VectorStream = Generator[FloatArray, None, None]
 
@@ -79,40 +75,31 @@ class OnnxEmbedder:
         local_files_only: bool = False,
         check_files: bool = True,
     ) -> None:
-        if precision not in ("auto", *PRECISIONS):
-            raise UsageError(f"precision is {precision!r}, not one of auto, {', '.join(PRECISIONS)}")
-        self.threads = available_threads() if threads is None else _whole_number("threads", threads)
-        self.folder, self.manifest, variant = _locate(model, precision, revision, cache_dir, local_files_only)
-        limit = self.manifest.tokenization.max_length.value
-        self.max_length = limit if max_length is None else _whole_number("max_length", max_length, limit)
-        files = _files(self.manifest, variant)
-        check_sizes(self.folder, self.manifest, files)
-        with ThreadPoolExecutor(1) as hashing:
-            # Hashing takes about as long as opening the session: do both at once, and let a
-            # wrong hash explain a session that could not be opened.
-            hashed = hashing.submit(check_hashes, self.folder, self.manifest, files if check_files else [])
-            try:
-                self._tokenizer = TextTokenizer(self.folder, self.manifest.tokenization, self.max_length)
-                self._session: Session | None = Session(self.folder / variant.file, providers, threads=1)
-                self._dense = [
-                    _load_dense(self.folder, layer, layer.weight)
-                    for layer in self.manifest.embedding.dense
-                    if layer.weight
-                ]
-            except ModelFilesError:
-                hashed.result()
-                raise
-            hashed.result()
-        self.provider = self._session.provider
+        self._runner = Runner(
+            model,
+            ("embedding",),
+            precision=precision,
+            providers=providers,
+            threads=threads,
+            max_length=max_length,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            check_files=check_files,
+        )
+        self.folder, self.manifest = self._runner.folder, self._runner.manifest
+        self.threads, self.max_length = self._runner.threads, self._runner.max_length
+        self.provider = self._runner.provider
         """The ONNX Runtime provider in use."""
-        self._workers = ThreadPoolExecutor(self.threads, thread_name_prefix="onnxembed")
-        # Each is taken, for good, by the thread that says it.
-        self._truncation_unsaid, self._prompts_unsaid = threading.Lock(), threading.Lock()
+        self._embedding = self.manifest.require_embedding()
+        self._dense = [_load_dense(self.folder, layer, layer.weight) for layer in self._embedding.dense if layer.weight]
+        # Taken, for good, by the thread that says it.
+        self._prompts_unsaid = threading.Lock()
 
     @property
     def dimension(self) -> int:
         """Length of this model's vectors."""
-        return self.manifest.embedding.dimension
+        return self._embedding.dimension
 
     def embed(
         self,
@@ -177,15 +164,13 @@ class OnnxEmbedder:
 
     def token_count(self, texts: str | Iterable[str]) -> int:
         """Number of tokens the model reads for these texts: special tokens included, prompts not, cut to length."""
-        self._opened()
-        return sum(len(tokens) for window in windows(texts) for tokens in self._tokenizer.tokenize(window))
+        return sum(len(tokens) for window in windows(texts) for tokens in self._runner.tokenize(window))
 
     def tokenize(self, texts: str | Iterable[str]) -> list[Tokens]:
         """Token ids of each text as the model gets them: special tokens included, cut to length, no prompt."""
-        self._opened()
-        return [tokens for window in windows(texts) for tokens in self._tokenizer.tokenize(window)]
+        return [tokens for window in windows(texts) for tokens in self._runner.tokenize(window)]
 
-    def forward(self, feeds: Mapping[str, IntArray]) -> FloatArray:
+    def forward(self, feeds: Feeds) -> FloatArray:
         """Vectors [B, D] of a padded batch: int64 [B, T] each for input_ids, attention_mask and token_type_ids.
 
         For callers with ids of their own; a text's vector is as `embed` gives it without options. Inputs that
@@ -201,8 +186,7 @@ class OnnxEmbedder:
 
         A stream that is still being read gives the vectors it has, then raises UsageError.
         """
-        self._session = None  # first: runs that have not begun find nothing to run on, and end at once
-        self._workers.shutdown()
+        self._runner.close()
 
     def __enter__(self) -> Self:
         return self
@@ -246,10 +230,10 @@ class OnnxEmbedder:
     def _finish(self, dimensions: int | None, normalize: bool | None) -> Finish:
         """What is done to vectors [N, D] after the graph: cut, normalise."""
         if dimensions is not None:
-            _whole_number("dimensions", dimensions, self.dimension)
+            whole_number("dimensions", dimensions, self.dimension)
         if not isinstance(normalize, bool | np.bool_ | None):
             raise UsageError(f"normalize is {normalize!r}, not True, False or None")
-        embedding = self.manifest.embedding
+        embedding = self._embedding
         wanted = embedding.normalize.value if normalize is None else normalize
         done = embedding.normalize.value and embedding.pooled_by == "graph"
         if done and not wanted:
@@ -276,58 +260,25 @@ class OnnxEmbedder:
         normalize: bool | None,
     ) -> Iterator[FloatArray]:
         """Check everything but the texts themselves; then vectors [N, D] of one window after another."""
-        self._opened()
         finish = self._finish(dimensions, normalize)
-        return self._stream(windows(texts, self._prompt(prompt, prompt_name)), finish)
-
-    def _stream(self, texts: Iterator[list[str]], finish: Finish) -> Iterator[FloatArray]:
-        seen = cut = 0
-        started = (start_block(window, self._tokenizer, self._run, self._workers) for window in texts)
-        try:
-            for vectors, truncated in in_order(started):
-                seen, cut = seen + len(vectors), cut + truncated
-                yield finish(vectors)
-        except RuntimeError:
-            self._opened()  # closed workers refuse runs with a bare RuntimeError
-            raise
-        except GeneratorExit:
-            self._warn_truncated(cut, seen)
-            raise
-        self._warn_truncated(cut, seen)
+        prefix = self._prompt(prompt, prompt_name)
+        self._runner.check_open()
+        blocks = self._runner.stream(windows(texts, prefix), Job(self._run, rows))
+        return (finish(vectors) for vectors in blocks)
 
     def _run(self, texts: list[Tokens]) -> FloatArray:
         """Vectors [B, D] of the texts of one run, before `_finish`."""
-        # A tokenizer without special tokens makes nothing of an empty text; the graph needs a slot all the same.
-        shape = (len(texts), max(1, *map(len, texts)))
-        feeds = {
-            "input_ids": np.full(shape, self.manifest.tokenization.pad_token_id.value, np.int64),
-            "attention_mask": np.zeros(shape, np.int64),
-            "token_type_ids": np.zeros(shape, np.int64),
-        }
-        for row, tokens in enumerate(texts):
-            feeds["input_ids"][row, : len(tokens)] = tokens.ids
-            feeds["attention_mask"][row, : len(tokens)] = 1
-            feeds["token_type_ids"][row, : len(tokens)] = tokens.type_ids
-        return self._compute(feeds)
+        return self._compute(self._runner.feeds(texts))
 
-    def _compute(self, feeds: Mapping[str, IntArray]) -> FloatArray:
+    def _compute(self, feeds: Feeds) -> FloatArray:
         """What the graph, and the pooling and Dense layers left out of it, give: vectors [B, D] before `_finish`."""
-        session = self._opened()
-        wanted = {name: feeds[name] for name in self.manifest.model.inputs}
-        embedding = self.manifest.embedding
-        if embedding.pooled_by == "graph":
-            return session.run("sentence_embedding", wanted)
-        hidden = session.run("token_embeddings", wanted)
-        vectors = pooling.pool(hidden, feeds["attention_mask"], embedding.pooling.value)
+        if self._embedding.pooled_by == "graph":
+            return self._runner.run(["sentence_embedding"], feeds)[0]
+        (hidden,) = self._runner.run(["token_embeddings"], feeds)
+        vectors = pooling.pool(hidden, feeds["attention_mask"], self._embedding.pooling.value)
         for weight, bias, activation in self._dense:
             vectors = pooling.dense(vectors, weight, bias, activation)
         return vectors
-
-    def _opened(self) -> Session:
-        session = self._session
-        if session is None:
-            raise UsageError("this embedder is closed")
-        return session
 
     def _warn_unprompted(self) -> None:
         """Say once that a model whose every text has a prompt got a text without."""
@@ -340,56 +291,6 @@ class OnnxEmbedder:
                 "query_embed, encode_query, passage_embed and encode_document put it there, as does "
                 'prompt_name (--prompt-name); prompt="" means none (this is said once)'
             )
-
-    def _warn_truncated(self, cut: int, seen: int) -> None:
-        if cut and self._truncation_unsaid.acquire(blocking=False):
-            warn(
-                f"{cut} of {seen} texts were longer than max_length={self.max_length} tokens and were cut "
-                "(this is said once)"
-            )
-
-
-def _whole_number(name: str, value: int, limit: int | None = None) -> int:
-    """A whole number from 1 to `limit`; UsageError, naming it, for anything else."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < 1 or (limit is not None and value > limit):
-        allowed = "a positive whole number" if limit is None else f"a whole number from 1 to this model's {limit}"
-        raise UsageError(f"{name} is {value!r}, not {allowed}")
-    return int(value)
-
-
-def _locate(
-    model: str | Path, precision: str, revision: str | None, cache_dir: str | Path | None, local_files_only: bool
-) -> tuple[Path, Manifest, Variant]:
-    """The folder of an artefact with the files of the wanted precision in it, its manifest, and that graph."""
-
-    def get(wanted: list[str], at: str | None) -> tuple[Path, str | None]:
-        found = fetch(model, wanted=wanted, revision=at, cache_dir=cache_dir, local_files_only=local_files_only)
-        return found.folder, found.revision
-
-    try:
-        folder, commit = get([FILE_NAME], revision)
-    except ModelFilesError as error:
-        raise ModelFilesError(
-            f"{error}: it is not an onnxembed artefact; make one with: onnxembed export {model} -o DIR"
-        ) from None
-    manifest = read_manifest(folder)
-    variant = _variant(manifest, precision)
-    if commit is not None:  # a local folder has its files, or check_sizes says so
-        get(_files(manifest, variant), commit)
-    return folder, manifest, variant
-
-
-def _variant(manifest: Manifest, precision: str) -> Variant:
-    if precision == "auto":
-        precision = "fp32" if "fp32" in manifest.variants else next(iter(manifest.variants))
-    return manifest.variant(precision)
-
-
-def _files(manifest: Manifest, variant: Variant) -> list[str]:
-    """The files that the runtime reads."""
-    dense = [file for layer in manifest.embedding.dense for file in (layer.weight, layer.bias)]
-    return [file for file in ("tokenizer.json", variant.file, variant.data, *dense) if file]
 
 
 def _load_dense(folder: Path, layer: Dense, weight: str) -> tuple[FloatArray, FloatArray | None, str]:

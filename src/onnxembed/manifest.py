@@ -27,12 +27,19 @@ Origin = Literal["file", "recipe", "flag", "architecture"]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """The graph inputs that this version can feed."""
 
+Task = Literal["embedding", "sparse", "multi_vector", "reranking"]
+"""What a model can do; each has the section of its name in the manifest."""
+
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken"]
 AttentionMode = Literal["bidirectional", "causal"]
+Engine = Literal["build", "trace", "optimum"]
+"""Who wrote the encoder's graph: our builders, transformers' exporter, or optimum's."""
 Precision = Literal["fp32", "fp16"]
 
+TASKS: tuple[Task, ...] = get_args(Task)
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 T = TypeVar("T")
 
@@ -57,13 +64,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Model:
-    """What the graph computes up to the token embeddings."""
+    """What the graph computes up to the token embeddings.
+
+    `adapter` names the task whose adapter is merged into the weights, of a model that has them; `engine_reason`
+    says why another engine than `build` wrote the graph, and with what.
+    """
 
     model_type: str
     attention: Decision[AttentionMode]
-    engine: Literal["build"]
+    engine: Engine
     inputs: tuple[str, ...]
     ignored_config_keys: tuple[str, ...]
+    adapter: Decision[str] | None = None
+    engine_reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,18 +163,24 @@ class Manifest:
     format_version: int
     created_with: dict[str, str]
     source: Source
-    task: Literal["embedding"]
+    tasks: tuple[Task, ...]
     model: Model
     tokenization: Tokenization
-    embedding: Embedding
     prompts: Prompts
     variants: dict[str, Variant]
     files: dict[str, FileRecord]
     verification: dict[str, Verification]
+    embedding: Embedding | None = None
 
     def to_json(self) -> str:
         """The text of onnxembed.json: stable key order, UTF-8, final newline."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def require_embedding(self) -> Embedding:
+        """The section `embedding`; UsageError for a model that makes none."""
+        if self.embedding is None:
+            raise UsageError(f"this model is made for {' and '.join(self.tasks)}, not for embedding")
+        return self.embedding
 
     def variant(self, precision: str) -> Variant:
         """The graph of `precision`, or an error that lists what the artefact has."""
@@ -225,6 +244,11 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     """What the types cannot say: every file that is read is recorded, and lies inside the folder."""
     if not manifest.variants:
         yield "variants is empty"
+    if not manifest.tasks:
+        yield "tasks is empty"
+    for task in TASKS:
+        if (task in manifest.tasks) is not (getattr(manifest, task, None) is not None):
+            yield f"tasks is {', '.join(manifest.tasks)}, which does not go with the section {task}"
     for name in manifest.model.inputs:
         if name not in INPUTS:
             yield f"model.inputs has {name!r}, not one of {', '.join(INPUTS)}"
@@ -234,7 +258,8 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
             yield f"files names {name!r}, which leads out of the folder"
     read: dict[str, tuple[str | None, ...]] = {"tokenization": ("tokenizer.json",)}
     read |= {f"variants.{key}": (variant.file, variant.data) for key, variant in manifest.variants.items()}
-    read |= {f"embedding.dense[{i}]": (layer.weight, layer.bias) for i, layer in enumerate(manifest.embedding.dense)}
+    dense = manifest.embedding.dense if manifest.embedding else ()
+    read |= {f"embedding.dense[{i}]": (layer.weight, layer.bias) for i, layer in enumerate(dense)}
     for where, names in read.items():
         yield from (
             f"{where} reads {name!r}, which files lacks" for name in names if name and name not in manifest.files

@@ -54,10 +54,10 @@ class Session:
         """The provider that takes the graph's nodes first."""
         return str(self._session.get_providers()[0])
 
-    def run(self, output: str, feeds: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Compute one output by name; outputs that are not asked for are not copied."""
-        result: NDArray[np.float32] = self._session.run([output], dict(feeds))[0]
-        return result
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+        """Compute outputs by name; outputs that are not asked for are not copied."""
+        results: list[NDArray[np.float32]] = self._session.run(list(outputs), dict(feeds))
+        return results
 
 
 def load_onnxruntime() -> Any:

@@ -1,20 +1,25 @@
-"""Texts -> windows -> runs on worker threads -> blocks of vectors, in order and in bounded memory."""
+"""Texts -> windows -> runs on worker threads -> results, in order and in bounded memory."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnxembed.errors import UsageError
 from onnxembed.pooling import FloatArray
 from onnxembed.scheduling import plan_runs
-from onnxembed.tokenizing import TextTokenizer, Tokens
+from onnxembed.tokenizing import IntArray, TextTokenizer, Tokens
+
+Item = TypeVar("Item")
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 # A window is what is sorted by length together. Larger windows find more texts of equal length;
 # both limits bound the memory of a stream, the second for long texts.
@@ -61,20 +66,40 @@ def _cut(texts: Iterator[str], prefix: str) -> Iterator[list[str]]:
 
 
 @dataclass(frozen=True)
-class Block:
-    """A window of texts whose runs have been started. `order` maps its texts to rows of distinct texts."""
+class Job(Generic[Part, Result]):
+    """What is done with token ids: `compute` gives the part of one run, on a worker thread.
 
-    order: NDArray[np.int64]  # [N]
-    runs: list[list[int]]
-    futures: list[Future[FloatArray]]
+    `arrange` makes the result of a window from the parts of its runs and, for each of its texts, the place
+    [N] of that text among all texts of all runs.
+    """
+
+    compute: Callable[[list[Tokens]], Part]
+    arrange: Callable[[list[Part], IntArray], Result]
+
+
+def rows(parts: list[FloatArray], places: IntArray) -> FloatArray:
+    """`Job.arrange` for arrays with a row for each text."""
+    return np.concatenate(parts)[places]
+
+
+def items(parts: list[Sequence[Item]], places: IntArray) -> list[Item]:
+    """`Job.arrange` for sequences with an item for each text."""
+    every = list(chain.from_iterable(parts))
+    return [every[place] for place in places]
+
+
+@dataclass(frozen=True)
+class Block(Generic[Part, Result]):
+    """A window of texts whose runs have been started."""
+
+    job: Job[Part, Result]
+    places: IntArray  # [N]
+    futures: list[Future[Part]]
     truncated: int
 
-    def vectors(self) -> FloatArray:
-        """Wait for the runs; vectors [N, D] in the order of the window's texts."""
-        computed = np.concatenate([future.result() for future in self.futures])
-        rows = np.empty_like(computed)
-        rows[np.concatenate(self.runs)] = computed
-        return rows[self.order]
+    def result(self) -> Result:
+        """Wait for the runs; what they give, in the order of the window's texts."""
+        return self.job.arrange([future.result() for future in self.futures], self.places)
 
     def cancel(self) -> None:
         """Drop the runs that have not begun."""
@@ -83,27 +108,29 @@ class Block:
 
 
 def start_block(
-    window: list[str], tokenizer: TextTokenizer, compute: Callable[[list[Tokens]], FloatArray], workers: Executor
-) -> Block:
-    """Tokenise a window, embedding identical texts once, and have `compute` give the vectors of each run."""
-    places = {text: place for place, text in enumerate(dict.fromkeys(window))}
-    tokens = tokenizer.tokenize(list(places))
+    window: Sequence[Any], tokenizer: TextTokenizer, job: Job[Part, Result], workers: Executor
+) -> Block[Part, Result]:
+    """Tokenise a window and start its runs; identical texts are computed once."""
+    distinct = {text: number for number, text in enumerate(dict.fromkeys(window))}
+    tokens = tokenizer.tokenize(list(distinct))
     runs = plan_runs([len(each) for each in tokens])
-    order = np.array([places[text] for text in window])
     batches = [[tokens[index] for index in run] for run in runs]
     if len(batches) == 1:
-        futures = [_done(compute(batches[0]))]  # one text: no detour through a thread
+        futures = [_done(job.compute(batches[0]))]  # one text: no detour through a thread
     else:
-        futures = [workers.submit(compute, batch) for batch in batches]
-    return Block(order, runs, futures, truncated=sum(tokens[place].truncated for place in order))
+        futures = [workers.submit(job.compute, batch) for batch in batches]
+    numbers = np.array([distinct[text] for text in window])
+    place = np.empty(len(tokens), np.int64)
+    place[np.concatenate(runs)] = np.arange(len(tokens))
+    return Block(job, place[numbers], futures, truncated=sum(tokens[number].truncated for number in numbers))
 
 
-def in_order(blocks: Iterator[Block]) -> Iterator[tuple[FloatArray, int]]:
-    """Vectors [N, D] of each block and its number of truncated texts; the next block is already under way.
+def in_order(blocks: Iterator[Block[Part, Result]]) -> Iterator[tuple[Result, int, int]]:
+    """The result of each block, its number of texts and of truncated ones; the next block is already under way.
 
     An error, or a caller that stops listening, drops what has been started and not begun.
     """
-    pending: deque[Block] = deque()
+    pending: deque[Block[Part, Result]] = deque()
     try:
         for block in blocks:
             pending.append(block)
@@ -116,13 +143,14 @@ def in_order(blocks: Iterator[Block]) -> Iterator[tuple[FloatArray, int]]:
             block.cancel()
 
 
-def _first(pending: deque[Block]) -> tuple[FloatArray, int]:
-    """Take the first block out; until its vectors are there it stays, so that an error cancels its runs too."""
-    vectors = pending[0].vectors()
-    return vectors, pending.popleft().truncated
+def _first(pending: deque[Block[Part, Result]]) -> tuple[Result, int, int]:
+    """Take the first block out; until its result is there it stays, so that an error cancels its runs too."""
+    result = pending[0].result()
+    block = pending.popleft()
+    return result, len(block.places), block.truncated
 
 
-def _done(result: FloatArray) -> Future[FloatArray]:
-    future: Future[FloatArray] = Future()
+def _done(result: Part) -> Future[Part]:
+    future: Future[Part] = Future()
     future.set_result(result)
     return future

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.manifest import Tokenization
 
+IntArray = NDArray[np.int64]
+
 # Encodings hold strings and offsets for every token; a small batch keeps long texts from piling them up.
 BATCH = 64
 
@@ -20,8 +22,8 @@ BATCH = 64
 class Tokens:
     """One tokenised text, special tokens included."""
 
-    ids: NDArray[np.int64]  # [T]
-    type_ids: NDArray[np.int64]  # [T]
+    ids: IntArray  # [T]
+    type_ids: IntArray  # [T]
     truncated: bool
 
     def __len__(self) -> int:

@@ -170,8 +170,11 @@ def test_embeddinggemma(shared_data: Path, tmp_path: Path) -> None:
     manifest = export(folder, tmp_path / "artifact", verify=verify)
     assert manifest.verification["fp32"].max_abs_diff <= TOLERANCE
     assert manifest.model.attention.value == "bidirectional"
-    assert [(layer.in_features, layer.out_features) for layer in manifest.embedding.dense] == [(48, 90), (90, 48)]
-    assert manifest.embedding.normalize.value
+    assert [(layer.in_features, layer.out_features) for layer in manifest.require_embedding().dense] == [
+        (48, 90),
+        (90, 48),
+    ]
+    assert manifest.require_embedding().normalize.value
 
 
 # ---- who sees whom

@@ -144,7 +144,7 @@ def test_text_to_vectors_with_the_real_tokenizer(shared_data: Path, tmp_path: Pa
     with torch.no_grad():
         rows = [reference(**tokenizer(text, return_tensors="pt")).last_hidden_state[0, 0] for text in texts]
     manifest = export(folder, tmp_path / "artifact")
-    assert manifest.embedding.normalize.value is False
+    assert manifest.require_embedding().normalize.value is False
     with OnnxEmbedder(tmp_path / "artifact", providers="cpu") as model:
         assert np.abs(model.encode(texts) - torch.stack(rows).numpy()).max() <= TOLERANCE
 

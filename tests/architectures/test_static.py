@@ -106,7 +106,7 @@ def test_every_type_with_and_without_normalising(dtype: Any, normalize: bool, tm
     folder = write_static(tmp_path / "model", {"embeddings": vectors}, normalize=normalize)
     actual, manifest = encoded(folder, tmp_path / "out", MORE)
     assert_close(actual, expected(folder, MORE, normalize=normalize))
-    assert manifest.embedding.normalize.value is normalize
+    assert manifest.require_embedding().normalize.value is normalize
     assert not actual[TEXTS.index("")].any()
     assert not actual[MORE.index("\N{SNOWMAN}")].any()
 
@@ -132,7 +132,7 @@ def test_without_modules_its_config_says_whether_to_normalise(normalize: bool, t
     (folder / "modules.json").unlink()
     actual, manifest = encoded(folder, tmp_path / "out", MORE)
     assert_close(actual, expected(folder, MORE, normalize=normalize))
-    assert manifest.embedding.normalize.reason == f"config.json: normalize is {json.dumps(normalize)}"
+    assert manifest.require_embedding().normalize.reason == f"config.json: normalize is {json.dumps(normalize)}"
 
 
 def test_a_token_of_its_own_is_the_same_alone_and_beside_longer_texts(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     metavar="KEY",
     help="Vouch that this key of config.json, which onnxembed does not know, changes nothing.",
 )
+@click.option(
+    "--adapter", metavar="TASK", help="Of a model with adapters for several tasks: the one to merge, or none of them."
+)
 @click.option("--no-verify", is_flag=True, help="Do not compare the vectors with the reference's.")
 @click.option("--force", is_flag=True, help="Replace the ONNX folder that is there.")
 @REVISION
@@ -67,6 +70,7 @@ def export(
     recipe: str | None,
     pooling_out: bool,
     ignore_config_key: tuple[str, ...],
+    adapter: str | None,
     no_verify: bool,
     force: bool,
     revision: str | None,
@@ -94,7 +98,7 @@ def export(
 
     options = Options(
         precisions=_precisions(precision),
-        flags=Flags(_pooling(pooling), normalize, max_length, None if attention == "auto" else attention),
+        flags=Flags(_pooling(pooling), normalize, max_length, None if attention == "auto" else attention, adapter),
         recipe=recipe,
         pooling_out=pooling_out,
         ignored_config_keys=ignore_config_key,
@@ -127,7 +131,7 @@ def export(
             progress=line,
         )
     size = sum(record.bytes for record in manifest.files.values())
-    click.echo(f"{output}: {manifest.embedding.dimension} dimensions, {megabytes(size)}")
+    click.echo(f"{output}: {manifest.require_embedding().dimension} dimensions, {megabytes(size)}")
     if unverified:
         notes.append(f"not verified ({unverified}){later}")
     for note in (*notes, *describe_verification(manifest)):

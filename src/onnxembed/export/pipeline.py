@@ -9,6 +9,7 @@ from pathlib import Path
 
 from onnxembed.errors import UnsupportedError
 from onnxembed.export import heads
+from onnxembed.export.adapters import open_checkpoint
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.artifact import Progress, check_output, hash_files, new_folder, write_graph
 from onnxembed.export.config import Config
@@ -16,7 +17,6 @@ from onnxembed.export.graph import Graph
 from onnxembed.export.inputs import B, Inputs, T
 from onnxembed.export.modules import write_modules
 from onnxembed.export.tokenizer import write_tokenizer
-from onnxembed.export.weights import Checkpoint
 from onnxembed.facts import Facts, read_facts
 from onnxembed.hub import Fetched, fetch_checkpoint, is_local
 from onnxembed.manifest import (
@@ -79,13 +79,14 @@ def export(
             format_version=FORMAT_VERSION,
             created_with={name: version(name) for name in ("onnxembed", "onnx", "tokenizers")},
             source=Source(str(model), checkpoint.revision, recipe.name if recipe else None),
-            task="embedding",
+            tasks=("embedding",),
             model=Model(
                 model_type=facts.model_type,
                 attention=decisions.attention,
                 engine="build",
                 inputs=tuple(value.name for value in graph.inputs),
                 ignored_config_keys=options.ignored_config_keys,
+                adapter=decisions.adapter,
             ),
             tokenization=Tokenization(decisions.max_length, decisions.truncation_side, decisions.pad_token_id, changes),
             embedding=Embedding(
@@ -122,9 +123,9 @@ def _recipe(model: str | Path, options: Options) -> Recipe | None:
 def build(facts: Facts, decisions: Decisions, options: Options, precision: Precision) -> Graph:
     """The graph of one precision, from token ids to its outputs."""
     architecture = ARCHITECTURES[facts.model_type]
-    weights = Checkpoint(facts.transformer_folder, architecture.prefix)
-    graph = Graph(weights, precision)
     config = Config(facts.config, str(facts.transformer_folder / "config.json"))
+    weights = open_checkpoint(facts.transformer_folder, architecture.prefix, decisions.adapter, config)
+    graph = Graph(weights, precision)
     inputs = Inputs(graph, causal=decisions.attention.value == "causal")
     tokens = graph.to_float32(architecture.build(graph, config, inputs))
     config.finish(options.ignored_config_keys)

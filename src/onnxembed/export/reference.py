@@ -78,7 +78,7 @@ class Reference:
         transformer, *others = model
         if MODEL_TYPES[manifest.model.model_type].decoder:
             _set_attention(transformer.model.config, manifest.model.attention.value)
-        embedding, length = manifest.embedding, manifest.tokenization.max_length
+        embedding, length = manifest.require_embedding(), manifest.tokenization.max_length
         if embedding.pooling.origin in ("flag", "recipe"):
             modes = tuple("mean_sqrt_len_tokens" if m == "mean_sqrt_len" else m for m in embedding.pooling.value)
             pooling = Pooling(transformer.get_embedding_dimension(), modes)

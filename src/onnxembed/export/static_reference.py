@@ -29,7 +29,8 @@ class StaticReference(Reference):
             raise VerificationError(f"the reference cannot be loaded ({checkpoint} has Dense modules after its table)")
         self.name = "the average of the tokens' rows, numpy, float64"
         self.prompts, self.default_prompt = facts.prompts, facts.default_prompt_name
-        self._normalize, self._limit = manifest.embedding.normalize.value, manifest.tokenization.max_length.value
+        self._normalize = manifest.require_embedding().normalize.value
+        self._limit = manifest.tokenization.max_length.value
         self._tokenizer = Tokenizer.from_file(str(facts.transformer_folder / "tokenizer.json"))
         weights = Checkpoint(facts.transformer_folder)
         is_model2vec = manifest.model.model_type == "model2vec"

@@ -1,0 +1,164 @@
+"""An opened artefact: files checked, tokenizer and session ready, texts streamed over worker threads.
+
+What OnnxEmbedder and OnnxReranker share. It knows token ids, runs and outputs by name, but not what they mean.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from onnxembed.errors import ModelFilesError, UsageError
+from onnxembed.locate import locate
+from onnxembed.manifest import PRECISIONS, Task
+from onnxembed.pooling import FloatArray
+from onnxembed.session import Providers, Session, available_threads
+from onnxembed.streaming import Job, in_order, start_block
+from onnxembed.tokenizing import IntArray, TextTokenizer, Tokens
+from onnxembed.warning import warn
+
+Feeds = Mapping[str, IntArray]
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+# The class that does each task.
+CLASSES: dict[Task, str] = {
+    "embedding": "OnnxEmbedder",
+}
+
+
+class Runner:
+    """An artefact ready to run, for any of `tasks`; its other options are those of OnnxEmbedder.
+
+    Safe to use from many threads. Raises UsageError for an artefact that does none of the tasks.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        tasks: Sequence[Task],
+        *,
+        precision: str = "auto",
+        providers: Providers = "auto",
+        threads: int | None = None,
+        max_length: int | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        check_files: bool = True,
+    ) -> None:
+        if precision not in ("auto", *PRECISIONS):
+            raise UsageError(f"precision is {precision!r}, not one of auto, {', '.join(PRECISIONS)}")
+        self.threads = available_threads() if threads is None else whole_number("threads", threads)
+        located = locate(
+            model, precision=precision, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+        )
+        self.folder, self.manifest = located.folder, located.manifest
+        if not set(tasks) & set(self.manifest.tasks):
+            able = " and ".join(f"{task} ({CLASSES[task]})" for task in self.manifest.tasks)
+            raise UsageError(f"{model} is made for {able}, not for {' or '.join(tasks)}")
+        limit = self.manifest.tokenization.max_length.value
+        self.max_length = limit if max_length is None else whole_number("max_length", max_length, limit)
+        located.check_sizes()
+        with ThreadPoolExecutor(1) as hashing:
+            # Hashing takes about as long as opening the session: do both at once, and let a
+            # wrong hash explain a session that could not be opened.
+            hashed = hashing.submit(located.check_hashes if check_files else lambda: None)
+            try:
+                self._tokenizer = TextTokenizer(self.folder, self.manifest.tokenization, self.max_length)
+                self._session: Session | None = Session(self.folder / located.variant.file, providers, threads=1)
+            except ModelFilesError:
+                hashed.result()
+                raise
+            hashed.result()
+        self.provider = self._session.provider
+        self._workers = ThreadPoolExecutor(self.threads, thread_name_prefix="onnxembed")
+        # Taken, for good, by the thread that says it.
+        self._truncation_unsaid = threading.Lock()
+
+    @property
+    def session(self) -> Session:
+        """The session; UsageError when the model is closed."""
+        session = self._session
+        if session is None:
+            raise UsageError("this model is closed")
+        return session
+
+    def check_open(self) -> None:
+        """Raise UsageError when the model is closed."""
+        _ = self.session
+
+    def tokenize(self, texts: Sequence[Any]) -> list[Tokens]:
+        """Token ids of each text, special tokens included, cut to length."""
+        self.check_open()
+        return self._tokenizer.tokenize(texts)
+
+    def feeds(self, texts: Sequence[Tokens]) -> dict[str, IntArray]:
+        """The graph's inputs for the texts of one run, int64 [B, T] each, padded on the right."""
+        # A tokenizer without special tokens makes nothing of an empty text; the graph needs a slot all the same.
+        shape = (len(texts), max(1, *map(len, texts)))
+        feeds = {
+            "input_ids": np.full(shape, self.manifest.tokenization.pad_token_id.value, np.int64),
+            "attention_mask": np.zeros(shape, np.int64),
+            "token_type_ids": np.zeros(shape, np.int64),
+        }
+        for row, tokens in enumerate(texts):
+            feeds["input_ids"][row, : len(tokens)] = tokens.ids
+            feeds["attention_mask"][row, : len(tokens)] = 1
+            feeds["token_type_ids"][row, : len(tokens)] = tokens.type_ids
+        return feeds
+
+    def run(self, outputs: Sequence[str], feeds: Feeds) -> list[FloatArray]:
+        """Compute outputs by name; inputs that the graph does not take may be among the feeds."""
+        return self.session.run(outputs, {name: feeds[name] for name in self.manifest.model.inputs})
+
+    def stream(
+        self, windows: Iterator[list[Any]], job: Job[Part, Result], what: str = "texts"
+    ) -> Generator[Result, None, None]:
+        """The job's results, one for each window, in order; the next window is already under way.
+
+        At the end, or when the caller stops listening, says once how many of `what` were cut to length.
+        """
+        seen = cut = 0
+        started = (start_block(window, self._tokenizer, job, self._workers) for window in windows)
+        try:
+            for result, texts, truncated in in_order(started):
+                seen, cut = seen + texts, cut + truncated
+                yield result
+        except RuntimeError:
+            self.check_open()  # closed workers refuse runs with a bare RuntimeError
+            raise
+        except GeneratorExit:
+            self._warn_truncated(cut, seen, what)
+            raise
+        self._warn_truncated(cut, seen, what)
+
+    def close(self) -> None:
+        """Free the session and its threads. Safe to repeat.
+
+        A stream that is still being read gives the results it has, then raises UsageError.
+        """
+        self._session = None  # first: runs that have not begun find nothing to run on, and end at once
+        self._workers.shutdown()
+
+    def _warn_truncated(self, cut: int, seen: int, what: str) -> None:
+        if cut and self._truncation_unsaid.acquire(blocking=False):
+            warn(
+                f"{cut} of {seen} {what} were longer than max_length={self.max_length} tokens and were cut "
+                "(this is said once)"
+            )
+
+
+def whole_number(name: str, value: int, limit: int | None = None) -> int:
+    """A whole number from 1 to `limit`; UsageError, naming it, for anything else."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < 1 or (limit is not None and value > limit):
+        allowed = "a positive whole number" if limit is None else f"a whole number from 1 to this model's {limit}"
+        raise UsageError(f"{name} is {value!r}, not {allowed}")
+    return int(value)
