@@ -1,4 +1,5 @@
-# Sourced by the other scripts: `environment FOLDER EXTRAS` makes a virtual environment with onnxembed in it.
+# Sourced by the other scripts: `environment FOLDER EXTRAS [PACKAGE...]` makes a virtual environment with
+# onnxembed, and perhaps other packages, in it.
 # Safe to repeat: it installs again only when pyproject.toml or the constraints have changed.
 
 say() { printf '\n== %s\n' "$*"; }
@@ -16,15 +17,21 @@ find_python() {
 }
 
 environment() {
-  local folder=$1 extras=$2 python stamp
+  install "$1" scripts/constraints.txt "onnxembed[$2]" --editable ".[$2]" "${@:3}"
+}
+
+# `install FOLDER CONSTRAINTS NAME PIP-ARGUMENTS...` makes any environment, with the same care.
+install() {
+  local folder=$1 constraints=$2 name=$3 python stamp
+  shift 3
   python=$(find_python)
-  stamp="$("$python" --version) $extras $(cat pyproject.toml scripts/constraints.txt | cksum)"
+  stamp="$("$python" --version) $* $(cat pyproject.toml "$constraints" | cksum)"
   if [ "$(cat "$folder/onnxembed.stamp" 2>/dev/null)" = "$stamp" ]; then
     return
   fi
-  say "making the environment $folder with onnxembed[$extras]"
+  say "making the environment $folder with $name"
   "$python" -m venv "$folder" || fail "$python cannot make a virtual environment (on Debian: apt install python3-venv)"
-  "$folder/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --constraint scripts/constraints.txt \
-    --editable ".[$extras]" || fail "pip could not install onnxembed[$extras]; is the package index reachable?"
+  "$folder/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --constraint "$constraints" \
+    "$@" || fail "pip could not install $name; is the package index reachable?"
   echo "$stamp" > "$folder/onnxembed.stamp"
 }

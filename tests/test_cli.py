@@ -540,7 +540,7 @@ def test_inspect_says_each_decision_and_where_it_came_from(run: Run, artifact: P
         "dimensions       32",
         "fp32: onnx/model.onnx, 0.1 MB, ",
         "fp16: onnx/model_fp16.onnx",
-        "SkipLayerNormalization",
+        "LayerNormalization",
         f"not verified; to verify: onnxembed verify {artifact}",
     ):
         assert words in out

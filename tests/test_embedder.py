@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from onnxembed import OnnxEmbedder, locate, streaming
+from onnxembed import OnnxEmbedder, foreign, locate, sessions, streaming
 from onnxembed.errors import (
     HubError,
     IntegrityError,
@@ -33,6 +33,7 @@ from onnxembed.errors import (
     UsageError,
 )
 from onnxembed.export.pipeline import Options, export
+from onnxembed.foreign import graph_names
 from onnxembed.hub import Fetched
 from onnxembed.manifest import FILE_NAME, POOLING_MODES, PoolingMode
 from onnxembed.resolve import Flags
@@ -636,7 +637,7 @@ def numbered() -> Iterator[str]:
 
 def one_text_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every text be a run of its own."""
-    monkeypatch.setattr(streaming, "plan_runs", lambda lengths: [[index] for index in range(len(lengths))])
+    monkeypatch.setattr(sessions, "plan_runs", lambda lengths: [[index] for index in range(len(lengths))])
 
 
 class Gate:
@@ -814,13 +815,13 @@ def test_closing_waits_for_no_run_that_has_not_begun(artifact: Path, monkeypatch
         stream = model.embed(numbered())
         next(stream)
         assert gate.held.wait(60)
-        shutdown = model._runner._workers.shutdown
+        shutdown = model._runner.session._workers.shutdown
 
         def and_open_the_gate() -> None:
             gate.opened.set()
             shutdown()
 
-        monkeypatch.setattr(model._runner._workers, "shutdown", and_open_the_gate)
+        monkeypatch.setattr(model._runner.session._workers, "shutdown", and_open_the_gate)
         model.close()  # while the stream has three runs waiting
     assert gate.runs == 5
 
@@ -848,13 +849,13 @@ def test_closing_ends_a_stream_in_another_thread(artifact: Path, monkeypatch: py
     one_text_each(monkeypatch)
     gate = Gate(monkeypatch, passing=5)
     model = OnnxEmbedder(artifact, threads=1)
-    shutdown = model._runner._workers.shutdown
+    shutdown = model._runner.session._workers.shutdown
 
     def and_wait_for_the_stream() -> None:
         shutdown()
         encoding.exception(60)
 
-    monkeypatch.setattr(model._runner._workers, "shutdown", and_wait_for_the_stream)
+    monkeypatch.setattr(model._runner.session._workers, "shutdown", and_wait_for_the_stream)
     with ThreadPoolExecutor(2) as threads:
         encoding = threads.submit(model.encode, numbered())
         assert gate.held.wait(60)
@@ -1045,11 +1046,18 @@ def test_a_path_may_be_a_str_or_a_path_and_begin_with_a_tilde(artifact: Path, mo
 
 
 class Hub:
-    """Stands in for `fetch`: a repository whose files lie in a folder, at one commit."""
+    """Stands in for `fetch` and its kin: a repository whose files lie in a folder, at one commit."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.folder, self.commit, self.asked = folder, "c" * 40, []  # type: tuple[Path, str, list[dict[str, Any]]]
         monkeypatch.setattr(locate, "fetch", self.fetch)
+        monkeypatch.setattr(locate, "fetch_first", self.fetch_first)
+        monkeypatch.setattr(foreign, "list_files", lambda model, **request: [path.name for path in folder.rglob("*")])
+
+    def fetch_first(self, model: str, **request: Any) -> tuple[Fetched, str | None]:
+        self.asked.append(request)
+        first = next((name for name in request["candidates"] if (self.folder / name).is_file()), None)
+        return Fetched(model, self.folder, self.commit), first
 
     def fetch(self, model: str, **request: Any) -> Fetched:
         self.asked.append(request)
@@ -1069,7 +1077,7 @@ def test_a_hub_model_is_fetched_at_one_commit_and_only_what_is_read(
         assert model.encode("the").shape == (1, D)
     shared = {"cache_dir": tmp_path, "local_files_only": True}
     assert hub.asked == [
-        {"wanted": ["onnxembed.json"], "revision": "v2", **shared},
+        {"candidates": ["onnxembed.json", *graph_names("fp16", None)], "revision": "v2", **shared},
         {"wanted": ["tokenizer.json", "onnx/model_fp16.onnx"], "revision": hub.commit, **shared},
     ]
 
@@ -1090,6 +1098,6 @@ def test_a_hub_that_says_no_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(model: str, **request: Any) -> Fetched:
         raise HubError("someone/model is gated")
 
-    monkeypatch.setattr(locate, "fetch", refuse)
+    monkeypatch.setattr(locate, "fetch_first", refuse)
     with pytest.raises(HubError, match="gated"):
         OnnxEmbedder("someone/model")

@@ -295,7 +295,7 @@ def test_a_broken_modules_file_is_an_error_that_names_it(folder: Path, content: 
         ("sentence_bert_config.json", {"tokenizer_args": {"add_eos_token": True}}, "add_eos_token"),
         ("sentence_bert_config.json", {"config_kwargs": {"is_decoder": True}}, "is_decoder"),
         ("sentence_bert_config.json", {"pad_to": 8}, "pad_to"),
-        ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "CrossEncoder"),
+        ("config_sentence_transformers.json", {"model_type": "Router"}, "Router"),
     ],
 )
 def test_an_option_that_would_change_vectors_is_refused_by_file_and_name(

@@ -307,6 +307,20 @@ def test_a_checkpoint_is_what_an_export_reads(hub: HubServer, cache: Path, tmp_p
     assert hub.downloaded()[-2:] == ["2_Dense/model.safetensors", "model.safetensors"]
 
 
+@pytest.mark.parametrize(
+    "vocabulary",
+    [["vocab.txt"], ["vocab.json", "merges.txt"], ["sentencepiece.bpe.model"], ["spm.model"], ["tokenizer.model"]],
+    ids=" ".join,
+)
+def test_an_older_vocabulary_stands_for_tokenizer_json(
+    hub: HubServer, cache: Path, tmp_path: Path, vocabulary: list[str]
+) -> None:
+    files = {**PLAIN, **dict.fromkeys([*vocabulary, "added_tokens.json"], b"{}")}
+    del files["tokenizer.json"]
+    push(hub, files | UNWANTED, tmp_path)
+    assert contents(fetch_checkpoint(MODEL, cache_dir=cache).folder) == files
+
+
 def test_shards_are_those_of_the_index(hub: HubServer, cache: Path, tmp_path: Path) -> None:
     more = {"model.fp16-00001-of-00001.safetensors": b"", "pytorch_model-00001-of-00001.bin": b""}
     push(hub, SHARDED | more | {"pytorch_model.bin.index.json": b"{}"}, tmp_path)

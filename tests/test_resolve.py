@@ -240,5 +240,5 @@ def test_keys_that_contradict_each_other_about_attention_are_an_error(tmp_path: 
 
 
 def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"'t5' model.*known: bert, camembert"):
+    with pytest.raises(UnsupportedError, match=r"'t5' model.*known: albert, bert"):
         decide(write_bert(tmp_path, model_type="t5"))

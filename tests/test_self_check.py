@@ -62,7 +62,8 @@ def test_a_mask_that_is_ignored_is_seen(copy: Path) -> None:
 
 def test_a_manifest_that_promises_other_dimensions_is_refused(copy: Path) -> None:
     manifest = read_manifest(copy)
-    (copy / FILE_NAME).write_text(replace(manifest, embedding=replace(manifest.require_embedding(), dimension=16)).to_json())
+    embedding = replace(manifest.require_embedding(), dimension=16)
+    (copy / FILE_NAME).write_text(replace(manifest, embedding=embedding).to_json())
     with pytest.raises(VerificationError, match="16 dimensions"):
         self_check(copy)
 

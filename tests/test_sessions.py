@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from onnxembed import sessions
-from onnxembed.session import CPU, CUDA
+from onnxembed.cuda import CUDA
+from onnxembed.session import CPU
 from onnxembed.sessions import KEEP_BOTH, Sessions
 
 SECONDS = 0.02
@@ -125,7 +126,7 @@ def test_the_second_session_waits_until_it_would_have_paid(machine: Machine, ope
 
 def test_runs_go_on_while_the_second_session_opens(machine: Machine, opened: Callable[..., Sessions]) -> None:
     gate = threading.Event()
-    machine.opening = lambda threads: threads == 1 or gate.wait(60)  # type: ignore[assignment,return-value]
+    machine.opening = lambda threads: threads == 1 or gate.wait(60)  # type: ignore[assignment]
     model = opened()
     lone(model, 5)
     assert machine.runs == [1] * 5
@@ -177,9 +178,7 @@ def test_one_thread_and_other_devices_need_one_session(
     assert machine.opened == [1]
 
 
-def test_a_second_session_that_cannot_be_opened_is_heard_of(
-    machine: Machine, opened: Callable[..., Sessions]
-) -> None:
+def test_a_second_session_that_cannot_be_opened_is_heard_of(machine: Machine, opened: Callable[..., Sessions]) -> None:
     def opening(threads: int) -> None:
         if threads > 1:
             raise MemoryError("no room")

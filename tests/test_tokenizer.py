@@ -249,9 +249,9 @@ def test_special_tokens_map_is_kept_where_it_is_there(folder: Path, tmp_path: Pa
 # ---- refused
 
 
-def test_a_checkpoint_without_tokenizer_json_is_an_error_that_says_how_to_get_one(folder: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_vocabulary_is_an_error_that_says_what_to_do(folder: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ModelFilesError, match=r"has no tokenizer\.json; save it once with"):
+    with pytest.raises(ModelFilesError, match=r"has no tokenizer\.json, and no vocab\.txt for its BertTokenizer; save one"):
         write(folder, tmp_path / "out")
 
 

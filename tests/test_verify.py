@@ -76,6 +76,7 @@ def test_a_right_artefact_is_recorded(copy: Path) -> None:
     assert fp32.max_abs_diff < 1e-6
     assert fp32.required["max_abs_diff"] == 1e-5
     assert fp16.max_abs_diff > 1e-5
+    assert fp16.min_cosine is not None
     assert 0.9999 < fp16.min_cosine < 1
     assert fp16.required["min_cosine"] == 0.9999
 
@@ -217,7 +218,8 @@ def test_vectors_that_are_not_numbers_are_refused(checkpoint: Path, artifact: Pa
 
 def test_a_manifest_that_promises_other_dimensions_is_refused(checkpoint: Path, copy: Path) -> None:
     manifest = read_manifest(copy)
-    (copy / FILE_NAME).write_text(replace(manifest, embedding=replace(manifest.require_embedding(), dimension=16)).to_json())
+    embedding = replace(manifest.require_embedding(), dimension=16)
+    (copy / FILE_NAME).write_text(replace(manifest, embedding=embedding).to_json())
     assert refused(copy, checkpoint, "16 dimensions according to the manifest")
 
 

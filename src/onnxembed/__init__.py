@@ -2,8 +2,25 @@
 
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import OnnxEmbedError
+from onnxembed.joint import Embeddings
 from onnxembed.manifest import Manifest
+from onnxembed.reranker import OnnxReranker, RankedDocument
+from onnxembed.similarity import hybrid_score, maxsim, mean_maxsim, sparse_dot
+from onnxembed.sparse import SparseEmbedding
 
 __version__ = "0.1.0"
 
-__all__ = ["Manifest", "OnnxEmbedError", "OnnxEmbedder", "__version__"]
+__all__ = [
+    "Embeddings",
+    "Manifest",
+    "OnnxEmbedError",
+    "OnnxEmbedder",
+    "OnnxReranker",
+    "RankedDocument",
+    "SparseEmbedding",
+    "__version__",
+    "hybrid_score",
+    "maxsim",
+    "mean_maxsim",
+    "sparse_dot",
+]

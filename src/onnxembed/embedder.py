@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypedDict, Unpack
@@ -12,11 +13,14 @@ import numpy as np
 
 from onnxembed import pooling
 from onnxembed.errors import ModelFilesError, UsageError
-from onnxembed.manifest import Dense
+from onnxembed.joint import Embeddings, Read, columns, joint_job
+from onnxembed.manifest import KINDS, Dense, Embedding, Kind
+from onnxembed.multi_vector import OUTPUT, multi_vectors, plain_vectors, prepare, treats_alike
 from onnxembed.pooling import FloatArray
 from onnxembed.runner import Feeds, Runner, whole_number
 from onnxembed.session import Providers
-from onnxembed.streaming import Job, check_text, rows, windows
+from onnxembed.sparse import OUTPUTS, SparseEmbedding, sparse_embeddings
+from onnxembed.streaming import Job, check_text, items, rows, windows
 from onnxembed.tokenizing import Tokens
 from onnxembed.warning import warn
 
@@ -45,10 +49,17 @@ class OnnxEmbedder:
     OnnxEmbedder(...) as model:` frees the session at the end of the block, as `close()` does.
 
     Args:
-        model: a folder that `onnxembed export` wrote, or the hub id of a repository with its files.
-        precision: "fp32", "fp16", or "auto": fp32 where the artefact has it, else what it has.
-        providers: "auto", "cpu", "cuda", or a list of ONNX Runtime's provider names; see `Session`.
+        model: a folder that `onnxembed export` wrote, or the hub id of a repository with its files; or a folder
+            or repository with an ONNX graph that something else wrote, which is adopted in memory: its files are
+            resolved as for an export, and nothing of it has been verified.
+        precision: "fp32", "fp16", "bf16" (CUDA only), "int8", "int8w", or "auto": fp32 where the artefact has it,
+            else what it has.
+        onnx_file: the graph to adopt, by its path, where it is not onnx/model.onnx or model.onnx.
+        providers: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda", "tensorrt", or a list of ONNX
+            Runtime's provider names or (name, options) pairs; see `Session`.
         threads: texts are run on this many CPU threads; on all that the process may use when None.
+        device_id: the GPU to use, by its number; the first when None.
+        device_ids: several GPUs to share the work among, instead.
         max_length: cut texts to this many tokens, at most the model's own limit, which is the default.
         revision: branch, tag or commit of a hub repository.
         cache_dir: where hub files are kept; the hub client's standard cache when None.
@@ -66,9 +77,12 @@ class OnnxEmbedder:
         self,
         model: str | Path,
         *,
-        precision: Literal["auto", "fp32", "fp16"] = "auto",
+        precision: Literal["auto", "fp32", "fp16", "bf16", "int8", "int8w"] = "auto",
+        onnx_file: str | None = None,
         providers: Providers = "auto",
         threads: int | None = None,
+        device_id: int | None = None,
+        device_ids: Sequence[int] | None = None,
         max_length: int | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
@@ -77,10 +91,13 @@ class OnnxEmbedder:
     ) -> None:
         self._runner = Runner(
             model,
-            ("embedding",),
+            ("embedding", "sparse", "multi_vector"),
             precision=precision,
+            onnx_file=onnx_file,
             providers=providers,
             threads=threads,
+            device_id=device_id,
+            device_ids=device_ids,
             max_length=max_length,
             revision=revision,
             cache_dir=cache_dir,
@@ -91,15 +108,21 @@ class OnnxEmbedder:
         self.threads, self.max_length = self._runner.threads, self._runner.max_length
         self.provider = self._runner.provider
         """The ONNX Runtime provider in use."""
-        self._embedding = self.manifest.require_embedding()
-        self._dense = [_load_dense(self.folder, layer, layer.weight) for layer in self._embedding.dense if layer.weight]
+        dense = self.manifest.embedding.dense if self.manifest.embedding else ()
+        self._dense = [_load_dense(self.folder, layer, layer.weight) for layer in dense if layer.weight]
         # Taken, for good, by the thread that says it.
         self._prompts_unsaid = threading.Lock()
 
     @property
     def dimension(self) -> int:
-        """Length of this model's vectors."""
-        return self._embedding.dimension
+        """Length of this model's vectors; of those that its tokens have, where it makes no others."""
+        section = self.manifest.embedding or self.manifest.multi_vector or self.manifest.require_sparse()
+        return section.dimension
+
+    @property
+    def _embedding(self) -> Embedding:
+        """How dense vectors are made; UsageError for a model that makes none."""
+        return self.manifest.require_embedding()
 
     def embed(
         self,
@@ -161,6 +184,112 @@ class OnnxEmbedder:
     def encode_document(self, documents: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray:
         """`encode` with the model's document prompt, or none; `prompt` or `prompt_name` choose another."""
         return self.encode(documents, **self._prompted(DOCUMENT_PROMPTS, options))
+
+    def embed_sparse(
+        self, texts: str | Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None
+    ) -> Generator[SparseEmbedding, None, None]:
+        """Stream the sparse embedding of each text, in the order of the texts. Arguments and errors as in `embed`.
+
+        Raises UsageError also for a model that makes none.
+        """
+        section = self.manifest.require_sparse()
+        output = OUTPUTS[section.aggregated_by]
+
+        def compute(tokens: list[Tokens]) -> Sequence[SparseEmbedding]:
+            feeds = self._runner.feeds(tokens)
+            return sparse_embeddings(section, self._runner.run([output], feeds)[0], feeds)
+
+        prefix = self._prompt(prompt, prompt_name)
+        self._runner.check_open()
+        blocks = self._runner.stream(windows(texts, prefix), Job(compute, items))
+        return (embedding for block in blocks for embedding in block)
+
+    def embed_multi_vector(
+        self,
+        texts: str | Iterable[str],
+        *,
+        kind: Kind | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+    ) -> VectorStream:
+        """Stream the vectors of each text's tokens, float32 [T, D], in the order of the texts.
+
+        Arguments and errors as in `embed`. `kind` says what the texts are, "query" or "document": markers,
+        lengths, query expansion and skipped tokens are that kind's, and so is the prompt, unless one is given.
+        Only a model that treats both alike may go without it.
+
+        Raises UsageError also for a model that makes no such vectors, and for a kind that is missing or unknown.
+        """
+        section = self.manifest.require_multi_vector()
+        if kind not in KINDS and not (kind is None and treats_alike(section)):
+            raise UsageError(
+                f"kind is {kind!r}, not 'query' or 'document', which this model does not treat alike (--kind)"
+            )
+        options: EmbedOptions = {"prompt": prompt, "prompt_name": prompt_name}
+        if kind is not None:
+            options = self._prompted(QUERY_PROMPTS if kind == "query" else DOCUMENT_PROMPTS, options)
+        prefix = self._prompt(options["prompt"], options["prompt_name"])
+
+        def compute(tokens: list[Tokens]) -> Sequence[FloatArray]:
+            feeds, kept = prepare(section, kind or "document", self._runner.feeds(tokens))
+            return multi_vectors(self._runner.run([OUTPUT], feeds)[0], kept)
+
+        self._runner.check_open()
+        length = section.query_length if kind == "query" else section.document_length
+        blocks = self._runner.stream(windows(texts, prefix), Job(compute, items), max_length=length.value)
+        return (vectors for block in blocks for vectors in block)
+
+    def encode_all(
+        self,
+        texts: str | Iterable[str],
+        *,
+        dense: bool = True,
+        sparse: bool = True,
+        multi_vector: bool = True,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+    ) -> Embeddings:
+        """Several kinds of embeddings of all texts, from one run of the model (as bge-m3's are meant).
+
+        Raises UsageError for a kind that the model does not make (pass False for it), and as `embed` does.
+        """
+        reads: dict[str, Read] = {}  # by the graph's output that is read
+        if dense:
+            reads[self._embedding.graph_output] = self._pooled
+        if sparse:
+            weights = self.manifest.require_sparse()
+            reads[OUTPUTS[weights.aggregated_by]] = partial(sparse_embeddings, weights)
+        if multi_vector:
+            reads[OUTPUT] = plain_vectors(self.manifest.require_multi_vector())
+        if not reads:
+            raise UsageError("encode_all was asked for no kind of embedding: dense, sparse and multi_vector are False")
+
+        prefix = self._prompt(prompt, prompt_name)
+        self._runner.check_open()
+        blocks = self._runner.stream(windows(texts, prefix), joint_job(self._runner, reads))
+        found = iter(columns(blocks, len(reads)))
+        return Embeddings(
+            dense=self._stacked(next(found)) if dense else None,
+            sparse=next(found) if sparse else None,
+            multi_vector=next(found) if multi_vector else None,
+        )
+
+    def _stacked(self, vectors: list[FloatArray]) -> FloatArray:
+        """Vectors [D] from the graph as an array [N, D], finished as the model does it."""
+        none = np.empty((0, self.dimension), np.float32)
+        return self._finish(None, None)(np.stack(vectors)) if vectors else none
+
+    def decode_sparse(self, embedding: SparseEmbedding, top_k: int | None = None) -> list[tuple[str | None, float]]:
+        """The tokens that a sparse embedding's indices stand for, with their weights, the largest first.
+
+        The token is None for an id that the tokenizer does not use. `top_k` keeps so many of them. Raises
+        UsageError for a model that makes no sparse embeddings.
+        """
+        self.manifest.require_sparse()
+        top = None if top_k is None else whole_number("top_k", top_k)
+        order = np.argsort(-embedding.values, kind="stable")[:top]
+        tokens = self._runner.tokens(embedding.indices[order])
+        return list(zip(tokens, embedding.values[order].tolist(), strict=True))
 
     def token_count(self, texts: str | Iterable[str]) -> int:
         """Number of tokens the model reads for these texts: special tokens included, prompts not, cut to length."""
@@ -242,10 +371,11 @@ class OnnxEmbedder:
                 "export it with --no-normalize or --pooling-out"
             )
         cut = dimensions is not None and dimensions < self.dimension
+        again = embedding.normalize_again
 
         def finish(vectors: FloatArray) -> FloatArray:
             vectors = vectors[:, :dimensions] if cut else vectors
-            return pooling.normalize(vectors) if wanted and (cut or not done) else vectors
+            return pooling.normalize(vectors) if wanted and (cut or not done or again) else vectors
 
         return finish
 
@@ -272,10 +402,13 @@ class OnnxEmbedder:
 
     def _compute(self, feeds: Feeds) -> FloatArray:
         """What the graph, and the pooling and Dense layers left out of it, give: vectors [B, D] before `_finish`."""
+        return self._pooled(self._runner.run([self._embedding.graph_output], feeds)[0], feeds)
+
+    def _pooled(self, output: FloatArray, feeds: Feeds) -> FloatArray:
+        """The graph's output [B, D], or the token embeddings [B, T, D] pooled and taken through the Dense layers."""
         if self._embedding.pooled_by == "graph":
-            return self._runner.run(["sentence_embedding"], feeds)[0]
-        (hidden,) = self._runner.run(["token_embeddings"], feeds)
-        vectors = pooling.pool(hidden, feeds["attention_mask"], self._embedding.pooling.value)
+            return output
+        vectors = pooling.pool(output, feeds["attention_mask"], self._embedding.pooling.value)
         for weight, bias, activation in self._dense:
             vectors = pooling.dense(vectors, weight, bias, activation)
         return vectors

@@ -10,6 +10,7 @@ OnnxEmbedError
 ├── RecipeError              a file of the recipe book is not a recipe
 ├── HubError                 the hub could not be asked, or said no
 ├── ProviderError            an execution provider was asked for and cannot be used
+│   └── DeviceMemoryError    a run does not fit into the memory that there is
 └── VerificationError        the artefact's vectors are not the reference's
     └── NoReferenceError     there is no reference to compare them with
 """
@@ -55,6 +56,10 @@ class HubError(OnnxEmbedError):
 
 class ProviderError(OnnxEmbedError):
     """An execution provider was asked for and cannot be used."""
+
+
+class DeviceMemoryError(ProviderError):
+    """A run does not fit into the memory that there is; streams halve such a run, down to a single text."""
 
 
 class VerificationError(OnnxEmbedError):

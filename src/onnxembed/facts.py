@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxembed import multi_vector_facts, sparse_facts
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.manifest import POOLING_MODES, PoolingMode
+from onnxembed.multi_vector_facts import MultiVectorFacts
+from onnxembed.sparse_facts import SparseFacts
 
 JsonObject = Mapping[str, Any]
 
@@ -28,6 +31,13 @@ TRANSFORMER_CONFIGS = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
+
+# jina-embeddings-v3's own first module: a Transformer that also takes the task of each text, whose adapter
+# `--adapter` merges. Other models have one of that name that does other things.
+JINA_TRANSFORMER = "custom_st.Transformer"
+
+# PyLate's classes that are sentence-transformers' own.
+PYLATE_KINDS = {"pylate.models.Dense.Dense": "Dense"}
 
 # Speed options of the Transformer module: they do not change vectors.
 TRANSFORMER_HARMLESS = {"unpad_inputs", "backend"}
@@ -60,6 +70,35 @@ TRANSFORMER_EXPECTED: dict[str, Any] = {
     "query_expansion": None,
     "processing_kwargs": {},
 }
+
+# The same of a CrossEncoder, by its transformer_task; a plain language model is read with LogitScore.
+CROSS_ENCODER_EXPECTED: dict[str, dict[str, Any]] = {
+    "sequence-classification": {
+        "module_output_name": "scores",
+        "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+    },
+    "text-generation": {
+        "module_output_name": "causal_logits",
+        "modality_config": {
+            "text": {"method": "forward", "method_output_name": "logits"},
+            "message": {"method": "forward", "method_output_name": "logits", "format": "flat"},
+        },
+    },
+}
+
+# The same of a SparseEncoder.
+SPARSE_EXPECTED: dict[str, Any] = {
+    "transformer_task": "fill-mask",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+}
+# What a MultiVectorEncoder's Transformer module also has, and `multi_vector_facts` reads.
+MULTI_VECTOR_OPTIONS = {"query_length", "document_length", "query_expansion"}
+
+# The kinds of models of sentence-transformers, and of PyLate (ColBERT), whose modules make no sentence embedding.
+SPARSE_KINDS = {"SparseEncoder"}
+MULTI_VECTOR_KINDS = {"MultiVectorEncoder", "ColBERT"}
+# Every file that the Linear of a bge-m3 head may stand in.
+LINEAR_FORMATS = (".safetensors", ".pt")
 
 POOLING_FLAGS: dict[str, PoolingMode] = {
     "pooling_mode_cls_token": "cls",
@@ -123,11 +162,33 @@ class Facts:
     prompts: Mapping[str, str]
     default_prompt_name: str | None
     similarity: str | None
+    kind: str | None = None
+    """sentence-transformers' class for the folder."""
+    activation_fn: str | None = None
+    """What config_sentence_transformers.json calls the class that makes scores of logits."""
+    sparse: SparseFacts | None = None
+    multi_vector: MultiVectorFacts | None = None
+    answers: tuple[int, ...] | None = None
+    """The ids of a LogitScore module: the token whose logit is the score, and the one whose logit is taken off."""
 
     @property
     def model_type(self) -> str:
-        """config.json's model_type."""
-        return str(self.config["model_type"])
+        """config.json's model_type, but for a model that goes by another's name.
+
+        jina-embeddings-v3 calls itself xlm-roberta, which has no rotary positions.
+        """
+        name = str(self.config["model_type"])
+        rotary = self.config.get("position_embedding_type") == "rotary"
+        return "jina_embeddings_v3" if name == "xlm-roberta" and rotary else name
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The tasks that the checkpoint has an adapter for, in the order in which their weights are stacked."""
+        tasks = self.config.get("lora_adaptations") or []
+        if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+            file = self.transformer_folder / "config.json"
+            raise ModelFilesError(f"{file}: lora_adaptations is {tasks!r}, not a list of names")
+        return tuple(tasks)
 
 
 def read_facts(folder: Path) -> Facts:
@@ -144,14 +205,28 @@ def read_facts(folder: Path) -> Facts:
     config = (_static_config if static else read_json)(transformer_folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise ModelFilesError(f"{transformer_folder / 'config.json'} has no model_type: what model is it?")
-    transformer_name, transformer_config = _transformer_config(transformer_folder)
-    poolings, dense, normalize = _post_modules(folder, modules[1:])
     st_file = folder / "config_sentence_transformers.json"
     st_config = _optional_json(st_file)
     kind = st_config.get("model_type", "SentenceTransformer")
-    if kind != "SentenceTransformer":
+    cross_encoder = kind == "CrossEncoder"
+    transformer_name, transformer_config = _transformer_config(transformer_folder, cross_encoder, kind)
+    answers = _answers(folder, modules[1:]) if cross_encoder else None
+    sparse = multi_vector = None
+    others: list[dict[str, str]] = [] if cross_encoder else modules[1:]
+    if kind in SPARSE_KINDS:
+        sparse, others = _splade(folder, others), []
+    elif kind in MULTI_VECTOR_KINDS:
+        multi_vector, others = _multi_vector(folder, others, transformer_name, transformer_config), []
+    elif "HF_ColBERT" in (config.get("architectures") or ()) and not modules:
+        multi_vector = multi_vector_facts.read_stanford(read_json(folder / multi_vector_facts.STANFORD_METADATA))
+    else:
+        sparse, multi_vector = _linear_heads(folder)
+    poolings, dense, normalize = _post_modules(folder, others)
+    if kind not in {"SentenceTransformer", "CrossEncoder", *SPARSE_KINDS, *MULTI_VECTOR_KINDS}:
         raise UnsupportedError(f"{st_file} says that this is a {kind}; onnxembed exports SentenceTransformer models")
     prompts, default_prompt_name = _prompts(st_config, st_file)
+    for name, marker in multi_vector.markers.items() if multi_vector else ():
+        prompts = {**prompts, name: marker + prompts.get(name, "").removeprefix(marker)}
     return Facts(
         folder=folder,
         transformer_folder=transformer_folder,
@@ -166,6 +241,11 @@ def read_facts(folder: Path) -> Facts:
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity=st_config.get("similarity_fn_name"),
+        kind=st_config.get("model_type"),
+        activation_fn=st_config.get("activation_fn"),
+        sparse=sparse,
+        multi_vector=multi_vector,
+        answers=answers,
     )
 
 
@@ -211,7 +291,10 @@ def _modules(folder: Path) -> list[dict[str, str]]:
         places = [(folder / module["path"]).resolve() for module in modules]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelFilesError(f"{path} is not a list of modules with path and type: {error!r}") from error
-    if not kinds or kinds[0] not in ("Transformer", "StaticEmbedding"):
+    first_modules = {"Transformer", "MLMTransformer", "StaticEmbedding"}
+    if places and "lora_adaptations" in _optional_json(places[0] / "config.json"):
+        first_modules.add(JINA_TRANSFORMER)
+    if not kinds or kinds[0] not in first_modules:
         first = modules[0]["type"] if modules else "nothing"
         raise UnsupportedError(
             f"{path} begins with {first}; onnxembed exports models that begin with a Transformer or a StaticEmbedding"
@@ -231,23 +314,30 @@ def _kind(module: Mapping[str, str]) -> str:
     return module["type"].rpartition(".")[2] if package == "sentence_transformers" else module["type"]
 
 
-def _transformer_config(folder: Path) -> tuple[str, JsonObject]:
+def _transformer_config(folder: Path, cross_encoder: bool, kind: str) -> tuple[str, JsonObject]:
     for name in TRANSFORMER_CONFIGS:
         if (folder / name).is_file():
             config = read_json(folder / name)
+            expected = TRANSFORMER_EXPECTED
+            if cross_encoder and (task := config.get("transformer_task")) in CROSS_ENCODER_EXPECTED:
+                expected = {**expected, **CROSS_ENCODER_EXPECTED[task], "transformer_task": task}
+            if kind in SPARSE_KINDS:
+                expected = {**expected, **SPARSE_EXPECTED}
+            if kind in MULTI_VECTOR_KINDS:
+                expected = {**expected, **{key: config.get(key) for key in MULTI_VECTOR_OPTIONS}}
             for key, value in config.items():
-                if not _harmless_option(key, value):
+                if not _harmless_option(key, value, expected):
                     raise UnsupportedError(f"{folder / name} sets {key} to {value!r}, which onnxembed does not do")
             return name, config
     return TRANSFORMER_CONFIGS[0], {}
 
 
-def _harmless_option(key: str, value: Any) -> bool:
+def _harmless_option(key: str, value: Any, expected: Mapping[str, Any]) -> bool:
     """Whether an option of the Transformer module is read elsewhere, or changes nothing."""
     if key in TRANSFORMER_ARGUMENTS:
         return isinstance(value, dict) and value.keys() <= HARMLESS_ARGUMENTS
-    if key in TRANSFORMER_EXPECTED:
-        return bool(value == TRANSFORMER_EXPECTED[key])
+    if key in expected:
+        return bool(value == expected[key])
     return key in TRANSFORMER_HARMLESS | {"max_seq_length", "do_lower_case"}
 
 
@@ -284,6 +374,81 @@ def _post_modules(
     return tuple(poolings), tuple(dense), normalize
 
 
+def _answers(folder: Path, modules: list[dict[str, str]]) -> tuple[int, ...] | None:
+    """What a CrossEncoder does after its Transformer: nothing, or LogitScore, whose token ids are returned."""
+    if not modules:
+        return None
+    if [_kind(module) for module in modules] != ["LogitScore"]:
+        kinds = ", ".join(module["type"] for module in modules)
+        file = folder / "modules.json"
+        raise UnsupportedError(f"{file} has {kinds} after a CrossEncoder's Transformer; onnxembed builds LogitScore")
+    file = folder / modules[0]["path"] / "config.json"
+    config = read_json(file)
+    ids = tuple(config[key] for key in ("true_token_id", "false_token_id") if config.get(key) is not None)
+    known = {"true_token_id", "false_token_id", "module_input_name"}
+    if not ids or not all(type(each) is int for each in ids) or config.keys() - known:
+        raise UnsupportedError(f"{file} says {dict(config)!r}, not the ids true_token_id and false_token_id alone")
+    return ids
+
+
+def _splade(folder: Path, modules: list[dict[str, str]]) -> SparseFacts:
+    """What a SparseEncoder does after its Transformer, which gives the logits of a masked language model."""
+    if [_kind(module) for module in modules] != ["SpladePooling"]:
+        found = ", ".join(module["type"] for module in modules) or "nothing"
+        raise UnsupportedError(
+            f"{folder / 'modules.json'} has {found} after a SparseEncoder's first module; "
+            "onnxembed builds SpladePooling"
+        )
+    name = f"{modules[0]['path']}/config.json"
+    return sparse_facts.read_splade_pooling(name, read_json(folder / name))
+
+
+def _multi_vector(folder: Path, modules: list[dict[str, str]], name: str, transformer: JsonObject) -> MultiVectorFacts:
+    """What a multi-vector model does after its Transformer, whose config comes with the name of its file."""
+    kinds = [PYLATE_KINDS.get(_kind(module), _kind(module)) for module in modules]
+    layers = [module for module, kind in zip(modules, kinds, strict=True) if kind == "Dense"]
+    rest = kinds[len(layers) :]
+    st_name = "config_sentence_transformers.json"
+    st_config = read_json(folder / st_name)
+    pylate = st_config.get("model_type") == "ColBERT"
+    known: list[list[str]] = [["MultiVectorMask"], ["MultiVectorMask", "Normalize"]]  # whatever their order
+    if not layers or kinds[: len(layers)] != ["Dense"] * len(layers) or sorted(rest) not in ([[]] if pylate else known):
+        found = ", ".join(module["type"] for module in modules) or "nothing"
+        raise UnsupportedError(
+            f"{folder / 'modules.json'} has {found} after its first module; onnxembed builds Dense, and then, "
+            "of a MultiVectorEncoder, MultiVectorMask and Normalize"
+        )
+    dense = tuple(_dense(folder, module["path"], place="token_embeddings") for module in layers)
+    if pylate:
+        return multi_vector_facts.read_pylate(dense, st_name, st_config)
+    paths = dict(zip(kinds, (module["path"] for module in modules), strict=True))
+    if "Normalize" in rest:
+        file = folder / paths["Normalize"] / "config.json"
+        if read_json(file).get("module_input_name") != "token_embeddings":
+            raise UnsupportedError(f"{file} does not normalise token_embeddings, as a multi-vector model does")
+        _check_places(file, read_json(file), place="token_embeddings")
+    mask = f"{paths['MultiVectorMask']}/config.json"
+    return multi_vector_facts.read_modules(
+        dense, (name, transformer), (mask, _optional_json(folder / mask)), normalize="Normalize" in rest
+    )
+
+
+def _linear_heads(folder: Path) -> tuple[SparseFacts | None, MultiVectorFacts | None]:
+    """bge-m3's two heads; a folder with one of them lacks the other."""
+    stems = (sparse_facts.LINEAR_HEAD, multi_vector_facts.LINEAR_HEAD)
+    files = [
+        next((folder / f"{stem}{end}" for end in LINEAR_FORMATS if (folder / f"{stem}{end}").is_file()), None)
+        for stem in stems
+    ]
+    sparse, colbert = files
+    if sparse is None and colbert is None:
+        return None, None
+    if sparse is None or colbert is None:
+        missing = stems[files.index(None)]
+        raise ModelFilesError(f"{folder} has {sparse or colbert}, but no {missing}.pt, which goes with it")
+    return sparse_facts.read_linear_head(sparse), multi_vector_facts.read_linear_head(colbert)
+
+
 def _pooling(folder: Path, path: str) -> PoolingFacts:
     name = f"{path}/config.json"
     config = read_json(folder / name)
@@ -305,7 +470,7 @@ def _pooling(folder: Path, path: str) -> PoolingFacts:
     return PoolingFacts(tuple(POOLING_FLAGS[flag] for flag in flags), f"{name}: {', '.join(flags) or 'no mode'}")
 
 
-def _dense(folder: Path, path: str) -> DenseFacts:
+def _dense(folder: Path, path: str, place: str = "sentence_embedding") -> DenseFacts:
     file = folder / path / "config.json"
     config = read_json(file)
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
@@ -314,7 +479,7 @@ def _dense(folder: Path, path: str) -> DenseFacts:
     if config.get("use_residual", False) is not False:
         raise UnsupportedError(f"{file} sets use_residual, which onnxembed does not do")
     known = {"in_features", "out_features", "bias", "activation_function", "use_residual"}
-    _check_places(file, {key: value for key, value in config.items() if key not in known})
+    _check_places(file, {key: value for key, value in config.items() if key not in known}, place)
     sizes = [config.get("in_features"), config.get("out_features")]
     bias = config.get("bias", True)
     if not all(type(size) is int and size > 0 for size in sizes) or not isinstance(bias, bool):
@@ -322,11 +487,11 @@ def _dense(folder: Path, path: str) -> DenseFacts:
     return DenseFacts(config["in_features"], config["out_features"], bias, DENSE_ACTIVATIONS[activation], folder / path)
 
 
-def _check_places(file: Path, config: JsonObject) -> None:
-    """Refuse a module that reads or writes anything but the sentence embedding."""
+def _check_places(file: Path, config: JsonObject, place: str = "sentence_embedding") -> None:
+    """Refuse a module that reads or writes anything but the sentence embedding, or another place."""
     for key, value in config.items():
         default = key == "module_output_name" and value is None
-        if key not in ("module_input_name", "module_output_name") or not (default or value == "sentence_embedding"):
+        if key not in ("module_input_name", "module_output_name") or not (default or value == place):
             raise UnsupportedError(f"{file} sets {key} to {value!r}, which onnxembed does not do")
 
 

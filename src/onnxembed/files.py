@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed.errors import UsageError
+from onnxembed.sparse import SparseEmbedding
 from onnxembed.streaming import check_text
 
 FloatArray = NDArray[np.float32]
 
 TEXT_FILES = (".txt", ".jsonl")
 VECTOR_FILES = (".npy", ".jsonl")
+LINE_FILES = (".jsonl",)
 
 
 def read_texts(source: IO[bytes], name: str, field: str | None = None) -> Iterator[str]:
@@ -55,10 +57,10 @@ def _field(line: str, field: str, where: str) -> str:
     return check_text(value, where)
 
 
-def check_vector_file(path: Path) -> None:
+def check_vector_file(path: Path, formats: Sequence[str] = VECTOR_FILES, what: str = "vectors") -> None:
     """Raise UsageError for a path that vectors cannot be written to, before any work is done for it."""
-    if path.suffix not in VECTOR_FILES:
-        raise UsageError(f"{path}: vectors are written to {' or '.join(VECTOR_FILES)}")
+    if path.suffix not in formats:
+        raise UsageError(f"{path}: {what} are written to {' or '.join(formats)}")
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a folder")
     if path.is_dir():
@@ -71,6 +73,17 @@ def write_vectors(path: Path, vectors: Iterable[FloatArray], dimension: int) -> 
     The file appears whole or not at all.
     """
     check_vector_file(path)
+    if path.suffix == ".npy":
+        return _write_whole(path, lambda file: _write_npy(file, vectors, dimension))
+    return _write_whole(path, lambda file: write_jsonl(file, vectors))
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """Write lines as they come; returns how many. The file appears whole or not at all."""
+    return _write_whole(path, lambda file: stream_lines(file, lines))
+
+
+def _write_whole(path: Path, write: Callable[[IO[bytes]], int]) -> int:
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         file = draft.open("wb")
@@ -78,7 +91,7 @@ def write_vectors(path: Path, vectors: Iterable[FloatArray], dimension: int) -> 
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
     try:
         with file:
-            count = _write_npy(file, vectors, dimension) if path.suffix == ".npy" else write_jsonl(file, vectors)
+            count = write(file)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
@@ -102,10 +115,31 @@ def _write_npy_header(file: IO[bytes], count: int, dimension: int) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def write_jsonl(file: IO[bytes], vectors: Iterable[FloatArray]) -> int:
-    """Write one JSON array a line; returns how many. Numbers round-trip to the same float32."""
+def stream_lines(file: IO[bytes], lines: Iterable[bytes]) -> int:
+    """Write lines as they come; returns how many."""
     count = 0
-    for vector in vectors:
-        file.write(b"[" + ", ".join(map(str, vector)).encode() + b"]\n")
+    for line in lines:
+        file.write(line + b"\n")
         count += 1
     return count
+
+
+def write_jsonl(file: IO[bytes], vectors: Iterable[FloatArray]) -> int:
+    """Write one JSON array a line; returns how many."""
+    return stream_lines(file, map(vector_line, vectors))
+
+
+def vector_line(vector: FloatArray) -> bytes:
+    """A vector [D] as a JSON array. Numbers round-trip to the same float32."""
+    return b"[" + ", ".join(map(str, vector)).encode() + b"]"
+
+
+def matrix_line(vectors: FloatArray) -> bytes:
+    """Vectors [T, D] as a JSON array of arrays."""
+    return b"[" + b", ".join(map(vector_line, vectors)) + b"]"
+
+
+def sparse_line(embedding: SparseEmbedding) -> bytes:
+    """A sparse embedding as a JSON object of its indices and values."""
+    indices = str(embedding.indices.tolist()).encode()
+    return b'{"indices": ' + indices + b', "values": ' + vector_line(embedding.values) + b"}"

@@ -13,8 +13,18 @@ from onnxembed import pooling
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import UsageError
 from onnxembed.hub import is_local
-from onnxembed.manifest import Source, read_manifest
-from onnxembed.recipes import Golden, GoldenVectors, Recipe, describe_golden, find_recipe, read_recipe
+from onnxembed.manifest import KINDS, Source, read_manifest
+from onnxembed.recipes import (
+    Golden,
+    GoldenSimilarities,
+    GoldenVectors,
+    Recipe,
+    describe_golden,
+    find_recipe,
+    read_recipe,
+)
+from onnxembed.reranker import OnnxReranker
+from onnxembed.similarity import maxsim, mean_maxsim, sparse_dot
 
 
 @dataclass(frozen=True)
@@ -40,25 +50,51 @@ def recipe_of(source: Source) -> Recipe:
 
 def check_golden(folder: Path) -> Iterator[Outcome]:
     """Compare an artefact with each published number of its recipe; UsageError when it has none."""
-    recipe = recipe_of(read_manifest(folder).source)
+    manifest = read_manifest(folder)
+    recipe = recipe_of(manifest.source)
     if not recipe.golden:
         raise UsageError(f"{recipe.file} has no published numbers")
+    yield from (_check_scores if manifest.reranking else _check_vectors)(folder, recipe)
+
+
+def _check_scores(folder: Path, recipe: Recipe) -> Iterator[Outcome]:
+    with OnnxReranker(folder, providers="cpu") as model:
+        for golden in recipe.scores:
+            scores = model.score_pairs(golden.pairs, raw_scores=golden.raw).astype(np.float64)
+            held, near = _compare(golden, scores.reshape(len(golden.pairs), -1))
+            yield Outcome(held, f"{describe_golden(golden)}: {near}; {golden.source}")
+
+
+def _check_vectors(folder: Path, recipe: Recipe) -> Iterator[Outcome]:
     with OnnxEmbedder(folder, providers="cpu") as model:
-        for golden in recipe.golden:
+        every: tuple[GoldenVectors | GoldenSimilarities, ...] = (*recipe.vectors, *recipe.similarities)
+        for golden in every:
             if isinstance(golden, GoldenVectors):
                 vectors = model.encode(golden.texts, prompt="", normalize=golden.normalize)
                 ours = vectors[:, : len(golden.values[0])].astype(np.float64)
             else:
-                queries, documents = (
-                    pooling.normalize(model.encode(texts, prompt=prompt)).astype(np.float64)
-                    for texts, prompt in (
-                        (golden.queries, golden.query_prompt),
-                        (golden.documents, golden.document_prompt),
-                    )
-                )
-                ours = queries @ documents.T * golden.scale
+                ours = _similarities(model, golden) * golden.scale
             held, near = _compare(golden, ours)
             yield Outcome(held, f"{describe_golden(golden)}: {near}; {golden.source}")
+
+
+def _similarities(model: OnnxEmbedder, golden: GoldenSimilarities) -> NDArray[np.float64]:
+    """The score of each query with each document."""
+    texts = ((golden.queries, golden.query_prompt), (golden.documents, golden.document_prompt))
+    if golden.score == "cosine":
+        queries, documents = (
+            pooling.normalize(model.encode(each, prompt=prompt)).astype(np.float64) for each, prompt in texts
+        )
+        return queries @ documents.T
+    if golden.score == "sparse_dot":
+        ours, theirs = (list(model.embed_sparse(each, prompt=prompt)) for each, prompt in texts)
+        return np.array([[sparse_dot(query, document) for document in theirs] for query in ours])
+    score = maxsim if golden.score == "maxsim" else mean_maxsim
+    vectors, others = (
+        list(model.embed_multi_vector(each, kind=kind))
+        for each, kind in zip((golden.queries, golden.documents), KINDS, strict=True)
+    )
+    return np.array([[score(query, document) for document in others] for query in vectors])
 
 
 def _compare(golden: Golden, ours: NDArray[np.float64]) -> tuple[bool, str]:

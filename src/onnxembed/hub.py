@@ -27,12 +27,12 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # Configurations, vocabularies, sentencepiece models: all are small, and any of them may change vectors.
-SMALL = (".json", ".txt", ".model")
+SMALL = (".json", ".txt", ".model", "artifact.metadata", "sparse_linear.pt", "colbert_linear.pt")
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
 # In order of preference: a second format is the same weights again. Each may be sharded, with an index.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-CONFIGURED = ("Transformer", "Pooling", "Dense")
-WEIGHTED = ("Transformer", "StaticEmbedding", "Dense")
+CONFIGURED = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Dense")
+WEIGHTED = ("Transformer", "MLMTransformer", "StaticEmbedding", "Dense")
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,51 @@ def fetch(
     return Fetched(repository.model, folder, folder.name)
 
 
+def fetch_first(
+    model: str | os.PathLike[str],
+    *,
+    candidates: Sequence[str],
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> tuple[Fetched, str | None]:
+    """The folder with the first of `candidates` that the model has, and which that is; None when it has none.
+
+    Asks nothing of the hub when the cache has that file and knows that the model lacks those before it. Errors
+    as of `fetch`.
+    """
+    if is_local(model):
+        folder = _local_folder(model, revision)
+        return Fetched(str(model), folder, None), next((file for file in candidates if (folder / file).is_file()), None)
+    repository = _Repository.of(model, revision, cache_dir)
+    folder = repository.cached()
+    first = next((file for file in candidates if not repository.absent(folder, file)), None)
+    if first is None or not (folder / first).is_file():
+        found = repository.look_up(candidates[:1], local_files_only)
+        assert found is not None, "look_up answers, or raises when something is missing"
+        commit, names = found
+        first = next((file for file in candidates if file in names), None)
+        folder = repository.download([first] if first else [], commit)
+        repository.note_absent(set(candidates) - set(names), commit)
+        repository.remember(commit)
+    return Fetched(repository.model, folder, folder.name), first
+
+
+def list_files(
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> list[str]:
+    """The names of all files of a model. The hub is asked for them; HubError when it cannot be or says no."""
+    if is_local(model):
+        return _names(_local_folder(model, revision))
+    found = _Repository.of(model, revision, cache_dir).look_up(["list of files"], local_files_only)
+    assert found is not None, "look_up answers, or raises when something is missing"
+    return found[1]
+
+
 def fetch_checkpoint(
     model: str | os.PathLike[str],
     *,
@@ -150,7 +195,7 @@ def _checkpoint_files(folder: Path, names: Collection[str]) -> Iterator[str]:
     Weights come last, the Transformer's at the very end: a copy that has them has everything.
     """
     yield from _small_files(names, "")
-    modules = _modules(folder)
+    modules = module_places(folder)
     for _, path in modules:
         yield from _small_files(names, path) if path else ()
     for _, path in reversed(modules):
@@ -173,7 +218,7 @@ def _weights(folder: Path, names: Collection[str], path: str) -> list[str]:
     return [name for name in names if name.rpartition("/")[0] == path and name.endswith(".safetensors")]
 
 
-def _modules(folder: Path) -> list[tuple[str, str]]:
+def module_places(folder: Path) -> list[tuple[str, str]]:
     """Class and path of each sentence-transformers module; a plain model is one Transformer at the root."""
     if not (folder / "modules.json").is_file():
         return [("Transformer", "")]
@@ -201,7 +246,7 @@ def _gaps(folder: Path) -> list[str]:
     """Files that a folder lacks to be a complete checkpoint; not those that only the hub knows of."""
     names = _names(folder)
     gaps = []
-    for kind, path in _modules(folder):
+    for kind, path in module_places(folder):
         place = path and f"{path}/"
         weights = _weights(folder, names, path) or ([place + WEIGHTS[0]] if kind in WEIGHTED else [])
         needed = ([f"{place}config.json"] if kind in CONFIGURED else []) + weights
@@ -242,10 +287,15 @@ class _Repository:
 
     @classmethod
     def of(cls, model: str | os.PathLike[str], revision: str | None, cache_dir: str | Path | None) -> _Repository:
-        from huggingface_hub import constants
+        from huggingface_hub import __version__, constants
 
         if not NAME.fullmatch(str(model)):
             raise UsageError(f"{str(model)!r} is neither a folder nor the name of a model on the hub")
+        if __version__.startswith("0."):  # beside optimum, whose transformers allows no other
+            raise UsageError(
+                f"huggingface_hub {__version__} is installed, and asking the hub needs 1.0 or later: download {model} "
+                "in another environment and give its folder"
+            )
         return cls(
             str(model),
             constants.DEFAULT_REVISION if revision is None else revision,
@@ -267,7 +317,11 @@ class _Repository:
 
     def knows(self, folder: Path, file: str) -> bool:
         """Whether the cache has the file, or a note that the commit has none."""
-        return (folder / file).is_file() or (self.storage / ".no_exist" / folder.name / file).is_file()
+        return (folder / file).is_file() or self.absent(folder, file)
+
+    def absent(self, folder: Path, file: str) -> bool:
+        """Whether the cache has a note that the commit has no such file."""
+        return (self.storage / ".no_exist" / folder.name / file).is_file()
 
     def note_absent(self, files: Iterable[str], commit: str) -> None:
         for file in files:

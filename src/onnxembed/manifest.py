@@ -34,12 +34,38 @@ PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len", "weightedmean", "la
 AttentionMode = Literal["bidirectional", "causal"]
 Engine = Literal["build", "trace", "optimum"]
 """Who wrote the encoder's graph: our builders, transformers' exporter, or optimum's."""
-Precision = Literal["fp32", "fp16"]
+Maker = Literal[Engine, "adopted"]
+"""An engine, or somebody else, whose graph was taken as it was found."""
+HeadPooling = Literal["cls", "mean", "mean_of_logits", "lasttoken"]
+"""What a classification head reads: a token, the mean of all, or each token, whose logits are averaged."""
+ScoreActivation = Literal["identity", "sigmoid", "tanh", "relu", "gelu", "silu"]
+"""What makes scores of logits."""
+PairTruncation = Literal["longest_first", "only_second"]
+"""How a pair that is too long is cut: whichever text is longer, token by token, or the document alone."""
+SparseActivation = Literal["relu", "log1p_relu", "log1p_log1p_relu"]
+"""What makes a weight of a logit; "log1p_relu" is log(1 + relu(x)), as in SPLADE."""
+Kind = Literal["query", "document"]
+"""What a text is, to models that read the two differently."""
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int8w"]
 
 TASKS: tuple[Task, ...] = get_args(Task)
+# What does each task, in messages to those who ask for another.
+METHODS: dict[Task, str] = {
+    "embedding": "OnnxEmbedder.embed",
+    "sparse": "OnnxEmbedder.embed_sparse",
+    "multi_vector": "OnnxEmbedder.embed_multi_vector",
+    "reranking": "OnnxReranker",
+}
+PAIR_TRUNCATIONS: tuple[PairTruncation, ...] = get_args(PairTruncation)
+SCORE_ACTIVATIONS: tuple[ScoreActivation, ...] = get_args(ScoreActivation)
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+# The CPU has kernels for hardly any operator in them.
+CUDA_ONLY: tuple[Precision, ...] = ("bf16",)
+# The lowest cosine with the fp32 vector that a text may have, unless the export asks for another.
+MIN_COSINES: dict[Precision, float] = {"int8": 0.995, "int8w": 0.998}
 ENGINES: tuple[Engine, ...] = get_args(Engine)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 T = TypeVar("T")
 
@@ -67,12 +93,12 @@ class Model:
     """What the graph computes up to the token embeddings.
 
     `adapter` names the task whose adapter is merged into the weights, of a model that has them; `engine_reason`
-    says why another engine than `build` wrote the graph, and with what.
+    says why another engine than `build` wrote the graph, and with what; of an adopted one, who made it.
     """
 
     model_type: str
     attention: Decision[AttentionMode]
-    engine: Engine
+    engine: Maker
     inputs: tuple[str, ...]
     ignored_config_keys: tuple[str, ...]
     adapter: Decision[str] | None = None
@@ -105,13 +131,103 @@ class Dense:
 
 @dataclass(frozen=True)
 class Embedding:
-    """From token embeddings [B, T, D] to sentence embeddings [B, dimension]."""
+    """From token embeddings [B, T, D] to sentence embeddings [B, dimension].
+
+    `output` is the graph's output to read, where its name is not the usual one. `normalize_again`: an adopted
+    graph may or may not scale its vectors to length 1 itself; the runtime does, which twice changes nothing.
+    """
 
     pooling: Decision[tuple[PoolingMode, ...]]
     dense: tuple[Dense, ...]
     normalize: Decision[bool]
     dimension: int
     pooled_by: Literal["graph", "runtime"]
+    output: str | None = None
+    normalize_again: bool = False
+
+    @property
+    def graph_output(self) -> str:
+        """The graph's output to read: sentence embeddings, or token embeddings for the runtime to pool."""
+        return self.output or ("sentence_embedding" if self.pooled_by == "graph" else "token_embeddings")
+
+
+@dataclass(frozen=True)
+class Template:
+    """The text that a pair becomes: `{query}`, `{document}` and `{instruction}` stand in `body`, which may be cut.
+
+    `instruction` is what the model is told when the caller says nothing; None where the body has no place for it.
+    """
+
+    prefix: str
+    body: str
+    suffix: str
+    instruction: str | None = None
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """From a pair's token embeddings [B, T, D] to its logits [B, labels], and to its scores.
+
+    `token_types` says whether the document's tokens are told from the query's by segment ids; `template`, of a
+    model that reads a pair as one text; `answers`, of a language model, are the tokens whose logits' difference
+    is the logit.
+    """
+
+    labels: Decision[tuple[str, ...]]
+    pooling: Decision[HeadPooling]
+    activation: Decision[ScoreActivation]
+    truncation: Decision[PairTruncation]
+    token_types: Decision[bool]
+    template: Decision[Template] | None = None
+    answers: Decision[tuple[str, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """From token embeddings to a weight for each id of the vocabulary [dimension], most of them 0.
+
+    `aggregated_by` "graph": its output `sparse_embedding` [B, dimension] is all there is to it, the largest weight
+    of an id over the text's tokens, or their sum. "runtime": the output `sparse_weights` [B, T] has a weight for
+    each token, and the runtime gathers them by token id. Ids of `dropped_token_ids` have no weight.
+    """
+
+    activation: Decision[SparseActivation]
+    aggregation: Decision[Literal["max", "sum"]]
+    aggregated_by: Literal["graph", "runtime"]
+    dropped_token_ids: Decision[tuple[int, ...]]
+    dimension: int
+
+
+@dataclass(frozen=True)
+class QueryExpansion:
+    """Queries shorter than `length` tokens are filled up with `token_id`, and get its vectors too.
+
+    `attended`: the query's own tokens see these. `longer`: what is done to queries of more than `length` tokens.
+    """
+
+    token_id: int
+    length: int
+    attended: bool
+    longer: Literal["cut", "kept"]
+
+
+@dataclass(frozen=True)
+class MultiVector:
+    """From token embeddings to a vector for each token, the output `multi_vector` [B, T, dimension].
+
+    `first_token`: whether the first token's vector is one of the text's. `skipped_token_ids`: tokens whose
+    vectors are not, in texts of the kinds `skipped_in`. Lengths are in tokens, None for the limit of every text.
+    Markers before queries and documents are prompts.
+    """
+
+    normalize: Decision[bool]
+    first_token: Decision[bool]
+    query_length: Decision[int | None]
+    document_length: Decision[int | None]
+    query_expansion: Decision[QueryExpansion | None]
+    skipped_token_ids: Decision[tuple[int, ...]]
+    skipped_in: tuple[Kind, ...]
+    dimension: int
 
 
 @dataclass(frozen=True)
@@ -123,6 +239,32 @@ class Prompts:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """How near an 8-bit graph's vectors are to fp32's, on texts that its making has not seen.
+
+    `required` is the lowest cosine that was allowed; `kept_wider` names the products and tables in 16 bits.
+    """
+
+    texts: int
+    min_cosine: float
+    mean_cosine: float
+    required: float
+    kept_wider: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PackedGraph:
+    """The same computation for CUDA, without padding: the texts of a run in one row, pooled where they end.
+
+    Its inputs are those of onnxembed.packing, its output is `sentence_embedding`; `data` is its variant's own.
+    """
+
+    file: str
+    nodes: int
+    operators: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Variant:
     """One graph file. `operators` counts the nodes of each type, those inside If branches included."""
 
@@ -130,6 +272,8 @@ class Variant:
     data: str | None
     nodes: int
     operators: dict[str, int]
+    quality: Quality | None = None
+    packed: PackedGraph | None = None
 
 
 @dataclass(frozen=True)
@@ -144,13 +288,14 @@ class FileRecord:
 class Verification:
     """What `verify` measured against the reference implementation, over all texts and paddings.
 
-    `required` holds the limits that applied: the largest max_abs_diff, or the smallest min_cosine.
+    `required` holds the limits that applied: the largest max_abs_diff, or the smallest min_cosine. Scores are
+    compared by their difference alone: they have no cosine.
     """
 
     reference: str
     texts: int
     max_abs_diff: float
-    min_cosine: float
+    min_cosine: float | None
     token_ids_equal: bool
     required: dict[str, float]
     versions: dict[str, str]
@@ -171,6 +316,9 @@ class Manifest:
     files: dict[str, FileRecord]
     verification: dict[str, Verification]
     embedding: Embedding | None = None
+    sparse: Sparse | None = None
+    multi_vector: MultiVector | None = None
+    reranking: Reranking | None = None
 
     def to_json(self) -> str:
         """The text of onnxembed.json: stable key order, UTF-8, final newline."""
@@ -179,8 +327,35 @@ class Manifest:
     def require_embedding(self) -> Embedding:
         """The section `embedding`; UsageError for a model that makes none."""
         if self.embedding is None:
-            raise UsageError(f"this model is made for {' and '.join(self.tasks)}, not for embedding")
+            raise UsageError(f"this model is made for {self._abilities()}, not for embedding")
         return self.embedding
+
+    def require_sparse(self) -> Sparse:
+        """The section `sparse`; UsageError for a model that makes no sparse embeddings."""
+        if self.sparse is None:
+            raise UsageError(f"this model is made for {self._abilities()}, not for sparse")
+        return self.sparse
+
+    def require_multi_vector(self) -> MultiVector:
+        """The section `multi_vector`; UsageError for a model that makes one vector for a text."""
+        if self.multi_vector is None:
+            raise UsageError(f"this model is made for {self._abilities()}, not for multi_vector")
+        return self.multi_vector
+
+    def _abilities(self) -> str:
+        """The tasks, and what does each."""
+        return " and ".join(f"{task} ({METHODS[task]})" for task in self.tasks)
+
+    def require_reranking(self) -> Reranking:
+        """The section `reranking`; UsageError for a model that ranks nothing."""
+        if self.reranking is None:
+            raise UsageError(f"this model is made for {' and '.join(self.tasks)}, not for reranking")
+        return self.reranking
+
+    @property
+    def on_cpu(self) -> tuple[str, ...]:
+        """The precisions whose graphs a CPU can run, and so verify."""
+        return tuple(name for name in self.variants if name not in CUDA_ONLY)
 
     def variant(self, precision: str) -> Variant:
         """The graph of `precision`, or an error that lists what the artefact has."""
@@ -249,6 +424,8 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
     for task in TASKS:
         if (task in manifest.tasks) is not (getattr(manifest, task, None) is not None):
             yield f"tasks is {', '.join(manifest.tasks)}, which does not go with the section {task}"
+    if manifest.reranking and manifest.reranking.template:
+        yield from (f"reranking.template: {flaw}" for flaw in template_flaws(manifest.reranking.template.value))
     for name in manifest.model.inputs:
         if name not in INPUTS:
             yield f"model.inputs has {name!r}, not one of {', '.join(INPUTS)}"
@@ -258,12 +435,26 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
             yield f"files names {name!r}, which leads out of the folder"
     read: dict[str, tuple[str | None, ...]] = {"tokenization": ("tokenizer.json",)}
     read |= {f"variants.{key}": (variant.file, variant.data) for key, variant in manifest.variants.items()}
+    read |= {
+        f"variants.{key}.packed": (variant.packed.file,) for key, variant in manifest.variants.items() if variant.packed
+    }
     dense = manifest.embedding.dense if manifest.embedding else ()
     read |= {f"embedding.dense[{i}]": (layer.weight, layer.bias) for i, layer in enumerate(dense)}
     for where, names in read.items():
         yield from (
             f"{where} reads {name!r}, which files lacks" for name in names if name and name not in manifest.files
         )
+
+
+def template_flaws(template: Template) -> Iterator[str]:
+    """What is wrong with a template, in words: each placeholder stands once, in the body."""
+    wanted = {"{query}": 1, "{document}": 1, "{instruction}": 0 if template.instruction is None else 1}
+    for placeholder, count in wanted.items():
+        found = template.body.count(placeholder)
+        if found != count:
+            yield f"body has {placeholder} {found} times, not {'once' if count else 'without an instruction'}"
+        if placeholder in template.prefix or placeholder in template.suffix:
+            yield f"{placeholder} stands outside of body"
 
 
 def decode(kind: Any, value: Any, where: str, problems: list[str]) -> Any:

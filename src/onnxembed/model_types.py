@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from onnxembed.manifest import AttentionMode
 
@@ -17,6 +18,7 @@ class ModelType:
     table are never a token's (RoBERTa and its kin).
     `position_table`: positions are rows of a table, which bounds every text; rotary ones bound none, and
     max_position_embeddings is only the length that such a model was made for.
+    `position_table_key`: the key of config.json, true where absent, that says whether there is a table.
     `static`: a token's vector is a row of a table, whatever stands around it; special tokens are not counted.
     `older_keys`: what config.json files of an earlier generation call a size.
     `attention`: how its tokens see each other when nothing says otherwise. Decoders were made causal and
@@ -26,11 +28,16 @@ class ModelType:
     pad_token_id: int = 0
     positions_after_pad: bool = False
     position_table: bool = True
+    position_table_key: str | None = None
     static: bool = False
     hidden_size_key: str = "hidden_size"
     older_keys: Mapping[str, str] = field(default_factory=dict)
     attention: AttentionMode = "bidirectional"
     decoder: bool = False
+
+    def has_position_table(self, config: Mapping[str, Any]) -> bool:
+        """Whether a model with this config.json looks its positions up in a table."""
+        return self.position_table and config.get(self.position_table_key or "") is not False
 
 
 ROBERTA = ModelType(pad_token_id=1, positions_after_pad=True)
@@ -39,13 +46,16 @@ STATIC = ModelType(position_table=False, static=True, hidden_size_key="hidden_di
 DECODER = ModelType(attention="causal", decoder=True)
 
 MODEL_TYPES: dict[str, ModelType] = {
+    "albert": ModelType(),
     "bert": ModelType(),
     "camembert": ROBERTA,
+    "deberta-v2": ModelType(position_table_key="position_biased_input"),
     "distilbert": ModelType(hidden_size_key="dim"),
     "electra": ModelType(),
     "eurobert": ModelType(pad_token_id=128001),
     "gte": ModelType(pad_token_id=1, position_table=False),
     "gemma3_text": DECODER,
+    "jina_embeddings_v3": ModelType(pad_token_id=1, position_table=False),
     "llama": DECODER,
     "mistral": DECODER,
     "mpnet": ROBERTA,

@@ -8,13 +8,22 @@ key that is not known here is an error.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from onnxembed.errors import RecipeError, UsageError
-from onnxembed.manifest import AttentionMode, PoolingMode, Precision, decode
+from onnxembed.manifest import (
+    AttentionMode,
+    PoolingMode,
+    Precision,
+    ScoreActivation,
+    Task,
+    Template,
+    decode,
+    template_flaws,
+)
 
 T = TypeVar("T")
 
@@ -71,13 +80,26 @@ class GoldenVectors(Golden):
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenSimilarities(Golden):
-    """The cosine of each query with each document, times `scale`; each kind of text behind its prompt."""
+    """The score of each query with each document, times `scale`; each kind of text behind its prompt.
+
+    `score` is the cosine of dense vectors, or a function of `onnxembed.similarity` on sparse embeddings or on the
+    vectors of tokens.
+    """
 
     queries: tuple[str, ...]
     documents: tuple[str, ...]
     query_prompt: str = ""
     document_prompt: str = ""
     scale: float = 1.0
+    score: Literal["cosine", "sparse_dot", "maxsim", "mean_maxsim"] = "cosine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenScores(Golden):
+    """The scores of each pair of a query and a document, one for each label; `raw` for logits."""
+
+    pairs: tuple[tuple[str, str], ...]
+    raw: bool
 
 
 @dataclass(frozen=True)
@@ -98,6 +120,11 @@ class Recipe:
     refused: tuple[Refusal, ...] = ()
     vectors: tuple[GoldenVectors, ...] = ()
     similarities: tuple[GoldenSimilarities, ...] = ()
+    task: Said[Task] | None = None
+    template: Said[Template] | None = None
+    answers: Said[tuple[str, ...]] | None = None
+    activation: Said[ScoreActivation] | None = None
+    scores: tuple[GoldenScores, ...] = ()
 
     @property
     def name(self) -> str:
@@ -115,9 +142,9 @@ class Recipe:
         return self.checked.startswith(CHECKED)
 
     @property
-    def golden(self) -> tuple[GoldenVectors | GoldenSimilarities, ...]:
+    def golden(self) -> tuple[GoldenVectors | GoldenSimilarities | GoldenScores, ...]:
         """All published numbers."""
-        return (*self.vectors, *self.similarities)
+        return (*self.vectors, *self.similarities, *self.scores)
 
 
 def recipe_names() -> list[str]:
@@ -175,6 +202,10 @@ def describe_recipe(recipe: Recipe) -> Iterator[str]:
         "pooling": recipe.pooling,
         "normalize": recipe.normalize,
         "end token": recipe.end_token,
+        "task": recipe.task,
+        "template": recipe.template,
+        "answers": recipe.answers,
+        "activation": recipe.activation,
     }
     for field, each in said.items():
         if each:
@@ -184,6 +215,8 @@ def describe_recipe(recipe: Recipe) -> Iterator[str]:
         for name, text in recipe.prompts.value.items():
             yield f"prompt {name}: {text!r}"
         yield from _why(recipe.prompts)
+    if recipe.template:
+        yield from (f"template {part}: {text!r}" for part, text in vars(recipe.template.value).items())
     for refusal in recipe.refused:
         yield f"not built: {refusal.precision}"
         yield from _why(refusal)
@@ -192,15 +225,18 @@ def describe_recipe(recipe: Recipe) -> Iterator[str]:
         yield f"  from {golden.source}"
 
 
-def describe_golden(golden: GoldenVectors | GoldenSimilarities) -> str:
+def describe_golden(golden: GoldenVectors | GoldenSimilarities | GoldenScores) -> str:
     """What was published, in a few words."""
+    if isinstance(golden, GoldenScores):
+        return f"the {'logits' if golden.raw else 'scores'} of {_counted(golden.pairs, 'pair', 'pairs')}"
     if isinstance(golden, GoldenVectors):
         return f"the first {len(golden.values[0])} numbers of {_counted(golden.texts, 'vector', 'vectors')}"
     queries = _counted(golden.queries, "query", "queries")
-    return f"the similarity of {queries} and {_counted(golden.documents, 'document', 'documents')}"
+    score = "similarity" if golden.score == "cosine" else golden.score
+    return f"the {score} of {queries} and {_counted(golden.documents, 'document', 'documents')}"
 
 
-def _counted(texts: tuple[str, ...], one: str, many: str) -> str:
+def _counted(texts: Sized, one: str, many: str) -> str:
     return f"{len(texts)} {one if len(texts) == 1 else many}"
 
 
@@ -220,6 +256,18 @@ def _decided(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "end token", recipe.end_token.value
     if recipe.prompts:
         yield "prompts", "/".join(recipe.prompts.value)
+    yield from _decided_reranking(recipe)
+
+
+def _decided_reranking(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    if recipe.task:
+        yield "task", recipe.task.value
+    if recipe.template:
+        yield "template", "of its own"
+    if recipe.answers:
+        yield "answers", " against ".join(recipe.answers.value)
+    if recipe.activation:
+        yield "activation", recipe.activation.value
 
 
 def _contradictions(recipe: Recipe, path: Path) -> Iterator[str]:
@@ -228,7 +276,9 @@ def _contradictions(recipe: Recipe, path: Path) -> Iterator[str]:
         yield f"model is {recipe.model!r}, not organisation/{path.stem}"
     if not recipe.checked.startswith((CHECKED, UNCHECKED)):
         yield f"checked begins with neither {CHECKED!r} nor {UNCHECKED!r}"
-    for field in ("attention", "pooling", "normalize", "prompts", "end_token"):
+    of_embedders = ("attention", "pooling", "normalize", "prompts", "end_token")
+    of_rerankers = ("task", "template", "answers", "activation")
+    for field in (*of_embedders, *of_rerankers):
         said: Said[Any] | None = getattr(recipe, field)
         if said and not (said.reason and said.source):
             yield f"{field} has an empty reason or source"
@@ -241,9 +291,15 @@ def _contradictions(recipe: Recipe, path: Path) -> Iterator[str]:
         yield from _flaws(f"vectors[{number}]", vectors, vectors.texts, {len(row) for row in vectors.values})
     for number, pairs in enumerate(recipe.similarities):
         yield from _flaws(f"similarities[{number}]", pairs, pairs.queries, {len(pairs.documents)})
+    for number, scores in enumerate(recipe.scores):
+        yield from _flaws(f"scores[{number}]", scores, scores.pairs, {len(row) for row in scores.values})
+        if {len(pair) for pair in scores.pairs} != {2}:
+            yield f"scores[{number}].pairs has an entry that is not a query and a document"
+    if recipe.template:
+        yield from (f"template: {flaw}" for flaw in template_flaws(recipe.template.value))
 
 
-def _flaws(where: str, golden: Golden, texts: tuple[str, ...], widths: set[int]) -> Iterator[str]:
+def _flaws(where: str, golden: Golden, texts: Sized, widths: set[int]) -> Iterator[str]:
     if not texts or len(golden.values) != len(texts) or len(widths) != 1 or {*map(len, golden.values)} != widths:
         yield f"{where}.values has not one row, of one width, for each text"
     if [golden.atol, golden.rtol, golden.min_cosine].count(None) != 2:

@@ -13,13 +13,17 @@ from typing import Any, Literal, TypeVar, cast
 
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.facts import Facts
-from onnxembed.manifest import POOLING_MODES, AttentionMode, Decision, PoolingMode, Prompts
+from onnxembed.manifest import POOLING_MODES, AttentionMode, Decision, PoolingMode, Prompts, ScoreActivation, Task
 from onnxembed.model_types import MODEL_TYPES
+from onnxembed.multi_vector_facts import MultiVectorFacts
 from onnxembed.recipes import Recipe, Said
+from onnxembed.sparse_facts import SparseFacts
 
 T = TypeVar("T")
 
 UNBOUNDED = 1_000_000  # tokens: a limit for models that have none
+NO_ADAPTER = "none"
+"""What `Flags.adapter` says for the model without any of its adapters."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +34,17 @@ class Flags:
     normalize: bool | None = None
     max_length: int | None = None
     attention: AttentionMode | None = None
+    adapter: str | None = None
+    task: Task | None = None
+    activation: ScoreActivation | None = None
+    plain_pairs: bool = False
 
 
-@dataclass(frozen=True)
-class Decisions:
-    """Everything that the files, the architecture and the flags decide together."""
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecisions:
+    """What the files, the architecture and the flags decide about token ids and token embeddings, for any task."""
 
     attention: Decision[AttentionMode]
-    pooling: Decision[tuple[PoolingMode, ...]]
-    normalize: Decision[bool]
     max_length: Decision[int]
     truncation_side: Decision[Literal["left", "right"]]
     pad_token_id: Decision[int]
@@ -46,6 +52,17 @@ class Decisions:
     end_token: Decision[str] | None
     prompts: Prompts
     hidden_size: int
+    adapter: Decision[str] | None = None
+    sparse: SparseFacts | None = None
+    multi_vector: MultiVectorFacts | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions(EncoderDecisions):
+    """Everything that is decided about a model of sentence embeddings."""
+
+    pooling: Decision[tuple[PoolingMode, ...]]
+    normalize: Decision[bool]
     dimension: int
 
 
@@ -56,26 +73,42 @@ def resolve(facts: Facts, flags: Flags | None = None, recipe: Recipe | None = No
     contradict the model, UnsupportedError for a model_type that onnxembed does not know.
     """
     flags = flags or Flags()
-    if facts.model_type not in MODEL_TYPES:
-        raise UnsupportedError(
-            f"{facts.folder} is a {facts.model_type!r} model, which onnxembed does not know; "
-            f"known: {', '.join(MODEL_TYPES)}"
-        )
+    _check_model_type(facts)
     pooling = _pooling(facts, flags, recipe)
-    hidden_size = _size(facts, MODEL_TYPES[facts.model_type].hidden_size_key)
+    encoder = resolve_encoder(facts, flags, recipe)
     return Decisions(
-        attention=_attention(facts, flags, recipe),
+        **vars(encoder),
         pooling=pooling,
         normalize=_normalize(facts, flags, recipe),
-        max_length=_max_length(facts, flags),
+        dimension=_dimension(facts, pooling, encoder.hidden_size),
+    )
+
+
+def resolve_encoder(facts: Facts, flags: Flags, recipe: Recipe | None) -> EncoderDecisions:
+    """What does not depend on the task; errors as of `resolve`."""
+    _check_model_type(facts)
+    hidden_size = _size(facts, MODEL_TYPES[facts.model_type].hidden_size_key)
+    return EncoderDecisions(
+        attention=_attention(facts, flags, recipe),
+        max_length=_longest(_max_length(facts, flags), facts, flags),
         truncation_side=_truncation_side(facts),
         pad_token_id=_pad_token_id(facts),
         lower_case=_lower_case(facts),
         end_token=end_token(facts, recipe),
         prompts=_prompts(facts, recipe),
         hidden_size=hidden_size,
-        dimension=_dimension(facts, pooling, hidden_size),
+        adapter=_adapter(facts, flags),
+        sparse=facts.sparse if flags.task in (None, "sparse") else None,
+        multi_vector=facts.multi_vector if flags.task in (None, "multi_vector") else None,
     )
+
+
+def _check_model_type(facts: Facts) -> None:
+    if facts.model_type not in MODEL_TYPES:
+        raise UnsupportedError(
+            f"{facts.folder} is a {facts.model_type!r} model, which onnxembed does not know; "
+            f"known: {', '.join(MODEL_TYPES)}"
+        )
 
 
 def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[AttentionMode]:
@@ -106,6 +139,23 @@ def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[At
         if value is not None:
             raise ModelFilesError(f"{file}: {key} is {value!r}, not true or false")
     return Decision(defaults.attention, "architecture", f"{facts.model_type} is a decoder")
+
+
+def _adapter(facts: Facts, flags: Flags) -> Decision[str] | None:
+    """The task whose adapter is merged into the weights. No file says which: such a model is told with each text."""
+    tasks, asked = facts.adapters, flags.adapter
+    if not tasks and asked is not None:
+        raise UsageError(f"--adapter {asked}: {facts.folder} has no adapters")
+    if not tasks:
+        return None
+    if asked is None:
+        raise ModelFilesError(
+            f"{facts.folder} has adapters for several tasks; choose one with --adapter: {', '.join(tasks)}, "
+            f"or {NO_ADAPTER} for the model without them"
+        )
+    if asked not in (*tasks, NO_ADAPTER):
+        raise UsageError(f"--adapter {asked!r} is not one of {', '.join(tasks)}, or {NO_ADAPTER}")
+    return Decision(asked, "flag", "--adapter")
 
 
 def _pooling(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[tuple[PoolingMode, ...]]:
@@ -150,7 +200,7 @@ def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
     Rotary positions have no table: there max_position_embeddings bounds the tokenizer's length only, as in
     sentence-transformers, which takes max_seq_length as it stands.
     """
-    limit, table = _position_limit(facts), MODEL_TYPES[facts.model_type].position_table
+    limit, table = _position_limit(facts), MODEL_TYPES[facts.model_type].has_position_table(facts.config)
     if flags.max_length is not None:
         if flags.max_length < 1 or (table and flags.max_length > limit):
             takes = f"takes 1 to {limit} tokens" if table else "takes 1 token or more"
@@ -172,6 +222,22 @@ def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
     if MODEL_TYPES[facts.model_type].static:
         return Decision(limit, "architecture", "no positions bound its texts")
     return Decision(limit, "file", f"config.json: max_position_embeddings allows {limit}")
+
+
+def _longest(limit: Decision[int], facts: Facts, flags: Flags) -> Decision[int]:
+    """The limit of every text; of a multi-vector model, the longer of its queries' and its documents'."""
+    said = facts.multi_vector
+    if said is None or limit.origin == "flag" or flags.task not in (None, "multi_vector"):
+        return limit
+    lengths = [
+        limit if each.value is None else Decision(each.value, each.origin, each.reason)
+        for each in (said.query_length, said.document_length)
+    ]
+    longest = max(lengths, key=lambda each: each.value)
+    positions = _position_limit(facts)
+    if MODEL_TYPES[facts.model_type].has_position_table(facts.config) and longest.value > positions:
+        raise ModelFilesError(f"{facts.folder}: {longest.reason} is {longest.value}, but the model takes {positions}")
+    return longest
 
 
 def _position_limit(facts: Facts) -> int:

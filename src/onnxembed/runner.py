@@ -6,18 +6,20 @@ What OnnxEmbedder and OnnxReranker share. It knows token ids, runs and outputs b
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from onnxembed.devices import Devices, check_device_ids, may_use_gpu, open_graph
 from onnxembed.errors import ModelFilesError, UsageError
-from onnxembed.locate import locate
+from onnxembed.locate import Located, locate
 from onnxembed.manifest import PRECISIONS, Task
 from onnxembed.pooling import FloatArray
-from onnxembed.session import Providers, Session, available_threads
+from onnxembed.session import Providers, available_threads
+from onnxembed.sessions import Sessions
 from onnxembed.streaming import Job, in_order, start_block
 from onnxembed.tokenizing import IntArray, TextTokenizer, Tokens
 from onnxembed.warning import warn
@@ -30,7 +32,18 @@ Result = TypeVar("Result")
 # The class that does each task.
 CLASSES: dict[Task, str] = {
     "embedding": "OnnxEmbedder",
+    "sparse": "OnnxEmbedder",
+    "multi_vector": "OnnxEmbedder",
+    "reranking": "OnnxReranker",
 }
+
+
+MakeTokenizer = Callable[[Located, int], TextTokenizer]
+"""Makes the tokenizer of an artefact, for texts of at most so many tokens."""
+
+
+def _text_tokenizer(located: Located, max_length: int) -> TextTokenizer:
+    return TextTokenizer(located.folder, located.manifest.tokenization, max_length, located.tokenizer)
 
 
 class Runner:
@@ -45,19 +58,30 @@ class Runner:
         tasks: Sequence[Task],
         *,
         precision: str = "auto",
+        onnx_file: str | None = None,
         providers: Providers = "auto",
         threads: int | None = None,
+        device_id: int | None = None,
+        device_ids: Sequence[int] | None = None,
         max_length: int | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         check_files: bool = True,
+        tokenizer: MakeTokenizer = _text_tokenizer,
     ) -> None:
         if precision not in ("auto", *PRECISIONS):
             raise UsageError(f"precision is {precision!r}, not one of auto, {', '.join(PRECISIONS)}")
         self.threads = available_threads() if threads is None else whole_number("threads", threads)
+        devices = check_device_ids(device_id, device_ids)
         located = locate(
-            model, precision=precision, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+            model,
+            precision=precision,
+            onnx_file=onnx_file,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            gpu=may_use_gpu(providers, devices),
         )
         self.folder, self.manifest = located.folder, located.manifest
         if not set(tasks) & set(self.manifest.tasks):
@@ -71,20 +95,20 @@ class Runner:
             # wrong hash explain a session that could not be opened.
             hashed = hashing.submit(located.check_hashes if check_files else lambda: None)
             try:
-                self._tokenizer = TextTokenizer(self.folder, self.manifest.tokenization, self.max_length)
-                self._session: Session | None = Session(self.folder / located.variant.file, providers, threads=1)
+                self._tokenizer = tokenizer(located, self.max_length)
+                self._session: Sessions | Devices | None = open_graph(located.graph, providers, self.threads, devices)
             except ModelFilesError:
                 hashed.result()
                 raise
             hashed.result()
         self.provider = self._session.provider
-        self._workers = ThreadPoolExecutor(self.threads, thread_name_prefix="onnxembed")
+        self._shorter: dict[int, TextTokenizer] = {}
         # Taken, for good, by the thread that says it.
         self._truncation_unsaid = threading.Lock()
 
     @property
-    def session(self) -> Session:
-        """The session; UsageError when the model is closed."""
+    def session(self) -> Sessions | Devices:
+        """The sessions; UsageError when the model is closed."""
         session = self._session
         if session is None:
             raise UsageError("this model is closed")
@@ -98,6 +122,10 @@ class Runner:
         """Token ids of each text, special tokens included, cut to length."""
         self.check_open()
         return self._tokenizer.tokenize(texts)
+
+    def tokens(self, ids: Iterable[int]) -> list[str | None]:
+        """The token that each id stands for; None for an id that the tokenizer does not use."""
+        return self._tokenizer.tokens(ids)
 
     def feeds(self, texts: Sequence[Tokens]) -> dict[str, IntArray]:
         """The graph's inputs for the texts of one run, int64 [B, T] each, padded on the right."""
@@ -119,40 +147,49 @@ class Runner:
         return self.session.run(outputs, {name: feeds[name] for name in self.manifest.model.inputs})
 
     def stream(
-        self, windows: Iterator[list[Any]], job: Job[Part, Result], what: str = "texts"
+        self, windows: Iterator[list[Any]], job: Job[Part, Result], what: str = "texts", max_length: int | None = None
     ) -> Generator[Result, None, None]:
         """The job's results, one for each window, in order; the next window is already under way.
 
+        `max_length` cuts to fewer tokens than the model's own limit.
         At the end, or when the caller stops listening, says once how many of `what` were cut to length.
         """
         seen = cut = 0
-        started = (start_block(window, self._tokenizer, job, self._workers) for window in windows)
+        limit = self.max_length if max_length is None else min(max_length, self.max_length)
+        tokenizer = self._cutting(limit)
+        started = (start_block(window, tokenizer, job, self.session) for window in windows)
         try:
-            for result, texts, truncated in in_order(started):
+            for result, texts, truncated in in_order(started, self.session.blocks_ahead):
                 seen, cut = seen + texts, cut + truncated
                 yield result
         except RuntimeError:
             self.check_open()  # closed workers refuse runs with a bare RuntimeError
             raise
         except GeneratorExit:
-            self._warn_truncated(cut, seen, what)
+            self._warn_truncated(cut, seen, what, limit)
             raise
-        self._warn_truncated(cut, seen, what)
+        self._warn_truncated(cut, seen, what, limit)
 
     def close(self) -> None:
         """Free the session and its threads. Safe to repeat.
 
         A stream that is still being read gives the results it has, then raises UsageError.
         """
-        self._session = None  # first: runs that have not begun find nothing to run on, and end at once
-        self._workers.shutdown()
+        session, self._session = self._session, None  # runs that have not begun find nothing to run on, and end
+        if session:
+            session.close()
 
-    def _warn_truncated(self, cut: int, seen: int, what: str) -> None:
+    def _cutting(self, limit: int) -> TextTokenizer:
+        """The tokenizer that cuts to this many tokens."""
+        if limit == self.max_length:
+            return self._tokenizer
+        if limit not in self._shorter:
+            self._shorter[limit] = self._tokenizer.shortened(self.folder, limit)
+        return self._shorter[limit]
+
+    def _warn_truncated(self, cut: int, seen: int, what: str, limit: int) -> None:
         if cut and self._truncation_unsaid.acquire(blocking=False):
-            warn(
-                f"{cut} of {seen} {what} were longer than max_length={self.max_length} tokens and were cut "
-                "(this is said once)"
-            )
+            warn(f"{cut} of {seen} {what} were longer than max_length={limit} tokens and were cut (this is said once)")
 
 
 def whole_number(name: str, value: int, limit: int | None = None) -> int:

@@ -2,7 +2,7 @@
 
 On a CPU every padded slot costs as much as a real token, and a run without padding takes a faster
 attention kernel, so texts of equal length run together. Only runs too small to keep the matrix products
-busy take in slightly longer texts.
+busy take in slightly longer texts. On a GPU, which needs far larger runs to be busy, all do.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ MAX_PADDING = 0.25
 """A small run's largest share of padded slots."""
 
 
-def plan_runs(lengths: Sequence[int], tokens_per_run: int = TOKENS_PER_RUN) -> list[list[int]]:
-    """Group texts into runs.
+MAX_SPREAD = 2
+"""A packed run's tokens, each text padded to the longest, would be at most this many budgets: pooling may pad them."""
 
-    Takes the number of tokens of each text; returns lists of their indices, longest texts first, each
-    index once. Every run holds at most `tokens_per_run` slots or a single text.
-    """
+
+def plan_packed(lengths: Sequence[int], tokens_per_run: int) -> list[list[int]]:
+    """Group texts into runs without padding, which may hold texts of any lengths; as `plan_runs` otherwise."""
     runs: list[list[int]] = []
     longest = tokens = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         length = lengths[index]
-        if runs and _fits(len(runs[-1]), longest, tokens, length, tokens_per_run):
+        slots = (len(runs[-1]) + 1) * longest if runs else 0
+        if runs and tokens + length <= tokens_per_run and slots <= MAX_SPREAD * tokens_per_run:
             runs[-1].append(index)
             tokens += length
         else:
@@ -42,11 +43,25 @@ def plan_runs(lengths: Sequence[int], tokens_per_run: int = TOKENS_PER_RUN) -> l
     return runs
 
 
-def _fits(texts: int, longest: int, tokens: int, length: int, tokens_per_run: int) -> bool:
-    """Whether one more text, not longer than those in the run, belongs in it."""
-    slots = (texts + 1) * longest
-    if slots > tokens_per_run:
-        return False
-    if length == longest:
-        return True
-    return tokens < SMALL_RUN and slots - tokens - length <= MAX_PADDING * slots
+def plan_runs(
+    lengths: Sequence[int], tokens_per_run: int = TOKENS_PER_RUN, small_run: int = SMALL_RUN
+) -> list[list[int]]:
+    """Group texts into runs.
+
+    Takes the number of tokens of each text; returns lists of their indices, longest texts first, each
+    index once. Every run holds at most `tokens_per_run` slots or a single text; one of fewer than `small_run`
+    tokens may take in texts of other lengths.
+    """
+    runs: list[list[int]] = []
+    longest = tokens = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        length = lengths[index]
+        slots = (len(runs[-1]) + 1) * longest if runs else 0
+        alike = length == longest or (tokens < small_run and slots - tokens - length <= MAX_PADDING * slots)
+        if runs and alike and slots <= tokens_per_run:
+            runs[-1].append(index)
+            tokens += length
+        else:
+            runs.append([index])
+            longest = tokens = length
+    return runs

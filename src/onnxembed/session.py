@@ -14,19 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxembed.errors import MissingExtraError, ModelFilesError, ProviderError, UsageError
-from onnxembed.warning import warn
+from onnxembed import cuda
+from onnxembed.cuda import CUDA, TENSORRT
+from onnxembed.errors import DeviceMemoryError, MissingExtraError, ModelFilesError, ProviderError, UsageError
 
 Provider = tuple[str, dict[str, Any]]
 Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]]
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-SHORT_NAMES = {"cpu": CPU, "cuda": CUDA}
-
-CUDA_CURE = (
-    "onnxruntime-gpu needs CUDA, cuBLAS and cuDNN 9: pip install 'onnxembed[gpu]' brings them; "
-    "`nvidia-smi` shows whether the driver works"
-)
+CPU = "CPUExecutionProvider"
+SHORT_NAMES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 
 # Optimisations of ONNX Runtime that make graphs slower on the CPU; see Graph.add_pre_layer_norm.
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
@@ -39,13 +35,13 @@ CGROUP = Path("/sys/fs/cgroup")
 class Session:
     """One graph on one provider. `run` may be called from many threads at once.
 
-    `providers`: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda", or a list of ONNX
-    Runtime's provider names or (name, options) pairs, in order of preference. What is asked for by name
-    is used or is a ProviderError; only "auto" falls back, and says so. On the CPU each run is computed by
-    `threads` threads together.
+    `providers`: "cpu", "cuda", "tensorrt", or a list of ONNX Runtime's provider names or (name, options)
+    pairs, in order of preference. They are used or it is a ProviderError; an option that one of them does
+    not know is a UsageError. On the CPU each run is computed by `threads` threads together; `device_id` is
+    the number of the GPU, 0 when None.
     """
 
-    def __init__(self, graph: Path, providers: Providers, threads: int) -> None:
+    def __init__(self, graph: Path, providers: Providers, threads: int, device_id: int | None = None) -> None:
         runtime = load_onnxruntime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -56,20 +52,59 @@ class Session:
         options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
         # A plan for the memory of every combination of shapes that comes by: they add up, and save no time.
         options.enable_mem_pattern = False
-        self._session = _create(runtime, graph, options, providers)
+        self._runtime = runtime
+        self._session = _create(runtime, graph, options, wanted_providers(providers, device_id))
+        self.provider = str(self._session.get_providers()[0])
+        """The provider that takes the graph's nodes first."""
+        self.device_id = self._find_device()
+        """The number of the GPU; None where there is none."""
         # Ours take int64; some graphs of others take int32.
         self._narrow = {value.name for value in self._session.get_inputs() if value.type == "tensor(int32)"}
 
-    @property
-    def provider(self) -> str:
-        """The provider that takes the graph's nodes first."""
-        return str(self._session.get_providers()[0])
+    def _find_device(self) -> int | None:
+        if self.provider not in cuda.GPU_PROVIDERS:
+            return None
+        return int(self._session.get_provider_options()[self.provider]["device_id"])
 
-    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
-        """Compute outputs by name, as float32; outputs that are not asked for are not copied."""
+    def run(
+        self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], *, shrink: bool = False
+    ) -> list[NDArray[np.float32]]:
+        """Compute outputs by name, as float32; outputs that are not asked for are not copied.
+
+        `shrink` gives memory that the GPU's next runs may not need back to it. Raises DeviceMemoryError for a
+        run that is too large.
+        """
         fed = {name: value.astype(np.int32) if name in self._narrow else value for name, value in feeds.items()}
-        results = self._session.run(list(outputs), fed)
+        try:
+            if self.device_id is None:
+                results = self._session.run(list(outputs), fed)
+            else:
+                results = self._run_bound(outputs, fed, f"gpu:{self.device_id}" if shrink else "")
+        except Exception as error:  # onnxruntime's exceptions share no base of their own
+            if not cuda.is_out_of_memory(error):
+                raise
+            shape = next(iter(fed.values())).shape
+            raise DeviceMemoryError(
+                f"a run of the shape {shape} does not fit into the memory of {self.provider}: {error} "
+                "(max_length cuts texts, fp16 halves what they need, gpu_mem_limit is the provider's bound)"
+            ) from error
         return [np.asarray(result, np.float32) for result in results]
+
+    def _run_bound(
+        self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], shrink: str
+    ) -> list[NDArray[np.float32]]:
+        """A run whose outputs stay on the GPU until those asked for are copied, once."""
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        for name in outputs:
+            binding.bind_output(name, "cuda", self.device_id)
+        options = self._runtime.RunOptions()
+        if shrink:
+            options.add_run_config_entry(cuda.SHRINK, shrink)
+        self._session.run_with_iobinding(binding, options)
+        results: list[NDArray[np.float32]] = binding.copy_outputs_to_cpu()
+        return results
 
 
 def load_onnxruntime() -> Any:
@@ -86,12 +121,16 @@ def load_onnxruntime() -> Any:
 
 def available_threads(cgroup: Path = CGROUP) -> int:
     """The number of cores this process may use: its affinity, or its container's share of CPU time if less."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return math.ceil(min(cores, _cpu_quota(cgroup)))
+    return math.ceil(min(usable_cores(), cpu_quota(cgroup)))
 
 
-def _cpu_quota(cgroup: Path) -> float:
-    """How many cores' time a container may use, from version 2 or 1 of Linux's control groups."""
+def usable_cores() -> int:
+    """The number of cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_quota(cgroup: Path) -> float:
+    """How many cores' time a container may use, from version 2 or 1 of Linux's control groups; inf for no limit."""
     for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         with suppress(OSError, ValueError):  # not that version; or no limit: "max", -1
             quota, period = (int(number) for file in files for number in (cgroup / file).read_text().split())
@@ -100,34 +139,15 @@ def _cpu_quota(cgroup: Path) -> float:
     return math.inf
 
 
-def _create(runtime: Any, graph: Path, options: Any, providers: Providers) -> Any:
-    if providers == "auto":
-        # The GPU wheel is a wish for the GPU, also where the CPU wheel has overwritten it.
-        if CUDA in runtime.get_available_providers() or _installed("onnxruntime-gpu"):
-            try:
-                return _create(runtime, graph, options, "cuda")
-            except ProviderError as error:
-                warn(f"running on the CPU, because {error}")
-        return _create(runtime, graph, options, "cpu")
-    wanted = _wanted(providers)
-    names = [name for name, _ in wanted]
-    unloaded = _preload_cuda(runtime) if CUDA in names else ""
-    available = list(runtime.get_available_providers())
-    for name in names:
-        if name not in available:
-            raise ProviderError(_why_unavailable(name, available))
-    session = _open(runtime, graph, options, wanted)
-    # ONNX Runtime only logs when a provider's libraries cannot be loaded, and goes on without it.
-    missing = [name for name in names if name not in session.get_providers()]
-    if missing:
-        cause = unloaded or "its libraries are missing or do not fit the driver"
-        cure = CUDA_CURE if missing[0] == CUDA else "ONNX Runtime's log on standard error says more"
-        raise ProviderError(f"{missing[0]} could not be started: {cause} ({cure})")
-    return session
+def wants_cuda(providers: Providers) -> bool:
+    """Whether "auto" should try the GPU: its wheel is a wish for it, also where the CPU wheel has overwritten it."""
+    if providers != "auto":
+        return False
+    return CUDA in load_onnxruntime().get_available_providers() or is_installed("onnxruntime-gpu")
 
 
-def _wanted(providers: Providers) -> list[Provider]:
-    """The requested providers as (name, options), the CPU last for what the others cannot run."""
+def wanted_providers(providers: Providers, device_id: int | None = None) -> list[Provider]:
+    """The requested providers as (name, options), on this GPU, the CPU last for what the others cannot run."""
     if isinstance(providers, str):
         providers = [providers]
     if not isinstance(providers, Sequence):
@@ -143,12 +163,55 @@ def _wanted(providers: Providers) -> list[Provider]:
             raise UsageError(f"providers names {name} twice")
         wanted[name] = dict(options)
     if not wanted:
-        raise UsageError('providers is empty; use "auto", "cpu", "cuda" or a list of names')
+        raise UsageError('providers is empty; use "auto", "cpu", "cuda", "tensorrt" or a list of names')
+    if TENSORRT in wanted:
+        wanted.setdefault(CUDA, {})  # it has none of ONNX Runtime's fused operators
     wanted.setdefault(CPU, {})
-    return list(wanted.items())
+    if CUDA in wanted:
+        wanted[CUDA] = {**cuda.OPTIONS, **wanted[CUDA]}
+    return list(wanted.items()) if device_id is None else _on_device(wanted, device_id)
 
 
-def _preload_cuda(runtime: Any) -> str:
+def _on_device(wanted: Mapping[str, Mapping[str, Any]], device_id: int) -> list[Provider]:
+    """The providers, those for GPUs on this one."""
+    if not any(name in cuda.GPU_PROVIDERS for name in wanted):
+        raise UsageError(f"device_id names a GPU of {' or '.join(cuda.GPU_PROVIDERS)}, not of {', '.join(wanted)}")
+    for name, options in wanted.items():
+        if str(named := options.get("device_id", device_id)) != str(device_id):
+            raise UsageError(f"{name} has the option device_id={named}, but device_id is {device_id}")
+    own = {"device_id": device_id}
+    return [(name, {**options, **(own if name in cuda.GPU_PROVIDERS else {})}) for name, options in wanted.items()]
+
+
+def _create(runtime: Any, graph: Path, options: Any, wanted: list[Provider]) -> Any:
+    names = [name for name, _ in wanted]
+    unloaded = preload_cuda(runtime) if CUDA in names else ""
+    available = list(runtime.get_available_providers())
+    for name in names:
+        if name not in available:
+            raise ProviderError(why_unavailable(name, available))
+    session = _open(runtime, graph, options, wanted)
+    # ONNX Runtime only logs when a provider's libraries cannot be loaded, and goes on without it.
+    missing = [name for name in names if name not in session.get_providers()]
+    if missing:
+        driver = cuda.missing_driver() if missing[0] in cuda.GPU_PROVIDERS else ""
+        because = "; ".join(filter(None, [driver, unloaded])) or "its libraries are missing or do not fit the driver"
+        cure = cuda.CURES.get(missing[0], "ONNX Runtime's log on standard error says more")
+        raise ProviderError(f"{missing[0]} could not be started: {because} ({cure})")
+    _check_options(session.get_provider_options(), wanted)
+    return session
+
+
+def _check_options(reported: Mapping[str, Mapping[str, str]], wanted: Sequence[Provider]) -> None:
+    """Raise UsageError for an option that its provider took no notice of. One that reports none is not judged."""
+    for name, options in wanted:
+        known = reported.get(name, {})
+        unknown = sorted(options.keys() - known.keys())
+        if unknown and (known or name == CPU):
+            raise UsageError(f"{name} has no option {', '.join(unknown)}; it has: {', '.join(sorted(known)) or 'none'}")
+
+
+def preload_cuda(runtime: Any) -> str:
     """Load the CUDA libraries of NVIDIA's wheels, which are on no loader path; returns what could not be loaded."""
     printed = io.StringIO()
     with redirect_stdout(printed):  # it prints its failures, where a program's own output goes
@@ -172,16 +235,20 @@ def _open(runtime: Any, graph: Path, options: Any, wanted: Sequence[Provider]) -
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         if names == [CPU]:
             raise ModelFilesError(f"ONNX Runtime cannot open {graph}: {error}") from error
+        if "Unknown provider option" in str(error):
+            raise UsageError(f"providers: {error}") from error
         _open(runtime, graph, options, [(CPU, {})])  # what the CPU cannot open either is the graph's fault
         asked = " and ".join(f"{name} {dict(options)}" for name, options in wanted if name != CPU)
-        raise ProviderError(f"{graph} runs on the CPU, but not on {asked}: {error}") from error
+        meaning = cuda.cause(str(error))
+        because = f"{meaning} ({error})" if meaning else str(error)
+        raise ProviderError(f"{graph} runs on the CPU, but not on {asked}: {because}") from error
 
 
-def _why_unavailable(name: str, available: list[str]) -> str:
+def why_unavailable(name: str, available: list[str]) -> str:
     """The cause and the cure when a provider is not in the installed ONNX Runtime."""
-    if name != CUDA:
+    if name not in cuda.GPU_PROVIDERS:
         return f"{name} is not in the installed onnxruntime, which has {', '.join(available)}"
-    cpu_wheel, gpu_wheel = _installed("onnxruntime"), _installed("onnxruntime-gpu")
+    cpu_wheel, gpu_wheel = is_installed("onnxruntime"), is_installed("onnxruntime-gpu")
     if cpu_wheel and gpu_wheel:
         return (
             "onnxruntime and onnxruntime-gpu are both installed, and the CPU wheel overwrote the GPU wheel's files: "
@@ -192,10 +259,11 @@ def _why_unavailable(name: str, available: list[str]) -> str:
             "the installed onnxruntime is the CPU wheel: "
             "pip uninstall -y onnxruntime, then pip install 'onnxembed[gpu]'"
         )
-    return f"the installed onnxruntime has no CUDA (only {', '.join(available)}): pip install 'onnxembed[gpu]'"
+    return f"the installed onnxruntime has no {name} (only {', '.join(available)}): pip install 'onnxembed[gpu]'"
 
 
-def _installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
+    """Whether there is a distribution of this name, whatever became of its files."""
     try:
         distribution(name)
     except PackageNotFoundError:

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxembed.scheduling import SMALL_RUN, plan_runs
 from onnxembed.session import CPU, Providers, Session
 from onnxembed.warning import warn
+
+Run = TypeVar("Run")
+Part = TypeVar("Part")
 
 Way = Literal["apart", "together"]
 """Runs with a thread each, side by side; or with all threads, one after another."""
@@ -38,9 +42,16 @@ class Sessions:
 
     `submit` runs work on the threads for runs side by side; a run from any other thread, while nothing else
     runs, is a single text.
+
+    Runs of less than `small_run` tokens may take in texts of other lengths. Never in an 8-bit graph, which takes
+    0: padding changes sums by their last bit, and rounding makes a whole step of that.
     """
 
-    def __init__(self, graph: Path, size: int, providers: Providers, threads: int) -> None:
+    def __init__(
+        self, graph: Path, size: int, providers: Providers, threads: int, small_run: int = SMALL_RUN
+    ) -> None:
+        self.blocks_ahead = 1
+        self._small_run = small_run
         self._graph, self._providers, self._threads = graph, providers, threads
         self._keep_both = size <= KEEP_BOTH
         first: Way = "apart" if self._keep_both else "together"
@@ -61,6 +72,18 @@ class Sessions:
     def provider(self) -> str:
         """The provider that takes the graph's nodes first."""
         return next(iter(self._open.values())).provider
+
+    def plan(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Group texts of so many tokens into runs."""
+        return plan_runs(lengths, small_run=self._small_run)
+
+    def start(self, work: Callable[[Run], Part], runs: Sequence[Run]) -> list[Future[Part]]:
+        """Have worker threads do the work of each run; of a single one the caller's, which spares a detour."""
+        if len(runs) > 1:
+            return [self.submit(work, run) for run in runs]
+        done: Future[Part] = Future()
+        done.set_result(work(runs[0]))
+        return [done]
 
     def submit(self, work: Any, *arguments: Any) -> Future[Any]:
         """Have a worker thread do something; RuntimeError after `close`."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from onnxembed.errors import UsageError
+from onnxembed.errors import DeviceMemoryError, UsageError
 from onnxembed.pooling import FloatArray
-from onnxembed.scheduling import plan_runs
 from onnxembed.tokenizing import IntArray, TextTokenizer, Tokens
 
 Item = TypeVar("Item")
@@ -48,19 +48,21 @@ def windows(texts: str | Iterable[str], prefix: str = "") -> Iterator[list[str]]
     # Iterating over bytes gives numbers, over a mapping its keys: neither is what was meant.
     if not isinstance(texts, bytes | bytearray | Mapping):
         with suppress(TypeError):
-            return _cut(iter(texts), prefix)
+            checked = (prefix + check_text(text, f"texts[{position}]") for position, text in enumerate(iter(texts)))
+            return cut(checked, len)
     raise UsageError(f"texts is {type(texts).__name__}, not a str or an iterable of str")
 
 
-def _cut(texts: Iterator[str], prefix: str) -> Iterator[list[str]]:
-    window: list[str] = []
-    characters = 0
-    for position, text in enumerate(texts):
-        window.append(prefix + check_text(text, f"texts[{position}]"))
-        characters += len(window[-1])
-        if len(window) == WINDOW_TEXTS or characters >= WINDOW_CHARACTERS:
+def cut(items: Iterator[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Cut items, each of so many characters, into windows."""
+    window: list[Item] = []
+    total = 0
+    for item in items:
+        window.append(item)
+        total += characters(item)
+        if len(window) == WINDOW_TEXTS or total >= WINDOW_CHARACTERS:
             yield window
-            window, characters = [], 0
+            window, total = [], 0
     if window:
         yield window
 
@@ -94,12 +96,12 @@ class Block(Generic[Part, Result]):
 
     job: Job[Part, Result]
     places: IntArray  # [N]
-    futures: list[Future[Part]]
+    futures: list[Future[list[Part]]]
     truncated: int
 
     def result(self) -> Result:
         """Wait for the runs; what they give, in the order of the window's texts."""
-        return self.job.arrange([future.result() for future in self.futures], self.places)
+        return self.job.arrange([part for future in self.futures for part in future.result()], self.places)
 
     def cancel(self) -> None:
         """Drop the runs that have not begun."""
@@ -107,26 +109,48 @@ class Block(Generic[Part, Result]):
             future.cancel()
 
 
+class Opened(Protocol):
+    """A graph that runs can be started on: `Sessions` or `Devices`.
+
+    `blocks_ahead`: how many blocks must have been started beside the one that is waited for, to keep it busy.
+    """
+
+    blocks_ahead: int
+
+    def plan(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Group texts of so many tokens into runs."""
+
+    def start(self, work: Callable[[Item], Part], runs: Sequence[Item]) -> list[Future[Part]]:
+        """Do the work of each run."""
+
+
 def start_block(
-    window: Sequence[Any], tokenizer: TextTokenizer, job: Job[Part, Result], workers: Executor
+    window: Sequence[Any], tokenizer: TextTokenizer, job: Job[Part, Result], session: Opened
 ) -> Block[Part, Result]:
     """Tokenise a window and start its runs; identical texts are computed once."""
     distinct = {text: number for number, text in enumerate(dict.fromkeys(window))}
     tokens = tokenizer.tokenize(list(distinct))
-    runs = plan_runs([len(each) for each in tokens])
-    batches = [[tokens[index] for index in run] for run in runs]
-    if len(batches) == 1:
-        futures = [_done(job.compute(batches[0]))]  # one text: no detour through a thread
-    else:
-        futures = [workers.submit(job.compute, batch) for batch in batches]
+    runs = session.plan([len(each) for each in tokens])
+    futures = session.start(partial(_compute, job), [[tokens[index] for index in run] for run in runs])
     numbers = np.array([distinct[text] for text in window])
     place = np.empty(len(tokens), np.int64)
     place[np.concatenate(runs)] = np.arange(len(tokens))
     return Block(job, place[numbers], futures, truncated=sum(tokens[number].truncated for number in numbers))
 
 
-def in_order(blocks: Iterator[Block[Part, Result]]) -> Iterator[tuple[Result, int, int]]:
-    """The result of each block, its number of texts and of truncated ones; the next block is already under way.
+def _compute(job: Job[Part, Result], batch: list[Tokens]) -> list[Part]:
+    """The parts of a run: one, or those of its halves where it does not fit into the device's memory."""
+    try:
+        return [job.compute(batch)]
+    except DeviceMemoryError:
+        if len(batch) == 1:
+            raise
+        half = len(batch) // 2
+        return [part for texts in (batch[:half], batch[half:]) for part in _compute(job, texts)]
+
+
+def in_order(blocks: Iterator[Block[Part, Result]], ahead: int) -> Iterator[tuple[Result, int, int]]:
+    """The result of each block, its number of texts and of truncated ones; the next `ahead` are already under way.
 
     An error, or a caller that stops listening, drops what has been started and not begun.
     """
@@ -134,7 +158,7 @@ def in_order(blocks: Iterator[Block[Part, Result]]) -> Iterator[tuple[Result, in
     try:
         for block in blocks:
             pending.append(block)
-            if len(pending) > 1:
+            if len(pending) > ahead:
                 yield _first(pending)
         while pending:
             yield _first(pending)
@@ -148,9 +172,3 @@ def _first(pending: deque[Block[Part, Result]]) -> tuple[Result, int, int]:
     result = pending[0].result()
     block = pending.popleft()
     return result, len(block.places), block.truncated
-
-
-def _done(result: Part) -> Future[Part]:
-    future: Future[Part] = Future()
-    future.set_result(result)
-    return future

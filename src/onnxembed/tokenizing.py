@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +31,17 @@ class Tokens:
 
 
 class TextTokenizer:
-    """The tokenizer of an artefact, cutting texts to `max_length` tokens. Usable from many threads."""
+    """The tokenizer of an artefact, cutting texts to `max_length` tokens. Usable from many threads.
 
-    def __init__(self, folder: Path, tokenization: Tokenization, max_length: int) -> None:
+    `changed` is the text of tokenizer.json where something else than the folder's file is to be used.
+    """
+
+    def __init__(self, folder: Path, tokenization: Tokenization, max_length: int, changed: str | None = None) -> None:
         from tokenizers import Tokenizer
 
         try:
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            file = str(folder / "tokenizer.json")
+            self._tokenizer = Tokenizer.from_file(file) if changed is None else Tokenizer.from_str(changed)
         except Exception as error:  # the tokenizers library raises bare Exception
             raise ModelFilesError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
         specials = self._tokenizer.num_special_tokens_to_add(False)
@@ -45,6 +49,15 @@ class TextTokenizer:
             raise UsageError(f"max_length is {max_length}, but {specials} special tokens go around every text")
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length, direction=tokenization.truncation_side.value)
+        self._tokenization = tokenization
+
+    def shortened(self, folder: Path, max_length: int) -> TextTokenizer:
+        """The same tokenizer of the artefact in `folder`, cutting texts to another length."""
+        return TextTokenizer(folder, self._tokenization, max_length, self._tokenizer.to_str())
+
+    def tokens(self, ids: Iterable[int]) -> list[str | None]:
+        """The token that each id stands for; None for an id that the tokenizer does not use."""
+        return [self._tokenizer.id_to_token(int(each)) for each in ids]
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids of each text, in order."""

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxembed.export.artifact import write_graph
+from onnxembed.export.engines import EngineOption
 from onnxembed.export.pipeline import Options, build
 from onnxembed.facts import Facts, read_facts
 from onnxembed.manifest import POOLING_MODES, AttentionMode
@@ -75,13 +76,19 @@ def batch(facts: Facts, shape: tuple[int, int, str | None]) -> dict[str, NDArray
 
 
 def max_difference(
-    folder: Path, workdir: Path, *, attention: AttentionMode | None = None, reference: Any = None
+    folder: Path,
+    workdir: Path,
+    *,
+    attention: AttentionMode | None = None,
+    adapter: str | None = None,
+    reference: Any = None,
+    engine: EngineOption = "auto",
 ) -> float:
     """Largest difference of hidden states and of every pooling, over all shapes, for a transformers folder.
 
     Hidden states are compared at real tokens; what stands in padded slots is nobody's vector. `attention` is
-    the flag of that name, which the reference is told too; `reference` is a model to compare with instead
-    of transformers.AutoModel on the folder.
+    the flag of that name, which the reference is told too, `adapter` another; `reference` is a model to compare
+    with instead of transformers.AutoModel on the folder; `engine` writes the graph.
     """
     import onnxruntime
     from sentence_transformers.sentence_transformer.modules import Pooling
@@ -92,8 +99,9 @@ def max_difference(
     if attention is not None:
         reference.config.is_causal = attention == "causal"
     facts = read_facts(folder)
-    decisions = resolve(facts, Flags(pooling=POOLING_MODES, normalize=False, attention=attention))
-    write_graph(build(facts, decisions, Options(), "fp32"), workdir, "fp32", lambda stage, done, total: None)
+    decisions = resolve(facts, Flags(pooling=POOLING_MODES, normalize=False, attention=attention, adapter=adapter))
+    graph = build(facts, decisions, Options(engine=engine), "fp32")
+    write_graph(graph, workdir, "fp32", lambda stage, done, total: None)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(workdir / "onnx/model.onnx", options)

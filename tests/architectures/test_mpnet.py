@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {
 }
 
 # The bias is needed with and without padding, so attention has no branch.
-PER_LAYER = {"MatMul": 6, "MultiHeadAttention": 1, "SkipLayerNormalization": 2, "BiasGelu": 1}
+PER_LAYER = {"MatMul": 6, "MultiHeadAttention": 1, "Add": 4, "LayerNormalization": 2, "BiasGelu": 1}
 
 
 def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
@@ -110,9 +110,9 @@ def test_a_layer_is_made_of_fused_operators_only(precision: Precision, tmp_path:
     two = make(checkpoint(tmp_path / "two", num_hidden_layers=2), precision).operators()
     three = make(checkpoint(tmp_path / "three"), precision).operators()
     assert {name: three[name] - two[name] for name in three if three[name] != two[name]} == PER_LAYER
-    assert three["SkipLayerNormalization"] == 3 * 2 + 1
+    assert three["LayerNormalization"] == 3 * 2 + 1
     assert three["Gather"] == 4  # words, positions, and the bias, once for all layers
-    assert not {"Softmax", "Transpose", "LayerNormalization", "If"} & three.keys()
+    assert not {"Softmax", "Transpose", "SkipLayerNormalization", "If"} & three.keys()
 
 
 def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:

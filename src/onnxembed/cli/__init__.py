@@ -13,10 +13,13 @@ from typing import NoReturn
 import click
 
 from onnxembed import __version__
+from onnxembed.cli.adopt import adopt
+from onnxembed.cli.doctor import doctor
 from onnxembed.cli.embed import embed
 from onnxembed.cli.export import export
 from onnxembed.cli.inspect import inspect
 from onnxembed.cli.recipes import recipes
+from onnxembed.cli.rerank import rerank
 from onnxembed.cli.verify import verify
 from onnxembed.errors import OnnxEmbedError
 
@@ -78,5 +81,5 @@ def cli() -> None:
     """
 
 
-for command in (export, embed, inspect, verify, recipes):
+for command in (export, adopt, embed, rerank, inspect, verify, recipes, doctor):
     cli.add_command(command)

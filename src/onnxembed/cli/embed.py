@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
-from onnxembed.cli.options import PATH, REVISION, cache_options
+from onnxembed.cli.options import ONNX_FILE, PATH, REVISION, cache_options
 from onnxembed.cli.texts import opened
-from onnxembed.manifest import PRECISIONS
+from onnxembed.errors import UsageError
+from onnxembed.manifest import KINDS, PRECISIONS, Kind
 
 
 @click.command(short_help="Turn texts into vectors.")
@@ -17,6 +20,15 @@ from onnxembed.manifest import PRECISIONS
 @click.argument("texts", nargs=-1, metavar="[TEXT ... | FILE.txt | FILE.jsonl | -]")
 @click.option(
     "-o", "--output", type=PATH, metavar="FILE", help="Write vectors to a .npy or .jsonl file [default: print them]."
+)
+@click.option("--sparse", is_flag=True, help="Sparse embeddings: a JSON object of indices and values for each text.")
+@click.option(
+    "--multi-vector", is_flag=True, help="A vector for each token (ColBERT): a JSON array of arrays for each text."
+)
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    help="With --multi-vector: what the texts are, for a model that treats queries and documents in ways of their own.",
 )
 @click.option("--jsonl", is_flag=True, help="The file or standard input is JSON lines, whatever its name.")
 @click.option(
@@ -38,6 +50,7 @@ from onnxembed.manifest import PRECISIONS
     show_default=True,
     help="The graph to run; auto is fp32 where there is one.",
 )
+@ONNX_FILE
 @click.option(
     "--provider",
     default="auto",
@@ -53,6 +66,9 @@ def embed(
     model: str,
     texts: tuple[str, ...],
     output: Path | None,
+    sparse: bool,
+    multi_vector: bool,
+    kind: Kind | None,
     jsonl: bool,
     field: str,
     prompt: str | None,
@@ -61,6 +77,7 @@ def embed(
     normalize: bool | None,
     max_length: int | None,
     precision: str,
+    onnx_file: str | None,
     provider: str,
     threads: int | None,
     revision: str | None,
@@ -74,21 +91,41 @@ def embed(
     onnxembed embed my-model-onnx texts.txt -o vectors.npy
     onnxembed embed my-model-onnx documents.jsonl --field body -o vectors.npy
     cat texts.txt | onnxembed embed my-model-onnx - > vectors.jsonl
+    onnxembed embed my-splade-onnx --sparse "a text"
+    onnxembed embed my-colbert-onnx --multi-vector --kind query "a question"
 
     Texts are arguments, the lines of a .txt file, a field of the lines of a .jsonl file, or the lines of
     standard input (-). Vectors keep the order of the texts: a row of the .npy file, or a line of JSON, each.
     """
     from onnxembed.embedder import OnnxEmbedder
-    from onnxembed.files import check_vector_file, write_jsonl, write_vectors
+    from onnxembed.files import (
+        LINE_FILES,
+        check_vector_file,
+        matrix_line,
+        sparse_line,
+        stream_lines,
+        vector_line,
+        write_lines,
+        write_vectors,
+    )
     from onnxembed.progress import counter
 
-    if output is not None:
+    if sparse and multi_vector:
+        raise UsageError("--sparse and --multi-vector: one of the two at a time")
+    if (sparse or multi_vector) and (dimensions is not None or normalize is not None):
+        raise UsageError("--dimensions and --normalize are for dense vectors, not for --sparse and --multi-vector")
+    if kind is not None and not multi_vector:
+        raise UsageError("--kind goes with --multi-vector; --prompt-name puts a prompt before texts")
+    if output is not None and (sparse or multi_vector):
+        check_vector_file(output, LINE_FILES, "sparse embeddings" if sparse else "vectors of tokens")
+    elif output is not None:
         check_vector_file(output)
     with (
         opened(texts, field, jsonl) as source,
         OnnxEmbedder(
             model,
             precision=precision,  # type: ignore[arg-type]  # click has checked the choice
+            onnx_file=onnx_file,
             providers=provider,
             threads=threads,
             max_length=max_length,
@@ -97,13 +134,22 @@ def embed(
             local_files_only=offline,
         ) as embedder,
     ):
-        vectors = embedder.embed(
-            source, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions, normalize=normalize
-        )
-        # On a terminal that shows the vectors themselves, a bar would stand between them.
-        with counter(vectors, "embedding", "text", hidden=output is None and sys.stdout.isatty()) as counted:
+        prompts: dict[str, str | None] = {"prompt": prompt, "prompt_name": prompt_name}
+        found: Iterator[Any]
+        line: Callable[[Any], bytes]
+        if sparse:
+            found, line = embedder.embed_sparse(source, **prompts), sparse_line
+        elif multi_vector:
+            found, line = embedder.embed_multi_vector(source, kind=kind, **prompts), matrix_line
+        else:
+            vectors = embedder.embed(source, **prompts, dimensions=dimensions, normalize=normalize)
+            found, line = vectors, vector_line
+        # On a terminal that shows the embeddings themselves, a bar would stand between them.
+        with counter(found, "embedding", "text", hidden=output is None and sys.stdout.isatty()) as counted:
             if output is None:
-                write_jsonl(sys.stdout.buffer, counted)
+                stream_lines(sys.stdout.buffer, map(line, counted))
                 sys.stdout.buffer.flush()
-            else:
+            elif output.suffix == ".npy":
                 write_vectors(output, counted, dimensions or embedder.dimension)
+            else:
+                write_lines(output, map(line, counted))

@@ -11,7 +11,21 @@ import click
 
 from onnxembed.cli.options import PATH, REVISION, cache_options
 from onnxembed.errors import MissingExtraError, NoReferenceError, UsageError
-from onnxembed.manifest import POOLING_MODES, PRECISIONS, AttentionMode, Manifest, PoolingMode, Precision
+from onnxembed.manifest import (
+    ENGINES,
+    MIN_COSINES,
+    POOLING_MODES,
+    PRECISIONS,
+    SCORE_ACTIVATIONS,
+    TASKS,
+    AttentionMode,
+    Engine,
+    Manifest,
+    PoolingMode,
+    Precision,
+    ScoreActivation,
+    Task,
+)
 
 if TYPE_CHECKING:
     from onnxembed.hub import Fetched
@@ -43,7 +57,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of a decoder: whether a token sees the ones after it; auto is what recipe and files say.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(("auto", *ENGINES)),
+    default="auto",
+    show_default=True,
+    help="Who writes the graph: onnxembed's builder, transformers' exporter (extra [torch]) or optimum's (extra "
+    "[optimum], in an environment of its own); auto traces only what has no builder.",
+)
 @click.option("--recipe", metavar="NAME", help="Follow this recipe [default: that of a hub model, if there is one].")
+@click.option("--packed", is_flag=True, help="Also write each graph in the form that CUDA runs without padding.")
 @click.option("--pooling-out", is_flag=True, help="Leave pooling out of the graph; onnxembed does it afterwards.")
 @click.option(
     "--ignore-config-key",
@@ -53,6 +76,33 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--adapter", metavar="TASK", help="Of a model with adapters for several tasks: the one to merge, or none of them."
+)
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    help="What to make of a model whose files allow several [default: what they, or its recipe, say].",
+)
+@click.option(
+    "--activation",
+    type=click.Choice(SCORE_ACTIVATIONS),
+    help="Of a reranker: what makes scores of logits, whatever the files say.",
+)
+@click.option(
+    "--plain-pairs", is_flag=True, help="Of a reranker with a chat template: it reads query and document without one."
+)
+@click.option(
+    "--calibration",
+    type=PATH,
+    metavar="FILE",
+    help="Of int8 and int8w: texts to make and measure them with, one a line [default: a few dozen in many languages].",
+)
+@click.option(
+    "--min-cosine",
+    type=float,
+    metavar="X",
+    help="Of int8 and int8w: the lowest cosine with the fp32 vector that a text may have [default: "
+    + ", ".join(f"{each} for {name}" for name, each in MIN_COSINES.items())
+    + "].",
 )
 @click.option("--no-verify", is_flag=True, help="Do not compare the vectors with the reference's.")
 @click.option("--force", is_flag=True, help="Replace the ONNX folder that is there.")
@@ -67,10 +117,17 @@ def export(
     normalize: bool | None,
     max_length: int | None,
     attention: Literal["auto"] | AttentionMode,
+    engine: Literal["auto"] | Engine,
     recipe: str | None,
+    packed: bool,
     pooling_out: bool,
     ignore_config_key: tuple[str, ...],
     adapter: str | None,
+    task: Task | None,
+    activation: ScoreActivation | None,
+    plain_pairs: bool,
+    calibration: Path | None,
+    min_cosine: float | None,
     no_verify: bool,
     force: bool,
     revision: str | None,
@@ -88,8 +145,8 @@ def export(
     is guessed. Where the extra [torch] is installed, the vectors are compared
     with sentence-transformers' before the folder appears.
     """
-    _require_export()
-    from onnxembed.describe import describe_verification, megabytes
+    require_export()
+    from onnxembed.describe import describe_output, describe_verification, megabytes
     from onnxembed.export.pipeline import Options  # noqa: TID251
     from onnxembed.export.pipeline import export as run  # noqa: TID251
     from onnxembed.export.verify import lacking, self_check, verify_against  # noqa: TID251
@@ -98,13 +155,26 @@ def export(
 
     options = Options(
         precisions=_precisions(precision),
-        flags=Flags(_pooling(pooling), normalize, max_length, None if attention == "auto" else attention, adapter),
+        flags=Flags(
+            pooling=parse_pooling(pooling),
+            normalize=normalize,
+            max_length=max_length,
+            attention=None if attention == "auto" else attention,
+            adapter=adapter,
+            task=task,
+            activation=activation,
+            plain_pairs=plain_pairs,
+        ),
+        engine=engine,
+        calibration=calibration,
+        min_cosine=min_cosine,
         recipe=recipe,
+        packed=packed,
         pooling_out=pooling_out,
         ignored_config_keys=ignore_config_key,
         force=force,
     )
-    output = output or _default_output(model)
+    output = output or default_output(model)
     unverified = "--no-verify" if no_verify else lacking()
     later = f"; to verify: onnxembed verify {output}"
     notes = []
@@ -131,20 +201,21 @@ def export(
             progress=line,
         )
     size = sum(record.bytes for record in manifest.files.values())
-    click.echo(f"{output}: {manifest.require_embedding().dimension} dimensions, {megabytes(size)}")
+    click.echo(f"{output}: {describe_output(manifest)}, {megabytes(size)}")
     if unverified:
         notes.append(f"not verified ({unverified}){later}")
     for note in (*notes, *describe_verification(manifest)):
         click.echo(note)
 
 
-def _require_export() -> None:
+def require_export() -> None:
+    """Raise MissingExtraError where the extra [export] is not installed."""
     missing = [name for name in ("onnx", "ml_dtypes") if find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"export needs {' and '.join(missing)}: pip install 'onnxembed[export]'")
 
 
-def _default_output(model: str) -> Path:
+def default_output(model: str) -> Path:
     """The model's own name, also when it is given as "." or as a hub id."""
     folder = Path(model).expanduser()
     return Path(f"{folder.resolve().name if folder.is_dir() else folder.name}-onnx")
@@ -158,7 +229,8 @@ def _precisions(options: Sequence[str]) -> tuple[Precision, ...]:
     return tuple(dict.fromkeys(names))  # type: ignore[arg-type]  # checked above
 
 
-def _pooling(option: str | None) -> tuple[PoolingMode, ...] | None:
+def parse_pooling(option: str | None) -> tuple[PoolingMode, ...] | None:
+    """The modes of --pooling; UsageError for one that there is not."""
     if option is None:
         return None
     names = option.split("+")

@@ -10,6 +10,11 @@ import click
 PATH = click.Path(path_type=Path)
 
 REVISION = click.option("--revision", help="Branch, tag or commit of a hub model.")
+ONNX_FILE = click.option(
+    "--onnx-file",
+    metavar="NAME",
+    help="Of a model whose graph something else made: the graph [default: onnx/model.onnx, then model.onnx].",
+)
 CACHE_OPTIONS = (
     click.option(
         "--cache-dir", type=PATH, metavar="DIR", help="Where hub files are kept [default: the hub client's cache]."

@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from onnxembed.errors import UnsupportedError
-from onnxembed.export import heads
+from onnxembed.errors import UnsupportedError, UsageError
+from onnxembed.export import heads, token_heads
 from onnxembed.export.adapters import open_checkpoint
 from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.artifact import Progress, check_output, hash_files, new_folder, write_graph
+from onnxembed.export.artifact import Progress, check_output, hash_files, new_folder, write_graph, write_packed
+from onnxembed.export.classifiers import classify
 from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph
+from onnxembed.export.cross_encoder import write_cross_encoder
+from onnxembed.export.engines import TOOLS, EngineOption, announce, choose_engine
+from onnxembed.export.graph import Graph, Value
 from onnxembed.export.inputs import B, Inputs, T
 from onnxembed.export.modules import write_modules
+from onnxembed.export.packed import PackedInputs, check_packable
+from onnxembed.export.quantize.fit import MakeGraph, check_quantizable, write_quantized
+from onnxembed.export.quantize.samples import read_texts, tokenized
 from onnxembed.export.tokenizer import write_tokenizer
+from onnxembed.export.weights import Checkpoint
 from onnxembed.facts import Facts, read_facts
 from onnxembed.hub import Fetched, fetch_checkpoint, is_local
 from onnxembed.manifest import (
     FILE_NAME,
     FORMAT_VERSION,
+    MIN_COSINES,
+    TASKS,
     Embedding,
+    Engine,
     Manifest,
     Model,
     Precision,
     Source,
+    Task,
     Tokenization,
+    Variant,
 )
+from onnxembed.multi_vector_facts import STANFORD_LINEAR
 from onnxembed.recipes import Recipe, find_recipe, read_recipe
-from onnxembed.resolve import Decisions, Flags, resolve
+from onnxembed.resolve import Decisions, EncoderDecisions, Flags, resolve
+from onnxembed.resolve_reranking import RerankingDecisions, choose_task, resolve_reranking
+from onnxembed.resolve_token_heads import resolve_token_heads
+from onnxembed.tokenizing import TextTokenizer
+
+Encoder = tuple[Graph, Inputs, Value]
+"""A graph under construction, its inputs, and its token embeddings in float32 [B, T, D]."""
+
+DECIDE: dict[Task, Callable[[Facts, Flags, Recipe | None], EncoderDecisions]] = {
+    "embedding": resolve,
+    "sparse": resolve_token_heads,
+    "multi_vector": resolve_token_heads,
+    "reranking": resolve_reranking,
+}
 
 Verify = Callable[[Path, Manifest, Fetched], Manifest]
 """Checks a finished draft folder and returns the manifest with what it measured."""
@@ -40,7 +69,10 @@ Verify = Callable[[Path, Manifest, Fetched], Manifest]
 class Options:
     """What the caller decides about an export; the defaults follow the model's files.
 
-    `recipe` names a recipe to follow; None follows that of a hub id, where the book has one.
+    `recipe` names a recipe to follow; None follows that of a hub id, where the book has one. Of 8-bit graphs,
+    `calibration` is a file of texts to make them with, ours when None, and `min_cosine` the lowest cosine with the
+    fp32 vector that a text may have, MIN_COSINES of the manifest when None. `packed` adds the form that CUDA runs
+    without padding.
     """
 
     precisions: tuple[Precision, ...] = ("fp32",)
@@ -49,6 +81,10 @@ class Options:
     pooling_out: bool = False
     ignored_config_keys: tuple[str, ...] = ()
     force: bool = False
+    engine: EngineOption = "auto"
+    calibration: Path | None = None
+    min_cosine: float | None = None
+    packed: bool = False
 
 
 def export(
@@ -68,44 +104,109 @@ def export(
     recipe = _recipe(model, options)
     checkpoint = fetch_checkpoint(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     facts = read_facts(checkpoint.folder)
-    decisions = resolve(facts, options.flags, recipe)
-    graphs = {precision: build(facts, decisions, options, precision) for precision in options.precisions}
+    engine = choose_engine(facts, options.engine)
+    task = choose_task(facts, options.flags, recipe)
+    decisions = DECIDE[task.value](facts, options.flags, recipe)
+    eight_bit = [precision for precision in options.precisions if precision in MIN_COSINES]
+    if eight_bit:
+        check_quantizable(decisions, engine.value, eight_bit)
+    floats: list[Precision] = [precision for precision in options.precisions if precision not in MIN_COSINES]
+    graphs = {precision: build(facts, decisions, options, precision) for precision in floats or ["fp32"]}
+    announce(facts, engine, graphs.values())
+    if options.packed:
+        check_packable(facts, decisions, engine.value, options.precisions)
     with new_folder(output, force=options.force) as draft:
         changes = write_tokenizer(facts, decisions, draft)
-        dense = write_modules(facts, decisions, options.pooling_out, draft)
-        variants = {name: write_graph(graph, draft, name, progress) for name, graph in graphs.items()}
         graph = next(iter(graphs.values()))
+        sections = _sections(facts, decisions, options, graph, draft)
+        tokenization = Tokenization(
+            decisions.max_length, decisions.truncation_side, decisions.pad_token_id, changes
+        )
+        variants = {name: write_graph(graphs[name], draft, name, progress) for name in floats}
+        if options.packed:
+            packed = {name: build(facts, decisions, options, name, packed=True) for name in floats}
+            variants = {name: write_packed(packed[name], draft, variants[name]) for name in floats}
+        if eight_bit:
+            variants |= _eight_bit(
+                facts, decisions, options, eight_bit, draft=draft, tokenization=tokenization, progress=progress
+            )
+        variants = {name: variants[name] for name in options.precisions}
         manifest = Manifest(
             format_version=FORMAT_VERSION,
-            created_with={name: version(name) for name in ("onnxembed", "onnx", "tokenizers")},
+            created_with={name: version(name) for name in ("onnxembed", "onnx", "tokenizers", *TOOLS[engine.value])},
             source=Source(str(model), checkpoint.revision, recipe.name if recipe else None),
-            tasks=("embedding",),
+            tasks=tuple(task for task in TASKS if task in sections),
             model=Model(
                 model_type=facts.model_type,
                 attention=decisions.attention,
-                engine="build",
+                engine=engine.value,
+                engine_reason=None if engine.value == "build" else engine.reason,
                 inputs=tuple(value.name for value in graph.inputs),
                 ignored_config_keys=options.ignored_config_keys,
                 adapter=decisions.adapter,
             ),
-            tokenization=Tokenization(decisions.max_length, decisions.truncation_side, decisions.pad_token_id, changes),
-            embedding=Embedding(
-                pooling=decisions.pooling,
-                dense=dense,
-                normalize=decisions.normalize,
-                dimension=decisions.dimension,
-                pooled_by="runtime" if options.pooling_out else "graph",
-            ),
+            tokenization=tokenization,
             prompts=decisions.prompts,
             variants={str(name): variant for name, variant in variants.items()},
             files=hash_files(draft, progress),
             verification={},
+            **sections,
         )
         (draft / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
         if verify:
             manifest = verify(draft, manifest, checkpoint)
             (draft / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
+
+
+def _sections(
+    facts: Facts, decisions: EncoderDecisions, options: Options, graph: Graph, draft: Path
+) -> dict[Task, Any]:
+    """Write the files that other programs read the task from; returns the manifest's section about each task."""
+    if isinstance(decisions, RerankingDecisions):
+        write_cross_encoder(facts, decisions, draft)
+        return {"reranking": decisions.reranking}
+    sections = token_heads.sections(facts, decisions, graph, draft)
+    if not isinstance(decisions, Decisions):
+        token_heads.write_files(facts, decisions, draft)
+        return sections
+    dense = write_modules(facts, decisions, options.pooling_out, draft)
+    embedding = Embedding(
+        pooling=decisions.pooling,
+        dense=dense,
+        normalize=decisions.normalize,
+        dimension=decisions.dimension,
+        pooled_by="runtime" if options.pooling_out else "graph",
+    )
+    return {"embedding": embedding, **sections}
+
+
+def _eight_bit(
+    facts: Facts,
+    decisions: EncoderDecisions,
+    options: Options,
+    precisions: Sequence[Precision],
+    *,
+    draft: Path,
+    tokenization: Tokenization,
+    progress: Progress,
+) -> dict[Precision, Variant]:
+    """Write the 8-bit graphs, measured against the fp32 graph."""
+    assert isinstance(decisions, Decisions)  # check_quantizable has refused all else
+    tokenizer = TextTokenizer(draft, tokenization, decisions.max_length.value)
+    samples = tokenized(read_texts(options.calibration), tokenizer)
+    return {
+        precision: write_quantized(
+            lambda make: build(facts, decisions, options, "fp32", make),
+            draft,
+            precision,
+            samples,
+            pooling=decisions.pooling.value,
+            min_cosine=options.min_cosine,
+            progress=progress,
+        )
+        for precision in precisions
+    }
 
 
 def _recipe(model: str | Path, options: Options) -> Recipe | None:
@@ -116,34 +217,86 @@ def _recipe(model: str | Path, options: Options) -> Recipe | None:
         recipe = None if is_local(model) else find_recipe(str(model))
     for refusal in recipe.refused if recipe else ():
         if refusal.precision in options.precisions:
-            raise UnsupportedError(f"{model} is not built in {refusal.precision}: {refusal.reason}")
+            hint = "; bf16, for CUDA, has the range of fp32" if refusal.precision == "fp16" else ""
+            raise UnsupportedError(f"{model} is not built in {refusal.precision}: {refusal.reason}{hint}")
     return recipe
 
 
-def build(facts: Facts, decisions: Decisions, options: Options, precision: Precision) -> Graph:
-    """The graph of one precision, from token ids to its outputs."""
+def build(
+    facts: Facts,
+    decisions: EncoderDecisions,
+    options: Options,
+    precision: Precision,
+    make: MakeGraph | None = None,
+    *,
+    packed: bool = False,
+) -> Graph:
+    """The graph of one precision, from token ids to its outputs; `make` is told to make another kind of graph.
+
+    `packed`: its packed form, of a model that `check_packable` has let pass.
+    """
+    engine = choose_engine(facts, options.engine).value
+    encoder = partial(_built, make=make, packed=packed) if engine == "build" else partial(_taken_over, engine)
+    graph, inputs, tokens = encoder(facts, decisions, options, precision)
+    if isinstance(decisions, RerankingDecisions):
+        if options.pooling_out:
+            raise UsageError("--pooling-out is for embeddings: what a reranker reads of its tokens stays in its graph")
+        logits = classify(graph, facts, decisions, inputs, tokens)
+        graph.output("logits", logits, (B, len(decisions.reranking.labels.value)))
+        return graph
+    token_heads.add(graph, inputs, tokens, facts, decisions)
+    if options.pooling_out and packed:
+        raise UnsupportedError("--packed: a packed graph pools itself, so it cannot be had with --pooling-out")
+    if options.pooling_out and inputs.pooled != inputs.attention_mask:
+        raise UnsupportedError(f"--pooling-out: a {facts.model_type} leaves tokens out that only its graph knows")
+    if isinstance(decisions, Decisions) and not options.pooling_out:
+        sentence = inputs.pool(tokens, decisions.pooling.value)
+        for index, layer in enumerate(facts.dense, start=2):
+            sentence = heads.dense(graph, sentence, layer, f"{index}_Dense")
+        if decisions.normalize.value:
+            sentence = heads.normalize(graph, sentence)
+        graph.output("sentence_embedding", sentence, (B, decisions.dimension))
+    if not packed:
+        graph.output("token_embeddings", tokens, (B, T, decisions.hidden_size))
+    return graph
+
+
+def _built(
+    facts: Facts,
+    decisions: EncoderDecisions,
+    options: Options,
+    precision: Precision,
+    *,
+    make: MakeGraph | None = None,
+    packed: bool = False,
+) -> Encoder:
+    """The encoder that a builder of ours writes."""
     architecture = ARCHITECTURES[facts.model_type]
     config = Config(facts.config, str(facts.transformer_folder / "config.json"))
     weights = open_checkpoint(facts.transformer_folder, architecture.prefix, decisions.adapter, config)
-    graph = Graph(weights, precision)
-    inputs = Inputs(graph, causal=decisions.attention.value == "causal")
+    graph = make(weights) if make else Graph(weights, precision)
+    inputs = PackedInputs(graph) if packed else Inputs(graph, causal=decisions.attention.value == "causal")
     tokens = graph.to_float32(architecture.build(graph, config, inputs))
     config.finish(options.ignored_config_keys)
+    projection = decisions.multi_vector is not None and decisions.multi_vector.of_checkpoint
     strange = [name for name in weights.unused() if not architecture.heads.match(name)]
+    strange = [name for name in strange if not (projection and name == STANFORD_LINEAR)]
     if strange:
         names = ", ".join(strange[:3])
         raise UnsupportedError(
             f"{facts.folder} has tensors that a {facts.model_type} encoder does not use ({len(strange)}, as {names}): "
             "it is not the plain architecture its config.json says it is"
         )
-    if options.pooling_out and inputs.pooled != inputs.attention_mask:
-        raise UnsupportedError(f"--pooling-out: a {facts.model_type} leaves tokens out that only its graph knows")
-    if not options.pooling_out:
-        sentence = heads.pool(graph, tokens, inputs.pooled, decisions.pooling.value)
-        for index, layer in enumerate(facts.dense, start=2):
-            sentence = heads.dense(graph, sentence, layer, f"{index}_Dense")
-        if decisions.normalize.value:
-            sentence = heads.normalize(graph, sentence)
-        graph.output("sentence_embedding", sentence, (B, decisions.dimension))
-    graph.output("token_embeddings", tokens, (B, T, decisions.hidden_size))
-    return graph
+    return graph, inputs, tokens
+
+
+def _taken_over(
+    engine: Engine, facts: Facts, decisions: EncoderDecisions, options: Options, precision: Precision
+) -> Encoder:
+    """The encoder that another engine writes."""
+    builder = ARCHITECTURES.get(facts.model_type)  # its names are those that task heads are written in
+    graph = Graph(Checkpoint(facts.transformer_folder, builder.prefix if builder else ""), precision)
+    inputs = Inputs(graph)
+    write = import_module(f"onnxembed.export.{engine}").write_encoder  # it needs the engine's extra
+    tokens = write(graph, inputs, facts, decisions.attention.value, options.ignored_config_keys)
+    return graph, inputs, graph.to_float32(tokens)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from onnxembed.end_token import complete
 from onnxembed.errors import VerificationError
-from onnxembed.export.end_token import complete
+from onnxembed.export.quiet import quiet
 from onnxembed.facts import read_facts
 from onnxembed.manifest import AttentionMode, Manifest
 from onnxembed.model_types import MODEL_TYPES
@@ -28,26 +26,14 @@ BATCH = 8
 
 
 @contextmanager
-def _contained(what: str) -> Iterator[None]:
-    """Keep the reference's bars, log lines and warnings off the screen, and make its errors ours, in one line."""
-    log_level = logging.root.manager.disable
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            bars: Any = import_module("transformers.utils.logging")
-            shown = bars.is_progress_bar_enabled()
-            bars.disable_progress_bar()
-            try:
-                yield
-            finally:
-                if shown:
-                    bars.enable_progress_bar()
-        except Exception as error:  # from three libraries and whatever they call
-            line = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise VerificationError(f"the reference cannot {what} ({line})") from error
-        finally:
-            logging.disable(log_level)
+def contained(what: str) -> Iterator[None]:
+    """Keep the reference off the screen, and make its errors ours, in one line."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:  # from three libraries and whatever they call
+        line = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise VerificationError(f"the reference cannot {what} ({line})") from error
 
 
 class Reference:
@@ -60,7 +46,7 @@ class Reference:
     prompts: Mapping[str, str]
     default_prompt: str | None
 
-    @_contained("be loaded")
+    @contained("be loaded")
     def __init__(self, checkpoint: Path, manifest: Manifest) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
@@ -77,7 +63,7 @@ class Reference:
         self.prompts, self.default_prompt = model.prompts, model.default_prompt_name
         transformer, *others = model
         if MODEL_TYPES[manifest.model.model_type].decoder:
-            _set_attention(transformer.model.config, manifest.model.attention.value)
+            set_attention(transformer.model.config, manifest.model.attention.value)
         embedding, length = manifest.require_embedding(), manifest.tokenization.max_length
         if embedding.pooling.origin in ("flag", "recipe"):
             modes = tuple("mean_sqrt_len_tokens" if m == "mean_sqrt_len" else m for m in embedding.pooling.value)
@@ -93,12 +79,12 @@ class Reference:
         own_limit = min(model.max_seq_length, _positions(transformer))
         self._model.max_seq_length = own_limit if length.origin == "file" else length.value
 
-    @_contained("tokenize")
+    @contained("tokenize")
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids, truncated, as `encode` makes them."""
         return [self._model.preprocess([text])["input_ids"][0].tolist() for text in texts]
 
-    @_contained("encode")
+    @contained("encode")
     def encode(self, texts: Sequence[str], *, prompt: str) -> NDArray[np.float32]:
         """Vectors [N, D] the way a user of sentence-transformers gets them."""
         vectors: NDArray[np.float32] = self._model.encode(
@@ -106,7 +92,7 @@ class Reference:
         )
         return vectors
 
-    @_contained("be run")
+    @contained("be run")
     def forward(self, feeds: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         """Vectors [B, D] of a padded batch of ids."""
         features = {name: self._torch.from_numpy(value) for name, value in feeds.items()}
@@ -122,7 +108,7 @@ def _complete(tokenizer: Any, token: str) -> None:
         tokenizer.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor
 
 
-def _set_attention(config: Any, attention: AttentionMode) -> None:
+def set_attention(config: Any, attention: AttentionMode) -> None:
     """Say outright how a decoder's tokens see each other: transformers honours `is_causal` from 5.2 on.
 
     Gemma's own key, use_bidirectional_attention, says it already, and has changed the windows with it.

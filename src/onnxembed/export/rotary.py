@@ -25,7 +25,7 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rotary:
-    """Cosines and sines of the positions of a run, each [T, d / 2]."""
+    """Cosines and sines of a run's tokens by their positions, each [T, d / 2]."""
 
     graph: Graph
     cos: Value
@@ -37,13 +37,11 @@ class Rotary:
         return g.op("RotaryEmbedding", x, g.integers(0), self.cos, self.sin, domain=MICROSOFT, num_heads=heads)
 
 
-def rotary(g: Graph, name: str, like: Value, inv_freq: Frequencies, factor: float = 1.0) -> Rotary:
-    """Angles of positions 0 to T - 1, T being the size of the second axis of `like`.
+def rotary(g: Graph, name: str, positions: Value, inv_freq: Frequencies, factor: float = 1.0) -> Rotary:
+    """Angles of the tokens' positions, int64 [T].
 
     `inv_freq` is float32 [d / 2]; `factor` multiplies cosines and sines (yarn); `name` tells tables apart.
     """
-    length = g.op("Squeeze", g.op("Shape", like, start=1, end=2))
-    positions = g.op("Range", g.integer(0), length, g.integer(1))
     column = g.op("Unsqueeze", g.op("Cast", positions, to=TensorProto.FLOAT), g.integers(1))  # [T, 1]
     angles = g.op("Mul", column, g.constant(f"{name}.inv_freq", inv_freq))  # [T, d / 2]
     tables = []

@@ -62,6 +62,22 @@ def _new(config: Values) -> dict[str, Any]:
     return {**kept, "model_type": "gte", "architectures": ["GteModel"], "rope_parameters": rope}
 
 
+def _jina_embeddings_v3(config: Values) -> dict[str, Any]:
+    """The published config, which calls itself xlm-roberta, for JinaEmbeddingsV3Model, which has no adapters."""
+    if config.get("lora_adaptations"):
+        raise NoReferenceError("transformers' JinaEmbeddingsV3 class does not read the adapters of the original code")
+    if "position_embedding_type" not in config:
+        return dict(config)
+    kept = {key: value for key, value in config.items() if key not in ("auto_map", "position_embedding_type")}
+    rope = {"rope_type": "default", "rope_theta": config["rotary_emb_base"]}
+    return {
+        **kept,
+        "model_type": "jina_embeddings_v3",
+        "architectures": ["JinaEmbeddingsV3Model"],
+        "rope_parameters": rope,
+    }
+
+
 def _nomic_bert(config: Values) -> dict[str, Any]:
     if "n_embd" in config:
         raise NoReferenceError("transformers' NomicBert class ignores the keys of a published nomic_bert config")
@@ -70,5 +86,6 @@ def _nomic_bert(config: Values) -> dict[str, Any]:
 
 _TRANSLATIONS: dict[str, Callable[[Values], dict[str, Any]]] = {
     "new": _new,
+    "jina_embeddings_v3": _jina_embeddings_v3,
     "nomic_bert": _nomic_bert,
 }

@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed.embedder import OnnxEmbedder
-from onnxembed.errors import MissingExtraError, ModelFilesError, VerificationError
+from onnxembed.errors import MissingExtraError, ModelFilesError, NoReferenceError, VerificationError
+from onnxembed.export import verify_reranking, verify_token_heads
 from onnxembed.export.probes import PROBES, overlong_text, probe_texts
 from onnxembed.export.reference import BATCH, Reference
 from onnxembed.export.static_reference import StaticReference
 from onnxembed.export.stock import stock_folder
 from onnxembed.hub import fetch_checkpoint
-from onnxembed.manifest import FILE_NAME, Manifest, Precision, Verification, read_manifest
+from onnxembed.manifest import FILE_NAME, PRECISIONS, Manifest, Precision, Quality, Verification, read_manifest
 from onnxembed.model_types import MODEL_TYPES
 from onnxembed.session import load_onnxruntime
 from onnxembed.tokenizing import TextTokenizer, Tokens
@@ -104,6 +105,17 @@ def verify_against(
     progress: Progress = lambda stage, done, total: None,
 ) -> Manifest:
     """`verify` with a checkpoint folder at hand."""
+    if not manifest.on_cpu:
+        raise NoReferenceError(f"{_only_cuda(manifest)}; with --precision fp32,... all but the rounding is verified")
+    if manifest.reranking:
+        manifest = verify_reranking.verify_reranking(folder, manifest, checkpoint, texts=texts, progress=progress)
+        _record(folder, manifest)
+        return manifest
+    heads = verify_token_heads.verify_token_heads(folder, manifest, checkpoint, texts=texts, progress=progress)
+    if not manifest.embedding:
+        manifest = replace(manifest, verification=heads)
+        _record(folder, manifest)
+        return manifest
     progress("loading the reference", 0, 1)
     static = MODEL_TYPES[manifest.model.model_type].static
     with stock_folder(checkpoint) as stock:
@@ -119,8 +131,8 @@ def verify_against(
     versions = {name.replace("_", "-"): version(name) for name in NEEDED}
     versions["onnxruntime"] = load_onnxruntime().__version__  # from whichever of its two wheels
     results = {}
-    for precision in manifest.variants:
-        worst = _Worst(precision, manifest.embedding.dimension)
+    for precision in manifest.on_cpu:
+        worst = _Worst(precision, manifest.require_embedding().dimension, manifest.variants[precision].quality)
         with _opened(folder, precision) as model:
             for run, vectors in zip(_shown(runs, progress, f"verifying {precision}"), expected, strict=True):
                 worst.see(run, run.vectors(model), vectors)
@@ -134,7 +146,7 @@ def verify_against(
             required=required,
             versions=versions,
         )
-    manifest = replace(manifest, verification=results)
+    manifest = replace(manifest, verification={**results, **heads})
     _record(folder, manifest)
     return manifest
 
@@ -146,20 +158,34 @@ def self_check(folder: Path) -> str:
     finite, not of the manifest's dimension, or not the same alone, in runs and in a padded batch.
     """
     manifest = read_manifest(folder)
+    if not manifest.on_cpu:
+        return f"not even run: {_only_cuda(manifest)}"
+    if manifest.reranking:
+        return verify_reranking.self_check(folder, manifest)
+    heads = verify_token_heads.self_check(folder, manifest) if manifest.sparse or manifest.multi_vector else ""
+    if not manifest.embedding:
+        return heads
     runs = list(_runs(PROBES, _tokenize(folder, manifest, PROBES), manifest))
+    same = "the same for a text alone and among others"
     try:
-        for precision in manifest.variants:
-            worst = _Worst(precision, manifest.embedding.dimension)
+        for precision in manifest.on_cpu:
+            worst = _Worst(precision, manifest.require_embedding().dimension, manifest.variants[precision].quality)
             with _opened(folder, precision) as model:
                 alone = {run.texts[0]: run.vectors(model) for run in runs if run.way == "alone"}
                 for run in runs:
                     # Padding to the left of a text moves its positions, which changes some models' vectors.
                     if run.way in ("together", "padded right"):
                         worst.see(run, run.vectors(model), np.concatenate([alone[text] for text in run.texts]))
-            worst.judge("not the same for a text alone and among others")
+            if not worst.judge("not the same for a text alone and among others"):
+                same = f"up to {worst.diff:.1e} apart for a text alone and among others, min cosine {worst.cosine:.6f}"
     except MissingExtraError as error:
         return f"not even run: {error}"
-    return f"run on {len(PROBES)} texts: vectors are finite, and the same for a text alone and among others"
+    said = f"run on {len(PROBES)} texts: vectors are finite, and {same}"
+    return f"{said}; {heads}" if heads else said
+
+
+def _only_cuda(manifest: Manifest) -> str:
+    return f"{', '.join(manifest.variants)} graphs run on CUDA only"
 
 
 def _compare_prompts(reference: Reference, manifest: Manifest) -> None:
@@ -227,9 +253,10 @@ def _padded(tokens: Sequence[Tokens], manifest: Manifest, side: str) -> Feeds:
 class _Worst:
     """The worst of what has been seen of one graph."""
 
-    def __init__(self, precision: str, dimension: int) -> None:
+    def __init__(self, precision: str, dimension: int, quality: Quality | None = None) -> None:
         self.diff, self.cosine = 0.0, 1.0
         self._precision, self._dimension = precision, dimension
+        self._quality = quality  # of an 8-bit graph, which its export has set a limit of its own
         self._length = 1.0
         self._text = ""
         self._diffs: dict[str, float] = {}  # of each way of running the texts
@@ -258,8 +285,17 @@ class _Worst:
         self._length = max(self._length, float(lengths[1].max()))
 
     def judge(self, verdict: str) -> dict[str, float]:
-        """The limits that apply; VerificationError, with `verdict`, when they are passed."""
-        limits = REQUIRED[self._precision]  # type: ignore[index]  # a manifest's variants are precisions
+        """The limits that apply; VerificationError, with `verdict`, when they are passed.
+
+        An adopted graph that is quantised has none: what it costs is up to who made it, and is only measured.
+        """
+        if self._quality:
+            floor = self._quality.required  # and vectors of length 1 with this cosine are so far apart
+            limits: dict[str, float] | None = {"max_abs_diff": float(np.sqrt(2 * (1 - floor))), "min_cosine": floor}
+        else:
+            limits = REQUIRED.get(self._precision)  # type: ignore[call-overload]  # an adopted one may have another name
+        if limits is None:
+            return {}
         limits = {**limits, "max_abs_diff": float(f"{limits['max_abs_diff'] * self._length:.3g}")}
         if self.diff > limits["max_abs_diff"] or self.cosine < limits["min_cosine"]:
             ways = ", ".join(f"{way} {diff:.1e}" for way, diff in self._diffs.items())
@@ -278,8 +314,9 @@ def _tokenize(folder: Path, manifest: Manifest, texts: Sequence[str]) -> list[To
 @contextmanager
 def _opened(folder: Path, precision: str) -> Iterator[OnnxEmbedder]:
     """One graph of an artefact on the CPU, which does not warn of the probes that are too long on purpose."""
+    asked = precision if precision in PRECISIONS else "auto"  # an adopted graph, the only one of its artefact
     with (
-        OnnxEmbedder(folder, precision=precision, providers="cpu") as model,  # type: ignore[arg-type]
+        OnnxEmbedder(folder, precision=asked, providers="cpu") as model,
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", r"\d+ of \d+ texts were longer than max_length")

@@ -45,6 +45,10 @@ class Checkpoint:
             raise ModelFilesError(f"the weights in {folder} have tensors both with and without the prefix {prefix!r}")
         self._used: set[str] = set()
 
+    def names(self) -> list[str]:
+        """Names of all tensors, without the prefix."""
+        return list(self._records)
+
     def has(self, name: str) -> bool:
         """Whether there is a tensor `name`."""
         return name in self._records
@@ -119,7 +123,7 @@ def _sharded(folder: Path, index: str, read: Callable[[Path], dict[str, TensorRe
     return {name: shards[shard][name] for name, shard in weight_map.items()}
 
 
-def _read_header(path: Path) -> dict[str, TensorRecord]:
+def read_safetensors(path: Path) -> dict[str, TensorRecord]:
     """Parse and check a safetensors header: 8 bytes of length, JSON, then the tensors' bytes without gaps."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -172,4 +176,4 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray[Any, Any]]) -
 
 
 # In order of preference; each may be sharded, with an index.
-FORMATS = {SINGLE: _read_header, PICKLE: read_pickle}
+FORMATS = {SINGLE: read_safetensors, PICKLE: read_pickle}

@@ -57,13 +57,13 @@ BERT_LAYERS = LayerNames(
 
 def bert(g: Graph, config: Config, inputs: Inputs) -> Value:
     """BertModel; positions count from the first slot, padding included."""
-    positions = g.rows("embeddings.position_embeddings.weight", inputs.input_ids, axis=1)  # [T, D]
+    positions = inputs.position_rows("embeddings.position_embeddings.weight")  # [T, D]
     return _layers(g, config, inputs, _embed(g, config, inputs, positions))
 
 
 def electra(g: Graph, config: Config, inputs: Inputs) -> Value:
     """ElectraModel; its embeddings may be narrower than its layers."""
-    positions = g.rows("embeddings.position_embeddings.weight", inputs.input_ids, axis=1)  # [T, E]
+    positions = inputs.position_rows("embeddings.position_embeddings.weight")  # [T, E]
     x = _embed(g, config, inputs, positions, width="embedding_size")
     if config.take("embedding_size", int) != config.take("hidden_size", int):
         x = g.linear(x, "embeddings_project")
@@ -81,7 +81,7 @@ def places_after_pad(g: Graph, inputs: Inputs, pad_token_id: int) -> Value:
     """Positions [B, T] as RoBERTa counts them; those of the pad token, even inside a text, are pad_token_id."""
     pad = g.constant("pad_token_id", np.array(pad_token_id, np.int64))
     real = g.op("Cast", g.op("Not", g.op("Equal", inputs.input_ids, pad)), to=TensorProto.INT64)  # [B, T]
-    places = g.op("CumSum", real, g.constant("axis_1", np.array(1, np.int64)))
+    places = inputs.counted(real)
     return g.op("Add", g.op("Mul", places, real), pad)
 
 

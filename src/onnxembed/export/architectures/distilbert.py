@@ -31,7 +31,7 @@ def distilbert(g: Graph, config: Config, inputs: Inputs) -> Value:
         name = f"embeddings.{table}_embeddings.weight"
         config.confirm_shape(name, g.weights.shape(name), rows, "dim")
     words = g.embedding("embeddings.word_embeddings", inputs.input_ids)
-    positions = g.rows("embeddings.position_embeddings.weight", inputs.input_ids, axis=1)  # [T, D]
+    positions = inputs.position_rows("embeddings.position_embeddings.weight")  # [T, D]
     x = g.add_layer_norm(words, positions, "embeddings.LayerNorm", EPS)
     style = LayerStyle(config.take("n_heads", int), config.take("activation", str, "gelu"), EPS)
     for index in range(config.take("n_layers", int)):

@@ -19,7 +19,7 @@ from onnxembed.export.architectures.llama import (
     read_style,
     self_attention,
 )
-from onnxembed.export.attention import local_mask
+from onnxembed.export.attention import local_mask, mask_for_heads
 from onnxembed.export.config import Config
 from onnxembed.export.graph import Graph, Value
 from onnxembed.export.inputs import Inputs
@@ -33,7 +33,8 @@ def gemma3(g: Graph, config: Config, inputs: Inputs) -> Value:
     style, types = _style(config), _layer_types(config)
     full, sliding = LAYER_TYPES
     reach = _reach(config, causal=inputs.mask.causal)
-    masks = {full: inputs.mask, sliding: local_mask(g, inputs.mask, reach) if sliding in types else inputs.mask}
+    mask = mask_for_heads(inputs.mask, style.head_dim)
+    masks = {full: mask, sliding: local_mask(g, mask, reach) if sliding in types else mask}
     turns = {kind: _rotary(g, config, inputs, kind, style) for kind in sorted(set(types))}
 
     scale = np.array(config.take("hidden_size", int) ** 0.5, g.numpy_float)  # rounded as the weights are
@@ -93,7 +94,7 @@ def _reach(config: Config, *, causal: bool) -> int:
 def _rotary(g: Graph, config: Config, inputs: Inputs, kind: str, style: Style) -> Rotary:
     positions = config.take("max_position_embeddings", int)
     inv_freq, factor = frequencies(_rope_settings(config, kind), style.head_dim, positions, "config.json")
-    return rotary(g, kind, inputs.input_ids, inv_freq, factor)
+    return rotary(g, kind, inputs.positions, inv_freq, factor)
 
 
 def _rope_settings(config: Config, kind: str) -> Settings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.export.attention import Mask, attention, local_mask
+from onnxembed.export.attention import Mask, attention, local_mask, mask_for_heads
 from onnxembed.export.config import Config
 from onnxembed.export.graph import Graph, Value
 from onnxembed.export.inputs import Inputs
@@ -118,9 +118,10 @@ def _qwen_windows(config: Config) -> list[int | None]:
 def _layers(g: Graph, config: Config, inputs: Inputs, style: Style, windows: list[int | None]) -> Value:
     """Embeddings, layers and the final norm; each sum is normalised in the node that adds it up."""
     settings, positions = rope_settings(config), config.take("max_position_embeddings", int)
-    turn = rotary(g, "rotary", inputs.input_ids, *frequencies(settings, style.head_dim, positions, "config.json"))
-    masks: dict[int | None, Mask] = {None: inputs.mask}
-    masks |= {window: window_mask(g, inputs.mask, window) for window in set(windows) if window is not None}
+    turn = rotary(g, "rotary", inputs.positions, *frequencies(settings, style.head_dim, positions, "config.json"))
+    mask = mask_for_heads(inputs.mask, style.head_dim)
+    masks: dict[int | None, Mask] = {None: mask}
+    masks |= {window: window_mask(g, mask, window) for window in set(windows) if window is not None}
     x = embed_tokens(g, config, inputs)
     normed = g.rms_norm(x, "layers.0.input_layernorm" if windows else "norm", style.eps)
     for index, window in enumerate(windows):

@@ -53,7 +53,7 @@ def _rotary(g: Graph, config: Config, inputs: Inputs, kind: str) -> Rotary:
     settings = rope_settings(config, kind, local if kind == SLIDING and local is not None else theta)
     head_dim = config.take("hidden_size", int) // config.take("num_attention_heads", int)
     positions = config.take("max_position_embeddings", int)
-    return rotary(g, kind, inputs.input_ids, *frequencies(settings, head_dim, positions, "config.json", bounded=False))
+    return rotary(g, kind, inputs.positions, *frequencies(settings, head_dim, positions, "config.json", bounded=False))
 
 
 def _attention(g: Graph, config: Config, x: Value, name: str, *, mask: Mask, turn: Rotary) -> Value:

@@ -127,7 +127,7 @@ def _encode(g: Graph, config: Config, inputs: Inputs, names: LayerNames, setting
         inv_freq, factor = _ntk(settings, style.head_dim), 1.0
     else:
         inv_freq, factor = frequencies(settings, style.head_dim, positions, "config.json", bounded=False)
-    turn = rotary(g, "rotary", inputs.input_ids, inv_freq, factor)
+    turn = rotary(g, "rotary", inputs.positions, inv_freq, factor)
     x = embed(g, config, inputs, "embeddings.LayerNorm", style.eps, types=config.take("type_vocab_size", int, 1))
     return gated_layers(g, config, inputs, x, layout=names, style=style, turn=turn)
 

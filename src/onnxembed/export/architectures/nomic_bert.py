@@ -41,7 +41,7 @@ def nomic_bert(g: Graph, config: Config, inputs: Inputs) -> Value:
         raise ModelFilesError(f"config.json: rotary_emb_base is {theta}, but rope_theta {settings['rope_theta']}")
     positions = config.take("max_position_embeddings", int, 2048)  # bounds no rotary position
     inv_freq, factor = frequencies(settings, style.head_dim, positions, "config.json", bounded=False)
-    turn = rotary(g, "rotary", inputs.input_ids, inv_freq, factor)
+    turn = rotary(g, "rotary", inputs.positions, inv_freq, factor)
     layout, norm = (ORIGINAL, "emb_ln") if g.weights.has("emb_ln.weight") else (NATIVE, "embeddings.LayerNorm")
     x = embed(g, config, inputs, norm, style.eps, types=config.take("type_vocab_size", int, 2))
     return gated_layers(g, config, inputs, x, layout=layout, style=style, turn=turn)

@@ -1,0 +1,1 @@
+"""What scripts/bench and scripts/quality are made of; run with the `scripts` folder on the path."""

@@ -1,0 +1,192 @@
+"""onnxembed, FastEmbed and sentence-transformers on the same texts, weights, threads and machine, in one run.
+
+Every system lives in a process of its own environment; rounds alternate between them, so that a busy machine
+hits all alike, and their vectors are compared, so that none is fast by being wrong. scripts/bench makes the
+environments and passes them; started directly, give them with --python, and what is not given is "not
+installed". With --device cuda the models are random ones of the shapes that matter, in fp16.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+
+from benchmark import memory
+from benchmark.client import SCRIPTS, WorkerError
+from benchmark.corpora import corpora, reranking
+from benchmark.entries import Device, lines
+from benchmark.measure import Plan, Result, measure
+from benchmark.models import SHAPES, Model, make
+from benchmark.report import report
+from onnxembed import OnnxEmbedError
+from onnxembed.session import available_threads
+
+MODELS = SCRIPTS.parent / "models"
+MINILM = MODELS / "all-MiniLM-L6-v2-onnx", MODELS / "all-MiniLM-L6-v2"
+DEFAULT_SCALE: dict[Device, float] = {"cpu": 1.0, "cuda": 2.0}
+REQUIREMENTS = {
+    "onnxembed": "onnxembed[cpu]",
+    "fastembed": "fastembed",
+    "sentence-transformers": "sentence-transformers",
+}
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--model", "models", multiple=True, nargs=2, type=FOLDER, help="An artefact and its checkpoint; may repeat."
+)
+@click.option("--shape", "shapes", multiple=True, type=click.Choice(tuple(SHAPES)), help="Random weights; may repeat.")
+@click.option("--layers", type=int, help="Build shapes with so many layers.")
+@click.option("--precision", help="Precisions that shapes are exported in [default: fp32, on cuda fp16].")
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    default=MINILM[1],
+    show_default="that of all-MiniLM-L6-v2",
+    help="Folder whose tokenizer shapes get.",
+)
+@click.option("--data", type=FOLDER, help="Folder with scifact/ and stsb/; without it the texts are made up.")
+@click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
+@click.option("--threads", type=int, help="Threads of every system [default: all that the process may use].")
+@click.option("--rounds", type=int, default=5, show_default=True)
+@click.option("--scale", type=float, help="Make the corpora so much smaller or larger [default: 1, on cuda 2].")
+@click.option("--corpus", "chosen", multiple=True, help="Only this corpus; may repeat.")
+@click.option(
+    "--clock",
+    type=click.Choice(("wall", "cpu")),
+    default="wall",
+    show_default=True,
+    help="cpu: on busy cores, with --threads 1.",
+)
+@click.option(
+    "--python", "pythons", multiple=True, nargs=2, metavar="SYSTEM PATH", help="The Python of a system's environment."
+)
+@click.option(
+    "--memory",
+    "short",
+    type=int,
+    metavar="N",
+    help="Instead: memory over a stream of N short texts and N/500 long ones.",
+)
+@click.option("--long-text", type=int, metavar="TOKENS", help="Instead: memory and time of one text of so many tokens.")
+@click.option("--quick", is_flag=True, help="A smoke run: few texts, two rounds.")
+@click.option("--json", "raw", type=FILE, help="Write the raw numbers here.")
+@click.option("--plot", type=FILE, help="Write a picture (PNG) here; needs matplotlib.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default=MODELS / "bench",
+    show_default="models/bench",
+    help="Kept: shapes and traced graphs.",
+)
+def main(
+    *,
+    models: tuple[tuple[Path, Path], ...],
+    shapes: tuple[str, ...],
+    layers: int | None,
+    precision: str | None,
+    tokenizer: Path,
+    data: Path | None,
+    device: Device,
+    threads: int | None,
+    rounds: int,
+    scale: float | None,
+    chosen: tuple[str, ...],
+    clock: str,
+    pythons: tuple[tuple[str, str], ...],
+    short: int | None,
+    long_text: int | None,
+    quick: bool,
+    raw: Path | None,
+    plot: Path | None,
+    work: Path,
+) -> None:
+    interpreters = {"onnxembed": Path(sys.executable)} | {name: Path(path).absolute() for name, path in pythons}
+    threads = threads or available_threads()
+    work.mkdir(parents=True, exist_ok=True)
+    if not models and not shapes:
+        models, shapes = ((MINILM,), ()) if device == "cpu" else ((), tuple(SHAPES))
+    precision = precision or ("fp32" if device == "cpu" else "fp16")
+    every = [Model(artefact.name, artefact, checkpoint) for artefact, checkpoint in models]
+    every += [make(shape, precision, tokenizer, work, layers) for shape in shapes]
+    if short or long_text:
+        values = _memory(every[0], interpreters["onnxembed"], threads, short=short, long_text=long_text, plot=plot)
+    else:
+        plan = Plan(
+            threads,
+            device,
+            rounds=2 if quick else rounds,
+            singles=5 if quick else 40,
+            clock="seconds" if clock == "wall" else "cpu_seconds",
+            warm_seconds=0.1 if quick else 5.0,
+        )
+        footprints = (
+            {}
+            if quick
+            else {name: _footprint(name, python) for name, python in interpreters.items() if name in REQUIREMENTS}
+        )
+        results = []
+        for model in every:
+            size = (scale or DEFAULT_SCALE[device]) / (32 if quick else 1)
+            if model.manifest.reranking:
+                texts = reranking(data, scale=size)
+            else:
+                texts = corpora(data, scale=size, books=device == "cuda" and not quick)
+            texts = {name: corpus for name, corpus in texts.items() if not chosen or name in chosen}
+            results.append(_one(model, texts, plan, interpreters, work))
+            print(report(results[-1], footprints), flush=True)
+        if plot:
+            from benchmark.plot import plot_throughput
+
+            plot_throughput(results, plot)
+        values = {"footprints": footprints, "results": [result.to_json() for result in results]}
+    if raw:
+        raw.write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+
+def _one(model: Model, texts: Any, plan: Plan, pythons: dict[str, Path], work: Path) -> Result:
+    with TemporaryDirectory() as scratch:
+        return measure(model, lines(model, pythons, plan.threads, plan.device, work), texts, plan, Path(scratch))
+
+
+def _memory(
+    model: Model, python: Path, threads: int, *, short: int | None, long_text: int | None, plot: Path | None
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    with TemporaryDirectory() as scratch:
+        if short:
+            counts = {"short": short, "long": max(1, short // 500)}
+            values["streams"] = memory.streams(model, python, threads, counts, Path(scratch))
+            print(memory.stream_table(values["streams"]), flush=True)
+            if plot:
+                from benchmark.plot import plot_memory
+
+                plot_memory(values["streams"], plot)
+        if long_text:
+            values["long_text"] = memory.long_text(model, python, threads, long_text, Path(scratch))
+            print(memory.long_text_table(model.name, long_text, values["long_text"]), flush=True)
+    return values
+
+
+def _footprint(system: str, python: Path) -> dict[str, Any]:
+    """Installed size and import time, asked of the system's own environment."""
+    script = SCRIPTS / "benchmark/footprint.py"
+    module = system.replace("-", "_")
+    done = subprocess.run([python, script, REQUIREMENTS[system], module], capture_output=True, text=True, check=True)
+    values: dict[str, Any] = json.loads(done.stdout)
+    return values
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OnnxEmbedError, WorkerError, ValueError, RuntimeError) as problem:
+        sys.exit(f"error: {problem}")

@@ -1,0 +1,126 @@
+"""The lines of the table: which system, with which settings, in which environment, with which batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmark.models import Model, traced, with_limit
+
+Device = Literal["cpu", "cuda"]
+Kind = Literal["fp32", "fp16", "bf16", "int8", "int8w"]
+
+NOT_INSTALLED = "not installed"
+
+OLD_TRANSFORMERS = "its optimum-onnx needs transformers < 4.58, which cannot be installed beside transformers 5"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A system under test. `batches` are tried for the best one; `batch` is its own default.
+
+    `why_not` explains what the system itself says when it cannot be loaded.
+    """
+
+    label: str
+    system: str
+    settings: Mapping[str, Any]
+    python: Path
+    kind: str
+    batch: int | None = None
+    batches: tuple[int, ...] = ()
+    why_not: str = ""
+
+
+@dataclass
+class Lines:
+    """The entries that can be tried, and why others cannot."""
+
+    entries: list[Entry] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def lines(model: Model, pythons: Mapping[str, Path], threads: int, device: Device, work: Path) -> Lines:
+    """All lines for one model. `pythons`: system -> the Python of its environment; onnxembed's must be there."""
+    found = Lines()
+    rerank = "-rerank" if model.manifest.reranking else ""
+    common = {"threads": threads, "device": device}
+    for precision in model.manifest.variants:
+        settings = {**common, "artefact": str(model.artefact), "precision": precision}
+        entry = Entry(f"onnxembed {precision}", f"onnxembed{rerank}", settings, pythons["onnxembed"], precision)
+        found.entries.append(entry)
+    if device == "cpu":
+        _fastembed(found, model, pythons.get("fastembed"), common, work=work, rerank=rerank)
+    else:
+        found.absent["FastEmbed"] = "not measured on a GPU"
+    _sentence_transformers(found, model, pythons, common, rerank)
+    return found
+
+
+def _fastembed(
+    found: Lines, model: Model, python: Path | None, common: Mapping[str, Any], *, work: Path, rerank: str
+) -> None:
+    limit = model.manifest.tokenization.max_length.value
+    labels = {f"FastEmbed, cut at {limit} tokens": limit, "FastEmbed, as it comes": None}
+    try:
+        if python is None:
+            raise RuntimeError(NOT_INSTALLED)
+        settings = _fastembed_settings(model)
+        graph = traced(model, work)
+    except (OSError, RuntimeError) as error:
+        found.absent |= dict.fromkeys(labels, str(error))
+        return
+    for label, cut in labels.items():
+        folder = str(with_limit(graph, cut, model.checkpoint))
+        batches = (1, 8, 32, 256) if cut else ()
+        found.entries.append(
+            Entry(label, f"fastembed{rerank}", {**common, **settings, "folder": folder}, python, "fp32", 256, batches)
+        )
+
+
+def _fastembed_settings(model: Model) -> dict[str, Any]:
+    embedding = model.manifest.embedding
+    if embedding is None:
+        return {}
+    poolings = {"mean": "mean", "cls": "cls", "lasttoken": "last_token"}
+    pooling = "+".join(embedding.pooling.value)
+    if pooling not in poolings or embedding.dense:
+        raise RuntimeError(f"has no {pooling} pooling{' or no Dense layers' * bool(embedding.dense)}")
+    return {
+        "pooling": poolings[pooling],
+        "normalize": embedding.normalize.value,
+        "dimension": embedding.dimension,
+    }
+
+
+def _sentence_transformers(
+    found: Lines, model: Model, pythons: Mapping[str, Path], common: Mapping[str, Any], rerank: str
+) -> None:
+    name = "sentence-transformers"
+    cuda = common["device"] == "cuda"
+    ways: dict[str, tuple[Kind, dict[str, Any]]] = {}
+    if cuda:
+        ways["torch fp16, sdpa"] = "fp16", {"dtype": "float16", "attention": "sdpa"}
+        ways["torch fp16, flash attention 2"] = "fp16", {"dtype": "float16", "attention": "flash_attention_2"}
+    else:
+        ways["torch fp32"] = "fp32", {"dtype": "float32", "attention": None}
+        ways["torch bf16"] = "bf16", {"dtype": "bfloat16", "attention": None}
+    if not rerank:
+        onnx: dict[str, Any] = {"dtype": "float32", "attention": None, "backend": "onnx"}
+        ways["ONNX backend"] = "fp32", onnx
+    for way, (kind, choice) in ways.items():
+        # Its ONNX backend needs an older transformers, and so perhaps an environment of its own.
+        onnx_backend = choice.get("backend") == "onnx"
+        own = pythons.get(f"{name}-onnx") if onnx_backend else None
+        python = own or pythons.get(name)
+        label = f"{name}, {way}"
+        if python is None:
+            found.absent[label] = NOT_INSTALLED
+            continue
+        settings = {"backend": "torch", **common, **choice, "checkpoint": str(model.checkpoint)}
+        batches = (8, 32, 128, 256) if cuda else (1, 8, 32, 128)
+        found.entries.append(
+            Entry(label, f"{name}{rerank}", settings, python, kind, 32, batches, OLD_TRANSFORMERS * onnx_backend)
+        )

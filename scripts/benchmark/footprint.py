@@ -1,0 +1,85 @@
+"""Installed size, number of distributions and import time of a package, in the environment that runs this file.
+
+Usage: footprint.py REQUIREMENT MODULE, for example 'onnxembed[cpu]' onnxembed. Prints a JSON object. Counts the
+files of the distribution and of all that it requires, and of nothing else that the environment has.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import Distribution, distribution
+from importlib.util import find_spec
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+REPEATS = 7
+
+
+def main() -> None:
+    requirement, module = sys.argv[1:]
+    found = closure(requirement)
+    print(
+        json.dumps(
+            {
+                "bytes": sum(map(size, found.values())) + linked_size(module),
+                "distributions": len(found),
+                "import_seconds": import_seconds(module),
+            }
+        )
+    )
+
+
+def closure(requirement: str) -> dict[str, Distribution]:
+    """The distribution and all that it requires here, by name. A missing one is importlib's error."""
+    found: dict[str, Distribution] = {}
+    seen: set[str] = set()
+    waiting = [Requirement(requirement)]
+    while waiting:
+        wanted = waiting.pop()
+        if str(wanted) in seen:
+            continue
+        seen.add(str(wanted))
+        name = wanted.name.lower().replace("_", "-")
+        found[name] = distribution(wanted.name)
+        for line in found[name].requires or []:
+            needed = Requirement(line)
+            if any(needed.marker is None or needed.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras)):
+                waiting.append(needed)
+    return found
+
+
+def size(installed: Distribution) -> int:
+    """Bytes of a distribution's files."""
+    paths = {Path(str(file.locate())) for file in installed.files or []}
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def linked_size(module: str) -> int:
+    """Bytes of a package that is installed as a link to its source, and so not among the distribution's files."""
+    spec = find_spec(module)
+    folder = Path(spec.origin).parent if spec and spec.origin else Path()
+    if folder.is_relative_to(sys.prefix):
+        return 0
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def import_seconds(module: str) -> float:
+    """Seconds that `import module` adds to the start of Python: medians, after one to write the bytecode."""
+    seconds(f"import {module}")
+    bare = statistics.median(seconds("pass") for _ in range(REPEATS))
+    return statistics.median(seconds(f"import {module}") for _ in range(REPEATS)) - bare
+
+
+def seconds(code: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

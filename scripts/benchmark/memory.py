@@ -1,0 +1,61 @@
+"""Memory over streams of texts, and of one very long text with and without a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmark.client import Client
+from benchmark.models import Model
+from benchmark.report import MB, table
+
+SAMPLES = 200
+
+
+def streams(model: Model, python: Path, threads: int, counts: Mapping[str, int], work: Path) -> dict[str, Any]:
+    """Resident memory over a stream of made-up texts of each kind: name -> {points, peak}."""
+    found = {}
+    for kind, count in counts.items():
+        with _opened(model, python, threads, work / f"stream-{kind}.log") as client:
+            found[f"{count:,} {kind} texts"] = client.ask("stream", kind=kind, count=count, samples=SAMPLES)
+    return found
+
+
+def long_text(model: Model, python: Path, threads: int, length: int, work: Path) -> dict[str, Any]:
+    """One text of `length` tokens: without padding, and with its last token padded, which takes the masked form."""
+    found = {}
+    for masked in (False, True):
+        with _opened(model, python, threads, work / f"forward-{masked}.log") as client:
+            found["masked" if masked else "unpadded"] = client.ask("forward", length=length, masked=masked)
+    return found
+
+
+def stream_table(found: Mapping[str, Any]) -> str:
+    """Resident memory early, later and at the end of each stream."""
+    rows = []
+    for name, stream in found.items():
+        points = stream["points"]
+        tenth, half, last = points[len(points) // 10], points[len(points) // 2], points[-1]
+        sizes = [f"{rss / MB:,.0f}" for _, _, rss in (points[0], tenth, half, last)]
+        rows.append([name, *sizes, f"{stream['peak'] / MB:,.0f}", f"{last[0] / last[1]:,.0f}"])
+    return table(["stream", "MB loaded", "at 10%", "at 50%", "at the end", "peak", "texts/s"], rows)
+
+
+def long_text_table(model: str, length: int, found: Mapping[str, Any]) -> str:
+    """Extra memory and time of one long text, and of the masked form."""
+    rows = [
+        [f"{model}, {length} tokens, {form}", f"{answer['extra'] / MB:,.0f}", f"{answer['seconds']:.2f}"]
+        for form, answer in found.items()
+    ]
+    faster = found["masked"]["seconds"] / found["unpadded"]["seconds"]
+    return table(["one text", "extra MB", "seconds"], rows) + f"\n\nunpadded is {faster:.2f} x as fast as masked"
+
+
+def _opened(model: Model, python: Path, threads: int, log: Path) -> Client:
+    """A worker with the artefact's first variant."""
+    client = Client(python, threads, log)
+    precision = next(iter(model.manifest.variants))
+    settings = {"artefact": str(model.artefact), "precision": precision, "threads": threads, "device": "cpu"}
+    client.ask("load", system="onnxembed", settings=settings, corpora=None)
+    return client

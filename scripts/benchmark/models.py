@@ -1,0 +1,164 @@
+"""What is measured: an artefact and the checkpoint that the others read, at hand or made of random weights.
+
+Random weights are as fast as trained ones. Their tokenizer is that of another model, whose ids are all within
+their vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxembed import Manifest
+from onnxembed.manifest import FILE_NAME, read_manifest
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+
+BERT = {"vocab_size": 30522, "max_position_embeddings": 512, "pad_token_id": 0}
+
+# name -> (config for transformers, longest text, pooling)
+SHAPES: dict[str, tuple[dict[str, Any], int, str]] = {
+    "minilm": (
+        {**BERT, "model_type": "bert", "hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6},
+        256,
+        "mean",
+    ),
+    "bert-large": (
+        {
+            **BERT,
+            "model_type": "bert",
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+        },
+        512,
+        "cls",
+    ),
+    "gte-large": (
+        {
+            "model_type": "gte",
+            "vocab_size": 30528,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "max_position_embeddings": 8192,
+            "pad_token_id": 0,
+        },
+        8192,
+        "cls",
+    ),
+    "modernbert-base": ({"model_type": "modernbert", "pad_token_id": 0}, 8192, "cls"),
+    "qwen2-1.5b": (
+        {
+            "model_type": "qwen2",
+            "hidden_size": 1536,
+            "intermediate_size": 8960,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 12,
+            "num_key_value_heads": 2,
+            "pad_token_id": 0,
+        },
+        8192,
+        "lasttoken",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """An artefact, and the checkpoint it was made of."""
+
+    name: str
+    artefact: Path
+    checkpoint: Path
+
+    @property
+    def manifest(self) -> Manifest:
+        """The artefact's contract."""
+        return read_manifest(self.artefact)
+
+
+def make(shape: str, precisions: str, tokenizer: Path, work: Path, layers: int | None = None) -> Model:
+    """A model of random weights in the folder `work`, kept there for the next time."""
+    name = shape if layers is None else f"{shape}-{layers}-layers"
+    checkpoint, artefact = work / name, work / f"{name}-{precisions.replace(',', '-')}"
+    if not (checkpoint / "modules.json").exists():
+        _write_checkpoint(shape, layers, tokenizer, checkpoint)
+    if not (artefact / FILE_NAME).exists():
+        causal = ["--attention", "causal"] if shape.startswith("qwen") else []
+        _export(checkpoint, artefact, "--precision", precisions, *causal)
+    return Model(name, artefact, checkpoint)
+
+
+def traced(model: Model, work: Path) -> Path:
+    """A folder as FastEmbed has them: a traced graph of the same weights, without pooling."""
+    folder = work / f"{model.artefact.resolve().name}-traced"
+    if not (folder / FILE_NAME).exists():
+        embedding = model.manifest.embedding
+        _export(model.checkpoint, folder, "--engine", "trace", *(["--pooling-out"] if embedding else []))
+    return folder
+
+
+def with_limit(folder: Path, limit: int | None, checkpoint: Path) -> Path:
+    """The same graph with a tokenizer_config.json that cuts at `limit`; None: as the checkpoint has it."""
+    copy = folder.parent / f"{folder.name}-{limit or 'as-it-comes'}"
+    copy.mkdir(exist_ok=True)
+    for name in ("tokenizer.json", "special_tokens_map.json", "config.json"):
+        if (folder / name).exists():
+            shutil.copyfile(folder / name, copy / name)
+    if not (copy / "onnx").exists():
+        (copy / "onnx").symlink_to((folder / "onnx").resolve())
+    config = json.loads((checkpoint / "tokenizer_config.json").read_text(encoding="utf-8"))
+    if limit is not None:
+        config["model_max_length"] = limit
+        config.pop("max_length", None)
+    (copy / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return copy
+
+
+def _export(checkpoint: Path, output: Path, *options: str) -> None:
+    command = [sys.executable, "-m", "onnxembed", "export", str(checkpoint), "-o", str(output), "--no-verify", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{checkpoint} could not be exported with {' '.join(options)}: {done.stderr.strip()}")
+
+
+def _write_checkpoint(shape: str, layers: int | None, tokenizer: Path, folder: Path) -> None:
+    """A sentence-transformers checkpoint of random float32 weights; modules.json is written last."""
+    import torch
+    import transformers
+
+    if not (tokenizer / "tokenizer.json").exists():
+        raise ValueError(f"{tokenizer} has no tokenizer.json: run scripts/quickstart, or name another with --tokenizer")
+    config, limit, pooling = SHAPES[shape]
+    if layers is not None:
+        config = {**config, "num_hidden_layers": layers}
+    config = dict(config)
+    torch.manual_seed(0)
+    auto: Any = transformers.AutoModel  # has no types
+    auto.from_config(transformers.AutoConfig.for_model(config.pop("model_type"), **config)).save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).exists():
+            shutil.copyfile(tokenizer / name, folder / name)
+    hidden = json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]
+    kind = "sentence_transformers.models"
+    _json(folder / "1_Pooling/config.json", {"embedding_dimension": hidden, "pooling_mode": pooling})
+    _json(folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": f"{kind}.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{kind}.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{kind}.Normalize"},
+    ]
+    _json(folder / "modules.json", modules)
+
+
+def _json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")

@@ -1,0 +1,43 @@
+"""Measurements that alternate: a noisy neighbour on the cores then hits every system alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def alternate(items: Sequence[Item], rounds: int) -> Iterator[Item]:
+    """Every item once a round; each round starts one further on, and every other one runs backwards."""
+    for number in range(rounds):
+        start = number % len(items) if items else 0
+        turn = [*items[start:], *items[:start]]
+        yield from reversed(turn) if number % 2 else turn
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of repeated measurements, and the least and the most."""
+
+    median: float
+    least: float
+    most: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """What repeated measurements say."""
+    return Spread(median(values), min(values), max(values))
+
+
+def ratios(seconds: Sequence[float], baseline: Sequence[float]) -> Spread:
+    """How many times as fast as the baseline, round by round."""
+    return spread([theirs / ours for ours, theirs in zip(seconds, baseline, strict=True)])
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that this share of the values does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

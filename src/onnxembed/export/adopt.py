@@ -1,0 +1,92 @@
+"""An artefact around a graph that something else made: copied as it is, its tokenizer and decisions written out."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from onnxembed.adopt import adopted_manifest, choose_recipe, decide
+from onnxembed.errors import UnsupportedError, UsageError
+from onnxembed.export.artifact import GRAPH_FILES, Progress, check_output, hash_files, new_folder
+from onnxembed.export.modules import write_modules
+from onnxembed.export.pipeline import Verify
+from onnxembed.export.tokenizer import write_tokenizer
+from onnxembed.foreign import Foreign, Hub, read_foreign
+from onnxembed.hub import Fetched
+from onnxembed.locate import find
+from onnxembed.manifest import FILE_NAME, Manifest, Variant
+from onnxembed.resolve import Flags
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller decides about an adoption; the defaults follow the model's files.
+
+    `onnx_file` is the graph's path where it is not onnx/model.onnx or model.onnx. `recipe` names a recipe to
+    follow; None follows that of a hub id, where the book has one.
+    """
+
+    onnx_file: str | None = None
+    flags: Flags = field(default_factory=Flags)
+    recipe: str | None = None
+    force: bool = False
+
+
+def adopt(
+    model: str | Path,
+    output: Path,
+    options: Options | None = None,
+    *,
+    hub: Hub | None = None,
+    verify: Verify | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> Manifest:
+    """Adopt the ONNX graph of a model (hub id or folder) to an artefact folder, which appears whole or not at all.
+
+    Raises what `onnxembed.adopt` does, UsageError for a model that is an artefact already.
+    """
+    options, hub = options or Options(), hub or Hub()
+    check_output(output, force=options.force)
+    got, name = find(model, "auto", options.onnx_file, hub)
+    if name == FILE_NAME:
+        raise UsageError(f"{model} is an artefact of onnxembed already: it can be used as it is")
+    found = read_foreign(model, name, "auto", replace(hub, revision=got.revision))
+    recipe = choose_recipe(model, options.recipe)
+    decisions, embedding = decide(found, options.flags, recipe)
+    with new_folder(output, force=options.force) as draft:
+        changes = write_tokenizer(found.facts, decisions, draft)
+        dense = write_modules(found.facts, decisions, embedding.pooled_by == "runtime", draft)
+        variant = _copy_graph(found, draft)
+        manifest = adopted_manifest(
+            found,
+            decisions,
+            embedding=replace(embedding, dense=dense),
+            recipe=recipe,
+            variant=variant,
+            changes=changes,
+            files=hash_files(draft, progress),
+        )
+        (draft / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        if verify:
+            manifest = verify(draft, manifest, Fetched(found.model, found.folder, found.revision))
+            (draft / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def _copy_graph(found: Foreign, folder: Path) -> Variant:
+    """The graph and its weights in the folder's layout. The graph names its weights' file, which keeps its name."""
+    names = sorted(found.graph.data)
+    if len(names) > 1:
+        raise UnsupportedError(
+            f"{found.graph.path} has its weights in {', '.join(names)}; onnxembed's folders have one"
+        )
+    source = found.graph.path
+    usual = {str(precision): file for precision, file in GRAPH_FILES.items()}
+    file = usual.get(found.precision, f"onnx/{source.name}")
+    data = f"onnx/{names[0]}" if names else None
+    for origin, target in ((source, file), *([(source.parent / names[0], data)] if data else [])):
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(origin, folder / target)
+    operators = dict(sorted(found.graph.operators.items()))
+    return Variant(file=file, data=data, nodes=sum(operators.values()), operators=operators)

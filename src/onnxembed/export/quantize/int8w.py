@@ -1,0 +1,53 @@
+"""`--precision int8w`: weights are stored in 8 bits and multiplied in blocks, each with a step of its own.
+
+MatMulNBits of ONNX Runtime (https://github.com/microsoft/onnxruntime, docs/ContribOperators.md), at accuracy
+level 4: it rounds values to 8 bits in the same blocks, row by row, so that no text changes another's vector.
+Closer to fp32 than `int8`, and slower. Tables of embeddings take 16 bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxembed.export.graph import MICROSOFT, Array, Graph, Initializer, Value
+from onnxembed.export.quantize.int8 import integer_table
+from onnxembed.export.quantize.plan import product_key, rounded_rows, row_scales
+from onnxembed.export.weights import Checkpoint
+
+BLOCK = 32
+HALF = 128  # the integer that stands for 0
+
+
+class WeightGraph(Graph):
+    """A graph whose Linears' weights are stored in blocks of 8-bit integers."""
+
+    def __init__(self, weights: Checkpoint) -> None:
+        super().__init__(weights, "fp32")
+
+    def embedding(self, name: str, ids: Value) -> Value:
+        """Rows of a 16-bit table: ids [B, T] -> [B, T, D]."""
+        return integer_table(self, name, ids, np.dtype(np.int16))
+
+    def product(self, x: Value, name: str, rows: slice | None = None) -> Value:
+        """x @ W.T with W in blocks of the input's channels."""
+        outputs, inputs = self.weights.shape(f"{name}.weight")
+        outputs = len(range(outputs)[rows]) if rows else outputs
+        count = -(-inputs // BLOCK)
+
+        def blocks() -> Array:
+            weight = np.asarray(self.weights.read(f"{name}.weight"), np.float32)
+            weight = weight if rows is None else weight[rows]
+            return np.pad(weight, ((0, 0), (0, count * BLOCK - inputs))).reshape(-1, BLOCK)
+
+        def integers() -> Array:
+            return (rounded_rows(blocks()) + HALF).astype(np.uint8).reshape(outputs, count, BLOCK)
+
+        key = product_key(name, rows)
+        weight, steps = f"{key}.uint8", f"{key}.steps"
+        self.initializers[weight] = Initializer(weight, TensorProto.UINT8, (outputs, count, BLOCK), integers)
+        self.initializers[steps] = Initializer(
+            steps, TensorProto.FLOAT, (outputs, count), lambda: row_scales(blocks()).reshape(outputs, count)
+        )
+        sizes = {"K": inputs, "N": outputs, "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
+        return self.op("MatMulNBits", x, weight, steps, domain=MICROSOFT, name=name, **sizes)

@@ -1,0 +1,56 @@
+"""Facts + recipe + flags -> the heads that give tokens weights or vectors of their own. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnxembed.errors import ModelFilesError, UsageError
+from onnxembed.facts import MULTI_VECTOR_KINDS, SPARSE_KINDS, Facts
+from onnxembed.manifest import Decision, Task
+from onnxembed.recipes import Recipe
+from onnxembed.resolve import EncoderDecisions, Flags, resolve_encoder
+from onnxembed.sparse_facts import splade
+
+MASKED_LM = "ForMaskedLM"
+
+
+def own_task(facts: Facts) -> Decision[Task] | None:
+    """The one task of a model whose files say that it makes no sentence embedding; None for other models."""
+    reason = f"config_sentence_transformers.json: model_type is {facts.kind}"
+    if facts.kind in SPARSE_KINDS:
+        return Decision("sparse", "file", reason)
+    if facts.kind in MULTI_VECTOR_KINDS:
+        return Decision("multi_vector", "file", reason)
+    if facts.multi_vector is not None and facts.multi_vector.of_checkpoint:
+        return Decision("multi_vector", "file", "config.json: architectures names HF_ColBERT")
+    return None
+
+
+def resolve_token_heads(facts: Facts, flags: Flags | None = None, recipe: Recipe | None = None) -> EncoderDecisions:
+    """Decide for a model of sparse or multi-vector embeddings alone.
+
+    Raises ModelFilesError for a checkpoint without such a head, UsageError for flags that do not go with it.
+    """
+    flags = flags or Flags()
+    if flags.pooling is not None or flags.normalize is not None:
+        raise UsageError(
+            f"{facts.folder} makes no sentence embedding here, and --pooling and --normalize are for those; "
+            "--task embedding makes one, without its other heads"
+        )
+    task = flags.task or (recipe.task.value if recipe and recipe.task else None)
+    encoder = resolve_encoder(facts, flags, recipe)
+    if task == "multi_vector" and encoder.multi_vector is None:
+        raise ModelFilesError(
+            f"{facts.folder} has no head that gives tokens vectors: it is no MultiVectorEncoder, no ColBERT, "
+            "and has no colbert_linear.pt"
+        )
+    if task != "sparse" or encoder.sparse is not None:
+        return encoder
+    names = facts.config.get("architectures") or []
+    if not any(str(name).endswith(MASKED_LM) for name in names):
+        file = facts.transformer_folder / "config.json"
+        raise ModelFilesError(
+            f"{file}: architectures names {', '.join(map(str, names)) or 'no class'}, not a ...{MASKED_LM}: "
+            "it has no head that gives the vocabulary weights"
+        )
+    return replace(encoder, sparse=splade(f"SPLADE on config.json's {names[0]}"))
