@@ -232,7 +232,7 @@ def test_the_options_of_export_arrive(run: Run, raw: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--precision", "int8"], ["--precision", "'int8'", "fp32, fp16"]),
+        (["--precision", "int4"], ["--precision", "'int4'", "fp32, fp16"]),
         (["--precision", "fp32,"], ["--precision", "''"]),
         (["--pooling", "average"], ["--pooling", "'average'", "mean"]),
         (["--pooling", "mean+"], ["--pooling", "''"]),

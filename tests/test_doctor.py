@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from onnxembed import doctor, session
+from onnxembed import cores, doctor, session
 from onnxembed.cli import cli
 from onnxembed.cuda import CUDA
 from onnxembed.errors import MissingExtraError, ProviderError
@@ -154,8 +154,10 @@ def test_threads_and_their_limits(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, words: str
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota)
+    (tmp_path / "own").write_text("0::/\n")
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
+    monkeypatch.setattr(cores, "CGROUP", tmp_path)
+    monkeypatch.setattr(cores, "OWN", tmp_path / "own")
     (line,) = [line for line in run().output.splitlines() if line.startswith("threads")]
     assert re.search(words, line)
 

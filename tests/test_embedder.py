@@ -637,7 +637,7 @@ def numbered() -> Iterator[str]:
 
 def one_text_each(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every text be a run of its own."""
-    monkeypatch.setattr(sessions, "plan_runs", lambda lengths: [[index] for index in range(len(lengths))])
+    monkeypatch.setattr(sessions, "plan_runs", lambda lengths, **_: [[index] for index in range(len(lengths))])
 
 
 class Gate:
@@ -1019,7 +1019,7 @@ def test_a_precision_that_the_artefact_lacks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["int3", "FP32", "", None, 32])
 def test_a_precision_that_does_not_exist(artifact: Path, precision: Any) -> None:
-    with pytest.raises(UsageError, match=r"^precision is .*, not one of auto, fp32, fp16$"):
+    with pytest.raises(UsageError, match=r"^precision is .*, not one of auto, fp32, fp16, bf16, int8, int8w$"):
         OnnxEmbedder(artifact, precision=precision)
 
 

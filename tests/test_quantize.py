@@ -25,6 +25,9 @@ from onnxembed.manifest import FILE_NAME, Quality, parse_manifest, read_manifest
 from tiny import TEXTS as TINY_TEXTS
 from tiny import VOCAB, write_json, write_sentence_bert, write_tokenizer
 
+# The tiny BERT cuts texts to 20 tokens.
+pytestmark = pytest.mark.filterwarnings(r"ignore:\d+ of \d+ texts were longer")
+
 PRODUCTS = 12  # of the tiny BERT: two layers of query, key, value, out, in, out
 LOW = Options(precisions=("fp32", "int8", "int8w"), min_cosine=0.9)
 KEY = "encoder.layer.0.intermediate.dense"
@@ -148,7 +151,8 @@ def test_a_vector_is_the_same_alone_and_among_others(eight_bit: Path, precision:
     with OnnxEmbedder(eight_bit, precision=precision, providers="cpu") as model:  # type: ignore[arg-type]
         together = model.encode(texts)
         alone = np.concatenate([model.encode([text]) for text in texts])
-    assert cosines(alone, together).min() >= 0.99999
+    # Much nearer than the rounding is to fp32: a run with padding in it would show.
+    assert cosines(alone, together).min() >= 1 - 1e-10
 
 
 def test_auto_takes_fp32(eight_bit: Path) -> None:

@@ -23,7 +23,7 @@ from onnxembed import cuda, session
 from onnxembed.cuda import CUDA, TENSORRT
 from onnxembed.devices import GraphFiles, open_graph
 from onnxembed.errors import DeviceMemoryError, MissingExtraError, ModelFilesError, ProviderError, UsageError
-from onnxembed.session import CPU, Session, available_threads
+from onnxembed.session import CPU, Session
 
 FEEDS = {
     "input_ids": np.array([[2, 5, 6, 3]], np.int64),
@@ -511,42 +511,3 @@ def test_auto_says_that_the_cpu_wheel_has_overwritten_the_gpu_wheel(
     install(monkeypatch, "onnxruntime", "onnxruntime-gpu")
     with pytest.warns(UserWarning, match="running on the CPU, because .* are both installed"):
         assert auto(graph) == CPU
-
-
-# ---- threads
-
-
-def test_threads_are_the_cores_of_the_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3, 5, 8}, raising=False)
-    assert available_threads(cgroup=tmp_path) == 3
-
-
-def test_threads_are_all_cores_where_there_is_no_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("os.sched_getaffinity", raising=False)
-    monkeypatch.setattr("os.cpu_count", lambda: 6)
-    assert available_threads(cgroup=tmp_path) == 6
-    monkeypatch.setattr("os.cpu_count", lambda: None)
-    assert available_threads(cgroup=tmp_path) == 1
-
-
-@pytest.mark.parametrize(
-    ("files", "threads"),
-    [
-        ({"cpu.max": "max 100000\n"}, 16),
-        ({"cpu.max": "400000 100000\n"}, 4),
-        ({"cpu.max": "250000 100000\n"}, 3),
-        ({"cpu.max": "10000 100000\n"}, 1),
-        ({"cpu.max": "9900000 100000\n"}, 16),
-        ({"cpu.max": "nonsense"}, 16),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 16),
-        ({"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
-    ],
-)
-def test_threads_fit_the_containers_share_of_cpu_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], threads: int
-) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)), raising=False)
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    assert available_threads(cgroup=tmp_path) == threads

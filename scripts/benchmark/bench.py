@@ -25,7 +25,7 @@ from benchmark.measure import Plan, Result, measure
 from benchmark.models import SHAPES, Model, make
 from benchmark.report import report
 from onnxembed import OnnxEmbedError
-from onnxembed.session import available_threads
+from onnxembed.cores import available_threads
 
 MODELS = SCRIPTS.parent / "models"
 MINILM = MODELS / "all-MiniLM-L6-v2-onnx", MODELS / "all-MiniLM-L6-v2"

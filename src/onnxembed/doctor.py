@@ -16,17 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from onnxembed import __version__
+from onnxembed.cores import available_threads, cpu_quota, usable_cores
 from onnxembed.errors import MissingExtraError, OnnxEmbedError
-from onnxembed.session import (
-    CGROUP,
-    Session,
-    available_threads,
-    cpu_quota,
-    load_onnxruntime,
-    usable_cores,
-    wants_cuda,
-    why_unavailable,
-)
+from onnxembed.session import Session, load_onnxruntime, wants_cuda, why_unavailable
 
 # All of them write the package onnxruntime: of two, the later one wins in part.
 WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
@@ -113,11 +105,9 @@ def _square() -> bytes:
 
 
 def _threads() -> Finding:
-    quota = cpu_quota(CGROUP)
+    quota = cpu_quota()
     limit = "no limit by a control group" if quota == math.inf else f"a control group allows {quota:g} cores' time"
-    return Finding(
-        "threads", f"{available_threads(CGROUP)}: {usable_cores()} of {os.cpu_count()} cores by affinity, {limit}"
-    )
+    return Finding("threads", f"{available_threads()}: {usable_cores()} of {os.cpu_count()} cores by affinity, {limit}")
 
 
 def _gpus() -> Iterator[Finding]:

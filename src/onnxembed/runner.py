@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from onnxembed.cores import available_threads
 from onnxembed.devices import Devices, check_device_ids, may_use_gpu, open_graph
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.locate import Located, locate
 from onnxembed.manifest import PRECISIONS, Task
 from onnxembed.pooling import FloatArray
-from onnxembed.session import Providers, available_threads
+from onnxembed.session import Providers
 from onnxembed.sessions import Sessions
 from onnxembed.streaming import Job, in_order, start_block
 from onnxembed.tokenizing import IntArray, TextTokenizer, Tokens

@@ -1,12 +1,10 @@
-"""ONNX Runtime: which provider, how many threads, and one graph ready to run."""
+"""ONNX Runtime: which provider, and one graph ready to run."""
 
 from __future__ import annotations
 
 import io
-import math
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -28,8 +26,6 @@ SHORT_NAMES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 SPIN_MICROSECONDS = "200"
-
-CGROUP = Path("/sys/fs/cgroup")
 
 
 class Session:
@@ -117,26 +113,6 @@ def load_onnxruntime() -> Any:
             "or 'onnxembed[gpu]' on a machine with an NVIDIA GPU"
         ) from error
     return onnxruntime
-
-
-def available_threads(cgroup: Path = CGROUP) -> int:
-    """The number of cores this process may use: its affinity, or its container's share of CPU time if less."""
-    return math.ceil(min(usable_cores(), cpu_quota(cgroup)))
-
-
-def usable_cores() -> int:
-    """The number of cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def cpu_quota(cgroup: Path) -> float:
-    """How many cores' time a container may use, from version 2 or 1 of Linux's control groups; inf for no limit."""
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        with suppress(OSError, ValueError):  # not that version; or no limit: "max", -1
-            quota, period = (int(number) for file in files for number in (cgroup / file).read_text().split())
-            if quota > 0:
-                return quota / period
-    return math.inf
 
 
 def wants_cuda(providers: Providers) -> bool:

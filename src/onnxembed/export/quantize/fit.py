@@ -36,7 +36,7 @@ MakeGraph = Callable[[Checkpoint], Graph]
 Build = Callable[[MakeGraph], Graph]
 """Builds a model's whole graph in the vocabulary of the graph that is made for its weights."""
 
-ROOM = 0.65
+ROOM = 0.52
 """The search goes on until the distance to 1 is this share of what is allowed: other texts may fare worse."""
 
 
