@@ -29,7 +29,7 @@ from hub_server import HubServer
 from onnxembed import OnnxEmbedder
 from onnxembed.cli import cli, main
 from onnxembed.export import verify as verifying
-from onnxembed.export.probes import PROBES
+from onnxembed.export.probes import BRIEF, PROBES
 from onnxembed.export.verify import lacking
 from onnxembed.manifest import FILE_NAME, Manifest, read_manifest
 from tampering import change_weights
@@ -361,7 +361,7 @@ def test_an_export_without_torch_says_what_was_done(
     code, out, err = run("export", checkpoint, "-o", "out")
     assert (code, err) == (0, "")
     _, checked, verified = out.splitlines()
-    assert checked.startswith("not even run: " if "onnxruntime" in missing else f"run on {len(PROBES)} texts: ")
+    assert checked.startswith("not even run: " if "onnxruntime" in missing else f"run on {len(BRIEF)} texts: ")
     extras = "cpu,torch" if "onnxruntime" in missing else "torch"
     why = f"{', '.join(missing)} not installed: pip install 'onnxembed[{extras}]'"
     assert verified == f"not verified ({why}); to verify: onnxembed verify out"

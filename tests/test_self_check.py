@@ -12,14 +12,14 @@ import pytest
 
 from onnxembed.errors import ModelFilesError, VerificationError
 from onnxembed.export.pipeline import Options, export
-from onnxembed.export.probes import PROBES
+from onnxembed.export.probes import BRIEF
 from onnxembed.export.verify import self_check
 from onnxembed.manifest import FILE_NAME, PRECISIONS, read_manifest
 from onnxembed.resolve import Flags
 from tampering import change_graph, change_weights, ignore_mask
 from tiny import write_bert
 
-FINE = f"run on {len(PROBES)} texts: vectors are finite, and the same for a text alone and among others"
+FINE = f"run on {len(BRIEF)} texts: vectors are finite, and the same for a text alone and among others"
 
 
 @pytest.fixture

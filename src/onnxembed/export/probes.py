@@ -35,6 +35,9 @@ PROBES: tuple[str, ...] = (
     SENTENCE * 12,
 )
 
+BRIEF = tuple(text for text in PROBES if len(text) <= 100)
+"""The short ones, for a check that a large model must not make long."""
+
 
 def probe_texts(max_length: int) -> list[str]:
     """The probes, and two longer texts: longer than a limit of up to 512 tokens, or than most local windows.

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import MissingExtraError, ModelFilesError, NoReferenceError, VerificationError
 from onnxembed.export import verify_reranking, verify_token_heads
-from onnxembed.export.probes import PROBES, overlong_text, probe_texts
+from onnxembed.export.probes import BRIEF, overlong_text, probe_texts
 from onnxembed.export.reference import BATCH, Reference
 from onnxembed.export.static_reference import StaticReference
 from onnxembed.export.stock import stock_folder
@@ -165,7 +165,7 @@ def self_check(folder: Path) -> str:
     heads = verify_token_heads.self_check(folder, manifest) if manifest.sparse or manifest.multi_vector else ""
     if not manifest.embedding:
         return heads
-    runs = list(_runs(PROBES, _tokenize(folder, manifest, PROBES), manifest))
+    runs = list(_runs(BRIEF, _tokenize(folder, manifest, BRIEF), manifest))
     same = "the same for a text alone and among others"
     try:
         for precision in manifest.on_cpu:
@@ -180,7 +180,7 @@ def self_check(folder: Path) -> str:
                 same = f"up to {worst.diff:.1e} apart for a text alone and among others, min cosine {worst.cosine:.6f}"
     except MissingExtraError as error:
         return f"not even run: {error}"
-    said = f"run on {len(PROBES)} texts: vectors are finite, and {same}"
+    said = f"run on {len(BRIEF)} texts: vectors are finite, and {same}"
     return f"{said}; {heads}" if heads else said
 
 

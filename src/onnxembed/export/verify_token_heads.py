@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import MissingExtraError, VerificationError
 from onnxembed.export.artifact import Progress
-from onnxembed.export.probes import PROBES, probe_texts
+from onnxembed.export.probes import BRIEF, probe_texts
 from onnxembed.export.token_heads_reference import HeadsReference, heads_reference
 from onnxembed.manifest import Kind, Manifest, Precision, Task, Verification
 from onnxembed.multi_vector import treats_alike
@@ -92,13 +92,13 @@ def self_check(folder: Path, manifest: Manifest) -> str:
                 worst = _Worst(precision, task)
                 with _opened(folder, precision) as model:
                     for kind in _kinds(manifest, task):
-                        alone = [array for text in PROBES for array in _embed(model, task, [text], kind)]
-                        worst.see("together", PROBES, _embed(model, task, PROBES, kind), alone)
+                        alone = [array for text in BRIEF for array in _embed(model, task, [text], kind)]
+                        worst.see("together", BRIEF, _embed(model, task, BRIEF, kind), alone)
                 worst.judge("are not the same for a text alone and among others")
     except MissingExtraError as error:
         return f"not even run: {error}"
     made = " and ".join(task.replace("_", "-") for task in tasks)
-    return f"run on {len(PROBES)} texts: {made} embeddings are finite, and the same for a text alone and among others"
+    return f"run on {len(BRIEF)} texts: {made} embeddings are finite, and the same for a text alone and among others"
 
 
 def _kinds(manifest: Manifest, task: Task) -> tuple[Kind | None, ...]:

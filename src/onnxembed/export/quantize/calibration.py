@@ -158,10 +158,9 @@ def choose_sites(
     channels: Mapping[Value, Channels],
     smoothings: Mapping[Value, Sequence[Array | None]],
     rows: Mapping[tuple[Value, int], tuple[int, float]],
-) -> tuple[dict[str, Site], dict[str, float]]:
-    """The site of every product, and how much its weights' rounding loses, as a share of the product's energy."""
+) -> dict[str, Site]:
+    """The site of every product: that of its value, smoothed as its products lose the least of their energy."""
     sites: dict[str, Site] = {}
-    lost: dict[str, float] = {}
     for x, options in smoothings.items():
         readers = graph.readers_of(x)
         matrices = [graph.matrix(reader) for reader in readers]
@@ -173,13 +172,12 @@ def choose_sites(
                 step * _total(matrix if smoothing is None else matrix * smoothing) / _energy(matrix, channels[x])
                 for matrix in matrices
             ]
-            errors.append((sum(shares) + sum(values), shares))
-        best = min(range(len(options)), key=lambda i: errors[i][0])
-        best = best if errors[best][0] < WORTH * errors[0][0] else 0
+            errors.append(sum(shares) + sum(values))
+        best = min(range(len(options)), key=errors.__getitem__)
+        best = best if errors[best] < WORTH * errors[0] else 0
         site = Site(options[best], rows[x, best][0])
         sites |= {reader.key: site for reader in readers}
-        lost |= {reader.key: share for reader, share in zip(readers, errors[best][1], strict=True)}
-    return sites, lost
+    return sites
 
 
 def _energy(matrix: Array, seen: Channels) -> float:
