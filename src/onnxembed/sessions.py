@@ -47,9 +47,7 @@ class Sessions:
     0: padding changes sums by their last bit, and rounding makes a whole step of that.
     """
 
-    def __init__(
-        self, graph: Path, size: int, providers: Providers, threads: int, small_run: int = SMALL_RUN
-    ) -> None:
+    def __init__(self, graph: Path, size: int, providers: Providers, threads: int, small_run: int = SMALL_RUN) -> None:
         self.blocks_ahead = 1
         self._small_run = small_run
         self._graph, self._providers, self._threads = graph, providers, threads

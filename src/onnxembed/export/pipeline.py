@@ -119,9 +119,7 @@ def export(
         changes = write_tokenizer(facts, decisions, draft)
         graph = next(iter(graphs.values()))
         sections = _sections(facts, decisions, options, graph, draft)
-        tokenization = Tokenization(
-            decisions.max_length, decisions.truncation_side, decisions.pad_token_id, changes
-        )
+        tokenization = Tokenization(decisions.max_length, decisions.truncation_side, decisions.pad_token_id, changes)
         variants = {name: write_graph(graphs[name], draft, name, progress) for name in floats}
         if options.packed:
             packed = {name: build(facts, decisions, options, name, packed=True) for name in floats}
