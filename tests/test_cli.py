@@ -185,7 +185,7 @@ def test_export_names_the_folder_after_the_model(run: Run, checkpoint: Path, tmp
     exported(outcome, tmp_path / "tiny-bert-onnx")
     assert outcome.out == (
         f"tiny-bert-onnx: 32 dimensions, {outcome.out.split()[3]} MB\n"
-        "run on 24 texts: vectors are finite, and the same for a text alone and among others\n"
+        "run on 21 texts: vectors are finite, and the same for a text alone and among others\n"
         "not verified (--no-verify); to verify: onnxembed verify tiny-bert-onnx\n"
     )
     assert names(tmp_path) == ["tiny-bert-onnx"]
