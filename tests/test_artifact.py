@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from onnxembed.errors import UsageError
 from onnxembed.export import artifact
-from onnxembed.export.artifact import PAGE, check_output, hash_files, new_folder, write_graph, write_json
+from onnxembed.export.artifact import PAGE, check_output, new_folder, write_graph, write_json
 from onnxembed.export.graph import Graph
 from onnxembed.export.pipeline import Options, build
 from onnxembed.facts import read_facts
@@ -240,22 +239,7 @@ def test_progress_counts_the_bytes_of_every_weight(tmp_path: Path, monkeypatch: 
     assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
 
 
-# ---- hashes and JSON
-
-
-def test_every_file_but_the_manifest_is_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact, "CHUNK", 3)
-    contents = {"b/c": b"12345678", "a": b"", "b/a": b"x" * 9, FILE_NAME: b"{}"}
-    for name, content in contents.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(content)
-    calls: list[tuple[str, int, int]] = []
-    records = hash_files(tmp_path, lambda *call: calls.append(call))
-    assert list(records) == ["a", "b/a", "b/c"]
-    for name, record in records.items():
-        assert record.sha256 == hashlib.sha256(contents[name]).hexdigest()
-        assert record.bytes == len(contents[name])
-    assert calls[-1] == ("hashing", 17, 17)
+# ---- JSON
 
 
 def test_json_is_for_people(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def apply(
     if state.get("padding") is not None:
         state["padding"] = None
         changes.append("padding taken out: the runtime decides how to batch")
-    text = json.dumps(state, indent=2, ensure_ascii=False)
+    text = json.dumps(state, ensure_ascii=False)  # not indented: a large vocabulary would take seconds
     _check(text, source, decisions)
     return text, tuple(changes)
 

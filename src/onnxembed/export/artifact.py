@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import shutil
@@ -11,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +18,7 @@ from onnx import TensorProto, helper
 
 from onnxembed.errors import UsageError
 from onnxembed.export.graph import IR_VERSION, MICROSOFT, Graph, Initializer
+from onnxembed.export.hashing import HashedFile
 from onnxembed.manifest import FILE_NAME, FileRecord, PackedGraph, Precision, Variant
 
 Progress = Callable[[str, int, int], None]
@@ -37,7 +37,6 @@ GRAPH_FILES: dict[Precision, str] = {
 # would hold weights that lie inside in memory (all-MiniLM-L6-v2: 32 MB instead of 120, opened in a third of the time).
 INLINE_LIMIT = 16 * 2**20
 PAGE = 4096
-CHUNK = 16 * 2**20
 
 
 @contextmanager
@@ -106,8 +105,17 @@ def _model(graph: Graph) -> onnx.ModelProto:
     )
 
 
-def write_graph(graph: Graph, folder: Path, precision: Precision, progress: Progress) -> Variant:
-    """Write one graph and its weights, reading one tensor at a time; returns its manifest entry."""
+def write_graph(
+    graph: Graph,
+    folder: Path,
+    precision: Precision,
+    progress: Progress,
+    records: dict[str, FileRecord] | None = None,
+) -> Variant:
+    """Write one graph and its weights, reading one tensor at a time; returns its manifest entry.
+
+    `records` is given that of the file of weights, which is hashed while it is written.
+    """
     file = GRAPH_FILES[precision]
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,11 +124,13 @@ def write_graph(graph: Graph, folder: Path, precision: Precision, progress: Prog
     data = f"{file}_data" if total > INLINE_LIMIT else None
     model = _model(graph)
     written = 0
-    with (folder / data).open("wb") if data else nullcontext() as out:
+    with HashedFile(folder / data) if data else nullcontext() as out:
         for weight in weights:
             model.graph.initializer.append(_external(weight, out) if out else _inline(weight))
             written += _size(weight)
             progress(f"writing {precision} weights", written, total)
+        if data and out and records is not None:
+            records[data] = out.record()
     path.write_bytes(model.SerializeToString(deterministic=True))
     operators = graph.operators()
     return Variant(file=file, data=data, nodes=sum(operators.values()), operators=operators)
@@ -130,23 +140,6 @@ def write_json(path: Path, value: Any) -> None:
     """Write a JSON file that people can read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def hash_files(folder: Path, progress: Progress) -> dict[str, FileRecord]:
-    """sha256 and size of every file of the folder but the manifest, sorted by name."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME)
-    total = sum(path.stat().st_size for path in paths)
-    done = 0
-    records = {}
-    for path in paths:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-                done += len(chunk)
-                progress("hashing", done, total)
-        records[path.relative_to(folder).as_posix()] = FileRecord(digest.hexdigest(), path.stat().st_size)
-    return records
 
 
 def _size(weight: Initializer) -> int:
@@ -159,15 +152,15 @@ def _inline(weight: Initializer) -> onnx.TensorProto:
     return tensor
 
 
-def _external(weight: Initializer, out: BinaryIO) -> onnx.TensorProto:
+def _external(weight: Initializer, out: HashedFile) -> onnx.TensorProto:
     """Append a weight to the data file, large ones on a page of their own so that they can be mapped."""
     size = _size(weight)
     if size < PAGE:
         return _inline(weight)
-    out.write(b"\0" * (-out.tell() % PAGE))
+    out.write(b"\0" * (-out.size % PAGE))
     tensor = onnx.TensorProto(name=weight.name, data_type=weight.onnx_type, dims=weight.shape)
     tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", Path(out.name).name), ("offset", out.tell()), ("length", size)):
+    for key, value in (("location", out.name), ("offset", out.size), ("length", size)):
         tensor.external_data.add(key=key, value=str(value))
-    out.write(np.ascontiguousarray(weight.read()).data)
+    out.write(np.ascontiguousarray(weight.read()).reshape(-1).view(np.uint8).data)
     return tensor
