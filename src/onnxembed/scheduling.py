@@ -7,7 +7,7 @@ busy take in slightly longer texts. On a GPU, which needs far larger runs to be 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 TOKENS_PER_RUN = 512
 """A run holds at most this many slots (texts x longest), unless one text alone is longer.
@@ -26,21 +26,9 @@ MAX_PADDING = 0.25
 MAX_SPREAD = 2
 """A packed run's tokens, each text padded to the longest, would be at most this many budgets: pooling may pad them."""
 
-
-def plan_packed(lengths: Sequence[int], tokens_per_run: int) -> list[list[int]]:
-    """Group texts into runs without padding, which may hold texts of any lengths; as `plan_runs` otherwise."""
-    runs: list[list[int]] = []
-    longest = tokens = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        length = lengths[index]
-        slots = (len(runs[-1]) + 1) * longest if runs else 0
-        if runs and tokens + length <= tokens_per_run and slots <= MAX_SPREAD * tokens_per_run:
-            runs[-1].append(index)
-            tokens += length
-        else:
-            runs.append([index])
-            longest = tokens = length
-    return runs
+Fits = Callable[[int, int, int, int], bool]
+"""Whether a run takes one more text: from that text's tokens, the longest text's, those of all before, and the
+slots that all of them would have."""
 
 
 def plan_runs(
@@ -52,13 +40,30 @@ def plan_runs(
     index once. Every run holds at most `tokens_per_run` slots or a single text; one of fewer than `small_run`
     tokens may take in texts of other lengths.
     """
+
+    def fits(length: int, longest: int, tokens: int, slots: int) -> bool:
+        padded = tokens < small_run and slots - tokens - length <= MAX_PADDING * slots
+        return (length == longest or padded) and slots <= tokens_per_run
+
+    return _group(lengths, fits)
+
+
+def plan_packed(lengths: Sequence[int], tokens_per_run: int) -> list[list[int]]:
+    """Group texts into runs without padding, which may hold texts of any lengths; as `plan_runs` otherwise."""
+    return _group(
+        lengths,
+        lambda length, longest, tokens, slots: (
+            tokens + length <= tokens_per_run and slots <= MAX_SPREAD * tokens_per_run
+        ),
+    )
+
+
+def _group(lengths: Sequence[int], fits: Fits) -> list[list[int]]:
     runs: list[list[int]] = []
     longest = tokens = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         length = lengths[index]
-        slots = (len(runs[-1]) + 1) * longest if runs else 0
-        alike = length == longest or (tokens < small_run and slots - tokens - length <= MAX_PADDING * slots)
-        if runs and alike and slots <= tokens_per_run:
+        if runs and fits(length, longest, tokens, (len(runs[-1]) + 1) * longest):
             runs[-1].append(index)
             tokens += length
         else:
