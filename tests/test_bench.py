@@ -14,12 +14,15 @@ import pytest
 
 from benchmark.client import SCRIPTS, Client, WorkerError
 from benchmark.corpora import COUNTS, corpora, distinct, held_back, reranking
-from benchmark.entries import NOT_INSTALLED
+from benchmark.entries import NOT_INSTALLED, lines
 from benchmark.flops import count
 from benchmark.measure import Line, Plan, Result, agreement
+from benchmark.models import Model
 from benchmark.report import corpus_table
 from benchmark.rounds import alternate, percentile, ratios
+from onnxembed import OnnxEmbedder
 from onnxembed.export.pipeline import Options, export
+from onnxembed.manifest import read_manifest
 from tiny import CONFIG, write_sentence_bert
 
 
@@ -130,14 +133,51 @@ def test_quick_run(artifact: Path, checkpoint: Path, tmp_path: Path) -> None:
         "paragraphs": 20,
         "documents": 20,
     }
-    for lines in result["throughput"].values():
-        assert [(line["label"], len(times)) for line, times in lines] == [("onnxembed fp32", 2), ("onnxembed fp16", 2)]
+    for measured in result["throughput"].values():
+        assert [(line["label"], len(times)) for line, times in measured] == [
+            ("onnxembed fp32", 2),
+            ("onnxembed fp16", 2),
+        ]
     assert {label: [len(each) for each in rounds] for label, rounds in result["singles"].items()} == {
         "onnxembed fp32": [5, 5],
         "onnxembed fp16": [5, 5],
     }
     assert {name: len(rates) for name, rates in result["roof"].items()} == {"fp32 one": 6, "int8 one": 6}
     assert all(value > 0.999 for found in result["agreement"].values() for value in found.values())
+
+
+def test_no_other_model_is_begun_when_the_time_is_over(artifact: Path, checkpoint: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw.json"
+    model = ("--model", artifact, checkpoint)
+    done = run(
+        *("bench", "--quick", *model, *model, "--threads", "1", "--work", tmp_path, "--corpus", "queries"),
+        *("--minutes", "0.001", "--json", raw),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not measured: 0.001 minutes were over" in done.stdout
+    assert len(json.loads(raw.read_text())["results"]) == 1
+
+
+def test_a_gpu_is_measured_with_padding_and_without(checkpoint: Path, tmp_path: Path) -> None:
+    export(checkpoint, tmp_path / "onnx", Options(precisions=("fp16",), packed=True))
+    model = Model("tiny", tmp_path / "onnx", checkpoint)
+    ours = lines(model, {"onnxembed": Path(sys.executable)}, 1, "cuda", tmp_path).entries
+    assert [entry.label for entry in ours] == ["onnxembed fp16, packed", "onnxembed fp16"]
+    packed, padded = (Path(entry.settings["artefact"]) for entry in ours)
+    assert read_manifest(packed).variants["fp16"].packed
+    assert read_manifest(padded).variants["fp16"].packed is None
+    with OnnxEmbedder(padded, precision="fp16", providers="cpu") as embedder:
+        assert embedder.encode("the cat").shape == (1, 32)
+
+
+def test_gpu_check_runs_dry_on_a_cpu() -> None:
+    pytest.importorskip("transformers", reason="random models are made by it; needs the [torch] extra")
+    done = run("gpu_check", "--device", "cpu", "--kind", "bert", "--kind", "mistral", "--seconds", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 failures on cpu" in done.stdout
+    assert done.stdout.count("ok    bert") == 2  # fp32 and fp16
+    assert "bert, fp16, packed                 not on a CPU" in done.stdout
+    assert "mistral, fp32, packed" not in done.stdout
 
 
 def test_memory_run(artifact: Path, checkpoint: Path, tmp_path: Path) -> None:

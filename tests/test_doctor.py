@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from onnxembed import cores, doctor, session
+from onnxembed import cores, doctor
 from onnxembed.cli import cli
 from onnxembed.cuda import CUDA
 from onnxembed.errors import MissingExtraError, ProviderError
@@ -31,7 +31,7 @@ class Machine:
         self.cuda: Exception | None = None
         self.tried: list[str] = []
         monkeypatch.setattr(doctor, "version", self.version)
-        monkeypatch.setattr(session, "distribution", self.version)
+        monkeypatch.setattr("importlib.metadata.distribution", self.version)
         monkeypatch.setattr("onnxruntime.get_available_providers", lambda: self.available)
         monkeypatch.setattr("subprocess.run", lambda *arguments, **keywords: self.smi())
         monkeypatch.setattr(doctor, "Session", self.session)

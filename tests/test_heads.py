@@ -20,8 +20,8 @@ from onnxembed.export import heads
 from onnxembed.export.artifact import write_graph
 from onnxembed.export.graph import Graph, Value
 from onnxembed.export.weights import Checkpoint
-from onnxembed.facts import DENSE_ACTIVATIONS, DenseFacts
 from onnxembed.manifest import POOLING_MODES, PoolingMode
+from onnxembed.module_facts import DENSE_ACTIVATIONS, DenseFacts
 from torch_files import write_torch
 
 FloatArray = NDArray[np.float32]

@@ -97,7 +97,9 @@ class Packed:
         self.session = onnxruntime.InferenceSession(
             unpacked_attention(path), options, providers=["CPUExecutionProvider"]
         )
-        self.inputs = {each.name for each in self.session.get_inputs()}
+        names = {each.name for each in self.session.get_inputs()}
+        self.inputs = names - {"apart", "places"}
+        self._places = names & {"places"}
         (apart,) = [each for each in self.session.get_inputs() if each.name == "apart"]
         self.kind = np.float16 if apart.type == "tensor(float16)" else np.float32
         self.tokens: list[int] = []
@@ -108,11 +110,8 @@ class Packed:
         self.tokens.append(len(texts))
         apart = np.where(texts[:, None] == texts, 0, FAR).astype(self.kind)[None, None]
         places = np.arange(len(texts)) - ends[texts]
-        fed = {
-            name: value for name, value in {**feeds, "apart": apart, "places": places}.items() if name in self.inputs
-        }
-        assert self.inputs - fed.keys() == set()
-        return self.session.run(list(outputs), fed)
+        assert feeds.keys() == self.inputs
+        return self.session.run(list(outputs), {**feeds, "apart": apart} | dict.fromkeys(self._places, places))
 
 
 def batch(vocabulary: int, pad: int, lengths: list[int], side: str = "right") -> dict[str, NDArray[np.int64]]:
@@ -141,7 +140,9 @@ def difference(folder: Path, lengths: list[int], side: str = "right", precision:
     padded = Session(folder / variant.file, "cpu", threads=1)
     taken = {name: feeds[name] for name in read_manifest(folder).model.inputs}
     (expected,) = padded.run(["sentence_embedding"], taken)
-    (vectors,) = Packed(folder / variant.packed.file).run(["sentence_embedding"], pack(taken))
+    gpu = Packed(folder / variant.packed.file)
+    fed = {name: value for name, value in pack(taken).items() if name in gpu.inputs}
+    (vectors,) = gpu.run(["sentence_embedding"], fed)
     assert vectors.shape == expected.shape
     return float(np.abs(vectors - expected).max())
 
@@ -223,6 +224,24 @@ def test_other_encoders(model_type: str, tmp_path: Path) -> None:
     assert difference(folder, [3, 17, 9], "left") <= TOLERANCE
 
 
+@pytest.mark.parametrize("layout", ["PACKED", "UNPACKED"])
+def test_the_original_layouts_of_new(layout: str, tmp_path: Path) -> None:
+    """Query, key and value as one weight, or as three."""
+    pytest.importorskip("parity", reason="random models are made by transformers; needs the [torch] extra")
+    import test_new
+    from tiny import write_tokenizer
+
+    checkpoint = test_new.gte(tmp_path / "checkpoint")
+    test_new.rename(checkpoint, getattr(test_new, layout))
+    test_new.new(checkpoint, pack_qkv=layout == "PACKED")
+    write_tokenizer(checkpoint)
+    folder = packed(checkpoint, tmp_path / "out", pooling=("cls",), max_length=64)
+    assert read_manifest(folder).model.model_type == "new"
+    for lengths in LENGTHS:
+        assert difference(folder, lengths) <= TOLERANCE, lengths
+    assert difference(folder, [3, 17, 9], "left") <= TOLERANCE
+
+
 def test_windows_are_a_bias_where_a_text_is_longer(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="random models are made by it; needs the [torch] extra")
     parity = pytest.importorskip("parity", reason="needs the [torch] extra")
@@ -290,8 +309,9 @@ def test_only_gpus_read_it(tmp_path: Path) -> None:
     gpu.check_hashes()
 
 
-def test_an_embedder_on_cuda_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_sentence_bert(tmp_path / "checkpoint", default_prompt_name=None)
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])  # which takes positions, and which counts them itself
+def test_an_embedder_on_cuda_runs_it(model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_encoder(tmp_path / "checkpoint", model_type)
     folder = packed(tmp_path / "checkpoint", tmp_path / "out")
     expected = OnnxEmbedder(folder, providers="cpu").encode(TEXTS[:6])
     sessions: list[Packed] = []
@@ -305,7 +325,8 @@ def test_an_embedder_on_cuda_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
         np.testing.assert_allclose(model.encode(TEXTS[:6]), expected, atol=TOLERANCE)
         lengths = [len(tokens) for tokens in model.tokenize(sorted(set(TEXTS[:6])))]
         assert sessions[0].tokens == [sum(lengths)]  # one run, no padding
-        feeds = batch(40, 0, [3, 9, 5], "left")
+        pad = read_manifest(folder).tokenization.pad_token_id.value
+        feeds = batch(40, pad, [3, 9, 5], "left")
         np.testing.assert_allclose(
             model.forward(feeds), OnnxEmbedder(folder, providers="cpu").forward(feeds), atol=TOLERANCE
         )
@@ -342,8 +363,7 @@ def test_what_has_no_packed_form(checkpoint: Path, tmp_path: Path, options: dict
 
 
 def test_every_model_type_here_is_tested() -> None:
-    tested = {*BERT_LIKE, "mpnet", "gte", "nomic_bert", "modernbert", "jina_embeddings_v3"}
-    assert set(MODEL_TYPES) - tested == {"new"}  # gte's builder under its other name
+    assert {*BERT_LIKE, "mpnet", "gte", "new", "nomic_bert", "modernbert", "jina_embeddings_v3"} == set(MODEL_TYPES)
 
 
 def test_the_command_line_writes_it_and_inspect_shows_it(checkpoint: Path, tmp_path: Path) -> None:
@@ -354,3 +374,19 @@ def test_the_command_line_writes_it_and_inspect_shows_it(checkpoint: Path, tmp_p
     assert "fp32, for CUDA without padding: onnx/model_packed.onnx" in shown
     assert "2 PackedMultiHeadAttention" in shown
     assert "fp32 without padding: not verified (needs CUDA)" in made.output
+
+
+@pytest.mark.parametrize("model_type", BERT_LIKE)
+def test_shapes_are_known_where_sums_are_normalised(model_type: str, tmp_path: Path) -> None:
+    """ONNX Runtime fuses a sum with its LayerNormalization only where it knows that both terms have one shape."""
+    write_encoder(tmp_path / "checkpoint", model_type, max_length=None)
+    folder = packed(tmp_path / "checkpoint", tmp_path / "out")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    for file in ("model", "model_packed"):
+        options.optimized_model_filepath = str(tmp_path / f"{file}.onnx")
+        source = unpacked_attention(folder / f"onnx/{file}.onnx") if "packed" in file else folder / f"onnx/{file}.onnx"
+        onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        operators = [node.op_type for node in onnx.load(tmp_path / f"{file}.onnx").graph.node]
+        assert operators.count("SkipLayerNormalization") >= 4  # two a layer
+        assert operators.count("LayerNormalization") <= 1  # of the embeddings

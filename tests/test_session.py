@@ -13,13 +13,14 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from onnxembed import cuda, session
+from onnxembed import cuda
 from onnxembed.cuda import CUDA, TENSORRT
 from onnxembed.devices import GraphFiles, open_graph
 from onnxembed.errors import DeviceMemoryError, MissingExtraError, ModelFilesError, ProviderError, UsageError
@@ -33,10 +34,14 @@ FEEDS = {
 
 ON_CUDA = dict(cuda.OPTIONS)
 KNOWN = {
-    CUDA: {"device_id": "0", "gpu_mem_limit": "18446744073709551615", **cuda.OPTIONS},
+    CUDA: {
+        "device_id": "0",
+        "gpu_mem_limit": "18446744073709551615",
+        **{name: value for name, value in cuda.OPTIONS.items() if name != "enable_skip_layer_norm_strict_mode"},
+    },
     TENSORRT: {"device_id": "0"},
 }
-"""Options that the stand-in's providers report, as they are without the caller's."""
+"""Options that the stand-in's providers report, as they are without the caller's. CUDA does not report them all."""
 
 
 @pytest.fixture
@@ -52,6 +57,8 @@ class Runtime:
         self.starts = [CPU]
         self.unloadable: list[str] = []
         self.fails: Callable[[dict[str, Any]], str | None] = lambda options: None
+        self.recorded = False
+        self.assigned = [(CUDA, "MatMul"), (CPU, "Gather")]
         self.opened: list[list[tuple[str, dict[str, Any]]]] = []
         self.preloaded = 0
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: self.available)
@@ -72,17 +79,28 @@ class Runtime:
         assert enable_fallback == 0
         assert bool(disabled_optimizers) is (providers == [CPU])  # the GPU is faster with them
         self.opened.append(list(zip(providers, provider_options, strict=True)))
+        with suppress(RuntimeError):  # it has no such entry
+            self.recorded = options.get_session_config_entry(cuda.ASSIGNMENT) == "1"
         for name, values in self.opened[-1]:
             if name == CUDA and (reason := self.fails(values)):
                 raise RuntimeError(reason)
         started = [name for name in providers if name in self.starts]
         options = {name: {**KNOWN.get(name, {}), **self.unreported(values)} for name, values in self.opened[-1]}
         reported = {name: {key: str(value) for key, value in values.items()} for name, values in options.items()}
-        members = {"get_providers": started, "get_inputs": [], "get_provider_options": reported}
+        parts = [
+            SimpleNamespace(ep_name=name, get_nodes=lambda operator=operator: [SimpleNamespace(op_type=operator)])
+            for name, operator in self.assigned
+        ]
+        members = {
+            "get_providers": started,
+            "get_inputs": [],
+            "get_provider_options": reported,
+            "get_provider_graph_assignment_info": parts,
+        }
         return type("Opened", (), {name: lambda self, it=it: it for name, it in members.items()})()
 
     def unreported(self, options: dict[str, Any]) -> dict[str, Any]:
-        """What a session says of the options that it got: those that its provider knows."""
+        """What a session says of the options that it got: not all that its provider knows."""
         return {key: value for key, value in options.items() if key in KNOWN[CUDA]}
 
     def preload(self) -> None:
@@ -114,7 +132,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *wheels: str) -> None:
             raise importlib.metadata.PackageNotFoundError(name)
         return name
 
-    monkeypatch.setattr(session, "distribution", distribution)
+    monkeypatch.setattr("importlib.metadata.distribution", distribution)
 
 
 # ---- a real session
@@ -311,7 +329,8 @@ def test_another_provider_that_does_not_start(gpu: Runtime, graph: Path) -> None
 
 @pytest.mark.parametrize("name", ["gpu", "CPU", "auto", "OpenVINOExecutionProvider", ""])
 def test_an_unknown_provider_lists_those_there_are(runtime: Runtime, graph: Path, name: str) -> None:
-    with pytest.raises(ProviderError, match=rf"^{name} is not in the installed onnxruntime, which has {CPU}$"):
+    said = rf"^{name} is not in the installed onnxruntime, which has {CPU} \(short names: cpu, "
+    with pytest.raises(ProviderError, match=said):
         Session(graph, name, threads=1)
 
 
@@ -345,9 +364,52 @@ def test_an_option_that_cuda_refuses(gpu: Runtime, graph: Path) -> None:
         Session(graph, [("cuda", {"use_tf33": 1})], threads=1)
 
 
-def test_an_option_that_a_provider_takes_no_notice_of(gpu: Runtime, graph: Path) -> None:
-    with pytest.raises(UsageError, match=rf"^{CUDA} has no option use_tf33; it has: .*gpu_mem_limit.*use_tf32"):
-        Session(graph, [("cuda", {"use_tf33": 1})], threads=1)
+def test_an_option_that_a_provider_takes_no_notice_of(
+    gpu: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those for GPUs refuse what they do not know, and report less than they take."""
+    gpu.available = gpu.starts = ["XnnpackExecutionProvider", CPU]
+    monkeypatch.setitem(KNOWN, "XnnpackExecutionProvider", {"intra_op_num_threads": "0"})
+    with pytest.raises(UsageError, match=r"^Xnnpack.* has no option thread; it has: intra_op_num_threads"):
+        Session(graph, [("XnnpackExecutionProvider", {"thread": 1})], threads=1)
+
+
+# ---- what goes to the GPU
+
+
+def test_work_that_would_go_to_the_cpu_is_an_error(gpu: Runtime, graph: Path) -> None:
+    Session(graph, "cuda", threads=1)
+    assert gpu.recorded
+    for operator, cure in (
+        ("GroupQueryAttention", "take fp16 or bf16 for a causal model"),
+        ("MatMulIntegerToFloat", "int8 graphs are for CPUs"),
+        ("DynamicQuantizeLinear", "take another precision"),
+    ):
+        gpu.assigned = [(CUDA, "MatMul"), (CPU, "Gather"), (CPU, operator), (CPU, operator)]
+        with pytest.raises(ProviderError, match=f"cannot run on {CUDA}: .* no kernels for 2 {operator}, .*{cure}"):
+            Session(graph, "cuda", threads=1)
+
+
+def test_onnxruntime_says_where_each_node_went(graph: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(cuda.ASSIGNMENT, "1")
+    parts = onnxruntime.InferenceSession(graph, options, [CPU]).get_provider_graph_assignment_info()
+    assert {part.ep_name for part in parts} == {CPU}
+    attentions = [node for part in parts for node in part.get_nodes() if node.op_type == "MultiHeadAttention"]
+    assert len(attentions) == 4  # in the branches of two Ifs
+
+
+def test_auto_runs_on_the_cpu_what_the_gpu_cannot(gpu: Runtime, graph: Path) -> None:
+    gpu.assigned = [(CPU, "GroupQueryAttention")]
+    with pytest.warns(UserWarning, match="running on the CPU, because .*precision='fp16'"):
+        assert auto(graph) == CPU
+
+
+def test_attention_is_not_cudnns(gpu: Runtime, graph: Path) -> None:
+    Session(graph, "cuda", threads=1)
+    assert gpu.opened[0][0][1]["sdpa_kernel"] & 8 == 0
+    Session(graph, [("cuda", {"sdpa_kernel": 8})], threads=1)
+    assert gpu.opened[1][0][1]["sdpa_kernel"] == 8
 
 
 def test_the_cpu_has_no_options(graph: Path) -> None:

@@ -9,8 +9,12 @@ installed". With --device cuda the models are random ones of the shapes that mat
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,9 +53,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),
-    default=MINILM[1],
-    show_default="that of all-MiniLM-L6-v2",
-    help="Folder whose tokenizer shapes get.",
+    help="Folder whose tokenizer shapes get [default: all-MiniLM-L6-v2 if it is here, else one of made-up words].",
 )
 @click.option("--data", type=FOLDER, help="Folder with scifact/ and stsb/; without it the texts are made up.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
@@ -78,6 +80,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--long-text", type=int, metavar="TOKENS", help="Instead: memory and time of one text of so many tokens.")
 @click.option("--quick", is_flag=True, help="A smoke run: few texts, two rounds.")
+@click.option("--minutes", type=float, help="Begin no other model after so many minutes, and say which were left out.")
 @click.option("--json", "raw", type=FILE, help="Write the raw numbers here.")
 @click.option("--plot", type=FILE, help="Write a picture (PNG) here; needs matplotlib.")
 @click.option(
@@ -93,7 +96,7 @@ def main(
     shapes: tuple[str, ...],
     layers: int | None,
     precision: str | None,
-    tokenizer: Path,
+    tokenizer: Path | None,
     data: Path | None,
     device: Device,
     threads: int | None,
@@ -105,6 +108,7 @@ def main(
     short: int | None,
     long_text: int | None,
     quick: bool,
+    minutes: float | None,
     raw: Path | None,
     plot: Path | None,
     work: Path,
@@ -115,10 +119,22 @@ def main(
     if not models and not shapes:
         models, shapes = ((MINILM,), ()) if device == "cpu" else ((), tuple(SHAPES))
     precision = precision or ("fp32" if device == "cpu" else "fp16")
-    every = [Model(artefact.name, artefact, checkpoint) for artefact, checkpoint in models]
-    every += [make(shape, precision, tokenizer, work, layers) for shape in shapes]
+    if tokenizer is None and MINILM[1].is_dir():
+        tokenizer = MINILM[1]
+    # Each is made when its turn comes: large ones take long, and the results of those before are out by then.
+    waiting: list[tuple[str, Callable[[], Model]]] = [
+        *((artefact.name, partial(Model, artefact.name, artefact, checkpoint)) for artefact, checkpoint in models),
+        *(
+            (shape, partial(make, shape, precision, tokenizer, work, layers, packed=device == "cuda"))
+            for shape in shapes
+        ),
+    ]
+    end = time.monotonic() + minutes * 60 if minutes else math.inf
     if short or long_text:
-        values = _memory(every[0], interpreters["onnxembed"], threads, short=short, long_text=long_text, plot=plot)
+        first = waiting[0][1]()
+        values = _memory(first, interpreters["onnxembed"], threads, short=short, long_text=long_text, plot=plot)
+        if raw:
+            raw.write_text(json.dumps(values, indent=1), encoding="utf-8")
     else:
         plan = Plan(
             threads,
@@ -130,11 +146,15 @@ def main(
         )
         footprints = (
             {}
-            if quick
+            if quick or device == "cuda"
             else {name: _footprint(name, python) for name, python in interpreters.items() if name in REQUIREMENTS}
         )
-        results = []
-        for model in every:
+        results: list[Result] = []
+        for name, get in waiting:
+            if results and time.monotonic() > end:
+                print(f"## {name}\n\nnot measured: {minutes:g} minutes were over\n", flush=True)
+                continue
+            model = get()
             size = (scale or DEFAULT_SCALE[device]) / (32 if quick else 1)
             if model.manifest.reranking:
                 texts = reranking(data, scale=size)
@@ -143,13 +163,13 @@ def main(
             texts = {name: corpus for name, corpus in texts.items() if not chosen or name in chosen}
             results.append(_one(model, texts, plan, interpreters, work))
             print(report(results[-1], footprints), flush=True)
+            values = {"footprints": footprints, "results": [result.to_json() for result in results]}
+            if raw:  # what there is, should the time run out
+                raw.write_text(json.dumps(values, indent=1), encoding="utf-8")
         if plot:
             from benchmark.plot import plot_throughput
 
             plot_throughput(results, plot)
-        values = {"footprints": footprints, "results": [result.to_json() for result in results]}
-    if raw:
-        raw.write_text(json.dumps(values, indent=1), encoding="utf-8")
 
 
 def _one(model: Model, texts: Any, plan: Plan, pythons: dict[str, Path], work: Path) -> Result:
@@ -188,5 +208,5 @@ def _footprint(system: str, python: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     try:
         main()
-    except (OnnxEmbedError, WorkerError, ValueError, RuntimeError) as problem:
+    except (OnnxEmbedError, WorkerError, OSError, ValueError, RuntimeError) as problem:
         sys.exit(f"error: {problem}")

@@ -22,7 +22,7 @@ class Client:
     def __init__(self, python: Path, threads: int, log: Path) -> None:
         environment = {
             **os.environ,
-            "PYTHONPATH": str(SCRIPTS),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH", "")])),
             "OMP_NUM_THREADS": str(threads),
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "true",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmark.models import Model, traced, with_limit
+from benchmark.models import Model, traced, with_limit, without_packing
 
 Device = Literal["cpu", "cuda"]
 Kind = Literal["fp32", "fp16", "bf16", "int8", "int8w"]
@@ -47,10 +47,13 @@ def lines(model: Model, pythons: Mapping[str, Path], threads: int, device: Devic
     found = Lines()
     rerank = "-rerank" if model.manifest.reranking else ""
     common = {"threads": threads, "device": device}
-    for precision in model.manifest.variants:
-        settings = {**common, "artefact": str(model.artefact), "precision": precision}
-        entry = Entry(f"onnxembed {precision}", f"onnxembed{rerank}", settings, pythons["onnxembed"], precision)
-        found.entries.append(entry)
+    for precision, variant in model.manifest.variants.items():
+        forms = {f"onnxembed {precision}": model.artefact}
+        if device == "cuda" and variant.packed:
+            forms = {f"onnxembed {precision}, packed": model.artefact, f"onnxembed {precision}": without_packing(model)}
+        for label, folder in forms.items():
+            settings = {**common, "artefact": str(folder), "precision": precision}
+            found.entries.append(Entry(label, f"onnxembed{rerank}", settings, pythons["onnxembed"], precision))
     if device == "cpu":
         _fastembed(found, model, pythons.get("fastembed"), common, work=work, rerank=rerank)
     else:

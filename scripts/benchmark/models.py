@@ -10,10 +10,11 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmark.made_up import WORDS
 from onnxembed import Manifest
 from onnxembed.manifest import FILE_NAME, read_manifest
 
@@ -85,16 +86,41 @@ class Model:
         return read_manifest(self.artefact)
 
 
-def make(shape: str, precisions: str, tokenizer: Path, work: Path, layers: int | None = None) -> Model:
-    """A model of random weights in the folder `work`, kept there for the next time."""
+def make(
+    shape: str, precisions: str, tokenizer: Path | None, work: Path, layers: int | None = None, *, packed: bool = False
+) -> Model:
+    """A model of random weights in the folder `work`, kept there for the next time.
+
+    Without a `tokenizer` to copy it gets one of the made-up texts' words; `packed` adds the form that CUDA runs
+    without padding, where the model has one.
+    """
+    config, limit, pooling = SHAPES[shape]
+    causal = shape.startswith("qwen")
+    options = ["--attention", "causal"] if causal else ["--packed"] if packed else []
     name = shape if layers is None else f"{shape}-{layers}-layers"
-    checkpoint, artefact = work / name, work / f"{name}-{precisions.replace(',', '-')}"
+    checkpoint = work / (name if tokenizer else f"{name}-made-up-words")
+    artefact = work / "-".join(
+        [checkpoint.name, *precisions.split(","), *(["packed"] if "--packed" in options else [])]
+    )
     if not (checkpoint / "modules.json").exists():
-        _write_checkpoint(shape, layers, tokenizer, checkpoint)
+        if layers is not None:
+            config = {**config, "num_hidden_layers": layers}
+        write_checkpoint(checkpoint, config, limit=limit, pooling=pooling, tokenizer=tokenizer)
     if not (artefact / FILE_NAME).exists():
-        causal = ["--attention", "causal"] if shape.startswith("qwen") else []
-        _export(checkpoint, artefact, "--precision", precisions, *causal)
+        _export(checkpoint, artefact, "--precision", precisions, *options)
     return Model(name, artefact, checkpoint)
+
+
+def without_packing(model: Model) -> Path:
+    """The same artefact without its packed graphs, which CUDA would take; the files are links."""
+    folder = model.artefact.parent / f"{model.artefact.name}-padded"
+    folder.mkdir(exist_ok=True)
+    for path in model.artefact.iterdir():
+        if path.name != FILE_NAME and not (folder / path.name).exists():
+            (folder / path.name).symlink_to(path.resolve())
+    variants = {name: replace(variant, packed=None) for name, variant in model.manifest.variants.items()}
+    (folder / FILE_NAME).write_text(replace(model.manifest, variants=variants).to_json(), encoding="utf-8")
+    return folder
 
 
 def traced(model: Model, work: Path) -> Path:
@@ -130,24 +156,33 @@ def _export(checkpoint: Path, output: Path, *options: str) -> None:
         raise RuntimeError(f"{checkpoint} could not be exported with {' '.join(options)}: {done.stderr.strip()}")
 
 
-def _write_checkpoint(shape: str, layers: int | None, tokenizer: Path, folder: Path) -> None:
-    """A sentence-transformers checkpoint of random float32 weights; modules.json is written last."""
+def write_checkpoint(
+    folder: Path, config: dict[str, Any], *, limit: int, pooling: str, tokenizer: Path | None = None, std: float = 0.0
+) -> None:
+    """A sentence-transformers checkpoint of random float32 weights; modules.json is written last.
+
+    `config` is of transformers; `std` is the weights' standard deviation, the model's own when 0.
+    """
     import torch
     import transformers
 
-    if not (tokenizer / "tokenizer.json").exists():
+    if tokenizer and not (tokenizer / "tokenizer.json").exists():
         raise ValueError(f"{tokenizer} has no tokenizer.json: run scripts/quickstart, or name another with --tokenizer")
-    config, limit, pooling = SHAPES[shape]
-    if layers is not None:
-        config = {**config, "num_hidden_layers": layers}
-    config = dict(config)
+    keys = dict(config)
     torch.manual_seed(0)
     auto: Any = transformers.AutoModel  # has no types
-    auto.from_config(transformers.AutoConfig.for_model(config.pop("model_type"), **config)).save_pretrained(folder)
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).exists():
-            shutil.copyfile(tokenizer / name, folder / name)
-    hidden = json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]
+    model = auto.from_config(transformers.AutoConfig.for_model(keys.pop("model_type"), **keys))
+    if std:
+        for name, parameter in model.named_parameters():
+            torch.nn.init.normal_(parameter, mean=float(parameter.ndim == 1 and name.endswith("weight")), std=std)
+    model.save_pretrained(folder)
+    if tokenizer:
+        for name in TOKENIZER_FILES:
+            if (tokenizer / name).exists():
+                shutil.copyfile(tokenizer / name, folder / name)
+    else:
+        _write_tokenizer(folder, limit)
+    hidden = model.config.hidden_size
     kind = "sentence_transformers.models"
     _json(folder / "1_Pooling/config.json", {"embedding_dimension": hidden, "pooling_mode": pooling})
     _json(folder / "sentence_bert_config.json", {"max_seq_length": limit, "do_lower_case": False})
@@ -157,6 +192,25 @@ def _write_checkpoint(shape: str, layers: int | None, tokenizer: Path, folder: P
         {"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{kind}.Normalize"},
     ]
     _json(folder / "modules.json", modules)
+
+
+def _write_tokenizer(folder: Path, limit: int) -> None:
+    """A tokenizer of the words that made-up texts consist of, a token each."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    specials = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
+    words = dict.fromkeys(word.lower() for word in (*WORDS, "."))
+    vocabulary = specials | {word: number for number, word in enumerate(words, start=len(specials))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    ends = [(name, specials[name]) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    tokenizer.add_special_tokens(list(specials))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    tokens = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    values = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": limit, **tokens}
+    _json(folder / "tokenizer_config.json", values)
 
 
 def _json(path: Path, value: Any) -> None:

@@ -26,12 +26,7 @@ class OnnxEmbed:
     def __init__(self, settings: Settings) -> None:
         from onnxembed import OnnxEmbedder
 
-        self.model: Any = OnnxEmbedder(
-            settings["artefact"],
-            precision=settings["precision"],
-            threads=settings["threads"],
-            providers=settings["device"],
-        )
+        self.model: Any = OnnxEmbedder(settings["artefact"], **opening(settings))
 
     def versions(self) -> str:
         return versions("onnxembed")
@@ -58,12 +53,7 @@ class OnnxRerank:
     def __init__(self, settings: Settings) -> None:
         from onnxembed import OnnxReranker
 
-        self.model = OnnxReranker(
-            settings["artefact"],
-            precision=settings["precision"],
-            threads=settings["threads"],
-            providers=settings["device"],
-        )
+        self.model = OnnxReranker(settings["artefact"], **opening(settings))
 
     def versions(self) -> str:
         return versions("onnxembed")
@@ -233,6 +223,10 @@ class TorchRoof:
         self.torch.cuda.synchronize()
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
         return {"flops": 20 * 2.0 * 8192**3, "seconds": seconds, "cpu_seconds": cpu_seconds}
+
+
+def opening(settings: Settings) -> dict[str, Any]:
+    return {"precision": settings["precision"], "threads": settings["threads"], "providers": settings["device"]}
 
 
 def model_kwargs(settings: Settings) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -24,12 +25,31 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
         "enable_skip_layer_norm_strict_mode": 1,
         # Runs have many sizes; doubling the memory for each that is larger takes up to twice what is needed.
         "arena_extend_strategy": "kSameAsRequested",
+        # Attention by kernels that take any shape: flash (1), memory-efficient (2), TensorRT's (4, 32, 64), unfused
+        # (16). Not by cuDNN's (8), which ONNX Runtime else prefers from compute capability 9 on: it compiles a plan
+        # for each shape and keeps them all, once for each thread, and runs have many shapes.
+        "sdpa_kernel": 1 | 2 | 4 | 16 | 32 | 64,
     }
 )
 """The CUDA provider's options where the caller does not say otherwise."""
 
 SHRINK = "memory.enable_memory_arena_shrinkage"
 """The run option that gives memory back to the GPU when the run ends; its value is `gpu:` and the device."""
+
+QUIET = 4
+"""The log level of a run: its failures are raised, and running out of memory is put right."""
+
+ASSIGNMENT = "session.record_ep_graph_assignment_info"
+"""The session option that has ONNX Runtime say which provider each node went to."""
+
+# Parts of the names of operators that do a model's work; what is left to the CPU beside them computes shapes.
+WORK = ("Attention", "Conv", "Gelu", "Gemm", "MatMul", "Normalization", "Quantize", "RotaryEmbedding", "Softmax")
+
+# An operator that CUDA has no kernel for, in the types that our graphs have it in -> what to do.
+_INSTEAD = {
+    "GroupQueryAttention": "take fp16 or bf16 for a causal model (--precision fp32,fp16 at export, precision='fp16')",
+    "MatMulIntegerToFloat": "int8 graphs are for CPUs; fp32, fp16, bf16 and int8w ones run there",
+}
 
 INSTALL = "pip install 'onnxembed[gpu]'"
 
@@ -71,6 +91,16 @@ def missing_driver() -> str:
     except OSError:
         return f"there is no NVIDIA driver ({library}) here; a container gets it by --gpus all"
     return ""
+
+
+def left_behind(operators: Iterable[str]) -> str:
+    """What of the operators that went to the CPU should not have, and what to do; "" when nothing is amiss."""
+    work = Counter(name for name in operators if any(part in name for part in WORK))
+    if not work:
+        return ""
+    names = ", ".join(f"{count} {name}" for name, count in sorted(work.items()))
+    cures = [cure for name, cure in _INSTEAD.items() if name in work] or ["take another precision, or providers='cpu'"]
+    return f"the GPU has no kernels for {names}, and the CPU would compute them: {'; '.join(cures)}"
 
 
 def cause(message: str) -> str:

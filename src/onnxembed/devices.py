@@ -85,7 +85,9 @@ class Devices:
 
         Raises DeviceMemoryError for a run that is too large.
         """
-        fed = pack(feeds) if self._packed else feeds
+        fed = feeds
+        if self._packed:  # a graph that counts positions itself takes none
+            fed = {name: value for name, value in pack(feeds).items() if name in self._sessions[0].inputs}
         slots = fed["input_ids"].size
         with self._state:
             device = self._running.index(min(self._running))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,11 @@ class Session:
         """The provider that takes the graph's nodes first."""
         self.device_id = self._find_device()
         """The number of the GPU; None where there is none."""
+        inputs = self._session.get_inputs()
+        self.inputs = frozenset(value.name for value in inputs)
+        """The names of what the graph takes, no more and no less."""
         # Ours take int64; some graphs of others take int32.
-        self._narrow = {value.name for value in self._session.get_inputs() if value.type == "tensor(int32)"}
+        self._narrow = {value.name for value in inputs if value.type == "tensor(int32)"}
 
     def _find_device(self) -> int | None:
         if self.provider not in cuda.GPU_PROVIDERS:
@@ -96,6 +99,7 @@ class Session:
         for name in outputs:
             binding.bind_output(name, "cuda", self.device_id)
         options = self._runtime.RunOptions()
+        options.log_severity_level = cuda.QUIET
         if shrink:
             options.add_run_config_entry(cuda.SHRINK, shrink)
         self._session.run_with_iobinding(binding, options)
@@ -105,6 +109,8 @@ class Session:
 
 def load_onnxruntime() -> Any:
     """The onnxruntime module, or an error that names the extras that bring it."""
+    # Its wheels report to their maker what is run, unless this is set before they are imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
@@ -166,6 +172,8 @@ def _create(runtime: Any, graph: Path, options: Any, wanted: list[Provider]) -> 
     for name in names:
         if name not in available:
             raise ProviderError(why_unavailable(name, available))
+    if names[0] in cuda.GPU_PROVIDERS:
+        options.add_session_config_entry(cuda.ASSIGNMENT, "1")
     session = _open(runtime, graph, options, wanted)
     # ONNX Runtime only logs when a provider's libraries cannot be loaded, and goes on without it.
     missing = [name for name in names if name not in session.get_providers()]
@@ -175,12 +183,21 @@ def _create(runtime: Any, graph: Path, options: Any, wanted: list[Provider]) -> 
         cure = cuda.CURES.get(missing[0], "ONNX Runtime's log on standard error says more")
         raise ProviderError(f"{missing[0]} could not be started: {because} ({cure})")
     _check_options(session.get_provider_options(), wanted)
+    if names[0] in cuda.GPU_PROVIDERS:
+        parts = session.get_provider_graph_assignment_info()
+        if left := cuda.left_behind(node.op_type for part in parts if part.ep_name == CPU for node in part.get_nodes()):
+            raise ProviderError(f"{graph} cannot run on {names[0]}: {left}")
     return session
 
 
 def _check_options(reported: Mapping[str, Mapping[str, str]], wanted: Sequence[Provider]) -> None:
-    """Raise UsageError for an option that its provider took no notice of. One that reports none is not judged."""
+    """Raise UsageError for an option that its provider took no notice of. One that reports none is not judged.
+
+    Nor are those for GPUs: they refuse what they do not know when they open a graph, and do not report all they have.
+    """
     for name, options in wanted:
+        if name in cuda.GPU_PROVIDERS:
+            continue
         known = reported.get(name, {})
         unknown = sorted(options.keys() - known.keys())
         if unknown and (known or name == CPU):
@@ -223,7 +240,10 @@ def _open(runtime: Any, graph: Path, options: Any, wanted: Sequence[Provider]) -
 def why_unavailable(name: str, available: list[str]) -> str:
     """The cause and the cure when a provider is not in the installed ONNX Runtime."""
     if name not in cuda.GPU_PROVIDERS:
-        return f"{name} is not in the installed onnxruntime, which has {', '.join(available)}"
+        return (
+            f"{name} is not in the installed onnxruntime, which has {', '.join(available)} "
+            f"(short names: {', '.join(SHORT_NAMES)})"
+        )
     cpu_wheel, gpu_wheel = is_installed("onnxruntime"), is_installed("onnxruntime-gpu")
     if cpu_wheel and gpu_wheel:
         return (
@@ -240,6 +260,8 @@ def why_unavailable(name: str, available: list[str]) -> str:
 
 def is_installed(name: str) -> bool:
     """Whether there is a distribution of this name, whatever became of its files."""
+    from importlib.metadata import PackageNotFoundError, distribution  # it brings email, csv and zipfile
+
     try:
         distribution(name)
     except PackageNotFoundError:

@@ -174,7 +174,10 @@ def attention(
     def unmasked() -> Value:
         if not mask.causal:
             return attend(query, *repeated())
-        # The kernel streams only when it is asked for the keys and values that a decoder keeps.
+        # The CPU's kernel streams only when it is asked for the keys and values that a decoder keeps; CUDA's, which
+        # has no fp32, runs only then.
+        if g.precision != "fp32":
+            return grouped(unread=2)
         return g.choose(mask.long, lambda: grouped(unread=2), lambda: grouped(unread=0))
 
     def packed(rows: Packed, bias_by_distance: Value) -> Value:

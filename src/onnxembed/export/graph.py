@@ -74,6 +74,7 @@ class Graph:
         self.initializers: dict[str, Initializer] = {}
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
+        self._known: list[onnx.ValueInfoProto] = []
         self._nodes: list[onnx.NodeProto] = []
         self._counts: dict[str, int] = {}
 
@@ -109,6 +110,11 @@ class Graph:
             for names in (node.input, node.output):
                 names[:] = [name if each == value else each for each in names]
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def known(self, value: Value, onnx_type: int, shape: tuple[str | int, ...]) -> Value:
+        """`value`, of which ONNX Runtime cannot infer this shape: it fuses sums only where the shapes are the same."""
+        self._known.append(helper.make_tensor_value_info(value, onnx_type, shape))
+        return value
 
     def constant(self, name: str, value: Array) -> Value:
         """A small constant; the same name must always mean the same value."""
@@ -217,7 +223,8 @@ class Graph:
         return output, total
 
     # ONNX Runtime's SkipLayerNormalization adds and normalises at once, but takes the CPU four times as long
-    # as an Add and a LayerNormalization do (5.1 against 1.2 ns a number); CUDA fuses the two when it loads them.
+    # as an Add and a LayerNormalization do (5.1 against 1.2 ns a number). For CUDA it fuses the two when it opens
+    # a graph, if nothing else reads the sum: in post-norm layers, not in pre-norm ones.
 
     def add_pre_layer_norm(
         self, x: Value, skip: Value, name: str, eps: float, *, bias: bool = True
@@ -274,7 +281,7 @@ class Graph:
 
     def proto(self, name: str) -> onnx.GraphProto:
         """The graph without its initializers' bytes."""
-        return helper.make_graph(self._nodes, name, self.inputs, self.outputs)
+        return helper.make_graph(self._nodes, name, self.inputs, self.outputs, value_info=self._known)
 
     def operators(self) -> dict[str, int]:
         """How many nodes of each type the graph has, branches included, sorted by name."""

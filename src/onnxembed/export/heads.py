@@ -15,8 +15,8 @@ from onnx import TensorProto
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.graph import Array, Graph, Value
 from onnxembed.export.weights import Checkpoint
-from onnxembed.facts import DenseFacts
 from onnxembed.manifest import PoolingMode
+from onnxembed.module_facts import DenseFacts
 
 
 def pool(g: Graph, tokens: Value, attention_mask: Value, modes: Sequence[PoolingMode]) -> Value:

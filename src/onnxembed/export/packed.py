@@ -87,7 +87,8 @@ class PackedInputs(Inputs):
         places = g.op("Mod", g.op("Cast", offsets, to=TensorProto.INT64), longest)
         every = g.op("Range", g.integer(0), g.op("Squeeze", tokens), g.integer(1))
         firsts = g.op("Sub", every, places)  # of the text of each token
-        return g.op("Sub", count, g.op("Gather", g.op("Sub", count, marks), firsts, axis=1))
+        counted = g.op("Sub", count, g.op("Gather", g.op("Sub", count, marks), firsts, axis=1))
+        return g.known(counted, TensorProto.INT64, (1, N))
 
     @cached_property
     def mask(self) -> Mask:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.facts import read_json
+from onnxembed.json_file import read_json
 
 
 class TokenIds:
