@@ -30,7 +30,7 @@ from onnxembed.export.adopt import Options as AdoptOptions
 from onnxembed.export.adopt import adopt
 from onnxembed.export.pipeline import Options, export
 from onnxembed.export.verify import verify_against
-from onnxembed.foreign import Hub
+from onnxembed.hub import Hub
 from onnxembed.manifest import FILE_NAME, PoolingMode, read_manifest
 from onnxembed.onnx_file import read_onnx
 from onnxembed.resolve import Flags

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.facts import POOLING_FLAGS, Facts, PoolingFacts, read_facts
+from onnxembed.facts import Facts, read_facts
+from onnxembed.module_facts import POOLING_FLAGS, PoolingFacts
 from tiny import change_json, write_bert, write_json, write_sentence_bert
 
 IDENTITY = "torch.nn.modules.linear.Identity"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,37 @@ RUNTIME = sorted(
     for path in PACKAGE.glob("*.py")
     if path.stem not in ("__init__", "__main__")
 )
+
+# What a text goes through, from a folder to its vector.
+EMBEDDING = {
+    "cores",
+    "cuda",
+    "decoding",
+    "dense",
+    "devices",
+    "embedder",
+    "errors",
+    "hub",
+    "integrity",
+    "joint",
+    "locate",
+    "manifest",
+    "multi_vector",
+    "packing",
+    "pairs",
+    "pooling",
+    "prompting",
+    "reranker",
+    "runner",
+    "scheduling",
+    "session",
+    "sessions",
+    "similarity",
+    "sparse",
+    "streaming",
+    "tokenizing",
+    "warning",
+}
 
 BLOCKED = ("torch", "transformers", "sentence_transformers", "onnx", "safetensors", "ml_dtypes", "onnxembed.export")
 
@@ -32,10 +65,10 @@ sys.meta_path.insert(0, Blocker())
 """
 
 
-def run(program: str, *arguments: str) -> str:
+def run(program: str, *arguments: str, env: Mapping[str, str] | None = None) -> str:
     """What a program prints in a fresh interpreter, warnings being errors."""
     command = [sys.executable, "-W", "error", "-c", program, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=env)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -81,6 +114,35 @@ def test_a_local_folder_needs_no_hub_client(artifact: Path) -> None:
 def test_importing_the_package_imports_little() -> None:
     names = imported_by("import onnxembed")
     assert not names & {"onnxruntime", "tokenizers", "huggingface_hub", "click", "tqdm", *BLOCKED}
+
+
+def test_importing_the_package_imports_what_embedding_takes_and_no_more() -> None:
+    """Not what adoption or the hub take; nor modules that take longer to import than all of these."""
+    new = run(
+        "import sys, numpy; old = set(sys.modules); import onnxembed; print(*sorted({*sys.modules} - old))"
+    ).split()
+    own = {name.removeprefix("onnxembed.") for name in new if name.startswith("onnxembed.")}
+    assert own == EMBEDDING
+    assert not {"hashlib", "importlib.metadata"} & {*new}
+
+
+def test_a_local_artefact_takes_nothing_of_adoption_or_the_hub(artifact: Path) -> None:
+    program = "import sys\nfrom onnxembed import OnnxEmbedder\nOnnxEmbedder(sys.argv[1]).encode('the cat')\n"
+    new = run(
+        program + "print(*(name for name in sys.modules if name.startswith('onnxembed.')))", str(artifact)
+    ).split()
+    assert {name.removeprefix("onnxembed.") for name in new} == EMBEDDING
+
+
+def test_onnx_runtime_reports_nothing_unless_it_is_told_to(artifact: Path, tmp_path: Path) -> None:
+    """It keeps what it will send in the user's cache."""
+    program = "import sys\nfrom onnxembed import OnnxEmbedder\nOnnxEmbedder(sys.argv[1]).encode('the cat')\n"
+    program += "import os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / ".cache"), "CI": ""}
+    usual = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    for chosen, said in ({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0"):
+        assert run(program, str(artifact), env={**usual, **home, **chosen}) == f"{said}\n"
+        assert chosen or list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("module", ["manifest", "errors"])

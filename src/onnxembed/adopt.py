@@ -15,9 +15,10 @@ import numpy as np
 
 from onnxembed import tokenizer_json
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
-from onnxembed.facts import Facts, read_json
-from onnxembed.foreign import Foreign, Hub, read_foreign
-from onnxembed.hub import is_local
+from onnxembed.facts import Facts
+from onnxembed.foreign import Foreign, read_foreign
+from onnxembed.hub import Hub, is_local
+from onnxembed.json_file import read_json
 from onnxembed.locate import Located
 from onnxembed.manifest import (
     FORMAT_VERSION,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -11,26 +10,20 @@ from typing import Literal, Self, TypedDict, Unpack
 
 import numpy as np
 
-from onnxembed import pooling
-from onnxembed.errors import ModelFilesError, UsageError
+from onnxembed.dense import dense_vectors, finishing, load_layers
+from onnxembed.errors import UsageError
 from onnxembed.joint import Embeddings, Read, columns, joint_job
-from onnxembed.manifest import KINDS, Dense, Embedding, Kind
+from onnxembed.manifest import KINDS, Embedding, Kind
 from onnxembed.multi_vector import OUTPUT, multi_vectors, plain_vectors, prepare, treats_alike
 from onnxembed.pooling import FloatArray
+from onnxembed.prompting import Prompting
 from onnxembed.runner import Feeds, Runner, whole_number
 from onnxembed.session import Providers
 from onnxembed.sparse import OUTPUTS, SparseEmbedding, sparse_embeddings
-from onnxembed.streaming import Job, check_text, items, rows, windows
+from onnxembed.streaming import Job, items, rows, windows
 from onnxembed.tokenizing import Tokens
-from onnxembed.warning import warn
 
-Finish = Callable[[FloatArray], FloatArray]
 VectorStream = Generator[FloatArray, None, None]
-
-QUERY_PROMPTS = ("query",)
-# The order that sentence-transformers documents. Its release 6.2 adds an empty "document" prompt to every
-# model, and so never comes to the other two; a model that names one of them means it for its documents.
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 class EmbedOptions(TypedDict, total=False):
@@ -108,10 +101,8 @@ class OnnxEmbedder:
         self.threads, self.max_length = self._runner.threads, self._runner.max_length
         self.provider = self._runner.provider
         """The ONNX Runtime provider in use."""
-        dense = self.manifest.embedding.dense if self.manifest.embedding else ()
-        self._dense = [_load_dense(self.folder, layer, layer.weight) for layer in dense if layer.weight]
-        # Taken, for good, by the thread that says it.
-        self._prompts_unsaid = threading.Lock()
+        self._layers = load_layers(self.folder, self.manifest.embedding) if self.manifest.embedding else []
+        self._prompting = Prompting(self.manifest.prompts)
 
     @property
     def dimension(self) -> int:
@@ -171,19 +162,19 @@ class OnnxEmbedder:
 
     def query_embed(self, queries: str | Iterable[str], **options: Unpack[EmbedOptions]) -> VectorStream:
         """`embed` with the model's query prompt, or none; `prompt` or `prompt_name` choose another."""
-        return self.embed(queries, **self._prompted(QUERY_PROMPTS, options))
+        return self.embed(queries, **self._prompted("query", options))
 
     def passage_embed(self, passages: str | Iterable[str], **options: Unpack[EmbedOptions]) -> VectorStream:
         """`embed` with the model's document prompt, or none; `prompt` or `prompt_name` choose another."""
-        return self.embed(passages, **self._prompted(DOCUMENT_PROMPTS, options))
+        return self.embed(passages, **self._prompted("document", options))
 
     def encode_query(self, queries: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray:
         """`encode` with the model's query prompt, or none; `prompt` or `prompt_name` choose another."""
-        return self.encode(queries, **self._prompted(QUERY_PROMPTS, options))
+        return self.encode(queries, **self._prompted("query", options))
 
     def encode_document(self, documents: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray:
         """`encode` with the model's document prompt, or none; `prompt` or `prompt_name` choose another."""
-        return self.encode(documents, **self._prompted(DOCUMENT_PROMPTS, options))
+        return self.encode(documents, **self._prompted("document", options))
 
     def embed_sparse(
         self, texts: str | Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None
@@ -199,7 +190,7 @@ class OnnxEmbedder:
             feeds = self._runner.feeds(tokens)
             return sparse_embeddings(section, self._runner.run([output], feeds)[0], feeds)
 
-        prefix = self._prompt(prompt, prompt_name)
+        prefix = self._prompting.choose(prompt, prompt_name)
         self._runner.check_open()
         blocks = self._runner.stream(windows(texts, prefix), Job(compute, items))
         return (embedding for block in blocks for embedding in block)
@@ -227,8 +218,8 @@ class OnnxEmbedder:
             )
         options: EmbedOptions = {"prompt": prompt, "prompt_name": prompt_name}
         if kind is not None:
-            options = self._prompted(QUERY_PROMPTS if kind == "query" else DOCUMENT_PROMPTS, options)
-        prefix = self._prompt(options["prompt"], options["prompt_name"])
+            options = self._prompted(kind, options)
+        prefix = self._prompting.choose(options["prompt"], options["prompt_name"])
 
         def compute(tokens: list[Tokens]) -> Sequence[FloatArray]:
             feeds, kept = prepare(section, kind or "document", self._runner.feeds(tokens))
@@ -255,7 +246,7 @@ class OnnxEmbedder:
         """
         reads: dict[str, Read] = {}  # by the graph's output that is read
         if dense:
-            reads[self._embedding.graph_output] = self._pooled
+            reads[self._embedding.graph_output] = partial(dense_vectors, self._embedding, self._layers)
         if sparse:
             weights = self.manifest.require_sparse()
             reads[OUTPUTS[weights.aggregated_by]] = partial(sparse_embeddings, weights)
@@ -264,7 +255,7 @@ class OnnxEmbedder:
         if not reads:
             raise UsageError("encode_all was asked for no kind of embedding: dense, sparse and multi_vector are False")
 
-        prefix = self._prompt(prompt, prompt_name)
+        prefix = self._prompting.choose(prompt, prompt_name)
         self._runner.check_open()
         blocks = self._runner.stream(windows(texts, prefix), joint_job(self._runner, reads))
         found = iter(columns(blocks, len(reads)))
@@ -277,7 +268,7 @@ class OnnxEmbedder:
     def _stacked(self, vectors: list[FloatArray]) -> FloatArray:
         """Vectors [D] from the graph as an array [N, D], finished as the model does it."""
         none = np.empty((0, self.dimension), np.float32)
-        return self._finish(None, None)(np.stack(vectors)) if vectors else none
+        return finishing(self._embedding, None, None)(np.stack(vectors)) if vectors else none
 
     def decode_sparse(self, embedding: SparseEmbedding, top_k: int | None = None) -> list[tuple[str | None, float]]:
         """The tokens that a sparse embedding's indices stand for, with their weights, the largest first.
@@ -308,7 +299,7 @@ class OnnxEmbedder:
         missing = [name for name in self.manifest.model.inputs if name not in feeds]
         if missing:
             raise UsageError(f"this model also takes {', '.join(missing)}")
-        return self._finish(None, None)(self._compute(feeds))
+        return finishing(self._embedding, None, None)(self._compute(feeds))
 
     def close(self) -> None:
         """Free the session and its threads; the embedder cannot be used afterwards. Safe to repeat.
@@ -328,58 +319,13 @@ class OnnxEmbedder:
     def __repr__(self) -> str:
         return f"OnnxEmbedder({str(self.folder)!r}, dimension={self.dimension}, max_length={self.max_length})"
 
-    # ---- options
-
-    def _prompted(self, names: Sequence[str], options: EmbedOptions) -> EmbedOptions:
-        """The options with the first prompt of `names` that the model has, unless they choose one themselves.
-
-        Never the default prompt: as in sentence-transformers, that is for texts of no declared kind.
-        """
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            prompts = self.manifest.prompts.texts.value
-            options["prompt"] = next((prompts[name] for name in names if name in prompts), "")
-        return options
-
-    def _prompt(self, prompt: str | None, name: str | None) -> str:
-        if prompt is not None:
-            if name is not None:
-                raise UsageError("give prompt or prompt_name, not both")
-            return check_text(prompt, "prompt")
-        prompts = self.manifest.prompts
-        if name is None:
-            name = prompts.default.value
-            if name is None:
-                self._warn_unprompted()
-                return ""
-        if check_text(name, "prompt_name") not in prompts.texts.value:
-            known = ", ".join(prompts.texts.value) or "none"
-            raise UsageError(f"this model has no prompt named {name!r}; it has: {known}")
-        return prompts.texts.value[name]
-
-    def _finish(self, dimensions: int | None, normalize: bool | None) -> Finish:
-        """What is done to vectors [N, D] after the graph: cut, normalise."""
-        if dimensions is not None:
-            whole_number("dimensions", dimensions, self.dimension)
-        if not isinstance(normalize, bool | np.bool_ | None):
-            raise UsageError(f"normalize is {normalize!r}, not True, False or None")
-        embedding = self._embedding
-        wanted = embedding.normalize.value if normalize is None else normalize
-        done = embedding.normalize.value and embedding.pooled_by == "graph"
-        if done and not wanted:
-            raise UsageError(
-                "this artefact normalises in its graph, so normalize=False cannot be had from it; "
-                "export it with --no-normalize or --pooling-out"
-            )
-        cut = dimensions is not None and dimensions < self.dimension
-        again = embedding.normalize_again
-
-        def finish(vectors: FloatArray) -> FloatArray:
-            vectors = vectors[:, :dimensions] if cut else vectors
-            return pooling.normalize(vectors) if wanted and (cut or not done or again) else vectors
-
-        return finish
-
     # ---- from texts to vectors
+
+    def _prompted(self, kind: Kind, options: EmbedOptions) -> EmbedOptions:
+        """The options with the model's prompt for texts of this kind, unless they choose one themselves."""
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt"] = self._prompting.of_kind(kind)
+        return options
 
     def _blocks(
         self,
@@ -390,49 +336,17 @@ class OnnxEmbedder:
         normalize: bool | None,
     ) -> Iterator[FloatArray]:
         """Check everything but the texts themselves; then vectors [N, D] of one window after another."""
-        finish = self._finish(dimensions, normalize)
-        prefix = self._prompt(prompt, prompt_name)
+        finish = finishing(self._embedding, dimensions, normalize)
+        prefix = self._prompting.choose(prompt, prompt_name)
         self._runner.check_open()
         blocks = self._runner.stream(windows(texts, prefix), Job(self._run, rows))
         return (finish(vectors) for vectors in blocks)
 
     def _run(self, texts: list[Tokens]) -> FloatArray:
-        """Vectors [B, D] of the texts of one run, before `_finish`."""
+        """Vectors [B, D] of the texts of one run, before `finishing`."""
         return self._compute(self._runner.feeds(texts))
 
     def _compute(self, feeds: Feeds) -> FloatArray:
-        """What the graph, and the pooling and Dense layers left out of it, give: vectors [B, D] before `_finish`."""
-        return self._pooled(self._runner.run([self._embedding.graph_output], feeds)[0], feeds)
-
-    def _pooled(self, output: FloatArray, feeds: Feeds) -> FloatArray:
-        """The graph's output [B, D], or the token embeddings [B, T, D] pooled and taken through the Dense layers."""
-        if self._embedding.pooled_by == "graph":
-            return output
-        vectors = pooling.pool(output, feeds["attention_mask"], self._embedding.pooling.value)
-        for weight, bias, activation in self._dense:
-            vectors = pooling.dense(vectors, weight, bias, activation)
-        return vectors
-
-    def _warn_unprompted(self) -> None:
-        """Say once that a model whose every text has a prompt got a text without."""
-        texts = self.manifest.prompts.texts.value
-        found = [[name for name in names if texts.get(name)] for names in (QUERY_PROMPTS, DOCUMENT_PROMPTS)]
-        if all(found) and self._prompts_unsaid.acquire(blocking=False):
-            prompts = ", ".join(f"{name}: {texts[name]!r}" for name, *_ in found)
-            warn(
-                f"this model expects a prompt before every text ({prompts}): "
-                "query_embed, encode_query, passage_embed and encode_document put it there, as does "
-                'prompt_name (--prompt-name); prompt="" means none (this is said once)'
-            )
-
-
-def _load_dense(folder: Path, layer: Dense, weight: str) -> tuple[FloatArray, FloatArray | None, str]:
-    """Weight (out, in), bias (out,) or None, and activation of a Dense layer that the graph leaves out."""
-    if layer.activation not in pooling.ACTIVATIONS:
-        known = ", ".join(pooling.ACTIVATIONS)
-        raise ModelFilesError(f"{folder}: a Dense layer has activation {layer.activation!r}; known: {known}")
-    try:
-        bias = np.load(folder / layer.bias, allow_pickle=False) if layer.bias else None
-        return np.load(folder / weight, allow_pickle=False), bias, layer.activation
-    except (ValueError, EOFError) as error:
-        raise ModelFilesError(f"{folder / weight} or its bias is no array: {error}") from error
+        """What the graph, and the pooling and Dense layers left out of it, give: vectors [B, D] before `finishing`."""
+        output = self._runner.run([self._embedding.graph_output], feeds)[0]
+        return dense_vectors(self._embedding, self._layers, output, feeds)

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from onnxembed.checkpoint import module_places
 from onnxembed.errors import ModelFilesError, UsageError
-from onnxembed.facts import TRANSFORMER_CONFIGS, Facts, read_facts
-from onnxembed.hub import Fetched, fetch, list_files, module_places
-from onnxembed.manifest import FILE_NAME
+from onnxembed.facts import Facts, read_facts
+from onnxembed.hub import Fetched, Hub, fetch
 from onnxembed.onnx_file import OnnxFile, read_onnx
-
-FOLDERS = ("onnx/", "")  # in the order in which others look, too
+from onnxembed.transformer_facts import TRANSFORMER_CONFIGS
 
 # The type of a graph's weights -> the precision that it is.
 PRECISION_OF = {"float32": "fp32", "float16": "fp16"}
@@ -39,15 +38,6 @@ DENSE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
-class Hub:
-    """Where and how a hub model is asked for; a local folder ignores it."""
-
-    revision: str | None = None
-    cache_dir: str | Path | None = None
-    local_files_only: bool = False
-
-
-@dataclass(frozen=True)
 class Foreign:
     """A model with an ONNX graph that was not made here: where its files lie, and what they say."""
 
@@ -66,31 +56,6 @@ class Foreign:
     def precision(self) -> str:
         """fp32 or fp16 where the graph's weights are, else the name of its file."""
         return PRECISION_OF.get(self.graph.weights or "", self.graph.path.stem)
-
-
-def graph_names(precision: str, onnx_file: str | None) -> list[str]:
-    """Where a graph is looked for, in this order."""
-    if onnx_file is not None:
-        return [PurePosixPath(onnx_file).as_posix()]
-    named = [] if precision in ("auto", "fp32") else [f"model_{precision}.onnx"]
-    return [folder + name for name in (*named, "model.onnx") for folder in FOLDERS]
-
-
-def sole_graph(model: str | Path, onnx_file: str | None, hub: Hub) -> str:
-    """The one ONNX file of a model that has none of the usual names; ModelFilesError for none and for several."""
-    names = list_files(model, **vars(hub))
-    graphs = sorted(name for name in names if name.endswith(".onnx"))
-    if not graphs:
-        what = f"{model} has no {FILE_NAME}: it is not an onnxembed artefact"
-        raise ModelFilesError(f"{what}; make one with: onnxembed export {model} -o DIR")
-    if onnx_file is not None:
-        raise UsageError(f"{model} has no {onnx_file}; its ONNX files: {', '.join(graphs)}")
-    if len(graphs) > 1:
-        raise ModelFilesError(
-            f"{model} has several ONNX files, and none is onnx/model.onnx or model.onnx; choose one with onnx_file "
-            f"(--onnx-file): {', '.join(graphs)}"
-        )
-    return graphs[0]
 
 
 def read_foreign(model: str | Path, file: str, precision: str, hub: Hub) -> Foreign:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +25,8 @@ def check_sizes(folder: Path, manifest: Manifest, files: Iterable[str]) -> None:
 
 def check_hashes(folder: Path, manifest: Manifest, files: Iterable[str]) -> None:
     """Raise IntegrityError for a file whose sha256 is not the manifest's."""
+    import hashlib  # it loads OpenSSL, which `import onnxembed` need not wait for
+
     for name in files:
         with (folder / name).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

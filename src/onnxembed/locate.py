@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from onnxembed.devices import GraphFiles
-from onnxembed.errors import UsageError
-from onnxembed.foreign import Hub, graph_names, sole_graph
-from onnxembed.hub import Fetched, fetch, fetch_first
+from onnxembed.errors import ModelFilesError, UsageError
+from onnxembed.hub import Fetched, Hub, fetch, fetch_first, list_files
 from onnxembed.integrity import check_hashes, check_sizes
 from onnxembed.manifest import CUDA_ONLY, FILE_NAME, Manifest, Variant, read_manifest
+
+FOLDERS = ("onnx/", "")  # of graphs, in the order in which others look, too
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,32 @@ def find(model: str | Path, precision: str, onnx_file: str | None, hub: Hub) -> 
     found, name = fetch_first(model, candidates=[FILE_NAME, *graph_names(precision, onnx_file)], **vars(hub))
     if name == FILE_NAME and onnx_file is not None:
         raise UsageError(f"{model} is an artefact of onnxembed: choose its graph by precision, not by onnx_file")
-    return found, name or sole_graph(model, onnx_file, replace(hub, revision=found.revision))
+    return found, name or _sole_graph(model, onnx_file, replace(hub, revision=found.revision))
+
+
+def graph_names(precision: str, onnx_file: str | None) -> list[str]:
+    """Where a graph is looked for, in this order."""
+    if onnx_file is not None:
+        return [PurePosixPath(onnx_file).as_posix()]
+    named = [] if precision in ("auto", "fp32") else [f"model_{precision}.onnx"]
+    return [folder + name for name in (*named, "model.onnx") for folder in FOLDERS]
+
+
+def _sole_graph(model: str | Path, onnx_file: str | None, hub: Hub) -> str:
+    """The one ONNX file of a model that has none of the usual names; ModelFilesError for none and for several."""
+    names = list_files(model, **vars(hub))
+    graphs = sorted(name for name in names if name.endswith(".onnx"))
+    if not graphs:
+        what = f"{model} has no {FILE_NAME}: it is not an onnxembed artefact"
+        raise ModelFilesError(f"{what}; make one with: onnxembed export {model} -o DIR")
+    if onnx_file is not None:
+        raise UsageError(f"{model} has no {onnx_file}; its ONNX files: {', '.join(graphs)}")
+    if len(graphs) > 1:
+        raise ModelFilesError(
+            f"{model} has several ONNX files, and none is onnx/model.onnx or model.onnx; choose one with onnx_file "
+            f"(--onnx-file): {', '.join(graphs)}"
+        )
+    return graphs[0]
 
 
 def _adopt(model: str | Path, file: str, precision: str, hub: Hub) -> Located:

@@ -11,15 +11,18 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.json_file import JsonObject, read_json, read_optional_json
 from onnxembed.manifest import Decision, Kind, Origin
+from onnxembed.module_facts import DenseFacts, check_places, module_kind, read_dense
 
-if TYPE_CHECKING:
-    from onnxembed.facts import DenseFacts
+MULTI_VECTOR_KINDS = {"MultiVectorEncoder", "ColBERT"}
+"""The classes of sentence-transformers and of PyLate for models that make a vector for each token."""
 
-JsonObject = Mapping[str, Any]
+# PyLate's classes that are sentence-transformers' own.
+PYLATE_KINDS = {"pylate.models.Dense.Dense": "Dense"}
 
 LINEAR_HEAD = "colbert_linear"
 """bge-m3's file of a Linear from tokens to their vectors, without its ending."""
@@ -85,7 +88,39 @@ def read_linear_head(file: Path) -> MultiVectorFacts:
     )
 
 
-def read_modules(
+def read_multi_vector(
+    folder: Path, modules: list[dict[str, str]], name: str, transformer: JsonObject
+) -> MultiVectorFacts:
+    """What a multi-vector model does after its Transformer, whose config comes with the name of its file."""
+    kinds = [PYLATE_KINDS.get(module_kind(module), module_kind(module)) for module in modules]
+    layers = [module for module, kind in zip(modules, kinds, strict=True) if kind == "Dense"]
+    rest = kinds[len(layers) :]
+    st_name = "config_sentence_transformers.json"
+    st_config = read_json(folder / st_name)
+    pylate = st_config.get("model_type") == "ColBERT"
+    known: list[list[str]] = [["MultiVectorMask"], ["MultiVectorMask", "Normalize"]]  # whatever their order
+    if not layers or kinds[: len(layers)] != ["Dense"] * len(layers) or sorted(rest) not in ([[]] if pylate else known):
+        found = ", ".join(module["type"] for module in modules) or "nothing"
+        raise UnsupportedError(
+            f"{folder / 'modules.json'} has {found} after its first module; onnxembed builds Dense, and then, "
+            "of a MultiVectorEncoder, MultiVectorMask and Normalize"
+        )
+    dense = tuple(read_dense(folder, module["path"], place="token_embeddings") for module in layers)
+    if pylate:
+        return _read_pylate(dense, st_name, st_config)
+    paths = dict(zip(kinds, (module["path"] for module in modules), strict=True))
+    if "Normalize" in rest:
+        file = folder / paths["Normalize"] / "config.json"
+        if read_json(file).get("module_input_name") != "token_embeddings":
+            raise UnsupportedError(f"{file} does not normalise token_embeddings, as a multi-vector model does")
+        check_places(file, read_json(file), place="token_embeddings")
+    mask = f"{paths['MultiVectorMask']}/config.json"
+    return _read_sentence_transformers(
+        dense, (name, transformer), (mask, read_optional_json(folder / mask)), normalize="Normalize" in rest
+    )
+
+
+def _read_sentence_transformers(
     dense: tuple[DenseFacts, ...],
     transformer: tuple[str, JsonObject],
     mask: tuple[str, JsonObject],
@@ -122,7 +157,7 @@ def read_modules(
     )
 
 
-def read_pylate(dense: tuple[DenseFacts, ...], name: str, config: JsonObject) -> MultiVectorFacts:
+def _read_pylate(dense: tuple[DenseFacts, ...], name: str, config: JsonObject) -> MultiVectorFacts:
     """PyLate's form: everything but the projection stands in config_sentence_transformers.json."""
     default = "PyLate's default, as sentence-transformers reads its models"
     words: Decision[tuple[str, ...]] = Decision(PUNCTUATION, "architecture", default)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from onnxembed.decoding import decode
 from onnxembed.errors import RecipeError, UsageError
 from onnxembed.manifest import (
     AttentionMode,
@@ -21,7 +22,6 @@ from onnxembed.manifest import (
     ScoreActivation,
     Task,
     Template,
-    decode,
     template_flaws,
 )
 

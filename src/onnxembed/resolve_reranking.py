@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
-from onnxembed.facts import DENSE_ACTIVATIONS, Facts, read_json
+from onnxembed.facts import Facts
+from onnxembed.json_file import read_json
 from onnxembed.manifest import Decision, HeadPooling, Reranking, ScoreActivation, Task, Template
 from onnxembed.model_types import MODEL_TYPES
+from onnxembed.module_facts import DENSE_ACTIVATIONS
 from onnxembed.recipes import Recipe, Said
 from onnxembed.resolve import EncoderDecisions, Flags, resolve_encoder
 from onnxembed.resolve_token_heads import own_task

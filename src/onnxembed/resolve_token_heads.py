@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onnxembed.errors import ModelFilesError, UsageError
-from onnxembed.facts import MULTI_VECTOR_KINDS, SPARSE_KINDS, Facts
+from onnxembed.facts import Facts
 from onnxembed.manifest import Decision, Task
+from onnxembed.multi_vector_facts import MULTI_VECTOR_KINDS
 from onnxembed.recipes import Recipe
 from onnxembed.resolve import EncoderDecisions, Flags, resolve_encoder
-from onnxembed.sparse_facts import splade
+from onnxembed.sparse_facts import SPARSE_KINDS, splade
 
 MASKED_LM = "ForMaskedLM"
 

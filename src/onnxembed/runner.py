@@ -22,7 +22,7 @@ from onnxembed.pooling import FloatArray
 from onnxembed.session import Providers
 from onnxembed.sessions import Sessions
 from onnxembed.streaming import Job, in_order, start_block
-from onnxembed.tokenizing import IntArray, TextTokenizer, Tokens
+from onnxembed.tokenizing import IntArray, TextTokenizer, Tokens, pad
 from onnxembed.warning import warn
 
 Feeds = Mapping[str, IntArray]
@@ -130,18 +130,7 @@ class Runner:
 
     def feeds(self, texts: Sequence[Tokens]) -> dict[str, IntArray]:
         """The graph's inputs for the texts of one run, int64 [B, T] each, padded on the right."""
-        # A tokenizer without special tokens makes nothing of an empty text; the graph needs a slot all the same.
-        shape = (len(texts), max(1, *map(len, texts)))
-        feeds = {
-            "input_ids": np.full(shape, self.manifest.tokenization.pad_token_id.value, np.int64),
-            "attention_mask": np.zeros(shape, np.int64),
-            "token_type_ids": np.zeros(shape, np.int64),
-        }
-        for row, tokens in enumerate(texts):
-            feeds["input_ids"][row, : len(tokens)] = tokens.ids
-            feeds["attention_mask"][row, : len(tokens)] = 1
-            feeds["token_type_ids"][row, : len(tokens)] = tokens.type_ids
-        return feeds
+        return pad(texts, self.manifest.tokenization.pad_token_id.value)
 
     def run(self, outputs: Sequence[str], feeds: Feeds) -> list[FloatArray]:
         """Compute outputs by name; inputs that the graph does not take may be among the feeds."""

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.json_file import read_json
 from onnxembed.manifest import Decision, SparseActivation
+from onnxembed.module_facts import module_kind
+
+SPARSE_KINDS = {"SparseEncoder"}
+"""sentence-transformers' classes for models that make sparse embeddings."""
 
 LINEAR_HEAD = "sparse_linear"
 """bge-m3's file of a Linear that gives each token a weight, without its ending."""
@@ -53,7 +58,19 @@ def read_linear_head(file: Path) -> SparseFacts:
     )
 
 
-def read_splade_pooling(name: str, config: Mapping[str, Any]) -> SparseFacts:
+def read_splade(folder: Path, modules: list[dict[str, str]]) -> SparseFacts:
+    """What a SparseEncoder does after its Transformer, which gives the logits of a masked language model."""
+    if [module_kind(module) for module in modules] != ["SpladePooling"]:
+        found = ", ".join(module["type"] for module in modules) or "nothing"
+        raise UnsupportedError(
+            f"{folder / 'modules.json'} has {found} after a SparseEncoder's first module; "
+            "onnxembed builds SpladePooling"
+        )
+    name = f"{modules[0]['path']}/config.json"
+    return _read_splade_pooling(name, read_json(folder / name))
+
+
+def _read_splade_pooling(name: str, config: Mapping[str, Any]) -> SparseFacts:
     """The config of sentence-transformers' SpladePooling module, which stands in the file `name`."""
     known = {"pooling_strategy", "activation_function", "embedding_dimension", "word_embedding_dimension"}
     if unknown := config.keys() - known:

@@ -30,6 +30,22 @@ class Tokens:
         return len(self.ids)
 
 
+def pad(texts: Sequence[Tokens], pad_token_id: int) -> dict[str, IntArray]:
+    """The inputs of texts that are run at once, int64 [B, T] each, padded on the right."""
+    # A tokenizer without special tokens makes nothing of an empty text; the graph needs a slot all the same.
+    shape = (len(texts), max(1, *map(len, texts)))
+    inputs = {
+        "input_ids": np.full(shape, pad_token_id, np.int64),
+        "attention_mask": np.zeros(shape, np.int64),
+        "token_type_ids": np.zeros(shape, np.int64),
+    }
+    for row, tokens in enumerate(texts):
+        inputs["input_ids"][row, : len(tokens)] = tokens.ids
+        inputs["attention_mask"][row, : len(tokens)] = 1
+        inputs["token_type_ids"][row, : len(tokens)] = tokens.type_ids
+    return inputs
+
+
 class TextTokenizer:
     """The tokenizer of an artefact, cutting texts to `max_length` tokens. Usable from many threads.
 

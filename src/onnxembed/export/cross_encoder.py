@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxembed.export.artifact import write_json
-from onnxembed.facts import CROSS_ENCODER_EXPECTED, DENSE_ACTIVATIONS, Facts
+from onnxembed.facts import Facts
+from onnxembed.module_facts import DENSE_ACTIVATIONS
 from onnxembed.resolve_reranking import RerankingDecisions
+from onnxembed.transformer_facts import CROSS_ENCODER_EXPECTED
 
 ACTIVATION_CLASSES = {value: name for name, value in DENSE_ACTIVATIONS.items()}
 

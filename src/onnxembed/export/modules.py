@@ -14,8 +14,9 @@ import numpy as np
 from onnxembed.export.artifact import write_json
 from onnxembed.export.heads import dense_weights
 from onnxembed.export.weights import SINGLE, write_safetensors
-from onnxembed.facts import POOLING_FLAGS, DenseFacts, Facts
+from onnxembed.facts import Facts
 from onnxembed.manifest import Dense
+from onnxembed.module_facts import POOLING_FLAGS, DenseFacts
 from onnxembed.resolve import Decisions
 
 MODULE = "sentence_transformers.models"

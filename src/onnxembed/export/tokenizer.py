@@ -10,7 +10,8 @@ from onnxembed import tokenizer_json
 from onnxembed.export import markers
 from onnxembed.export.artifact import write_json
 from onnxembed.export.vocabularies import convert
-from onnxembed.facts import Facts, read_json
+from onnxembed.facts import Facts
+from onnxembed.json_file import read_json
 from onnxembed.resolve import EncoderDecisions
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

@@ -11,7 +11,7 @@ from tokenizers.processors import PostProcessor
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.vocabularies.special_tokens import SpecialTokens, Token
-from onnxembed.facts import JsonObject
+from onnxembed.json_file import JsonObject
 
 
 @dataclass(frozen=True)

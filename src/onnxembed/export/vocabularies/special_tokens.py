@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.facts import JsonObject, read_json
+from onnxembed.json_file import JsonObject, read_json
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MATCHING = ("single_word", "lstrip", "rstrip", "normalized", "special")

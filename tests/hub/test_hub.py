@@ -1,0 +1,186 @@
+"""A folder, or named files of a model on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hub.files import ARTIFACT, MODEL, PLAIN, UNWANTED, contents, names, push, run, write
+from hub_server import HubServer
+from onnxembed.checkpoint import fetch_checkpoint
+from onnxembed.errors import HubError, ModelFilesError, UsageError
+from onnxembed.hub import Fetched, fetch, is_local
+
+# Paths and ids
+
+
+@pytest.mark.parametrize(
+    ("model", "local"),
+    [
+        ("gpt2", False),
+        ("org/name", False),
+        ("name/", False),
+        (Path("org/name"), True),
+        ("/abs/name", True),
+        ("./name", True),
+        ("../name", True),
+        ("~/name", True),
+        ("a/b/c", True),
+        ("a\\b", True),
+    ],
+)
+def test_what_can_only_be_a_path_is_local(model: str | Path, local: bool) -> None:
+    assert is_local(model) is local
+
+
+def test_what_exists_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"org/name/config.json": b"{}"})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert is_local("org/name")
+    assert is_local("org/name/config.json")
+    assert is_local(".")
+    assert is_local("~")
+
+
+@pytest.mark.parametrize("given", [str, Path])
+def test_a_folder_is_used_as_it_lies(tmp_path: Path, given: type[str] | type[Path]) -> None:
+    model = given(write(tmp_path / "model", ARTIFACT))
+    expected = Fetched(str(model), Path(model), None)
+    assert fetch(model, wanted=list(ARTIFACT), optional=["absent.json"]) == expected
+    assert fetch_checkpoint(model) == expected
+
+
+def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "model", ARTIFACT)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fetch_checkpoint("~/model").folder == tmp_path / "model"
+
+
+def test_a_folder_that_lacks_wanted_files_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelFilesError, match=r"model has no a\.json, b\.json$"):
+        fetch(write(tmp_path / "model", ARTIFACT), wanted=["a.json", "onnxembed.json", "b.json"])
+
+
+def test_paths_that_cannot_be_a_model_are_errors(tmp_path: Path) -> None:
+    file = write(tmp_path, ARTIFACT) / "onnx/model.onnx"
+    with pytest.raises(UsageError, match=r"no folder at .*absent"):
+        fetch_checkpoint(tmp_path / "absent")
+    with pytest.raises(UsageError, match="is a file; give the folder"):
+        fetch(str(file), wanted=["onnxembed.json"])
+    with pytest.raises(UsageError, match="has no revision 'v1'"):
+        fetch_checkpoint(tmp_path, revision="v1")
+    with pytest.raises(UsageError, match="at least one wanted file"):
+        fetch(tmp_path, wanted=[])
+
+
+@pytest.mark.parametrize("model", ["", "name/", "two words", "org/na:me", "a--b", "org/.name", "org/name.git", "ä"])
+def test_what_is_neither_a_path_nor_an_id_is_an_error(hub: HubServer, cache: Path, model: str) -> None:
+    with pytest.raises(UsageError, match="neither a folder nor the name of a model"):
+        fetch_checkpoint(model, cache_dir=cache)
+    assert hub.requests == []
+
+
+def test_a_local_folder_imports_no_hub_library(tmp_path: Path) -> None:
+    write(tmp_path, ARTIFACT)
+    run(
+        "import sys; from onnxembed import checkpoint, hub; hub.fetch(sys.argv[1], wanted=['onnxembed.json']); "
+        "checkpoint.fetch_checkpoint(sys.argv[1]); assert 'huggingface_hub' not in sys.modules",
+        tmp_path,
+    )
+
+
+# Files by name
+
+
+def test_fetch_downloads_the_named_files_and_no_others(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+    commit = push(hub, UNWANTED | ARTIFACT, tmp_path)
+    fetched = fetch(MODEL, wanted=list(ARTIFACT), cache_dir=cache)
+    assert (fetched.model, fetched.revision) == (MODEL, commit)
+    assert contents(fetched.folder) == ARTIFACT
+    assert sorted(hub.downloaded()) == sorted(ARTIFACT)
+
+
+def test_fetch_asks_nothing_for_what_is_cached(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+    commit = push(hub, ARTIFACT, tmp_path)
+    first = fetch(MODEL, wanted=["onnxembed.json"], cache_dir=cache)
+    second = fetch(MODEL, wanted=list(ARTIFACT), revision=first.revision, cache_dir=cache)
+    push(hub, ARTIFACT | {"onnxembed.json": b'{"newer": 1}'}, tmp_path)
+    hub.requests.clear()
+    assert fetch(MODEL, wanted=list(ARTIFACT), cache_dir=cache) == second
+    assert fetch(MODEL, wanted=list(ARTIFACT), revision="main", cache_dir=cache) == second
+    assert fetch(MODEL, wanted=list(ARTIFACT), revision=commit, cache_dir=cache) == second
+    assert fetch(MODEL, wanted=list(ARTIFACT), cache_dir=cache, local_files_only=True) == second
+    assert hub.requests == []
+
+
+def test_fetch_takes_branches_tags_and_commits(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+    old = push(hub, {"onnxembed.json": b"old"}, tmp_path, "v1")
+    request = push(hub, {"onnxembed.json": b"request"}, tmp_path, "refs/pr/1")
+    push(hub, {"onnxembed.json": b"new"}, tmp_path)
+    for revision, commit, content in [
+        ("v1", old, b"old"),
+        (old, old, b"old"),
+        ("refs/pr/1", request, b"request"),
+        (None, hub.commit(MODEL), b"new"),
+    ]:
+        fetched = fetch(MODEL, wanted=["onnxembed.json"], revision=revision, cache_dir=cache)
+        assert fetched.revision == commit
+        assert (fetched.folder / "onnxembed.json").read_bytes() == content
+
+
+def test_a_name_without_an_organisation_is_an_id(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+    commit = hub.push("gpt2", write(tmp_path / "source", PLAIN))
+    assert fetch("gpt2", wanted=["config.json"], cache_dir=cache) == fetch_checkpoint("gpt2", cache_dir=cache)
+    assert fetch_checkpoint("gpt2", cache_dir=cache).revision == commit
+
+
+def test_fetch_names_all_missing_files_before_downloading(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+    push(hub, ARTIFACT, tmp_path)
+    with pytest.raises(ModelFilesError, match=rf"{MODEL} at [0-9a-f]+ has no a\.json, b\.json"):
+        fetch(MODEL, wanted=[*ARTIFACT, "a.json", "b.json"], cache_dir=cache)
+    assert hub.downloaded() == []
+
+
+def test_fetch_remembers_that_an_optional_file_is_absent(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+    push(hub, ARTIFACT, tmp_path)
+    optional = ["tokenizer.json", "1_Pooling/config.json"]
+    first = fetch(MODEL, wanted=["onnxembed.json"], optional=optional, cache_dir=cache)
+    assert names(first) == {"onnxembed.json", "tokenizer.json"}
+    hub.requests.clear()
+    assert fetch(MODEL, wanted=["onnxembed.json"], optional=optional, cache_dir=cache) == first
+    assert hub.requests == []
+
+
+def test_fetch_looks_for_an_optional_file_beside_the_cached_ones(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+    push(hub, ARTIFACT, tmp_path)
+    first = fetch(MODEL, wanted=["onnxembed.json"], cache_dir=cache)
+    push(hub, ARTIFACT | {"tokenizer.json": b"newer"}, tmp_path)
+    offline = fetch(
+        MODEL, wanted=["onnxembed.json"], optional=["tokenizer.json"], cache_dir=cache, local_files_only=True
+    )
+    assert offline == first
+    assert names(offline) == {"onnxembed.json"}
+    second = fetch(MODEL, wanted=["onnxembed.json"], optional=["tokenizer.json"], cache_dir=cache)
+    assert second == first
+    assert (second.folder / "tokenizer.json").read_bytes() == ARTIFACT["tokenizer.json"]
+
+
+def test_fetch_without_a_network_goes_on_without_an_optional_file(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+    push(hub, ARTIFACT, tmp_path)
+    first = fetch(MODEL, wanted=["onnxembed.json"], cache_dir=cache)
+    hub.status = 503
+    with pytest.warns(UserWarning, match=r"could not reach .*503.*; using the cached copy of org/model"):
+        assert fetch(MODEL, wanted=["onnxembed.json"], optional=["tokenizer.json"], cache_dir=cache) == first
+
+
+def test_fetch_offline_without_the_files_is_an_error(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+    push(hub, ARTIFACT, tmp_path)
+    fetch(MODEL, wanted=["onnxembed.json"], cache_dir=cache)
+    hub.requests.clear()
+    with pytest.raises(HubError, match=r"local_files_only.*cache .* has no tokenizer\.json of org/model at main"):
+        fetch(MODEL, wanted=["onnxembed.json", "tokenizer.json"], cache_dir=cache, local_files_only=True)
+    with pytest.raises(HubError, match=r"has no onnxembed\.json of org/model at v1"):
+        fetch(MODEL, wanted=["onnxembed.json"], revision="v1", cache_dir=cache, local_files_only=True)
+    assert hub.requests == []
