@@ -16,12 +16,12 @@ from onnxembed import OnnxEmbedder
 from onnxembed.cli import cli
 from onnxembed.devices import GraphFiles, open_graph
 from onnxembed.errors import NoReferenceError, ProviderError
-from onnxembed.export.attention import local_mask, prepare_mask
+from onnxembed.export.attention import attention, local_mask, prepare_mask
 from onnxembed.export.graph import FLOAT_TYPES, Graph
 from onnxembed.export.pipeline import Options, export
 from onnxembed.export.verify import self_check, verify_against
 from onnxembed.export.weights import Checkpoint
-from onnxembed.manifest import CUDA_ONLY, read_manifest
+from onnxembed.manifest import CUDA_ONLY, Precision, read_manifest
 
 # Operators of bf16 graphs that CUDA has kernels for, in onnxruntime-gpu 1.31.1 and its docs/OperatorKernels.md.
 KERNELS = {
@@ -82,6 +82,18 @@ def test_windows_are_masked_rather_than_cut(checkpoint: Path) -> None:
         operators[precision] = graph.operators()
     assert "Pad" in operators["fp16"]
     assert "Pad" not in operators["bf16"]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_causal_attention_asks_for_keys_and_values(precision: Precision, checkpoint: Path) -> None:
+    """CUDA's GroupQueryAttention fails at run time where it is not asked for present_key and present_value."""
+    graph = Graph(Checkpoint(checkpoint), precision)
+    mask = prepare_mask(graph, graph.input("attention_mask", TensorProto.INT64, ("batch", "sequence")), causal=True)
+    attention(graph, "query", "key", "value", heads=4, mask=mask)
+    (choice,) = [node for node in graph.proto("test").node if node.op_type == "If"]
+    (grouped,) = [node for each in choice.attribute for node in each.g.node if node.op_type == "GroupQueryAttention"]
+    assert len(grouped.output) == 3
+    assert all(grouped.output)
 
 
 @pytest.mark.parametrize("providers", ["cpu", "auto", "cuda"])

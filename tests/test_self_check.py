@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+from onnxembed import OnnxEmbedder
 from onnxembed.errors import ModelFilesError, VerificationError
+from onnxembed.export import verify_embedding
+from onnxembed.export.comparison import opened
 from onnxembed.export.pipeline import Options, export
 from onnxembed.export.probes import BRIEF
 from onnxembed.export.verify import self_check
 from onnxembed.manifest import FILE_NAME, PRECISIONS, read_manifest
 from onnxembed.resolve import Flags
+from onnxembed.runner import Runner
 from tampering import change_graph, change_weights, ignore_mask
 from tiny import write_bert
 
@@ -58,6 +65,58 @@ def test_a_mask_that_is_ignored_is_seen(copy: Path) -> None:
     change_graph(copy, ignore_mask)
     with pytest.raises(VerificationError, match=r"fp32 vectors are not the same .*: together .*, padded right"):
         self_check(copy)
+
+
+def test_a_graph_that_mixes_texts_up_is_seen_without_padding(copy: Path) -> None:
+    """The graph adds a row's neighbour to it; alone a text has none, and padded ones are right."""
+    change_graph(copy, mix_unpadded)
+    with pytest.raises(VerificationError) as caught:
+        self_check(copy)
+    ways = dict(part.rsplit(" ", 1) for part in str(caught.value).split("running: ")[1].split(";")[0].split(", "))
+    assert float(ways["together"]) > 1e-2
+    assert float(ways["padded right"]) < 1e-6
+
+
+def mix_unpadded(graph: onnx.GraphProto) -> None:
+    """sentence_embedding[0] is added to every row, less row 0's own share, in runs whose mask is all ones."""
+    (last,) = (node for node in graph.node if "sentence_embedding" in node.output)
+    last.output[:] = ["right" if name == "sentence_embedding" else name for name in last.output]
+    constants = {"zero": [0], "one": [1], "both": [0, 1]}
+    graph.initializer.extend(
+        onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [len(value)], value) for name, value in constants.items()
+    )
+    node = onnx.helper.make_node
+    graph.node.extend(
+        [
+            node("ReduceMin", ["attention_mask", "both"], ["least"], keepdims=0),
+            node("Cast", ["least"], ["whole"], to=onnx.TensorProto.FLOAT),
+            node("Slice", ["right", "zero", "one", "zero"], ["first"]),
+            node("Sub", ["right", "first"], ["apart"]),
+            node("Mul", ["apart", "whole"], ["wrong"]),
+            node("Add", ["right", "wrong"], ["sentence_embedding"]),
+        ]
+    )
+
+
+def test_nothing_is_run_more_often_than_it_must_be(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts of the same ids once; each alone, the commonest length once more, and all once more in batches."""
+    runs: list[tuple[int, int]] = []
+
+    def run(runner: Runner, outputs: Sequence[str], feeds: Mapping[str, Any]) -> Any:
+        runs.append(feeds["input_ids"].shape)
+        return honest(runner, outputs, feeds)
+
+    honest = Runner.run
+    monkeypatch.setattr(Runner, "run", run)
+    with opened(OnnxEmbedder, artifact, "fp32") as model:
+        tokens = {tuple(each.ids.tolist()) for each in model.tokenize(BRIEF)}
+        verify_embedding.self_check(model, "fp32")
+    alone = [slots for texts, slots in runs if texts == 1]
+    assert sorted(alone) == sorted(map(len, tokens))
+    common, *batches = runs[len(alone) :]
+    assert common[0] == max(alone.count(slots) for slots in alone)
+    assert sum(texts for texts, _ in batches) == len(tokens)
+    assert sum(texts * slots for texts, slots in batches) < 1.5 * sum(alone)
 
 
 def test_a_manifest_that_promises_other_dimensions_is_refused(copy: Path) -> None:

@@ -330,6 +330,14 @@ def test_figures_that_cannot_be_written_leave_nothing_behind(copy: Path, monkeyp
     assert contents(copy) == before
 
 
+def test_comparing_with_a_checkpoint_at_hand_writes_nothing(copy: Path, checkpoint: Path) -> None:
+    before = contents(copy)
+    compared = verify_against(copy, read_manifest(copy), checkpoint)
+    assert contents(copy) == before
+    assert verify(copy, against=checkpoint) == compared
+    assert contents(copy) != before
+
+
 def test_the_draft_is_verified_with_the_manifest_in_it(checkpoint: Path, tmp_path: Path) -> None:
     manifest = export(
         checkpoint,

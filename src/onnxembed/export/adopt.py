@@ -8,12 +8,13 @@ from pathlib import Path
 
 from onnxembed.adopt import adopted_manifest, choose_recipe, decide
 from onnxembed.errors import UnsupportedError, UsageError
-from onnxembed.export.artifact import GRAPH_FILES, Progress, check_output, hash_files, new_folder
+from onnxembed.export.artifact import GRAPH_FILES, Progress, check_output, new_folder
+from onnxembed.export.hashing import hash_files
 from onnxembed.export.modules import write_modules
 from onnxembed.export.pipeline import Verify
 from onnxembed.export.tokenizer import write_tokenizer
-from onnxembed.foreign import Foreign, Hub, read_foreign
-from onnxembed.hub import Fetched
+from onnxembed.foreign import Foreign, read_foreign
+from onnxembed.hub import Fetched, Hub
 from onnxembed.locate import find
 from onnxembed.manifest import FILE_NAME, Manifest, Variant
 from onnxembed.resolve import Flags
@@ -65,7 +66,7 @@ def adopt(
             recipe=recipe,
             variant=variant,
             changes=changes,
-            files=hash_files(draft, progress),
+            files=hash_files(draft, progress, {}),
         )
         (draft / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
         if verify:

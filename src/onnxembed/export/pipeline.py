@@ -10,16 +10,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from onnxembed.checkpoint import fetch_checkpoint
 from onnxembed.errors import UnsupportedError, UsageError
 from onnxembed.export import heads, token_heads
 from onnxembed.export.adapters import open_checkpoint
 from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.artifact import Progress, check_output, hash_files, new_folder, write_graph, write_packed
+from onnxembed.export.artifact import Progress, check_output, new_folder, write_graph, write_packed
 from onnxembed.export.classifiers import classify
 from onnxembed.export.config import Config
 from onnxembed.export.cross_encoder import write_cross_encoder
 from onnxembed.export.engines import TOOLS, EngineOption, announce, choose_engine
 from onnxembed.export.graph import Graph, Value
+from onnxembed.export.hashing import hash_files
 from onnxembed.export.inputs import B, Inputs, T
 from onnxembed.export.modules import write_modules
 from onnxembed.export.packed import PackedInputs, check_packable
@@ -28,7 +30,7 @@ from onnxembed.export.quantize.samples import read_texts, tokenized
 from onnxembed.export.tokenizer import write_tokenizer
 from onnxembed.export.weights import Checkpoint
 from onnxembed.facts import Facts, read_facts
-from onnxembed.hub import Fetched, fetch_checkpoint, is_local
+from onnxembed.hub import Fetched, is_local
 from onnxembed.manifest import (
     FILE_NAME,
     FORMAT_VERSION,
@@ -36,6 +38,7 @@ from onnxembed.manifest import (
     TASKS,
     Embedding,
     Engine,
+    FileRecord,
     Manifest,
     Model,
     Precision,
@@ -120,7 +123,8 @@ def export(
         graph = next(iter(graphs.values()))
         sections = _sections(facts, decisions, options, graph, draft)
         tokenization = Tokenization(decisions.max_length, decisions.truncation_side, decisions.pad_token_id, changes)
-        variants = {name: write_graph(graphs[name], draft, name, progress) for name in floats}
+        hashed: dict[str, FileRecord] = {}
+        variants = {name: write_graph(graphs[name], draft, name, progress, hashed) for name in floats}
         if options.packed:
             packed = {name: build(facts, decisions, options, name, packed=True) for name in floats}
             variants = {name: write_packed(packed[name], draft, variants[name]) for name in floats}
@@ -146,7 +150,7 @@ def export(
             tokenization=tokenization,
             prompts=decisions.prompts,
             variants={str(name): variant for name, variant in variants.items()},
-            files=hash_files(draft, progress),
+            files=hash_files(draft, progress, hashed),
             verification={},
             **sections,
         )
