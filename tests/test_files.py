@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxembed.errors import UsageError
-from onnxembed.files import check_vector_file, read_texts, write_jsonl, write_vectors
+from onnxembed.files import check_vector_file, read_texts, vector_line, write_lines, write_npy
+
+Write = Callable[[Path, Iterator[NDArray[np.float32]]], int]
 
 
 def read(content: bytes, field: str | None = None) -> list[str]:
@@ -96,7 +98,7 @@ def test_a_bad_json_line_is_named(line: bytes, complaint: str) -> None:
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 10_240])
 def test_an_npy_file_holds_the_vectors(tmp_path: Path, count: int) -> None:
     expected = vectors(count)
-    assert write_vectors(tmp_path / "v.npy", iter(expected), 3) == count
+    assert write_npy(tmp_path / "v.npy", iter(expected), 3) == count
     found = np.load(tmp_path / "v.npy")
     assert found.dtype == np.float32
     assert found.shape == (count, 3)
@@ -105,24 +107,29 @@ def test_an_npy_file_holds_the_vectors(tmp_path: Path, count: int) -> None:
 
 def test_vectors_that_are_slices_are_written_whole(tmp_path: Path) -> None:
     wide = vectors(5, 6)
-    write_vectors(tmp_path / "v.npy", iter(wide[:, ::2]), 3)
+    write_npy(tmp_path / "v.npy", iter(wide[:, ::2]), 3)
     assert np.array_equal(np.load(tmp_path / "v.npy"), wide[:, ::2])
 
 
 def test_json_lines_round_trip_to_the_same_numbers(tmp_path: Path) -> None:
     expected = np.concatenate([vectors(50), np.array([[0, -0.0, 1e-30], [1, 3.4e38, 1e-45]], np.float32)])
-    assert write_vectors(tmp_path / "v.jsonl", iter(expected), 3) == len(expected)
+    assert write_lines(tmp_path / "v.jsonl", map(vector_line, expected)) == len(expected)
     lines = (tmp_path / "v.jsonl").read_text().splitlines()
     assert np.array_equal(np.array([json.loads(line) for line in lines], np.float32), expected)
 
 
-def test_no_vectors_are_no_lines() -> None:
-    file = io.BytesIO()
-    assert write_jsonl(file, []) == 0
-    assert file.getvalue() == b""
+def test_no_lines_are_an_empty_file(tmp_path: Path) -> None:
+    assert write_lines(tmp_path / "v.jsonl", []) == 0
+    assert (tmp_path / "v.jsonl").read_bytes() == b""
 
 
-@pytest.mark.parametrize("name", ["v.npy", "v.jsonl"])
+WRITERS: dict[str, Write] = {
+    "v.npy": lambda path, vectors: write_npy(path, vectors, 3),
+    "v.jsonl": lambda path, vectors: write_lines(path, map(vector_line, vectors)),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"older")
 
@@ -132,10 +139,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, name: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_vectors(tmp_path / name, interrupted(), 3)
+        WRITERS[name](tmp_path / name, interrupted())
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == b"older"
-    write_vectors(tmp_path / name, vectors(2), 3)
+    WRITERS[name](tmp_path / name, iter(vectors(2)))
     assert (tmp_path / name).read_bytes() != b"older"
 
 
@@ -152,11 +159,9 @@ def test_a_path_for_no_vectors_is_refused(tmp_path: Path, name: str, complaint: 
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(UsageError, match=complaint):
         check_vector_file(tmp_path / name)
-    with pytest.raises(UsageError, match=complaint):
-        write_vectors(tmp_path / name, [], 3)
 
 
 def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     name = "v" * 250 + ".npy"  # valid as it is, too long as a temporary name
     with pytest.raises(UsageError, match=r"cannot write .*v\.npy: File name too long"):
-        write_vectors(tmp_path / name, [], 3)
+        write_npy(tmp_path / name, [], 3)

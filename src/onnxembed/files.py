@@ -67,15 +67,12 @@ def check_vector_file(path: Path, formats: Sequence[str] = VECTOR_FILES, what: s
         raise UsageError(f"{path} is a folder")
 
 
-def write_vectors(path: Path, vectors: Iterable[FloatArray], dimension: int) -> int:
-    """Write vectors [D] as they come to a .npy (float32 [N, D]) or .jsonl file; returns how many.
+def write_npy(path: Path, vectors: Iterable[FloatArray], dimension: int) -> int:
+    """Write vectors [D] as they come to a .npy file, float32 [N, D]; returns how many.
 
     The file appears whole or not at all.
     """
-    check_vector_file(path)
-    if path.suffix == ".npy":
-        return _write_whole(path, lambda file: _write_npy(file, vectors, dimension))
-    return _write_whole(path, lambda file: write_jsonl(file, vectors))
+    return _write_whole(path, lambda file: _stream_npy(file, vectors, dimension))
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> int:
@@ -98,7 +95,7 @@ def _write_whole(path: Path, write: Callable[[IO[bytes]], int]) -> int:
     return count
 
 
-def _write_npy(file: IO[bytes], vectors: Iterable[FloatArray], dimension: int) -> int:
+def _stream_npy(file: IO[bytes], vectors: Iterable[FloatArray], dimension: int) -> int:
     """numpy leaves room in the header for a first axis that grows, so the header can be written again."""
     _write_npy_header(file, 0, dimension)
     count = 0
@@ -122,11 +119,6 @@ def stream_lines(file: IO[bytes], lines: Iterable[bytes]) -> int:
         file.write(line + b"\n")
         count += 1
     return count
-
-
-def write_jsonl(file: IO[bytes], vectors: Iterable[FloatArray]) -> int:
-    """Write one JSON array a line; returns how many."""
-    return stream_lines(file, map(vector_line, vectors))
 
 
 def vector_line(vector: FloatArray) -> bytes:

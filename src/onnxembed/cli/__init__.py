@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line: exit code 2 and one sentence for errors, 130 for Ctrl-C."""
     warnings.showwarning = _show_warning
     signal.signal(signal.SIGTERM, _terminated)
+    _check_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter is no reason to stop
     try:
@@ -43,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _give_up_output()
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
     sys.exit(0)
+
+
+def _check_streams() -> None:
+    """Refuse closed streams: the next file to be opened would get their number, and all that libraries print."""
+    for name, stream in (("input", sys.stdin), ("output", sys.stdout), ("error", sys.stderr)):
+        if stream is None:
+            _fail(f"standard {name} is closed; /dev/null will do", 2)
 
 
 def _give_up_output() -> None:

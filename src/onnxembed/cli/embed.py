@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import click
 
-from onnxembed.cli.options import ONNX_FILE, PATH, REVISION, cache_options
+from onnxembed.cli.options import ONNX_FILE, PATH, Running, running_options, text_options
 from onnxembed.cli.texts import opened
 from onnxembed.errors import UsageError
-from onnxembed.manifest import KINDS, PRECISIONS, Kind
+from onnxembed.manifest import KINDS, Kind
 
 
 @click.command(short_help="Turn texts into vectors.")
@@ -30,10 +30,6 @@ from onnxembed.manifest import KINDS, PRECISIONS, Kind
     type=click.Choice(KINDS),
     help="With --multi-vector: what the texts are, for a model that treats queries and documents in ways of their own.",
 )
-@click.option("--jsonl", is_flag=True, help="The file or standard input is JSON lines, whatever its name.")
-@click.option(
-    "--field", default="text", show_default=True, metavar="NAME", help="The field of a JSON line that is the text."
-)
 @click.option("--prompt", metavar="TEXT", help="Put this before every text.")
 @click.option("--prompt-name", metavar="NAME", help="Put the model's prompt of this name before every text.")
 @click.option(
@@ -42,25 +38,9 @@ from onnxembed.manifest import KINDS, PRECISIONS, Kind
 @click.option(
     "--normalize/--no-normalize", default=None, help="Scale vectors to length 1 or do not [default: as the model]."
 )
-@click.option("--max-length", type=int, help="Cut texts to this many tokens [default: the model's limit].")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", *PRECISIONS]),
-    default="auto",
-    show_default=True,
-    help="The graph to run; auto is fp32 where there is one.",
-)
+@text_options
 @ONNX_FILE
-@click.option(
-    "--provider",
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="auto (CUDA where it can be used), cpu, cuda, or ONNX Runtime's name of a provider.",
-)
-@click.option("--threads", type=int, help="CPU threads [default: all that this process may use].")
-@REVISION
-@cache_options
+@running_options
 def embed(
     *,
     model: str,
@@ -69,20 +49,14 @@ def embed(
     sparse: bool,
     multi_vector: bool,
     kind: Kind | None,
-    jsonl: bool,
-    field: str,
     prompt: str | None,
     prompt_name: str | None,
     dimensions: int | None,
     normalize: bool | None,
-    max_length: int | None,
-    precision: str,
+    jsonl: bool,
+    field: str | None,
     onnx_file: str | None,
-    provider: str,
-    threads: int | None,
-    revision: str | None,
-    cache_dir: Path | None,
-    offline: bool,
+    **running: Unpack[Running],
 ) -> None:
     """Turn texts into vectors with MODEL, a folder that `onnxembed export` wrote or a hub repository with its files.
 
@@ -96,6 +70,7 @@ def embed(
 
     Texts are arguments, the lines of a .txt file, a field of the lines of a .jsonl file, or the lines of
     standard input (-). Vectors keep the order of the texts: a row of the .npy file, or a line of JSON, each.
+    Before a text that begins with - stands -- alone.
     """
     from onnxembed.embedder import OnnxEmbedder
     from onnxembed.files import (
@@ -106,7 +81,7 @@ def embed(
         stream_lines,
         vector_line,
         write_lines,
-        write_vectors,
+        write_npy,
     )
     from onnxembed.progress import counter
 
@@ -122,17 +97,7 @@ def embed(
         check_vector_file(output)
     with (
         opened(texts, field, jsonl) as source,
-        OnnxEmbedder(
-            model,
-            precision=precision,  # type: ignore[arg-type]  # click has checked the choice
-            onnx_file=onnx_file,
-            providers=provider,
-            threads=threads,
-            max_length=max_length,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=offline,
-        ) as embedder,
+        OnnxEmbedder(model, onnx_file=onnx_file, **running) as embedder,
     ):
         prompts: dict[str, str | None] = {"prompt": prompt, "prompt_name": prompt_name}
         found: Iterator[Any]
@@ -150,6 +115,6 @@ def embed(
                 stream_lines(sys.stdout.buffer, map(line, counted))
                 sys.stdout.buffer.flush()
             elif output.suffix == ".npy":
-                write_vectors(output, counted, dimensions or embedder.dimension)
+                write_npy(output, counted, dimensions or embedder.dimension)
             else:
                 write_lines(output, map(line, counted))

@@ -22,7 +22,7 @@ def inspect(
     onnx_file: str | None,
     revision: str | None,
     cache_dir: Path | None,
-    offline: bool,
+    local_files_only: bool,
 ) -> None:
     """Say what MODEL holds, a folder that `onnxembed export` wrote or a hub repository with its files.
 
@@ -30,10 +30,10 @@ def inspect(
     the architecture), the graphs with their sizes and operators, and what verification measured.
     """
     from onnxembed.describe import describe, describe_verification
-    from onnxembed.foreign import Hub
+    from onnxembed.hub import Hub
     from onnxembed.locate import read
 
-    manifest = read(model, onnx_file, Hub(revision, cache_dir, offline))
+    manifest = read(model, onnx_file, Hub(revision, cache_dir, local_files_only))
     if as_json:
         click.echo(manifest.to_json().encode(), nl=False)
         return

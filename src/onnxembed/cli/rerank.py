@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import Unpack
 
 import click
 
-from onnxembed.cli.options import REVISION, cache_options
+from onnxembed.cli.options import Running, running_options, text_options
 from onnxembed.cli.texts import opened
-from onnxembed.manifest import PAIR_TRUNCATIONS, PRECISIONS, PairTruncation
+from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation
 
 
 @click.command(short_help="Sort documents by how well they answer a query.")
@@ -25,34 +25,14 @@ from onnxembed.manifest import PAIR_TRUNCATIONS, PRECISIONS, PairTruncation
     show_default=True,
     help="Print a table, or a JSON object a line: index, score, text.",
 )
-@click.option("--jsonl", is_flag=True, help="The file or standard input is JSON lines, whatever its name.")
-@click.option(
-    "--field", default="text", show_default=True, metavar="NAME", help="The field of a JSON line that is the document."
-)
 @click.option("--instruction", metavar="TEXT", help="Of a model with a template: what to look for [default: its own].")
-@click.option("--max-length", type=int, help="Cut pairs to this many tokens [default: the model's limit].")
 @click.option(
     "--truncation",
     type=click.Choice(PAIR_TRUNCATIONS),
     help="Cut the longer of query and document, or the document alone [default: as the model].",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", *PRECISIONS]),
-    default="auto",
-    show_default=True,
-    help="The graph to run; auto is fp32 where there is one.",
-)
-@click.option(
-    "--provider",
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="auto (CUDA where it can be used), cpu, cuda, or ONNX Runtime's name of a provider.",
-)
-@click.option("--threads", type=int, help="CPU threads [default: all that this process may use].")
-@REVISION
-@cache_options
+@text_options
+@running_options
 def rerank(
     *,
     model: str,
@@ -61,17 +41,11 @@ def rerank(
     top_k: int | None,
     raw_scores: bool,
     output: str,
-    jsonl: bool,
-    field: str,
     instruction: str | None,
-    max_length: int | None,
     truncation: PairTruncation | None,
-    precision: str,
-    provider: str,
-    threads: int | None,
-    revision: str | None,
-    cache_dir: Path | None,
-    offline: bool,
+    jsonl: bool,
+    field: str | None,
+    **running: Unpack[Running],
 ) -> None:
     """Sort documents by how well they answer a query, with MODEL, a reranker that `onnxembed export` wrote.
 
@@ -90,15 +64,9 @@ def rerank(
         opened(documents, field, jsonl) as source,
         OnnxReranker(
             model,
-            precision=precision,  # type: ignore[arg-type]  # click has checked the choice
-            providers=provider,
-            threads=threads,
-            max_length=max_length,
             truncation=truncation,
             instruction=instruction,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=offline,
+            **running,  # type: ignore[arg-type]  # of precisions it has all but two, and says so itself
         ) as reranker,
         counter(source, "reading", "document") as counted,
     ):

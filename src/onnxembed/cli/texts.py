@@ -9,20 +9,27 @@ from contextlib import contextmanager
 
 from onnxembed.errors import UsageError
 
+FIELD = "text"
+"""The field of a JSON line that is read where no other is named."""
+
 
 @contextmanager
-def opened(texts: Sequence[str], field: str, jsonl: bool) -> Iterator[Iterable[str]]:
-    """The texts that the arguments stand for."""
+def opened(texts: Sequence[str], field: str | None = None, jsonl: bool = False) -> Iterator[Iterable[str]]:
+    """The texts that the arguments stand for; `field` and `jsonl` are the options of these names."""
     from onnxembed.files import read_texts
 
     name = _file(texts, jsonl)
+    jsonl = jsonl or (name or "").endswith(".jsonl")
+    if field is not None and not jsonl:
+        raise UsageError("--field is for JSON lines: a .jsonl file, or --jsonl for another or standard input")
+    wanted = (FIELD if field is None else field) if jsonl else None
     if name is None:
         yield texts
     elif name == "-":
-        yield read_texts(sys.stdin.buffer, "standard input", field if jsonl else None)
+        yield read_texts(sys.stdin.buffer, "standard input", wanted)
     else:
         with open(name, "rb") as file:
-            yield read_texts(file, name, field if jsonl or name.endswith(".jsonl") else None)
+            yield read_texts(file, name, wanted)
 
 
 def _file(texts: Sequence[str], jsonl: bool) -> str | None:
@@ -31,18 +38,17 @@ def _file(texts: Sequence[str], jsonl: bool) -> str | None:
 
     if not texts:
         raise UsageError("no texts: give texts, a .txt or .jsonl file, or - for standard input")
-    name, others = texts[0], texts[1:]
-    # An existing file is never meant as a text, not even among others or with an unknown ending.
-    if others:
-        for text in texts:
-            if text == "-" or os.path.isfile(text):
-                raise UsageError(f"{text} is a file among texts: give one file, or join several (cat ... | ... -)")
-    elif name == "-" or name.endswith(TEXT_FILES) or (os.path.isfile(name) and jsonl):
+    for text in texts:
+        # What exists is never meant as a text, not even among others or with an unknown ending.
+        if os.path.isdir(text):
+            raise UsageError(f"{text} is a folder here, not a text: give a file, or - for standard input")
+        if len(texts) > 1 and (text == "-" or os.path.exists(text)):
+            raise UsageError(f"{text} is a file among texts: give one file, or join several (cat ... | ... -)")
+    name = texts[0]
+    if len(texts) == 1 and (name == "-" or name.endswith(TEXT_FILES) or (os.path.exists(name) and jsonl)):
         return name
-    elif os.path.isfile(name):
-        raise UsageError(
-            f"{name} is a file, but neither .txt nor .jsonl; embed takes any as standard input: - < {name}"
-        )
+    if os.path.exists(name):
+        raise UsageError(f"{name} is a file, but neither .txt nor .jsonl; any is read as standard input: - < {name}")
     if jsonl:
         raise UsageError("--jsonl is for a file or standard input, not for texts")
     return None

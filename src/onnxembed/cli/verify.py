@@ -17,7 +17,7 @@ from onnxembed.errors import UsageError, VerificationError
 @click.option("--revision", help="Branch, tag or commit of --against.")
 @click.option(
     "--texts",
-    type=click.Path(exists=True, dir_okay=False),
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     metavar="FILE",
     help="Compare on the texts of this .txt or .jsonl file, too.",
 )
@@ -31,7 +31,7 @@ def verify(
     texts: str | None,
     golden: bool,
     cache_dir: Path | None,
-    offline: bool,
+    local_files_only: bool,
 ) -> None:
     """Compare FOLDER, which `onnxembed export` wrote, with the original model run by sentence-transformers.
 
@@ -50,7 +50,7 @@ def verify(
 
     more: list[str] = []
     if texts is not None:
-        with opened([texts], "text", jsonl=False) as source:
+        with opened([texts]) as source:
             more = list(source)
     with ProgressLine() as line:
         manifest = run(
@@ -58,7 +58,7 @@ def verify(
             against=against,
             revision=revision,
             cache_dir=cache_dir,
-            local_files_only=offline,
+            local_files_only=local_files_only,
             texts=more,
             progress=line,
         )

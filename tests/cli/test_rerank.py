@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
+from cli.running import Run, refused
 from onnxembed import OnnxReranker
-from onnxembed.cli import cli
-from onnxembed.errors import OnnxEmbedError
 from onnxembed.export.pipeline import export
+from onnxembed.export.verify_reranking import BRIEF_PAIRS
 from tiny_rerankers import DOCUMENTS, QUERY, write_reranker
 
 
@@ -22,60 +21,61 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder.parent / "artifact"
 
 
-def run(*arguments: str | Path, input: bytes | None = None) -> Result:
-    result = CliRunner().invoke(cli, list(map(str, arguments)), input=input)
-    if isinstance(result.exception, OnnxEmbedError):
-        raise result.exception
-    return result
-
-
-def test_rerank_prints_the_best_first(artifact: Path) -> None:
+def test_rerank_prints_the_best_first(run: Run, artifact: Path) -> None:
     result = run("rerank", artifact, "--query", QUERY, *DOCUMENTS)
-    assert result.exit_code == 0, result.output
+    assert result.code == 0, result.err
     with OnnxReranker(artifact) as model:
         ranked = model.rank(QUERY, DOCUMENTS)
-    lines = result.stdout.splitlines()
+    lines = result.out.splitlines()
     assert [int(line.split()[1]) for line in lines] == [each.index for each in ranked]
     assert [float(line.split()[0]) for line in lines] == [round(each.score, 4) for each in ranked]
     assert max(map(len, lines)) <= 120
 
 
 @pytest.mark.parametrize("way", ["txt", "jsonl", "stdin", "stdin-jsonl"])
-def test_documents_come_from_files_and_standard_input(artifact: Path, way: str, tmp_path: Path) -> None:
+def test_documents_come_from_files_and_standard_input(run: Run, artifact: Path, way: str, tmp_path: Path) -> None:
     lines = [json.dumps({"body": text}) if "jsonl" in way else text for text in DOCUMENTS]
     content = "".join(f"{line}\n" for line in lines).encode()
     file = tmp_path / f"documents.{way}"
     if not way.startswith("stdin"):
         file.write_bytes(content)
     source = ["-", *["--jsonl"] * ("jsonl" in way)] if way.startswith("stdin") else [str(file)]
-    options = ["--output", "json", "--raw-scores", "--top-k", "3", "--field", "body"]
-    result = run("rerank", artifact, "--query", QUERY, *source, *options, input=content)
-    assert result.exit_code == 0, result.output
+    options = ["--output", "json", "--raw-scores", "--top-k", "3", *["--field", "body"] * ("jsonl" in way)]
+    result = run("rerank", artifact, "--query", QUERY, *source, *options, stdin=content)
+    assert result.code == 0, result.err
     with OnnxReranker(artifact) as model:
         ranked = model.rank(QUERY, DOCUMENTS, top_k=3, return_documents=True, raw_scores=True)
-    assert [json.loads(line) for line in result.stdout.splitlines()] == [vars(each) for each in ranked]
+    assert [json.loads(line) for line in result.out.splitlines()] == [vars(each) for each in ranked]
 
 
-def test_rerank_needs_a_query_and_documents(artifact: Path) -> None:
-    assert "Missing option '--query'" in run("rerank", artifact, "a").output
-    with pytest.raises(OnnxEmbedError, match=r"no texts"):
-        run("rerank", artifact, "--query", "a")
+def test_rerank_needs_a_query_and_documents(run: Run, artifact: Path) -> None:
+    assert "Missing option '--query'" in run("rerank", artifact, "a").err
+    assert refused(run("rerank", artifact, "--query", "a"), "no texts")
 
 
-def test_truncation_and_length_are_passed_on(artifact: Path) -> None:
+def test_rerank_says_how_a_file_of_another_name_is_read(run: Run, artifact: Path) -> None:
+    Path("documents.csv").write_text("a\nthe cat\n")
+    assert refused(run("rerank", artifact, "--query", "a", "documents.csv"), "any is read as standard input: - <")
+    code, out, _ = run("rerank", artifact, "--query", "a", "-", stdin=Path("documents.csv").read_bytes())
+    assert (code, len(out.splitlines())) == (0, 2)
+
+
+def test_truncation_and_length_are_passed_on(run: Run, artifact: Path) -> None:
     long = " ".join(["of"] * 12)
     options = ("--max-length", "13", "--truncation", "only_second")
-    with pytest.raises(OnnxEmbedError, match=r"must fit into 10"):
-        run("rerank", artifact, "--query", long, *options, long)
+    assert refused(run("rerank", artifact, "--query", long, *options, long), "must fit into 10")
 
 
-def test_export_and_inspect_say_what_it_is(tmp_path: Path) -> None:
+def test_export_and_inspect_say_what_it_is(run: Run, tmp_path: Path) -> None:
     folder = write_reranker(tmp_path / "checkpoint", labels=2)
     exported = run("export", folder, "-o", tmp_path / "out", "--no-verify", "--activation", "sigmoid")
-    assert exported.exit_code == 0, exported.output
-    assert "out: 2 scores, " in exported.stdout
-    assert "run on 33 pairs: scores are finite, and the same for a pair alone and among others" in exported.stdout
-    said = run("inspect", tmp_path / "out").stdout
+    assert exported.code == 0, exported.err
+    assert "out: 2 scores, " in exported.out
+    assert (
+        f"run on {len(BRIEF_PAIRS)} pairs: scores are finite, and the same for a pair alone and among others"
+        in exported.out
+    )
+    said = run("inspect", tmp_path / "out").out
     for words in (
         "tasks            reranking",
         "labels           LABEL_0, LABEL_1 (file: config.json: id2label)",
@@ -86,6 +86,5 @@ def test_export_and_inspect_say_what_it_is(tmp_path: Path) -> None:
         assert words in said
 
 
-def test_embed_says_what_the_model_is_made_for(artifact: Path) -> None:
-    with pytest.raises(OnnxEmbedError, match=r"made for reranking"):
-        run("embed", artifact, "a text")
+def test_embed_says_what_the_model_is_made_for(run: Run, artifact: Path) -> None:
+    assert refused(run("embed", artifact, "a text"), "made for reranking")

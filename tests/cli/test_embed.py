@@ -1,0 +1,183 @@
+"""`onnxembed embed`: where texts come from, where vectors go, and how it fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cli.running import Run, names, refused, rows
+from hub_server import HubServer
+from onnxembed import OnnxEmbedder, runner
+from onnxembed.errors import ProviderError
+
+D = 32
+
+
+def test_embed_prints_a_line_of_json_for_each_text(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
+    code, out, err = run("embed", artifact, "the cat", "", "Straße 東京")
+    assert (code, err) == (0, "")
+    assert np.array_equal(rows(out), model.encode(["the cat", "", "Straße 東京"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "arguments"),
+    [
+        ("texts.txt", "the cat\r\n\r\nit was", []),
+        ("texts.txt", '"the cat"\n""\n"it was"\n', ["--jsonl"]),
+        ("texts.jsonl", '{"text": "the cat"}\n\n{"text": ""}\n{"text": "it was"}', []),
+        ("texts.jsonl", '{"b": "the cat"}\n{"b": ""}\n{"b": "it was"}', ["--field", "b"]),
+        ("texts.ndjson", '{"text": "the cat"}\n{"text": ""}\n{"text": "it was"}', ["--jsonl"]),
+    ],
+)
+def test_embed_reads_texts_from_files_and_standard_input(
+    run: Run, model: OnnxEmbedder, name: str, content: str, arguments: list[str]
+) -> None:
+    Path(name).write_bytes(content.encode())
+    expected = model.encode(["the cat", "", "it was"])
+    assert np.array_equal(rows(run("embed", model.folder, name, *arguments).out), expected)
+    if name.endswith(".jsonl"):
+        arguments = ["--jsonl", *arguments]
+    assert np.array_equal(rows(run("embed", model.folder, "-", *arguments, stdin=content.encode()).out), expected)
+
+
+@pytest.mark.parametrize("count", [0, 3, 10_001])
+def test_embed_writes_an_npy_file_that_numpy_reads(
+    run: Run, artifact: Path, model: OnnxEmbedder, tmp_path: Path, count: int
+) -> None:
+    texts = [f"the cat {i % 7}" for i in range(count)]
+    Path("texts.txt").write_text("".join(f"{text}\n" for text in texts))
+    assert run("embed", artifact, "texts.txt", "-o", "vectors.npy") == (0, "", "")
+    assert np.array_equal(np.load("vectors.npy"), model.encode(texts))
+    assert np.load("vectors.npy").shape == (count, D)
+    assert names(tmp_path) == ["texts.txt", "vectors.npy"]
+
+
+def test_embed_writes_json_lines(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
+    assert run("embed", artifact, "the cat", "-o", "vectors.jsonl") == (0, "", "")
+    assert np.array_equal(rows(Path("vectors.jsonl").read_text()), model.encode("the cat"))
+
+
+def test_no_input_is_no_output(run: Run, artifact: Path) -> None:
+    Path("empty.jsonl").touch()
+    assert run("embed", artifact, "empty.jsonl") == (0, "", "")
+    assert run("embed", artifact, "-") == (0, "", "")
+    assert run("embed", artifact, "-", "-o", "v.npy", "--dimensions", 8) == (0, "", "")
+    assert np.load("v.npy").shape == (0, 8)
+
+
+def test_the_options_of_embed_arrive(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
+    def vector(*arguments: object) -> NDArray[np.float32]:
+        code, out, err = run("embed", artifact, "the cat", *arguments)
+        assert (code, err) == (0, "")
+        return rows(out)
+
+    assert np.array_equal(vector("--prompt-name", "query"), model.encode_query("the cat"))
+    assert np.array_equal(vector("--prompt", "at "), model.encode("at the cat"))
+    assert np.array_equal(vector("--dimensions", 8), model.encode("the cat", dimensions=8))
+    assert np.array_equal(vector("--threads", 1, "--provider", "cpu"), model.encode("the cat"))
+    half = vector("--precision", "fp16")
+    assert np.allclose(half, model.encode("the cat"), atol=0.01)
+    assert not np.array_equal(half, model.encode("the cat"))
+
+
+def test_embed_warns_in_one_line_of_texts_that_were_cut(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
+    code, out, err = run("embed", artifact, "the cat", "a", "--max-length", 3)
+    assert code == 0
+    assert np.array_equal(rows(out), model.encode(["the", "a"]))
+    assert err.startswith("onnxembed: warning: 1 of 2 texts were longer than max_length=3 tokens")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["no texts", "- for standard input"]),
+        (["absent.txt"], ["absent.txt", "No such file"]),
+        (["notes.md"], ["notes.md is a file", "- < notes.md"]),
+        (["folder"], ["folder is a folder here, not a text"]),
+        (["the cat", "folder"], ["folder is a folder here, not a text"]),
+        (["pipe"], ["pipe is a file", "- < pipe"]),
+        (["texts.txt", "notes.md"], ["texts.txt is a file among texts"]),
+        (["the cat", "texts.txt"], ["texts.txt is a file among texts"]),
+        (["-", "the cat"], ["- is a file among texts"]),
+        (["the cat", "--jsonl"], ["--jsonl", "not for texts"]),
+        (["the cat", "--field", "body"], ["--field is for JSON lines", "--jsonl"]),
+        (["texts.txt", "--field", "text"], ["--field is for JSON lines", "--jsonl"]),
+        (["-", "--field", "body"], ["--field is for JSON lines", "--jsonl"]),
+        (["latin1.txt"], ["latin1.txt, line 2", "UTF-8"]),
+        (["bad.jsonl"], ["bad.jsonl, line 2", "not JSON"]),
+        (["bad.jsonl", "--field", "body"], ["bad.jsonl, line 1", "no 'body'", "text", "--field"]),
+        (["the cat", "-o", "v.csv"], ["v.csv", ".npy or .jsonl"]),
+        (["the cat", "-o", "absent/v.npy"], ["absent is not a folder"]),
+        (["the cat", "--dimensions", "33"], ["dimensions is 33", "1 to this model's 32"]),
+        (["the cat", "--dimensions", "0"], ["dimensions is 0"]),
+        (["the cat", "--max-length", "21"], ["max_length is 21", "1 to this model's 20"]),
+        (["the cat", "--threads", "0"], ["threads is 0"]),
+        (["the cat", "--prompt-name", "passage"], ["'passage'", "query, title"]),
+        (["the cat", "--prompt", "a", "--prompt-name", "query"], ["not both"]),
+        (["the cat", "--no-normalize"], ["normalises in its graph", "--no-normalize"]),
+        (["the cat", "--provider", "tpu"], ["tpu is not in the installed onnxruntime", "cpu, cuda, tensorrt"]),
+        (["the cat", "--provider", "cpu", "--device-id", "1"], ["device_id names a GPU", "not of CPU"]),
+        (["the cat", "--device-id", "-1"], ["-1 is no number of a GPU"]),
+        (["the cat", "--device-id", "0", "--device-id", "0"], ["device_ids is (0, 0)", "each once"]),
+        (["\udcff"], ["not Unicode"]),
+    ],
+)
+def test_embed_refuses_what_cannot_be(
+    run: Run, artifact: Path, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    Path("notes.md").write_text("the cat\n")
+    Path("texts.txt").write_text("the cat\n")
+    Path("latin1.txt").write_bytes("the cat\nStraße\n".encode("latin-1"))
+    Path("bad.jsonl").write_text('{"text": "the cat"}\n{"text": the cat}\n')
+    before = names(tmp_path)
+    if "-o" not in arguments:
+        arguments = [*arguments, "-o", "v.npy"]
+    assert refused(run("embed", artifact, *arguments), *words)
+    assert names(tmp_path) == before
+
+
+def test_embed_asks_for_the_gpus_that_are_named(run: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(graph: object, providers: object, threads: object, devices: object) -> NoReturn:
+        raise ProviderError(f"asked for {providers} on {devices}")
+
+    monkeypatch.setattr(runner, "open_graph", refuse)
+    assert refused(run("embed", artifact, "the cat"), "asked for auto on None")
+    named = ("--provider", "tensorrt", "--device-id", 1, "--device-id", 0)
+    assert refused(run("embed", artifact, "the cat", *named), "asked for tensorrt on (1, 0)")
+
+
+def test_cuda_where_there_is_none_is_an_error(run: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert refused(run("embed", artifact, "the cat", "--provider", "cuda"), "pip install 'onnxembed[gpu]'")
+
+
+def test_embed_looks_at_where_vectors_go_before_anything_else(run: Run) -> None:
+    assert refused(run("embed", "./absent", "the cat", "-o", "v.csv"), "v.csv")
+
+
+def test_embed_names_the_export_command_for_a_checkpoint(run: Run, checkpoint: Path) -> None:
+    assert refused(run("embed", checkpoint, "the cat"), f"onnxembed export {checkpoint}")
+
+
+def test_embed_refuses_a_damaged_file(run: Run, artifact: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(artifact, tmp_path / "damaged")
+    graph = damaged / "onnx/model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
+    assert refused(run("embed", damaged, "the cat"), "onnx/model.onnx", "sha256")
+
+
+def test_embed_takes_an_artefact_of_the_hub(run: Run, hub: HubServer, artifact: Path, model: OnnxEmbedder) -> None:
+    hub.push("org/tiny-onnx", artifact)
+    outcome = run("embed", "org/tiny-onnx", "the cat", "--cache-dir", "cache")
+    assert np.array_equal(rows(outcome.out), model.encode("the cat"))

@@ -1,0 +1,58 @@
+"""The command line as a whole: help, examples, mistaken commands."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from cli.running import Run, names, refused
+from hub_server import HubServer
+from onnxembed.cli import cli
+
+
+@pytest.mark.parametrize("arguments", [[], ["export"], ["embed"], ["inspect"], ["verify"]])
+def test_help_is_there_for_every_command(run: Run, arguments: list[str]) -> None:
+    code, out, err = run(*arguments, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith("Usage: ")
+
+
+def test_the_version_can_be_asked(run: Run) -> None:
+    from onnxembed import __version__
+
+    assert run("--version") == (0, f"onnxembed, version {__version__}\n", "")
+
+
+def test_every_option_is_explained() -> None:
+    for name, each in cli.commands.items():
+        for parameter in each.params:
+            assert not isinstance(parameter, click.Option) or parameter.help, f"{name} {parameter.name}"
+
+
+def test_the_examples_of_the_help_are_commands() -> None:
+    examples = []
+    for each in (cli, *cli.commands.values()):
+        lines = [line.strip() for line in (each.help or "").splitlines()]
+        examples += [line[line.index("onnxembed ") :] for line in lines if line.startswith(("onnxembed ", "cat "))]
+    assert len(examples) > 6
+    for example in examples:
+        _, name, *arguments = shlex.split(example.partition(" >")[0])
+        cli.commands[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["embed", "--nonsense"], ["embed"], ["nonsense"], []])
+def test_a_mistaken_command_shows_how_to_use_it(run: Run, arguments: list[str]) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: ")
+
+
+def test_a_name_that_is_neither_a_folder_nor_on_the_hub(run: Run, hub: HubServer, tmp_path: Path) -> None:
+    for arguments in (["export"], ["embed"], ["inspect"]):
+        name, texts = arguments[0], ["text"] if arguments == ["embed"] else []
+        outcome = run(name, "models/absent", *texts, "--cache-dir", "cache")
+        assert refused(outcome, "no folder 'models/absent' here", "no such model on", hub.url)
+    assert names(tmp_path) == []

@@ -1,0 +1,254 @@
+"""The command line in processes of its own: terminals, pipes, signals."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cli.running import USUAL, command, names, rows
+from onnxembed import OnnxEmbedder, __version__
+from onnxembed.manifest import FILE_NAME
+
+
+def test_export_and_embed_in_processes_of_their_own(checkpoint: Path, tmp_path: Path) -> None:
+    def call(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments),
+            cwd=tmp_path,
+            env=USUAL,
+            input=stdin,
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+            timeout=60,
+        )
+
+    exported = call("export", checkpoint, "--no-verify")
+    assert exported.stderr == ""
+    assert exported.stdout.splitlines()[0].startswith("tiny-bert-onnx: 32 dimensions, ")
+    embedded = call("embed", "tiny-bert-onnx", "-", stdin="the cat\n\nStraße 東京\n")
+    assert embedded.stderr == ""
+    with OnnxEmbedder(tmp_path / "tiny-bert-onnx") as model:
+        assert np.array_equal(rows(embedded.stdout), model.encode(["the cat", "", "Straße 東京"]))
+
+
+@pytest.mark.parametrize(("closed", "name"), [("<&-", "input"), (">&-", "output"), ("2>&-", "error")])
+def test_a_closed_stream_is_refused(artifact: Path, tmp_path: Path, closed: str, name: str) -> None:
+    line = f"{shlex.join(command('embed', artifact, 'the cat', '-o', 'v.npy'))} {closed}"
+    done = subprocess.run(line, shell=True, cwd=tmp_path, env=USUAL, capture_output=True, check=False, timeout=60)
+    said = "" if name == "error" else f"onnxembed: standard {name} is closed; /dev/null will do\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", said)
+    assert names(tmp_path) == []
+
+
+def test_the_command_is_the_one_that_is_installed() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    module, _, name = project["project"]["scripts"]["onnxembed"].partition(":")
+    program = f"import sys; from {module} import {name}; sys.argv[1:] = ['--version']; {name}()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout.decode()) == (0, f"onnxembed, version {__version__}\n")
+
+
+def part_files(folder: Path) -> list[str]:
+    return [name for name in names(folder) if name.endswith(".part")]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come to pass")
+
+
+def start(*arguments: object, program: str | None = None, **options: Any) -> subprocess.Popen[bytes]:
+    line = command(*arguments) if program is None else [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(line, env=USUAL, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_embed_leaves_nothing(artifact: Path, tmp_path: Path, number: signal.Signals) -> None:
+    with start("embed", artifact, "-", "-o", "v.npy", cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"the cat\n" * 5000)
+        process.stdin.flush()
+        wait_for(lambda: part_files(tmp_path))  # from now on it waits for more
+        process.send_signal(number)
+        said = process.stderr.read().decode().strip()
+    assert (process.returncode, said) == ((130, "onnxembed: interrupted") if number == signal.SIGINT else (143, ""))
+    assert names(tmp_path) == []
+
+
+BUSY = """
+import sys, time
+from onnxembed.cli import main
+from onnxembed.session import Session
+
+def run(self, output, feeds):
+    print(flush=True)
+    time.sleep(0.3)
+    return original(self, output, feeds)
+
+original, Session.run = Session.run, run
+main(sys.argv[1:])
+"""
+
+
+def test_busy_threads_are_interrupted_too(artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("".join(f"{i} {'the ' * (i % 18)}\n" for i in range(50_000)))
+    arguments = ("embed", artifact, "texts.txt", "-o", "v.npy")
+    with start(*arguments, program=BUSY, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        since = time.monotonic()
+        assert process.stderr.read().decode().strip() == "onnxembed: interrupted"
+    assert process.returncode == 130
+    assert time.monotonic() - since < 10
+    assert names(tmp_path) == ["texts.txt"]
+
+
+SLOW = """
+import sys, time
+from onnxembed.cli import main
+from onnxembed.progress import ProgressLine
+
+def wait(self, stage, done, total):
+    print(stage, flush=True)
+    if stage == "hashing":
+        time.sleep(60)
+
+ProgressLine.__call__ = wait
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path, number: signal.Signals) -> None:
+    arguments = ("export", checkpoint, "-o", "out", "--no-verify")
+    with start(*arguments, program=SLOW, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while process.stdout.readline().strip() != b"hashing":
+            pass
+        assert part_files(tmp_path)
+        process.send_signal(number)
+        said = process.stderr.read().decode().strip()
+    assert (process.returncode, said) == ((130, "onnxembed: interrupted") if number == signal.SIGINT else (143, ""))
+    assert names(tmp_path) == []
+
+
+def test_a_reader_that_has_enough_is_no_error(artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("".join(f"the cat {i}\n" for i in range(5000)))
+    with start("embed", artifact, tmp_path / "texts.txt", stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert len(rows(process.stdout.readline().decode())) == 1
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_a_full_disk_is_one_sentence(artifact: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs /dev/full")
+    with full.open("wb") as out:
+        line = command("embed", artifact, "the cat")
+        done = subprocess.run(line, env=USUAL, stdout=out, stderr=subprocess.PIPE, check=False, timeout=60)
+    assert (done.returncode, done.stderr.decode()) == (2, "onnxembed: input or output: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        {"LC_ALL": "C"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+)
+def test_a_terminal_without_unicode_is_no_error(
+    checkpoint: Path, artifact: Path, tmp_path: Path, encoding: dict[str, str]
+) -> None:
+    shutil.copytree(artifact, tmp_path / "out")
+    manifest = (artifact / FILE_NAME).read_text().replace('"to be: "', '"Übung 東京: "')
+    (tmp_path / "out" / FILE_NAME).write_text(manifest, encoding="utf-8")
+
+    def call(*arguments: str) -> tuple[int, bytes, bytes]:
+        done = subprocess.run(
+            command(*arguments), cwd=tmp_path, env=USUAL | encoding, capture_output=True, check=False, timeout=60
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    code, out, err = call("inspect", "out")
+    assert (code, err) == (0, b"")
+    assert b"prompt           query: " in out
+    assert call("inspect", "out", "--json") == (0, manifest.encode(), b"")
+    code, out, err = call("embed", "out", "a", "--prompt-name", "東京")
+    assert (code, out) == (2, b"")
+    assert err.startswith(b"onnxembed: ")
+    assert err.count(b"\n") == 1
+
+
+def on_a_terminal(
+    *arguments: object, stdin: Callable[[io.BufferedWriter], None], cwd: Path, printing: bool = False
+) -> str:
+    """What a command shows on a terminal: its standard error, and when `printing` its standard output."""
+    parent, child = pty.openpty()
+    termios.tcsetwinsize(child, (24, 80))
+    out = child if printing else subprocess.DEVNULL
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": out, "stderr": child}
+    with subprocess.Popen(command(*arguments), env=USUAL, cwd=cwd, **pipes) as process:
+        os.close(child)
+        assert isinstance(process.stdin, io.BufferedWriter)
+        stdin(process.stdin)
+        process.stdin.close()
+        shown = b""
+        try:
+            while chunk := os.read(parent, 4096):
+                shown += chunk
+        except OSError:  # how Linux ends the reading of a terminal
+            pass
+        os.close(parent)
+    assert process.returncode == 0, shown
+    return shown.decode()
+
+
+def test_export_shows_its_stages_on_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
+    shown = on_a_terminal("export", checkpoint, "-o", "out", "--no-verify", stdin=lambda file: None, cwd=tmp_path)
+    assert "writing fp32 weights" in shown
+    assert "hashing" in shown
+    assert "\n" not in shown  # one line for all
+    assert shown.endswith("\r")  # which is taken away
+
+
+@pytest.mark.parametrize("printing", [False, True])
+def test_embed_counts_on_a_terminal_that_shows_no_vectors(artifact: Path, tmp_path: Path, printing: bool) -> None:
+    def slowly(file: io.BufferedWriter) -> None:
+        file.write(b"the cat\n" * 2500)
+        file.flush()
+        if not printing:
+            wait_for(lambda: part_files(tmp_path))
+        time.sleep(0.7)
+        file.write(b"the cat\n")
+
+    arguments = [] if printing else ["-o", "v.npy"]
+    shown = on_a_terminal("embed", artifact, "-", *arguments, stdin=slowly, cwd=tmp_path, printing=printing)
+    assert bool(re.search(r"embedding: \d+text", shown)) is not printing

@@ -1,0 +1,41 @@
+"""`onnxembed verify`: what it prints and records, and how it fails."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cli.running import Run, needs_torch, refused
+from onnxembed.export import verify as verifying
+from onnxembed.export.probes import PROBES
+
+
+@needs_torch
+@pytest.mark.torch
+def test_verify_prints_and_records_what_it_measured(run: Run, artifact: Path) -> None:
+    shutil.copytree(artifact, "copy")
+    Path("more.txt").write_text("more\ntexts\n")
+    code, out, err = run("verify", "copy", "--texts", "more.txt")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"verified fp32 on {len(PROBES) + 4} texts against sentence-transformers ")
+    assert out in run("inspect", "copy").out
+
+
+@needs_torch
+@pytest.mark.torch
+def test_verify_reads_texts_from_standard_input(run: Run, artifact: Path) -> None:
+    shutil.copytree(artifact, "copy")
+    Path("more.csv").write_text("more\n")
+    assert refused(run("verify", "copy", "--texts", "more.csv"), "any is read as standard input: - < more.csv")
+    code, out, _ = run("verify", "copy", "--texts", "-", stdin=b"more\ntexts\n")
+    assert (code, out.startswith(f"verified fp32 on {len(PROBES) + 4} texts")) == (0, True)
+
+
+def test_verify_refuses_what_cannot_be(run: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, err = run("verify", "absent")
+    assert (code, out) == (2, "")
+    assert "'absent' does not exist" in err
+    monkeypatch.setattr(verifying, "find_spec", lambda name: None if name == "torch" else object())
+    assert refused(run("verify", artifact), "torch not installed", "pip install 'onnxembed[torch]'")
