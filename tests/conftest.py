@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from onnxembed import OnnxEmbedder
 from onnxembed.export.pipeline import Options, export
+from parity_table import ParityTable
 from tiny import write_sentence_bert
+from tiny_embedders import make
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+pytest.register_assert_rewrite("parity")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--parity-table", action="store_true", help="print what the parity tests measured")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--parity-table"):
+        config.pluginmanager.register(ParityTable())
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +48,24 @@ def artifact(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path
     output = tmp_path_factory.mktemp("artifact") / "tiny-bert-onnx"
     export(checkpoint, output, Options(precisions=("fp32", "fp16")))
     return output
+
+
+@pytest.fixture(scope="module")
+def model(artifact: Path) -> Iterator[OnnxEmbedder]:
+    """The tiny BERT in fp32 on two threads."""
+    with OnnxEmbedder(artifact, threads=2) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxEmbedder]:
+    """The tiny model without its Normalize module."""
+    with OnnxEmbedder(make(tmp_path_factory.mktemp("raw"), normalize=False)) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def pooled_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxEmbedder]:
+    """The tiny model with its pooling, and so its normalisation, left to the runtime."""
+    with OnnxEmbedder(make(tmp_path_factory.mktemp("out"), Options(pooling_out=True))) as model:
+        yield model

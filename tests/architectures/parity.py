@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
 from onnxembed.export.artifact import write_graph
-from onnxembed.export.engines import EngineOption
+from onnxembed.export.engines import EngineOption, choose_engine
+from onnxembed.export.graph import Graph
 from onnxembed.export.pipeline import Options, build
 from onnxembed.facts import Facts, read_facts
-from onnxembed.manifest import POOLING_MODES, AttentionMode
-from onnxembed.resolve import Flags, resolve
+from onnxembed.manifest import POOLING_MODES, AttentionMode, Precision
+from onnxembed.resolve import Decisions, Flags, resolve
+from parity_table import Architecture, record_differences, record_layer
 
 torch = pytest.importorskip("torch", reason="compares with torch; needs the [torch] extra")
 transformers = pytest.importorskip("transformers", reason="compares with transformers; needs the [torch] extra")
 
 torch.set_num_threads(1)  # the models are tiny, and threads that wait for each other are not
 
-# batch, tokens, padding
-SHAPES = [
+Shape = tuple[int, int, str | None]  # batch, tokens, padding
+
+SHAPES: list[Shape] = [
     (1, 1, None),
     (1, 7, None),
     (3, 17, "right"),
@@ -53,7 +58,77 @@ def random_checkpoint(folder: Path, config: Any, *, task: str = "AutoModel", std
     return folder
 
 
-def batch(facts: Facts, shape: tuple[int, int, str | None]) -> dict[str, NDArray[np.int64]]:
+def stock_checkpoint(
+    folder: Path, model_type: str, config: Mapping[str, Any], *, task: str = "AutoModel", std: float = 0.15
+) -> Path:
+    """`random_checkpoint` of the stock config of a model_type."""
+    return random_checkpoint(folder, transformers.AutoConfig.for_model(model_type, **config), task=task, std=std)
+
+
+def load_reference(folder: Path, task: str = "AutoModel") -> Any:
+    """The stock model of a folder, in fp32 with explicit attention."""
+    loading: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
+    return getattr(transformers, task).from_pretrained(folder, **loading).eval()
+
+
+def decide(facts: Facts, **flags: Any) -> Decisions:
+    """What is decided about a folder: mean pooling, normalised, where `flags` say nothing else."""
+    return resolve(facts, Flags(**{"pooling": ("mean",), "normalize": True, **flags}))
+
+
+def make_graph(folder: Path, precision: Precision = "fp32", **flags: Any) -> Graph:
+    """The graph that we build of a folder, see `decide`."""
+    facts = read_facts(folder)
+    return build(facts, decide(facts, **flags), Options(), precision)
+
+
+def open_graph(graph: Graph, workdir: Path, precision: Precision = "fp32") -> onnxruntime.InferenceSession:
+    """A session on one thread with a graph, which is written to `workdir`."""
+    variant = write_graph(graph, workdir, precision, lambda stage, done, total: None)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3  # not that an initializer of a branch is unused
+    return onnxruntime.InferenceSession(workdir / variant.file, options, providers=["CPUExecutionProvider"])
+
+
+def open_folder(
+    folder: Path, workdir: Path, precision: Precision = "fp32", **flags: Any
+) -> onnxruntime.InferenceSession:
+    """A session with the graph that `make_graph` makes of a folder."""
+    return open_graph(make_graph(folder, precision, **flags), workdir, precision)
+
+
+def run(session: onnxruntime.InferenceSession, output: str, feeds: Mapping[str, NDArray[np.int64]]) -> NDArray[Any]:
+    """One output of a session that is fed what it takes of a batch."""
+    inputs = {value.name: feeds[value.name] for value in session.get_inputs()}
+    return np.asarray(session.run([output], inputs)[0])
+
+
+def count_layer(
+    save: Callable[[int], Path], precision: Precision = "fp32", **flags: Any
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The operators that a third layer adds, and all of three layers; `save` saves a checkpoint of so many layers."""
+    folders = save(2), save(3)
+    two, three = (make_graph(folder, precision, **flags).operators() for folder in folders)
+    layer = {name: count - two.get(name, 0) for name, count in three.items() if count != two.get(name, 0)}
+    if precision == "fp32":
+        facts = read_facts(folders[0])
+        record_layer(Architecture(facts.model_type, "build", decide(facts, **flags).attention.value), layer)
+    return layer, three
+
+
+def assert_half_precision_is_near(folder: Path, workdir: Path, shape: Shape = (5, 90, "both"), **flags: Any) -> None:
+    """fp16 gives nearly the vectors of fp32, and not quite the same."""
+    feeds = batch(read_facts(folder), shape)
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
+    single, half = (
+        run(open_folder(folder, workdir, precision, **flags), "sentence_embedding", feeds) for precision in precisions
+    )
+    assert (single * half).sum(axis=1).min() >= 0.999
+    assert np.abs(single - half).max() > 0
+
+
+def batch(facts: Facts, shape: Shape) -> dict[str, NDArray[np.int64]]:
     """Random ids [B, T] in two segments, as a pair of texts has them.
 
     Each row of a padded batch is shorter than the last. The pad id stands once among the real ones: a
@@ -83,31 +158,26 @@ def max_difference(
     adapter: str | None = None,
     reference: Any = None,
     engine: EngineOption = "auto",
+    listed: bool = True,
 ) -> float:
     """Largest difference of hidden states and of every pooling, over all shapes, for a transformers folder.
 
     Hidden states are compared at real tokens; what stands in padded slots is nobody's vector. `attention` is
     the flag of that name, which the reference is told too, `adapter` another; `reference` is a model to compare
-    with instead of transformers.AutoModel on the folder; `engine` writes the graph.
+    with instead of transformers.AutoModel on the folder; `engine` writes the graph; `listed` is False where a
+    difference is wanted, which is nothing for the parity table.
     """
-    import onnxruntime
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    if reference is None:
-        loading: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
-        reference = transformers.AutoModel.from_pretrained(folder, **loading).eval()
+    reference = reference or load_reference(folder)
     if attention is not None:
         reference.config.is_causal = attention == "causal"
     facts = read_facts(folder)
     decisions = resolve(facts, Flags(pooling=POOLING_MODES, normalize=False, attention=attention, adapter=adapter))
-    graph = build(facts, decisions, Options(engine=engine), "fp32")
-    write_graph(graph, workdir, "fp32", lambda stage, done, total: None)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(workdir / "onnx/model.onnx", options)
+    session = open_graph(build(facts, decisions, Options(engine=engine), "fp32"), workdir)
     inputs = {value.name for value in session.get_inputs()}
     pool = Pooling(decisions.hidden_size, [POOLING_NAMES.get(mode, mode) for mode in POOLING_MODES])
-    worst = 0.0
+    worst = np.zeros(1 + len(POOLING_MODES))  # of hidden states, then of each pooling
     for shape in SHAPES:
         feeds = {name: value for name, value in batch(facts, shape).items() if name in inputs}
         tensors = {name: torch.from_numpy(value) for name, value in feeds.items()}
@@ -121,5 +191,11 @@ def max_difference(
         # rounding, are sqrt(T) times the hidden states'.
         differences[POOLING_MODES.index("mean_sqrt_len")] /= np.sqrt(shape[1])
         real = feeds["attention_mask"] == 1
-        worst = max(worst, differences.max(), np.abs(tokens - hidden.numpy())[real].max())
-    return float(worst)
+        # np.maximum and np.max, unlike max, keep a nan.
+        worst = np.maximum(worst, [np.abs(tokens - hidden.numpy())[real].max(), *differences])
+    if listed:
+        engine_used = choose_engine(facts, engine).value
+        by_pooling = dict(zip(("tokens", *POOLING_MODES), worst.tolist(), strict=True))
+        architecture = Architecture(facts.model_type, engine_used, decisions.attention.value)
+        record_differences(architecture, facts.config, by_pooling)
+    return float(worst.max())

@@ -14,7 +14,7 @@ from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.pipeline import export
 from onnxembed.export.stock_model import STOCK
 from onnxembed.model_types import MODEL_TYPES
-from parity import max_difference, random_checkpoint, transformers
+from parity import count_layer, max_difference, stock_checkpoint
 from tiny import write_json
 
 TOLERANCE = 5e-6
@@ -68,29 +68,42 @@ TASKS = [
     ("distilbert", "AutoModelForMaskedLM"),
 ]
 
+# Attention stands in both branches of its If; one of them runs.
+PER_LAYER = {"MatMul": 6, "Add": 4, "MultiHeadAttention": 2, "If": 1, "LayerNormalization": 2}
+ACTIVATION = {"camembert": {"FastGelu": 1}}
+
+
+def checkpoint(folder: Path, model_type: str, task: str = "AutoModel", **change: Any) -> Path:
+    return stock_checkpoint(folder, model_type, {**KIND[model_type], **change}, task=task)
+
 
 @pytest.mark.torch
 @pytest.mark.parametrize("model_type", KIND)
 def test_equals_the_reference(model_type: str, tmp_path: Path) -> None:
-    config = transformers.AutoConfig.for_model(model_type, **KIND[model_type])
-    folder = random_checkpoint(tmp_path / "checkpoint", config)
-    assert max_difference(folder, tmp_path) <= TOLERANCE
+    assert max_difference(checkpoint(tmp_path / "checkpoint", model_type), tmp_path) <= TOLERANCE
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize(("model_type", "change"), CHANGES, ids=str)
 def test_equals_the_reference_with_other_settings(model_type: str, change: dict[str, Any], tmp_path: Path) -> None:
-    config = transformers.AutoConfig.for_model(model_type, **{**KIND[model_type], **change})
-    folder = random_checkpoint(tmp_path / "checkpoint", config)
-    assert max_difference(folder, tmp_path) <= TOLERANCE
+    assert max_difference(checkpoint(tmp_path / "checkpoint", model_type, **change), tmp_path) <= TOLERANCE
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize(("model_type", "task"), TASKS)
 def test_takes_the_encoder_out_of_a_task_checkpoint(model_type: str, task: str, tmp_path: Path) -> None:
-    config = transformers.AutoConfig.for_model(model_type, **KIND[model_type])
-    folder = random_checkpoint(tmp_path / "checkpoint", config, task=task)
-    assert max_difference(folder, tmp_path) <= TOLERANCE
+    assert max_difference(checkpoint(tmp_path / "checkpoint", model_type, task), tmp_path) <= TOLERANCE
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("model_type", KIND)
+def test_a_layer_is_made_of_fused_operators_only(model_type: str, tmp_path: Path) -> None:
+    def save(layers: int) -> Path:
+        change: dict[str, Any] = {"n_layers" if model_type == "distilbert" else "num_hidden_layers": layers}
+        return checkpoint(tmp_path / str(layers), model_type, **change)
+
+    layer, _ = count_layer(save)
+    assert layer == {**PER_LAYER, **ACTIVATION.get(model_type, {"BiasGelu": 1})}
 
 
 @pytest.mark.torch
@@ -98,18 +111,17 @@ def test_multilingual_sentences_end_to_end(shared_data: Path, tmp_path: Path) ->
     """XLM-R's real tokenizer on a tiny model: text in, vectors out, beside sentence-transformers."""
     from sentence_transformers import SentenceTransformer
 
-    config = transformers.AutoConfig.for_model(
-        "xlm-roberta",
-        vocab_size=250002,
-        hidden_size=16,
-        num_attention_heads=2,
-        num_hidden_layers=2,
-        intermediate_size=24,
-        max_position_embeddings=514,
-        pad_token_id=1,
-        type_vocab_size=1,
-    )
-    folder = random_checkpoint(tmp_path / "checkpoint", config)
+    config = {
+        "vocab_size": 250002,
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "intermediate_size": 24,
+        "max_position_embeddings": 514,
+        "pad_token_id": 1,
+        "type_vocab_size": 1,
+    }
+    folder = stock_checkpoint(tmp_path / "checkpoint", "xlm-roberta", config)
     shutil.copy(shared_data / "configs/xlm-roberta/tokenizer.json", folder)
     write_json(
         folder / "tokenizer_config.json",

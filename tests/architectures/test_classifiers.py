@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError
-from onnxembed.export.artifact import write_graph
 from onnxembed.export.classifiers import CLASSIFIERS
 from onnxembed.export.pipeline import Options, build
 from onnxembed.facts import read_facts
 from onnxembed.manifest import Decision, Precision
 from onnxembed.model_types import MODEL_TYPES
 from onnxembed.resolve_reranking import RerankingDecisions, resolve_reranking
-from parity import SHAPES, batch, random_checkpoint, torch, transformers
+from parity import SHAPES, batch, load_reference, open_graph, run, stock_checkpoint, torch
 from tiny import change_json, write_json
 
 pytestmark = pytest.mark.torch
 
 TOLERANCE = 1e-5
+TASK = "AutoModelForSequenceClassification"
 
 ENCODER: dict[str, Any] = {
     "vocab_size": 99,
@@ -85,13 +85,7 @@ HEADS: dict[str, Head] = {
 
 def reranker(folder: Path, model_type: str, labels: int = 1, **config: Any) -> Path:
     """A random checkpoint of the family's ...ForSequenceClassification."""
-    made = transformers.AutoConfig.for_model(model_type, num_labels=labels, **config)
-    return random_checkpoint(folder, made, task="AutoModelForSequenceClassification")
-
-
-def load(folder: Path) -> Any:
-    loading: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
-    return transformers.AutoModelForSequenceClassification.from_pretrained(folder, **loading).eval()
+    return stock_checkpoint(folder, model_type, {**config, "num_labels": labels}, task=TASK)
 
 
 def session(
@@ -99,16 +93,7 @@ def session(
 ) -> onnxruntime.InferenceSession:
     facts = read_facts(folder)
     graph = build(facts, decisions or resolve_reranking(facts), Options(), precision)
-    path = workdir / write_graph(graph, workdir, precision, lambda stage, done, total: None).file
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    return onnxruntime.InferenceSession(path, options)
-
-
-def run(session: onnxruntime.InferenceSession, feeds: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-    names = {value.name for value in session.get_inputs()}
-    (logits,) = session.run(["logits"], {name: value for name, value in feeds.items() if name in names})
-    return np.asarray(logits)
+    return open_graph(graph, workdir, precision)
 
 
 def expected(model: Any, model_type: str, feeds: dict[str, NDArray[np.int64]], types: bool) -> NDArray[np.float32]:
@@ -130,12 +115,12 @@ def expected(model: Any, model_type: str, feeds: dict[str, NDArray[np.int64]], t
 @pytest.mark.parametrize("labels", [1, 2, 5])
 def test_equals_the_reference(model_type: str, config: dict[str, Any], labels: int, tmp_path: Path) -> None:
     folder = reranker(tmp_path / "checkpoint", model_type, labels, **config)
-    model, ours = load(folder), session(folder, tmp_path)
+    model, ours = load_reference(folder, TASK), session(folder, tmp_path)
     types = "token_type_ids" in {value.name for value in ours.get_inputs()}
     facts = read_facts(folder)
     for shape in SHAPES:
         feeds = batch(facts, shape)
-        logits, theirs = run(ours, feeds), expected(model, model_type, feeds, types)
+        logits, theirs = run(ours, "logits", feeds), expected(model, model_type, feeds, types)
         assert logits.shape == (shape[0], labels)
         assert logits.dtype == np.float32
         np.testing.assert_allclose(logits, theirs, rtol=0, atol=TOLERANCE, err_msg=str(shape))
@@ -150,7 +135,7 @@ def test_every_family_is_compared() -> None:
 def test_a_new_model_has_the_head_of_its_original_code(tmp_path: Path) -> None:
     """NewForSequenceClassification: tensors of gte's layout under its own prefix, and the same head."""
     folder = reranker(tmp_path / "checkpoint", "gte", **ENCODER, pad_token_id=0)
-    model = load(folder)
+    model = load_reference(folder, TASK)
     weights = load_file(folder / "model.safetensors")
     renamed = {name.replace("gte.", "new.", 1): tensor for name, tensor in weights.items()}
     save_file(renamed, folder / "model.safetensors")
@@ -161,7 +146,7 @@ def test_a_new_model_has_the_head_of_its_original_code(tmp_path: Path) -> None:
         {**values, "model_type": "new", "architectures": ["NewForSequenceClassification"], "rope_theta": theta},
     )
     feeds = batch(read_facts(folder), (3, 17, "right"))
-    logits = run(session(folder, tmp_path), feeds)
+    logits = run(session(folder, tmp_path), "logits", feeds)
     np.testing.assert_allclose(logits, expected(model, "gte", feeds, types=False), rtol=0, atol=TOLERANCE)
 
 
@@ -175,23 +160,24 @@ def test_a_new_model_has_the_head_of_its_original_code(tmp_path: Path) -> None:
 def test_a_traced_encoder_gets_its_head_too(model_type: str, config: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="traces; needs the [torch] extra")
     folder = reranker(tmp_path / "checkpoint", model_type, **config)
-    model, ours = load(folder), session(folder, tmp_path)
+    model, ours = load_reference(folder, TASK), session(folder, tmp_path)
     for shape in [(1, 7, None), (3, 17, "right")]:
         feeds = batch(read_facts(folder), shape)
         types = "token_type_ids" in {value.name for value in ours.get_inputs()}
-        np.testing.assert_allclose(run(ours, feeds), expected(model, model_type, feeds, types), rtol=0, atol=TOLERANCE)
+        theirs = expected(model, model_type, feeds, types)
+        np.testing.assert_allclose(run(ours, "logits", feeds), theirs, rtol=0, atol=TOLERANCE)
 
 
 def test_modernbert_reads_what_its_config_says(tmp_path: Path) -> None:
     """The founding case: a server that read the first token of a model made for the mean ranked wrongly."""
     folder = reranker(tmp_path / "checkpoint", "modernbert", **MODERNBERT, classifier_pooling="mean")
     feeds = batch(read_facts(folder), (5, 40, None))
-    model, right = load(folder), run(session(folder, tmp_path), feeds)
+    model, right = load_reference(folder, TASK), run(session(folder, tmp_path), "logits", feeds)
     np.testing.assert_allclose(right, expected(model, "modernbert", feeds, types=False), rtol=0, atol=TOLERANCE)
     decisions = resolve_reranking(read_facts(folder))
     assert decisions.reranking.pooling == Decision("mean", "file", "config.json: classifier_pooling is mean")
     first = replace(decisions.reranking, pooling=Decision("cls", "flag", "a test"))
-    wrong = run(session(folder, tmp_path, decisions=replace(decisions, reranking=first)), feeds)
+    wrong = run(session(folder, tmp_path, decisions=replace(decisions, reranking=first)), "logits", feeds)
     assert np.abs(wrong - right).max() > 0.01
 
 
@@ -201,7 +187,7 @@ def test_a_decoder_reads_the_token_before_an_end_that_is_its_pad_token(tmp_path:
     feeds = batch(read_facts(folder), (3, 9, None))
     feeds["input_ids"][:, -2:] = DECODER["pad_token_id"]
     feeds["input_ids"][2] = DECODER["pad_token_id"]
-    model, logits = load(folder), run(session(folder, tmp_path), feeds)
+    model, logits = load_reference(folder, TASK), run(session(folder, tmp_path), "logits", feeds)
     np.testing.assert_allclose(logits, expected(model, "qwen2", feeds, types=False), rtol=0, atol=TOLERANCE)
 
 
@@ -209,7 +195,7 @@ def test_a_decoder_reads_the_token_before_an_end_that_is_its_pad_token(tmp_path:
 def test_fp16_is_near(model_type: str, tmp_path: Path) -> None:
     folder = reranker(tmp_path / "checkpoint", model_type, 2, **CONFIGS[model_type])
     feeds = batch(read_facts(folder), (3, 17, "right"))
-    exact, near = (run(session(folder, tmp_path, precision), feeds) for precision in ("fp32", "fp16"))
+    exact, near = (run(session(folder, tmp_path, precision), "logits", feeds) for precision in ("fp32", "fp16"))
     assert near.dtype == np.float32
     np.testing.assert_allclose(near, exact, rtol=0.02, atol=0.02)
 

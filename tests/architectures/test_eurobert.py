@@ -5,18 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
 
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
-from onnxembed.export.artifact import write_graph
-from onnxembed.export.graph import Graph
-from onnxembed.export.pipeline import Options, build
-from onnxembed.facts import read_facts
-from onnxembed.manifest import AttentionMode, Precision
-from onnxembed.resolve import Flags, resolve
-from parity import max_difference, random_checkpoint, transformers
+from onnxembed.manifest import Precision
+from parity import assert_half_precision_is_near, count_layer, make_graph, max_difference, stock_checkpoint
 from tiny import change_json
 
 pytestmark = pytest.mark.torch
@@ -53,14 +46,7 @@ PER_LAYER = {
 
 
 def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
-    config = transformers.AutoConfig.for_model("eurobert", **{**SMALL, **change})
-    return random_checkpoint(folder, config, task=task)
-
-
-def make(folder: Path, precision: Precision = "fp32", attention: AttentionMode | None = None) -> Graph:
-    facts = read_facts(folder)
-    flags = Flags(pooling=("mean",), normalize=True, attention=attention)
-    return build(facts, resolve(facts, flags), Options(), precision)
+    return stock_checkpoint(folder, "eurobert", {**SMALL, **change}, task=task)
 
 
 @pytest.mark.parametrize(
@@ -96,34 +82,22 @@ def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_layer_is_made_of_fused_operators_only(precision: Precision, tmp_path: Path) -> None:
-    two, three = (make(checkpoint(tmp_path / str(n), num_hidden_layers=n), precision).operators() for n in (2, 3))
-    assert {name: three[name] - two[name] for name in three if three[name] != two[name]} == PER_LAYER
-    assert three["RMSNormalization"] == 1
+    layer, operators = count_layer(lambda n: checkpoint(tmp_path / str(n), num_hidden_layers=n), precision)
+    assert layer == PER_LAYER
+    assert operators["RMSNormalization"] == 1
 
 
 def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
-    ids = np.random.default_rng(0).integers(8, 99, (4, 90))
-    mask = np.ones_like(ids)
-    mask[0, 50:] = mask[1, :20] = 0
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    vectors = []
-    names: tuple[Precision, ...] = ("fp32", "fp16")
-    for name in names:
-        file = write_graph(make(folder, name), tmp_path, name, lambda stage, done, total: None).file
-        run = onnxruntime.InferenceSession(tmp_path / file, options).run
-        vectors.append(run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask})[0])
-    assert 0.999 <= (vectors[0] * vectors[1]).sum(axis=1).min() < 1
+    assert_half_precision_is_near(checkpoint(tmp_path / "checkpoint"), tmp_path)
 
 
 def test_what_is_not_built_is_refused_by_name(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "checkpoint")
     with pytest.raises(UsageError, match="always bidirectional"):
-        make(folder, attention="causal")
+        make_graph(folder, attention="causal")
     change_json(folder / "config.json", sliding_window=7)
     with pytest.raises(UnsupportedError, match="sliding_window"):
-        make(folder)
+        make_graph(folder)
     change_json(folder / "config.json", sliding_window=None, rms_norm_eps=None)
     with pytest.raises(ModelFilesError, match="rms_norm_eps"):
-        make(folder)
+        make_graph(folder)

@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
-from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from onnxembed.errors import UnsupportedError
-from onnxembed.export.artifact import write_graph
-from onnxembed.export.graph import Graph
-from onnxembed.export.pipeline import Options, build, export
+from onnxembed.export.pipeline import export
 from onnxembed.export.verify import verify_against
 from onnxembed.facts import read_facts
-from onnxembed.manifest import AttentionMode, Precision
-from onnxembed.resolve import Flags, resolve
-from parity import batch, max_difference, random_checkpoint, transformers
+from onnxembed.manifest import AttentionMode
+from parity import (
+    assert_half_precision_is_near,
+    batch,
+    count_layer,
+    make_graph,
+    max_difference,
+    open_folder,
+    run,
+    stock_checkpoint,
+)
 from tiny import change_json, write_json, write_tokenizer
 
 pytestmark = pytest.mark.torch
@@ -81,32 +85,11 @@ PER_LAYER = {
 
 def save(folder: Path, task: str = "AutoModel", **changes: Any) -> Path:
     """A random checkpoint whose norms multiply by about 1, as the others' do: they add 1 to their weights."""
-    random_checkpoint(
-        folder, transformers.AutoConfig.for_model("gemma3_text", **{**SMALL, **changes}), task=task, std=0.1
-    )
+    stock_checkpoint(folder, "gemma3_text", {**SMALL, **changes}, task=task, std=0.1)
     weights = load_file(folder / "model.safetensors")
     norms = {name: tensor - 1 for name, tensor in weights.items() if tensor.ndim == 1 and name.endswith("weight")}
     save_file({**weights, **norms}, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
-
-
-def make(folder: Path, precision: Precision = "fp32", attention: AttentionMode | None = None) -> Graph:
-    facts = read_facts(folder)
-    decisions = resolve(facts, Flags(pooling=("mean",), normalize=True, attention=attention))
-    return build(facts, decisions, Options(), precision)
-
-
-def session(graph: Graph, workdir: Path, precision: Precision = "fp32") -> onnxruntime.InferenceSession:
-    variant = write_graph(graph, workdir, precision, lambda stage, done, total: None)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(workdir / variant.file, options, providers=["CPUExecutionProvider"])
-
-
-def texts(folder: Path, shape: tuple[int, int, str | None]) -> dict[str, NDArray[np.int64]]:
-    feeds = batch(read_facts(folder), shape)
-    return {name: feeds[name] for name in ("input_ids", "attention_mask")}
 
 
 # ---- parity
@@ -199,11 +182,11 @@ def test_a_window_reaches_as_far_as_the_reference_says(
 ) -> None:
     folder = save(tmp_path / "checkpoint", num_hidden_layers=1, sliding_window=window)
     change_json(folder / "config.json", **keys)
-    run = session(make(folder), tmp_path).run
-    feeds = texts(folder, (1, 20, None))
-    before = run(["token_embeddings"], feeds)[0]
+    session = open_folder(folder, tmp_path)
+    feeds = batch(read_facts(folder), (1, 20, None))
+    before = run(session, "token_embeddings", feeds)
     feeds["input_ids"][0, 9] += 1
-    moved = np.flatnonzero((run(["token_embeddings"], feeds)[0] != before).any(axis=2)[0])
+    moved = np.flatnonzero((run(session, "token_embeddings", feeds) != before).any(axis=2)[0])
     assert moved.tolist() == list(range(9 - ahead, 9 + behind + 1))
 
 
@@ -211,26 +194,16 @@ def test_a_window_reaches_as_far_as_the_reference_says(
 
 
 def test_a_layer_is_made_of_fused_operators_only(tmp_path: Path) -> None:
-    two, three = (
-        make(
-            save(tmp_path / f"{layers}", **BIDIRECTIONAL, num_hidden_layers=layers, sliding_window_pattern=2)
-        ).operators()
-        for layers in (2, 3)
+    layer, operators = count_layer(
+        lambda n: save(tmp_path / str(n), **BIDIRECTIONAL, num_hidden_layers=n, sliding_window_pattern=2)
     )
-    assert {name: three[name] - two[name] for name in three if three[name] != two[name]} == PER_LAYER
+    assert layer == PER_LAYER
     for unfused in ("Softmax", "Tanh", "Transpose", "Pow", "Sqrt"):
-        assert unfused not in three
+        assert unfused not in operators
 
 
 def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
-    folder = save(tmp_path / "checkpoint", **BIDIRECTIONAL)
-    feeds = texts(folder, (5, 60, "both"))
-    single, half = (
-        session(make(folder, precision), tmp_path, precision).run(["sentence_embedding"], feeds)[0]
-        for precision in ("fp32", "fp16")
-    )
-    assert (single * half).sum(axis=1).min() >= 0.999
-    assert np.abs(single - half).max() > 0
+    assert_half_precision_is_near(save(tmp_path / "checkpoint", **BIDIRECTIONAL), tmp_path)
 
 
 # ---- what is refused
@@ -252,4 +225,4 @@ def test_what_is_not_built_is_refused_by_name(
     folder = save(tmp_path / "checkpoint")
     change_json(folder / "config.json", **keys)
     with pytest.raises(UnsupportedError, match=message):
-        make(folder, attention=attention)
+        make_graph(folder, attention=attention)

@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from click.testing import CliRunner
-from numpy.typing import NDArray
 
 from onnxembed import OnnxEmbedder
 from onnxembed.cli import cli
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.export.artifact import write_graph
-from onnxembed.export.graph import Graph
-from onnxembed.export.pipeline import Options, build
 from onnxembed.facts import read_facts
-from onnxembed.manifest import AttentionMode, Precision, read_manifest
-from onnxembed.resolve import Flags, resolve
-from parity import batch, max_difference, random_checkpoint, transformers
+from onnxembed.manifest import AttentionMode, read_manifest
+from parity import (
+    assert_half_precision_is_near,
+    batch,
+    count_layer,
+    make_graph,
+    max_difference,
+    open_folder,
+    run,
+    stock_checkpoint,
+)
 from tiny import VOCAB, change_json, write_json, write_tokenizer
 
 pytestmark = pytest.mark.torch
@@ -105,28 +108,8 @@ PER_LAYER = {
 FUSED = {"RotaryEmbedding": 2, "SkipSimplifiedLayerNormalization": 2, "QuickGelu": 1, "Mul": 1}
 
 
-def make(folder: Path, precision: Precision = "fp32", attention: AttentionMode | None = None) -> Graph:
-    facts = read_facts(folder)
-    decisions = resolve(facts, Flags(pooling=("lasttoken",), normalize=True, attention=attention))
-    return build(facts, decisions, Options(), precision)
-
-
-def session(graph: Graph, workdir: Path, precision: Precision = "fp32") -> onnxruntime.InferenceSession:
-    variant = write_graph(graph, workdir, precision, lambda stage, done, total: None)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(workdir / variant.file, options, providers=["CPUExecutionProvider"])
-
-
 def save(folder: Path, model_type: str, task: str = "AutoModel", **changes: Any) -> Path:
-    config = transformers.AutoConfig.for_model(model_type, **{**KIND[model_type], **changes})
-    return random_checkpoint(folder, config, task=task, std=0.1)
-
-
-def texts(folder: Path, shape: tuple[int, int, str | None]) -> dict[str, NDArray[np.int64]]:
-    feeds = batch(read_facts(folder), shape)
-    return {name: feeds[name] for name in ("input_ids", "attention_mask")}
+    return stock_checkpoint(folder, model_type, {**KIND[model_type], **changes}, task=task, std=0.1)
 
 
 # ---- parity
@@ -202,14 +185,14 @@ def test_the_first_token_sees_the_last_only_when_attention_is_bidirectional(
 ) -> None:
     folder = save(tmp_path / "checkpoint", model_type, num_hidden_layers=2)
     change_json(folder / "config.json", **keys)
-    run = session(make(folder, attention=flag), tmp_path).run
+    session = open_folder(folder, tmp_path, attention=flag)
     for padding in (None, "left", "right"):
-        feeds = texts(folder, (2, 9, padding))
+        feeds = batch(read_facts(folder), (2, 9, padding))
         changed = {name: value.copy() for name, value in feeds.items()}
         real = [np.flatnonzero(row) for row in feeds["attention_mask"]]
         for row, places in enumerate(real):
             changed["input_ids"][row, places[-1]] += 1
-        before, after = (run(["token_embeddings"], each)[0] for each in (feeds, changed))
+        before, after = (run(session, "token_embeddings", each) for each in (feeds, changed))
         moved = [bool((before[row, places[0]] != after[row, places[0]]).any()) for row, places in enumerate(real)]
         assert moved == [mode == "bidirectional"] * 2
 
@@ -219,14 +202,14 @@ def test_the_first_token_sees_the_last_only_when_attention_is_bidirectional(
 def test_padding_changes_nothing_and_makes_no_nan(model_type: str, attention: AttentionMode, tmp_path: Path) -> None:
     """A row in padding on the left sees no key at all; that must stay its own affair."""
     folder = save(tmp_path / "checkpoint", model_type)
-    run = session(make(folder, attention=attention), tmp_path).run
-    alone = texts(folder, (1, 20, None))
-    expected, tokens = run(["sentence_embedding", "token_embeddings"], alone)
+    session = open_folder(folder, tmp_path, pooling=("lasttoken",), attention=attention)
+    alone = batch(read_facts(folder), (1, 20, None))
+    expected, tokens = (run(session, output, alone) for output in ("sentence_embedding", "token_embeddings"))
     for left, right in ((30, 0), (0, 30), (13, 17)):
         padded = {name: np.pad(value, ((0, 0), (left, right))) for name, value in alone.items()}
         other = {**padded, "input_ids": np.where(padded["attention_mask"] == 1, padded["input_ids"], 50)}
         for feeds in (padded, other):
-            sentence, states = run(["sentence_embedding", "token_embeddings"], feeds)
+            sentence, states = (run(session, output, feeds) for output in ("sentence_embedding", "token_embeddings"))
             assert np.isfinite(states).all()
             np.testing.assert_allclose(sentence, expected, atol=TOLERANCE)
             np.testing.assert_allclose(states[:, left : left + 20], tokens, atol=TOLERANCE)
@@ -236,11 +219,11 @@ def test_padding_changes_nothing_and_makes_no_nan(model_type: str, attention: At
 def test_a_window_reaches_as_far_as_the_reference_says(attention: AttentionMode, reach: int, tmp_path: Path) -> None:
     """transformers counts the token itself in a causal window, and not in a bidirectional one."""
     folder = save(tmp_path / "checkpoint", "mistral", num_hidden_layers=1, sliding_window=3)
-    run = session(make(folder, attention=attention), tmp_path).run
-    feeds = texts(folder, (1, 12, None))
-    before = run(["token_embeddings"], feeds)[0]
+    session = open_folder(folder, tmp_path, attention=attention)
+    feeds = batch(read_facts(folder), (1, 12, None))
+    before = run(session, "token_embeddings", feeds)
     feeds["input_ids"][0, 5] += 1
-    moved = np.flatnonzero((run(["token_embeddings"], feeds)[0] != before).any(axis=2)[0])
+    moved = np.flatnonzero((run(session, "token_embeddings", feeds) != before).any(axis=2)[0])
     assert moved.tolist() == list(range(5 if attention == "causal" else 5 - reach, 5 + reach + 1))
 
 
@@ -250,14 +233,12 @@ def test_a_window_reaches_as_far_as_the_reference_says(attention: AttentionMode,
 @pytest.mark.parametrize("attention", MODES)
 @pytest.mark.parametrize("model_type", DECODERS)
 def test_a_layer_is_made_of_fused_operators_only(model_type: str, attention: AttentionMode, tmp_path: Path) -> None:
-    two, three = (
-        make(save(tmp_path / f"{layers}", model_type, num_hidden_layers=layers), attention=attention).operators()
-        for layers in (2, 3)
+    layer, operators = count_layer(
+        lambda n: save(tmp_path / str(n), model_type, num_hidden_layers=n), attention=attention
     )
-    grown = {name: three[name] - two[name] for name in three if three[name] != two[name]}
-    assert grown == {**FUSED, **PER_LAYER[model_type], **ATTENDED[attention, model_type]}
+    assert layer == {**FUSED, **PER_LAYER[model_type], **ATTENDED[attention, model_type]}
     for unfused in ("Softmax", "Sigmoid", "Transpose", "Pow", "Sqrt"):
-        assert unfused not in three
+        assert unfused not in operators
 
 
 @pytest.mark.parametrize("attention", MODES)
@@ -266,13 +247,7 @@ def test_half_precision_gives_nearly_the_same_vectors(
     model_type: str, attention: AttentionMode, tmp_path: Path
 ) -> None:
     folder = save(tmp_path / "checkpoint", model_type)
-    feeds = texts(folder, (5, 60, "both"))
-    single, half = (
-        session(make(folder, precision, attention), tmp_path, precision).run(["sentence_embedding"], feeds)[0]
-        for precision in ("fp32", "fp16")
-    )
-    assert (single * half).sum(axis=1).min() >= 0.999
-    assert np.abs(single - half).max() > 0
+    assert_half_precision_is_near(folder, tmp_path, pooling=("lasttoken",), attention=attention)
 
 
 # ---- what is refused
@@ -298,7 +273,7 @@ def test_what_is_not_built_is_refused_by_name(
     folder = save(tmp_path / "checkpoint", model_type)
     change_json(folder / "config.json", **keys)
     with pytest.raises(UnsupportedError, match=message):
-        make(folder)
+        make_graph(folder)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +293,7 @@ def test_a_config_that_contradicts_the_weights_is_refused(
     folder = save(tmp_path / "checkpoint", model_type)
     change_json(folder / "config.json", **keys)
     with pytest.raises(ModelFilesError, match=message):
-        make(folder)
+        make_graph(folder)
 
 
 # ---- large checkpoints

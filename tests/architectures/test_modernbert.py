@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.export.artifact import write_graph
-from onnxembed.export.graph import Graph
-from onnxembed.export.pipeline import Options, build
 from onnxembed.facts import read_facts
 from onnxembed.manifest import Precision
 from onnxembed.resolve import Flags, resolve
-from parity import max_difference, random_checkpoint, transformers
+from parity import (
+    assert_half_precision_is_near,
+    count_layer,
+    make_graph,
+    max_difference,
+    open_folder,
+    run,
+    stock_checkpoint,
+)
 from tiny import change_json, write_json
 
 pytestmark = pytest.mark.torch
@@ -61,20 +65,7 @@ PER_LAYER = {
 
 
 def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
-    config = transformers.AutoConfig.for_model("modernbert", **{**SMALL, **change})
-    return random_checkpoint(folder, config, task=task)
-
-
-def make(folder: Path, precision: Precision = "fp32") -> Graph:
-    facts = read_facts(folder)
-    return build(facts, resolve(facts, Flags(pooling=("mean",), normalize=True)), Options(), precision)
-
-
-def session(folder: Path, workdir: Path, precision: Precision = "fp32") -> onnxruntime.InferenceSession:
-    path = workdir / write_graph(make(folder, precision), workdir, precision, lambda stage, done, total: None).file
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options)
+    return stock_checkpoint(folder, "modernbert", {**SMALL, **change}, task=task)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +126,7 @@ def test_a_window_without_a_theta_of_its_own_turns_as_the_other_layers_do(tmp_pa
     change_json(folder / "config.json", rope_parameters=None)
     values = json.loads((folder / "config.json").read_text())
     write_json(folder / "config.json", {**values, "global_rope_theta": 900.0, "local_rope_theta": None})
-    weights = make(folder).initializers
+    weights = make_graph(folder).initializers
     full, sliding = (weights[f"{kind}.inv_freq"].read() for kind in (FULL, SLIDING))
     np.testing.assert_array_equal(full, sliding)
 
@@ -148,12 +139,12 @@ def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, tmp_path: Path) -
 @pytest.mark.parametrize(("layers", "seen"), [(1, 6), (2, 12)])
 def test_a_token_sees_half_the_window_on_each_side(layers: int, seen: int, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "checkpoint", num_hidden_layers=layers, layer_types=[SLIDING] * layers)
-    run = session(folder, tmp_path)
+    session = open_folder(folder, tmp_path)
     ids = np.full((1, 60), 8)
     other = ids.copy()
     other[0, 30] = 9
     states = [
-        run.run(["token_embeddings"], {"input_ids": each, "attention_mask": np.ones_like(ids)})[0]
+        run(session, "token_embeddings", {"input_ids": each, "attention_mask": np.ones_like(ids)})
         for each in (ids, other)
     ]
     moved = np.flatnonzero(np.abs(states[0] - states[1]).max(axis=2)[0])
@@ -162,30 +153,22 @@ def test_a_token_sees_half_the_window_on_each_side(layers: int, seen: int, tmp_p
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_layer_is_made_of_fused_operators_only(precision: Precision, tmp_path: Path) -> None:
-    two, three = (make(checkpoint(tmp_path / str(n), num_hidden_layers=n), precision).operators() for n in (2, 3))
-    assert {name: three[name] - two[name] for name in three if three[name] != two[name]} == PER_LAYER
+    layer, operators = count_layer(lambda n: checkpoint(tmp_path / str(n), num_hidden_layers=n), precision)
+    assert layer == PER_LAYER
     for unfused in ("Softmax", "Erf", "Transpose", "Split", "Expand"):
-        assert unfused not in three
-    assert three["LayerNormalization"] == 1 + 2 * 3
+        assert unfused not in operators
+    assert operators["LayerNormalization"] == 1 + 2 * 3
 
 
 def test_windows_and_tables_are_made_once_and_only_for_layers_that_have_them(tmp_path: Path) -> None:
-    with_window = make(checkpoint(tmp_path / "both")).operators()
-    without = make(checkpoint(tmp_path / "full", global_attn_every_n_layers=1)).operators()
+    with_window = make_graph(checkpoint(tmp_path / "both")).operators()
+    without = make_graph(checkpoint(tmp_path / "full", global_attn_every_n_layers=1)).operators()
     assert (with_window["Cos"], without["Cos"]) == (2, 1)
     assert (with_window["Where"], without.get("Where")) == (1, None)
 
 
 def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
-    ids = np.random.default_rng(0).integers(8, 99, (4, 90))
-    mask = np.ones_like(ids)
-    mask[0, 50:] = mask[1, :20] = 0
-    feeds = {"input_ids": ids, "attention_mask": mask}
-    single, half = (
-        session(folder, tmp_path / name, name).run(["sentence_embedding"], feeds)[0] for name in ("fp32", "fp16")
-    )
-    assert 0.999 <= (single * half).sum(axis=1).min() < 1
+    assert_half_precision_is_near(checkpoint(tmp_path / "checkpoint"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +187,7 @@ def test_what_is_not_built_is_refused_by_name(change: dict[str, Any], key: str, 
     folder = checkpoint(tmp_path / "checkpoint")
     change_json(folder / "config.json", **change)
     with pytest.raises(UnsupportedError, match=key):
-        make(folder)
+        make_graph(folder)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +199,7 @@ def test_a_config_that_contradicts_the_weights_is_an_error(change: dict[str, Any
     folder = checkpoint(tmp_path / "checkpoint")
     change_json(folder / "config.json", **change)
     with pytest.raises(ModelFilesError, match=named):
-        make(folder)
+        make_graph(folder)
 
 
 def test_max_length_may_be_longer_than_the_model_was_made_for(shared_data: Path, tmp_path: Path) -> None:

@@ -6,18 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures.mpnet import MAX_DISTANCE, distance_buckets
-from onnxembed.export.artifact import write_graph
-from onnxembed.export.graph import Graph
-from onnxembed.export.pipeline import Options, build
 from onnxembed.facts import read_facts
 from onnxembed.manifest import Precision
-from onnxembed.resolve import Flags, resolve
-from parity import batch, max_difference, random_checkpoint, torch, transformers
+from parity import (
+    Shape,
+    assert_half_precision_is_near,
+    batch,
+    count_layer,
+    load_reference,
+    make_graph,
+    max_difference,
+    open_folder,
+    run,
+    stock_checkpoint,
+    torch,
+)
 from tiny import change_json
 
 pytestmark = pytest.mark.torch
@@ -37,24 +44,7 @@ PER_LAYER = {"MatMul": 6, "MultiHeadAttention": 1, "Add": 4, "LayerNormalization
 
 
 def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
-    return random_checkpoint(folder, transformers.MPNetConfig(**{**SMALL, **change}), task=task)
-
-
-def make(folder: Path, precision: Precision = "fp32") -> Graph:
-    facts = read_facts(folder)
-    return build(facts, resolve(facts, Flags(pooling=("mean",), normalize=True)), Options(), precision)
-
-
-def session(folder: Path, workdir: Path, precision: Precision = "fp32") -> onnxruntime.InferenceSession:
-    path = workdir / write_graph(make(folder, precision), workdir, precision, lambda stage, done, total: None).file
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options)
-
-
-def feeds(folder: Path, shape: tuple[int, int, str | None], session: onnxruntime.InferenceSession) -> dict[str, Any]:
-    names = {value.name for value in session.get_inputs()}
-    return {name: value for name, value in batch(read_facts(folder), shape).items() if name in names}
+    return stock_checkpoint(folder, "mpnet", {**SMALL, **change}, task=task)
 
 
 @pytest.mark.parametrize(
@@ -82,17 +72,17 @@ def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, tmp_path: Path) -
 def test_equals_the_reference_at_the_edges_of_buckets(length: int, tmp_path: Path) -> None:
     """With a bias large enough that attention follows it."""
     folder = checkpoint(tmp_path / "checkpoint", num_hidden_layers=1)
-    model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    model = load_reference(folder)
     with torch.no_grad():
         model.encoder.relative_attention_bias.weight.normal_(0, 3)
     model.save_pretrained(folder)
-    run = session(folder, tmp_path)
+    session = open_folder(folder, tmp_path)
     for side in (None, "left", "right"):
-        given = feeds(folder, (3, length, side), run)
+        feeds = batch(read_facts(folder), (3, length, side))
+        ids, mask = feeds["input_ids"], feeds["attention_mask"]
         with torch.no_grad():
-            expected = model(**{name: torch.from_numpy(value) for name, value in given.items()}).last_hidden_state
-        difference = np.abs(run.run(["token_embeddings"], given)[0] - expected.numpy())
-        assert difference[given["attention_mask"] == 1].max() <= TOLERANCE
+            expected = model(torch.from_numpy(ids), torch.from_numpy(mask)).last_hidden_state.numpy()
+        assert np.abs(run(session, "token_embeddings", feeds) - expected)[mask == 1].max() <= TOLERANCE
 
 
 def test_buckets_are_the_references() -> None:
@@ -107,21 +97,16 @@ def test_buckets_are_the_references() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_layer_is_made_of_fused_operators_only(precision: Precision, tmp_path: Path) -> None:
-    two = make(checkpoint(tmp_path / "two", num_hidden_layers=2), precision).operators()
-    three = make(checkpoint(tmp_path / "three"), precision).operators()
-    assert {name: three[name] - two[name] for name in three if three[name] != two[name]} == PER_LAYER
-    assert three["LayerNormalization"] == 3 * 2 + 1
-    assert three["Gather"] == 4  # words, positions, and the bias, once for all layers
-    assert not {"Softmax", "Transpose", "SkipLayerNormalization", "If"} & three.keys()
+    layer, operators = count_layer(lambda n: checkpoint(tmp_path / str(n), num_hidden_layers=n), precision)
+    assert layer == PER_LAYER
+    assert operators["LayerNormalization"] == 3 * 2 + 1
+    assert operators["Gather"] == 4  # words, positions, and the bias, once for all layers
+    assert not {"Softmax", "Transpose", "SkipLayerNormalization", "If"} & operators.keys()
 
 
-def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
-    single, half = session(folder, tmp_path), session(folder, tmp_path, "fp16")
-    for shape in ((3, 17, "left"), (2, 300, None)):
-        given = feeds(folder, shape, single)
-        vectors = [run.run(["sentence_embedding"], given)[0] for run in (single, half)]
-        assert (vectors[0] * vectors[1]).sum(axis=1).min() >= 0.999
+@pytest.mark.parametrize("shape", [(3, 17, "left"), (2, 300, None)])
+def test_half_precision_gives_nearly_the_same_vectors(shape: Shape, tmp_path: Path) -> None:
+    assert_half_precision_is_near(checkpoint(tmp_path / "checkpoint"), tmp_path, shape)
 
 
 @pytest.mark.parametrize(
@@ -132,14 +117,14 @@ def test_a_setting_that_is_not_built_is_named(key: str, value: Any, tmp_path: Pa
     folder = checkpoint(tmp_path / "checkpoint")
     change_json(folder / "config.json", **{key: value})
     with pytest.raises(UnsupportedError, match=f"sets {key} to {value}"):
-        make(folder)
+        make_graph(folder)
 
 
 def test_an_unknown_key_and_a_table_of_another_size_are_named(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "checkpoint")
     change_json(folder / "config.json", relative_attention_max_distance=64)
     with pytest.raises(UnsupportedError, match="relative_attention_max_distance"):
-        make(folder)
+        make_graph(folder)
     change_json(folder / "config.json", relative_attention_max_distance=None, num_attention_heads=3)
     with pytest.raises(ModelFilesError, match=r"relative_attention_bias\.weight has the shape \(32, 4\)"):
-        make(folder)
+        make_graph(folder)

@@ -8,20 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from onnxembed import OnnxEmbedder
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures.new import NATIVE, PACKED, UNPACKED, LayerNames, Rows
-from onnxembed.export.artifact import write_graph
-from onnxembed.export.graph import Graph
-from onnxembed.export.pipeline import Options, build, export
+from onnxembed.export.pipeline import export
 from onnxembed.facts import read_facts
 from onnxembed.manifest import Precision
 from onnxembed.resolve import Flags, resolve
-from parity import max_difference, random_checkpoint, torch, transformers
+from parity import (
+    assert_half_precision_is_near,
+    count_layer,
+    load_reference,
+    make_graph,
+    max_difference,
+    open_folder,
+    run,
+    stock_checkpoint,
+    torch,
+    transformers,
+)
 from tiny import change_json, write_json
 
 pytestmark = pytest.mark.torch
@@ -65,14 +73,9 @@ PER_LAYER = {
 }
 
 
-def gte(folder: Path, **change: Any) -> Any:
+def gte(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
     """A random GteModel, saved as transformers saves it: native keys and the original tensor names."""
-    return random_checkpoint(folder, transformers.AutoConfig.for_model("gte", **{**SMALL, **change}))
-
-
-def load(folder: Path) -> Any:
-    loading: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
-    return transformers.AutoModel.from_pretrained(folder, **loading).eval()
+    return stock_checkpoint(folder, "gte", {**SMALL, **change}, task=task)
 
 
 def rename(folder: Path, layout: LayerNames, prefix: str = "") -> None:
@@ -101,26 +104,14 @@ def new(folder: Path, **change: Any) -> None:
     write_json(folder / "config.json", {**values, **PUBLISHED, "model_type": "new", **change})
 
 
-def make(folder: Path, precision: Precision = "fp32") -> Graph:
-    facts = read_facts(folder)
-    return build(facts, resolve(facts, Flags(pooling=("cls",), normalize=True)), Options(), precision)
-
-
-def session(folder: Path, workdir: Path, precision: Precision = "fp32") -> onnxruntime.InferenceSession:
-    path = workdir / write_graph(make(folder, precision), workdir, precision, lambda stage, done, total: None).file
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(path, options)
-
-
 @pytest.mark.parametrize("model", ["a_gte_large_en_v15_like", "c_plain_rope_unpacked_qkv"])
 @pytest.mark.parametrize("texts", ["batch", "long100"])
 def test_equals_the_original_code(shared_data: Path, model: str, texts: str, tmp_path: Path) -> None:
     folder = shared_data / "reference/newimpl-tiny" / model
-    run = session(folder, tmp_path)
+    session = open_folder(folder, tmp_path)
     expected = np.load(folder / "reference.npz")
-    feeds = {value.name: expected[f"{texts}.{value.name}"] for value in run.get_inputs()}
-    hidden = run.run(["token_embeddings"], feeds)[0]
+    feeds = {name: expected[f"{texts}.{name}"] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    hidden = run(session, "token_embeddings", feeds)
     real = feeds["attention_mask"] == 1
     assert np.abs(hidden - expected[f"{texts}.last_hidden_state"])[real].max() <= 1e-5
 
@@ -133,7 +124,7 @@ def test_text_to_vectors_with_the_real_tokenizer(shared_data: Path, tmp_path: Pa
     rope = {"rope_type": "linear", "rope_theta": 320_000.0, "factor": 2.0 ** (2 / 10)}
     sizes = {**small, "vocab_size": values["vocab_size"], "pad_token_id": 0, "type_vocab_size": 2}
     folder = gte(tmp_path / "checkpoint", **sizes, rope_parameters=rope)
-    reference = load(folder)
+    reference = load_reference(folder)
     shutil.copytree(published, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
     write_json(folder / "config.json", {**values, **small})
     sizes = {"word_embedding_dimension": 40, "pooling_mode_cls_token": True}
@@ -180,7 +171,7 @@ def test_native_equals_the_reference_with_other_settings(change: dict[str, Any],
 @pytest.mark.parametrize("prefix", ["", "gte.", "new."])
 def test_every_layout_of_a_native_checkpoint_is_read(layout: LayerNames, prefix: str, tmp_path: Path) -> None:
     folder = gte(tmp_path / "checkpoint")
-    reference = load(folder)
+    reference = load_reference(folder)
     rename(folder, layout, prefix)
     assert max_difference(folder, tmp_path, reference=reference) <= TOLERANCE
 
@@ -190,7 +181,7 @@ def test_every_layout_of_a_native_checkpoint_is_read(layout: LayerNames, prefix:
 @pytest.mark.parametrize("packed", [True, False])
 def test_published_configs_equal_the_reference(model_type: str, prefix: str, packed: bool, tmp_path: Path) -> None:
     folder = gte(tmp_path / "checkpoint")
-    reference = load(folder)
+    reference = load_reference(folder)
     rename(folder, PACKED if packed else UNPACKED, prefix)
     new(folder, model_type=model_type, pack_qkv=packed)
     assert max_difference(folder, tmp_path, reference=reference) <= TOLERANCE
@@ -201,7 +192,7 @@ def test_ntk_equals_its_translation_for_the_reference(factor: float, tmp_path: P
     head_dim = SMALL["hidden_size"] // SMALL["num_attention_heads"]
     rope = {"rope_type": "linear", "rope_theta": 20_000.0 * factor, "factor": factor ** (2 / head_dim)}
     folder = gte(tmp_path / "checkpoint", rope_parameters=rope)
-    reference = load(folder)
+    reference = load_reference(folder)
     new(folder, rope_theta=20_000, rope_scaling={"type": "ntk", "factor": factor})
     assert max_difference(folder, tmp_path, reference=reference) <= TOLERANCE
 
@@ -209,14 +200,14 @@ def test_ntk_equals_its_translation_for_the_reference(factor: float, tmp_path: P
 def test_ntk_of_the_large_model_has_its_known_frequencies(tmp_path: Path) -> None:
     folder = gte(tmp_path / "checkpoint", hidden_size=128, num_attention_heads=2)
     new(folder, rope_scaling={"type": "ntk", "factor": 2.0})
-    inv_freq = make(folder).initializers["rotary.inv_freq"].read()
+    inv_freq = make_graph(folder).initializers["rotary.inv_freq"].read()
     np.testing.assert_allclose(inv_freq[:4], [0.97857206, 0.65850166, 0.44311958, 0.29818446], rtol=1e-6)
     np.testing.assert_allclose(inv_freq[-1], 4.54442323e-06, rtol=1e-6)
 
 
 def test_mixed_ntk_slows_each_dimension_by_its_own_power(tmp_path: Path) -> None:
     folder = gte(tmp_path / "checkpoint")
-    reference = load(folder)
+    reference = load_reference(folder)
     new(folder, rope_theta=10_000, rope_scaling={"type": "ntk", "factor": 4.0, "mixed_b": 0.7})
     half = SMALL["hidden_size"] // SMALL["num_attention_heads"] // 2
     slowing = np.exp(np.log(4) / half**0.7 * np.arange(1, half + 1) ** 0.7)
@@ -228,7 +219,7 @@ def test_mixed_ntk_slows_each_dimension_by_its_own_power(tmp_path: Path) -> None
 
 def test_rms_norm_is_in_the_layers_and_not_in_the_embeddings(tmp_path: Path) -> None:
     folder = gte(tmp_path / "checkpoint", layer_norm_eps=1e-3)
-    reference = load(folder)
+    reference = load_reference(folder)
     weights = load_file(folder / "model.safetensors")
     for index, layer in enumerate(reference.layers):
         for ours, theirs in (("attn_ln", "post_attention_layernorm"), ("mlp_ln", "post_mlp_layernorm")):
@@ -239,15 +230,14 @@ def test_rms_norm_is_in_the_layers_and_not_in_the_embeddings(tmp_path: Path) -> 
     save_file(weights, folder / "model.safetensors")
     new(folder, layer_norm_type="rms_norm")
     assert max_difference(folder, tmp_path, reference=reference) <= TOLERANCE
-    operators = make(folder).operators()
+    operators = make_graph(folder).operators()
     assert operators["SkipSimplifiedLayerNormalization"] == 2 * LAYERS
     assert operators["LayerNormalization"] == 1
 
 
 @pytest.mark.parametrize("task", ["AutoModelForSequenceClassification", "AutoModelForMaskedLM"])
 def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, tmp_path: Path) -> None:
-    config = transformers.AutoConfig.for_model("gte", **SMALL)
-    folder = random_checkpoint(tmp_path / "checkpoint", config, task=task)
+    folder = gte(tmp_path / "checkpoint", task)
     assert max_difference(folder, tmp_path) <= TOLERANCE
 
 
@@ -256,28 +246,20 @@ def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, tmp_path: Path) -
 def test_a_layer_is_made_of_fused_operators_only(
     model_type: str, types: int, precision: Precision, tmp_path: Path
 ) -> None:
-    counts = []
-    for layers in (2, 3):
+    def save(layers: int) -> Path:
         folder = gte(tmp_path / str(layers), num_hidden_layers=layers, type_vocab_size=types)
         if model_type == "new":
             new(folder)
-        counts.append(make(folder, precision).operators())
-    two, three = counts
-    assert {name: three[name] - two[name] for name in three if three[name] != two[name]} == PER_LAYER
+        return folder
+
+    layer, operators = count_layer(save, precision)
+    assert layer == PER_LAYER
     for unfused in ("Softmax", "Erf", "Transpose", "Reshape", "Split", "Expand"):
-        assert unfused not in three
+        assert unfused not in operators
 
 
 def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
-    folder = gte(tmp_path / "checkpoint")
-    ids = np.random.default_rng(0).integers(8, 99, (4, 90))
-    mask = np.ones_like(ids)
-    mask[0, 50:] = mask[1, :20] = 0
-    feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-    single, half = (
-        session(folder, tmp_path / name, name).run(["sentence_embedding"], feeds)[0] for name in ("fp32", "fp16")
-    )
-    assert 0.999 <= (single * half).sum(axis=1).min() < 1
+    assert_half_precision_is_near(gte(tmp_path / "checkpoint"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -296,13 +278,13 @@ def test_what_is_not_built_is_refused_by_name(change: dict[str, Any], key: str, 
     folder = gte(tmp_path / "checkpoint")
     new(folder, **change)
     with pytest.raises(UnsupportedError, match=key):
-        make(folder)
+        make_graph(folder)
 
 
 def test_scaling_that_follows_the_length_is_refused(tmp_path: Path) -> None:
     folder = gte(tmp_path / "checkpoint", rope_parameters={"rope_type": "dynamic", "rope_theta": 9.0, "factor": 2.0})
     with pytest.raises(UnsupportedError, match="dynamic"):
-        make(folder)
+        make_graph(folder)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +302,7 @@ def test_a_config_that_contradicts_the_weights_is_an_error(change: dict[str, Any
     folder = gte(tmp_path / "checkpoint")
     new(folder, **change)
     with pytest.raises(ModelFilesError, match=named):
-        make(folder)
+        make_graph(folder)
 
 
 def test_max_length_is_what_the_reference_says_and_may_be_longer(shared_data: Path, tmp_path: Path) -> None:

@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.export.artifact import write_graph
-from onnxembed.export.graph import Graph
-from onnxembed.export.pipeline import Options, build
 from onnxembed.facts import read_facts
 from onnxembed.manifest import Precision
 from onnxembed.resolve import Flags, resolve
-from parity import max_difference, random_checkpoint, torch, transformers
+from parity import (
+    assert_half_precision_is_near,
+    count_layer,
+    load_reference,
+    make_graph,
+    max_difference,
+    stock_checkpoint,
+    torch,
+)
 from tiny import change_json, write_json
 
 pytestmark = pytest.mark.torch
@@ -111,18 +115,7 @@ PER_LAYER = {
 
 def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
     """A random NomicBertModel, saved as transformers saves it: native keys and the original tensor names."""
-    config = transformers.AutoConfig.for_model("nomic_bert", **{**SMALL, **change})
-    return random_checkpoint(folder, config, task=task)
-
-
-def load(folder: Path) -> Any:
-    loading: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "eager"}
-    return transformers.AutoModel.from_pretrained(folder, **loading).eval()
-
-
-def make(folder: Path, precision: Precision = "fp32") -> Graph:
-    facts = read_facts(folder)
-    return build(facts, resolve(facts, Flags(pooling=("mean",), normalize=True)), Options(), precision)
+    return stock_checkpoint(folder, "nomic_bert", {**SMALL, **change}, task=task)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +143,7 @@ def test_theta_is_the_references_own_where_the_config_is_silent(tmp_path: Path) 
 
 def test_transformers_own_tensor_names_are_read(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "checkpoint")
-    reference = load(folder)
+    reference = load_reference(folder)
     renamed: dict[str, Any] = {}
     for name, tensor in load_file(folder / "model.safetensors").items():
         for old, new in NATIVE.items():
@@ -169,7 +162,7 @@ def test_original_keys_equal_the_reference(gate: str, both: bool, tmp_path: Path
     activation = {"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}[gate]
     rope = {"rope_type": "default", "rope_theta": 55.0}
     folder = checkpoint(tmp_path / "checkpoint", hidden_act=activation, layer_norm_eps=1e-3, rope_parameters=rope)
-    reference = load(folder)
+    reference = load_reference(folder)
     original = {**ORIGINAL, "activation_function": gate, "layer_norm_epsilon": 1e-3, "rotary_emb_base": 55}
     if both:
         change_json(folder / "config.json", **original)
@@ -181,7 +174,7 @@ def test_original_keys_equal_the_reference(gate: str, both: bool, tmp_path: Path
 def test_biases_of_the_original_code_are_added(tmp_path: Path) -> None:
     """Against the same model with its biases put into the reference's Linears, which have none of their own."""
     folder = checkpoint(tmp_path / "checkpoint")
-    reference, weights = load(folder), load_file(folder / "model.safetensors")
+    reference, weights = load_reference(folder), load_file(folder / "model.safetensors")
     rng = np.random.default_rng(0)
     for index, layer in enumerate(reference.layers):
         attention, mlp = layer.self_attn, layer.mlp
@@ -202,16 +195,16 @@ def test_biases_of_the_original_code_are_added(tmp_path: Path) -> None:
     for key in ("mlp_fc1_bias", "mlp_fc2_bias", "qkv_proj_bias"):
         change_json(folder / "config.json", **{key: False})
         with pytest.raises(UnsupportedError, match="does not use"):
-            make(folder)
+            make_graph(folder)
         change_json(folder / "config.json", **{key: None})  # the original code's default is true
-        make(folder)
+        make_graph(folder)
 
 
 @pytest.mark.parametrize("task", ["AutoModelForSequenceClassification", "AutoModelForMaskedLM"])
 @pytest.mark.parametrize("prefix", ["nomic_bert.", "bert."])
 def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, prefix: str, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "checkpoint", task)
-    reference = load(folder)
+    reference = load_reference(folder)
     weights = load_file(folder / "model.safetensors")
     renamed = {name.replace("nomic_bert.", prefix): tensor for name, tensor in weights.items()}
     save_file(renamed, folder / "model.safetensors")
@@ -220,26 +213,14 @@ def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, prefix: str, tmp_
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_layer_is_made_of_fused_operators_only(precision: Precision, tmp_path: Path) -> None:
-    two, three = (make(checkpoint(tmp_path / str(n), num_hidden_layers=n), precision).operators() for n in (2, 3))
-    assert {name: three[name] - two[name] for name in three if three[name] != two[name]} == PER_LAYER
+    layer, operators = count_layer(lambda n: checkpoint(tmp_path / str(n), num_hidden_layers=n), precision)
+    assert layer == PER_LAYER
     for unfused in ("Softmax", "Transpose", "Reshape", "Split", "Expand", "SkipLayerNormalization"):
-        assert unfused not in three
+        assert unfused not in operators
 
 
 def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
-    ids = np.random.default_rng(0).integers(8, 99, (4, 90))
-    mask = np.ones_like(ids)
-    mask[0, 50:] = mask[1, :20] = 0
-    feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    vectors = []
-    names: tuple[Precision, ...] = ("fp32", "fp16")
-    for name in names:
-        file = write_graph(make(folder, name), tmp_path, name, lambda stage, done, total: None).file
-        vectors.append(onnxruntime.InferenceSession(tmp_path / file, options).run(["sentence_embedding"], feeds)[0])
-    assert 0.999 <= (vectors[0] * vectors[1]).sum(axis=1).min() < 1
+    assert_half_precision_is_near(checkpoint(tmp_path / "checkpoint"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +246,7 @@ def test_what_is_not_built_is_refused_by_name(key: str, value: Any, tmp_path: Pa
     folder = checkpoint(tmp_path / "checkpoint")
     write_json(folder / "config.json", {**ORIGINAL, key: value})
     with pytest.raises(UnsupportedError, match="ntk" if key == "rope_parameters" else key):
-        make(folder)
+        make_graph(folder)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +267,7 @@ def test_keys_that_contradict_each_other_or_the_weights_are_errors(key: str, val
     write_json(folder / "config.json", {**ORIGINAL, key: value})
     named = {"rope_parameters": "rope_theta", "n_inner": "intermediate_size", "n_head": "3 heads"}.get(key, key)
     with pytest.raises(ModelFilesError, match=named):
-        make(folder)
+        make_graph(folder)
 
 
 def test_sizes_are_found_under_the_keys_of_both_generations(tmp_path: Path) -> None:

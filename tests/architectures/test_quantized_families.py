@@ -15,7 +15,7 @@ from onnxembed.export.quantize.samples import Samples
 from onnxembed.facts import read_facts
 from onnxembed.manifest import AttentionMode, Precision
 from onnxembed.resolve import Flags, resolve
-from parity import random_checkpoint, transformers
+from parity import stock_checkpoint
 
 pytestmark = pytest.mark.torch
 
@@ -60,7 +60,7 @@ def feeds(*rows: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family(tmp_path: Path, family: str, precision: Precision) -> None:
     values, products = FAMILIES[family]
-    folder = random_checkpoint(tmp_path / "model", transformers.AutoConfig.for_model(family, **values))
+    folder = stock_checkpoint(tmp_path / "model", family, values)
     facts = read_facts(folder)
     attention: AttentionMode | None = "bidirectional" if family in DECODERS else None
     decisions = resolve(facts, Flags(pooling=("mean",), normalize=True, attention=attention))

@@ -20,6 +20,7 @@ from onnxembed.export.pipeline import Options, build, export
 from onnxembed.facts import read_facts
 from onnxembed.manifest import Manifest, Precision
 from onnxembed.resolve import UNBOUNDED, Flags, resolve
+from parity_table import Architecture, record_differences
 from tiny import TEXTS, VOCAB, change_json, write_json, write_tokenizer
 
 FloatArray = NDArray[np.float32]
@@ -179,8 +180,11 @@ def test_equals_sentence_transformers(subfolder: str, normalize: bool, tmp_path:
         write_json(tmp_path / "model/modules.json", [{**listed[0], "path": subfolder}, *listed[1:]])
         reference = sentence_transformers.SentenceTransformer(str(tmp_path / "model"), device="cpu")
     actual, manifest = encoded(tmp_path / "model", tmp_path / "out", MORE)
-    assert_close(actual, reference.encode(MORE))
+    theirs = reference.encode(MORE)
+    assert_close(actual, theirs)
     assert manifest.model.model_type == "static_embedding"
+    architecture = Architecture("static_embedding", "build", manifest.model.attention.value)
+    record_differences(architecture, {"hidden_size": 6}, {"mean": float(np.abs(actual - theirs).max())})
 
 
 @pytest.mark.torch

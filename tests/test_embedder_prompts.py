@@ -1,0 +1,104 @@
+"""OnnxEmbedder's prompts: by name, by kind of text, and given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxembed import OnnxEmbedder
+from onnxembed.errors import UsageError
+from tiny_embedders import METHODS, assert_same, make
+
+
+def test_a_prompt_goes_before_every_text(model: OnnxEmbedder) -> None:
+    expected = model.encode(["as the cat", "as a"])
+    assert_same(model.encode(["the cat", "a"], prompt="as "), expected)
+    assert_same(np.stack(list(model.embed(["the cat", "a"], prompt="as "))), expected)
+
+
+def test_a_prompt_is_chosen_by_its_name(model: OnnxEmbedder) -> None:
+    assert_same(model.encode("the cat", prompt_name="query"), model.encode("to be: the cat"))
+    assert_same(model.encode("the cat", prompt_name="title"), model.encode("of: the cat"))
+
+
+def test_queries_and_documents_have_their_prompts(tmp_path: Path) -> None:
+    with OnnxEmbedder(make(tmp_path, prompts={"query": "to be: ", "document": "of: "})) as model:
+        query, document = (model.encode(text, prompt="") for text in ("to be: the cat", "of: the cat"))
+        assert_same(model.encode_query("the cat"), query)
+        assert_same(np.stack(list(model.query_embed("the cat"))), query)
+        assert_same(model.encode_document("the cat"), document)
+        assert_same(np.stack(list(model.passage_embed("the cat"))), document)
+
+
+def test_a_model_that_expects_prompts_says_once_that_it_got_none(tmp_path: Path) -> None:
+    with OnnxEmbedder(make(tmp_path, prompts={"query": "to be: ", "passage": "of: "})) as model:
+        model.encode("the cat", prompt="")
+        model.encode_query("the cat")
+        model.encode("the cat", prompt_name="query")
+        with pytest.warns(UserWarning, match=r"query: 'to be: ', passage: 'of: '.*query_embed") as caught:
+            model.encode("the cat")
+        model.encode("the cat")
+        list(model.embed("the cat"))
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_an_explicit_prompt_wins_over_the_kind_of_text(model: OnnxEmbedder) -> None:
+    plain = model.encode("the cat")
+    assert_same(model.encode_query("the cat", prompt=""), plain)
+    assert_same(model.encode_query("the cat", prompt_name="title"), model.encode("of: the cat"))
+    assert_same(model.encode_document("the cat", prompt="as "), model.encode("as the cat"))
+    assert_same(model.encode_query("the cat", prompt=None, prompt_name=None), model.encode("to be: the cat"))
+
+
+def test_other_options_go_with_a_prompt(model: OnnxEmbedder) -> None:
+    assert model.encode_query("the cat", dimensions=4).shape == (1, 4)
+    assert next(model.passage_embed("the cat", dimensions=4)).shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default", "expected"),  # for texts of no declared kind, queries, documents
+    [
+        ({}, None, ("", "", "")),
+        ({"query": "to "}, None, ("", "to ", "")),
+        ({"query": "to ", "document": "of "}, "query", ("to ", "to ", "of ")),
+        ({"document": "of ", "passage": "on ", "corpus": "in "}, None, ("", "", "of ")),
+        ({"corpus": "in ", "passage": "on "}, None, ("", "", "on ")),
+        ({"corpus": "in "}, None, ("", "", "in ")),
+        # The default is for texts of no declared kind, also where a kind has no prompt.
+        ({"sts": "as "}, "sts", ("as ", "", "")),
+        ({"query": "", "sts": "as "}, "sts", ("as ", "", "")),
+    ],
+)
+def test_the_prompt_of_each_kind_of_text(
+    tmp_path: Path, prompts: dict[str, str], default: str | None, expected: tuple[str, str, str]
+) -> None:
+    with OnnxEmbedder(make(tmp_path, prompts=prompts, default_prompt_name=default)) as model:
+        for method, before in zip(("encode", "encode_query", "encode_document"), expected, strict=True):
+            assert_same(getattr(model, method)("the cat"), model.encode("the cat", prompt=before))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt_name": "task"}, r"no prompt named 'task'; it has: query, title"),
+        ({"prompt_name": ""}, r"no prompt named ''; it has: query, title"),
+        ({"prompt_name": 1}, r"prompt_name is int, not str"),
+        ({"prompt_name": ["query"]}, r"prompt_name is list, not str"),
+        ({"prompt": 1}, r"prompt is int, not str"),
+        ({"prompt": "a", "prompt_name": "query"}, r"give prompt or prompt_name, not both"),
+    ],
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_impossible_prompts_are_refused(
+    model: OnnxEmbedder, method: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        getattr(model, method)("the", **options)
+
+
+def test_a_model_without_prompts_says_so(raw: OnnxEmbedder) -> None:
+    with pytest.raises(UsageError, match="no prompt named 'query'; it has: none"):
+        raw.encode("the", prompt_name="query")
