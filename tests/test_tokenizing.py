@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from onnxembed import OnnxEmbedder
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.manifest import Decision, Tokenization
 from onnxembed.tokenizing import BATCH, TextTokenizer
@@ -55,6 +56,37 @@ def test_more_texts_than_a_batch_keep_their_order(folder: Path) -> None:
     words = [VOCAB[5 + i % 30] for i in range(2 * BATCH + 3)]
     tokens = tokenizer(folder).tokenize(words)
     assert [VOCAB[each.ids[1]] for each in tokens] == words
+
+
+class Recorder:
+    """A tokenizer of the library that counts how many texts it is given at once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self.counts = tokenizer, list[int]()
+
+    def encode_batch_fast(self, texts: list[str]) -> object:
+        self.counts.append(len(texts))
+        return self._tokenizer.encode_batch_fast(texts)
+
+    def to_str(self) -> str:
+        return str(self._tokenizer.to_str())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 1000])
+def test_the_library_gets_no_more_texts_at_once_than_it_may_use_threads(artifact: Path, threads: int) -> None:
+    texts = [VOCAB[5 + i % 30] for i in range(2 * BATCH + 3)]
+    with OnnxEmbedder(artifact, threads=threads) as model:
+        tokenizer = model._runner._tokenizer
+        recorder = Recorder(tokenizer._tokenizer)
+        tokenizer._tokenizer = recorder  # type: ignore[assignment]
+        assert [VOCAB[each.ids[1]] for each in model.tokenize(texts)] == texts
+        assert max(recorder.counts) == min(threads, BATCH)
+        assert tokenizer.shortened(artifact, 8).at_once == min(threads, BATCH)
+
+
+def test_all_threads_are_the_librarys_own_number(artifact: Path) -> None:
+    with OnnxEmbedder(artifact) as model:
+        assert model._runner._tokenizer.at_once == BATCH
 
 
 def test_no_texts_have_no_tokens(folder: Path) -> None:

@@ -97,6 +97,8 @@ class Runner:
             hashed = hashing.submit(located.check_hashes if check_files else lambda: None)
             try:
                 self._tokenizer = tokenizer(located, self.max_length)
+                if threads is not None:
+                    self._tokenizer.at_once = min(self.threads, self._tokenizer.at_once)
                 self._session: Sessions | Devices | None = open_graph(located.graph, providers, self.threads, devices)
             except ModelFilesError:
                 hashed.result()

@@ -52,6 +52,10 @@ class TextTokenizer:
     `changed` is the text of tokenizer.json where something else than the folder's file is to be used.
     """
 
+    at_once = BATCH
+    """How many texts the tokenizers library is given at once. It has a thread for each core, and no bound on them
+    but this one: fewer texts keep fewer of them busy."""
+
     def __init__(self, folder: Path, tokenization: Tokenization, max_length: int, changed: str | None = None) -> None:
         from tokenizers import Tokenizer
 
@@ -69,7 +73,9 @@ class TextTokenizer:
 
     def shortened(self, folder: Path, max_length: int) -> TextTokenizer:
         """The same tokenizer of the artefact in `folder`, cutting texts to another length."""
-        return TextTokenizer(folder, self._tokenization, max_length, self._tokenizer.to_str())
+        shorter = TextTokenizer(folder, self._tokenization, max_length, self._tokenizer.to_str())
+        shorter.at_once = self.at_once
+        return shorter
 
     def tokens(self, ids: Iterable[int]) -> list[str | None]:
         """The token that each id stands for; None for an id that the tokenizer does not use."""
@@ -83,6 +89,6 @@ class TextTokenizer:
                 type_ids=np.array(encoding.type_ids, np.int64),
                 truncated=bool(encoding.overflowing),
             )
-            for start in range(0, len(texts), BATCH)
-            for encoding in self._tokenizer.encode_batch_fast(texts[start : start + BATCH])
+            for start in range(0, len(texts), self.at_once)
+            for encoding in self._tokenizer.encode_batch_fast(texts[start : start + self.at_once])
         ]
