@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from benchmark.client import SCRIPTS, Client, WorkerError
 from benchmark.corpora import COUNTS, corpora, distinct, held_back, reranking
 from benchmark.entries import NOT_INSTALLED, lines
 from benchmark.flops import count
-from benchmark.measure import Line, Plan, Result, agreement
+from benchmark.measure import Line, Plan, Result, _rounds, agreement
 from benchmark.models import Model
 from benchmark.report import corpus_table
 from benchmark.rounds import alternate, percentile, ratios
@@ -118,6 +120,39 @@ def test_a_worker_says_what_failed(tmp_path: Path) -> None:
             client.ask("load", system="onnxembed", settings=settings, corpora=None)
         with pytest.raises(WorkerError, match="KeyError"):  # and lives on
             client.ask("load", system="none", settings=settings, corpora=None)
+
+
+class Standing:
+    """A worker that takes a second for everything."""
+
+    def ask(self, do: str, **request: object) -> dict[str, float]:
+        return {"seconds": 1.0, "cpu_seconds": 1.0, "flops": 1.0}
+
+
+@pytest.fixture
+def ended(tmp_path: Path) -> Iterator[Client]:
+    """A worker whose process has been killed."""
+    with Client(Path(sys.executable), 1, tmp_path / "log") as client:
+        client._process.kill()
+        yield client
+
+
+def test_a_system_that_ends_is_left_out_and_the_others_go_on(ended: Client) -> None:
+    plan, standing = Plan(1, "cpu", rounds=3), cast(Client, Standing())
+    result = Result("model", asdict(plan), {}, baseline="ours")
+    workers = {"ours": standing, "other": ended}
+    chosen = [Line("ours", "fp32", None), Line("other", "fp32", 32)]
+    _rounds(result, chosen, workers, standing, corpus="queries", plan=plan)
+    assert result.throughput == {"queries": [(chosen[0], [1.0] * 3)]}
+    assert list(workers) == ["ours"]
+    assert result.absent["other"].startswith("left out from there on: the process ended (-9)")
+
+
+def test_without_the_baseline_there_is_nothing_to_measure(ended: Client) -> None:
+    plan, standing = Plan(1, "cpu"), cast(Client, Standing())
+    result = Result("model", asdict(plan), {}, baseline="ours")
+    with pytest.raises(WorkerError, match="the process ended"):
+        _rounds(result, [Line("ours", "fp32", None)], {"ours": ended}, standing, corpus="queries", plan=plan)
 
 
 def test_quick_run(artifact: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -80,7 +80,10 @@ class Result:
 
 
 def measure(model: Model, lines: Lines, corpora: Mapping[str, Corpus], plan: Plan, work: Path) -> Result:
-    """Measure every line that can be had; those that cannot are in `absent`, with the reason."""
+    """Measure every line that can be had; those that cannot are in `absent`, with the reason.
+
+    A system whose process ends, because memory does, is left out from there on. Ours, the baseline, may not.
+    """
     work.mkdir(parents=True, exist_ok=True)
     variants = model.manifest.variants
     flops = count(model.artefact / next(iter(variants.values())).file)
@@ -114,12 +117,21 @@ def measure(model: Model, lines: Lines, corpora: Mapping[str, Corpus], plan: Pla
         roof = stack.enter_context(_roof(lines, plan, work))
         for name in corpora:
             _say(f"{model.name}: {name}, {plan.rounds} rounds")
-            chosen = _choose(result, entries, workers, name, plan)
+            chosen = _choose(result, [entry for entry in entries if entry.label in workers], workers, name, plan)
             _rounds(result, chosen, workers, roof, corpus=name, plan=plan)
         if "queries" in corpora:
             _say(f"{model.name}: single queries, {plan.rounds} rounds")
-            _singles(result, [entry.label for entry in entries], workers, plan)
+            _singles(result, list(workers), workers, plan)
     return result
+
+
+def _lose(result: Result, workers: dict[str, Client], label: str, error: WorkerError) -> None:
+    """Go on without a system that has failed; not without the one that all are compared with."""
+    if label == result.baseline:
+        raise error
+    workers.pop(label).close()
+    result.absent[label] = f"left out from there on: {str(error).splitlines()[0]}"
+    _say(f"{label} is {result.absent[label]}")
 
 
 def lengths(model: Model, corpus: Corpus) -> list[int]:
@@ -179,15 +191,19 @@ def _compare(result: Result, entries: Sequence[Entry], corpora: Sequence[str], w
 
 
 def _choose(
-    result: Result, entries: Sequence[Entry], workers: Mapping[str, Client], corpus: str, plan: Plan
+    result: Result, entries: Sequence[Entry], workers: dict[str, Client], corpus: str, plan: Plan
 ) -> list[Line]:
     """The lines of one corpus: every system at its default, and at the best of the batch sizes it is tried with."""
     chosen = []
     for entry in entries:
-        times = {
-            batch: float(workers[entry.label].ask("encode", corpus=corpus, batch=batch)[plan.clock])
-            for batch in entry.batches
-        }
+        try:
+            times = {
+                batch: float(workers[entry.label].ask("encode", corpus=corpus, batch=batch)[plan.clock])
+                for batch in entry.batches
+            }
+        except WorkerError as error:
+            _lose(result, workers, entry.label, error)
+            continue
         result.candidates.setdefault(entry.label, {})[corpus] = {str(batch): time for batch, time in times.items()}
         best = min(times, key=lambda batch: times[batch], default=None)
         chosen.append(Line(entry.label, entry.kind, entry.batch, best == entry.batch is not None))
@@ -199,7 +215,7 @@ def _choose(
 def _rounds(
     result: Result,
     chosen: Sequence[Line],
-    workers: Mapping[str, Client],
+    workers: dict[str, Client],
     roof: Client,
     *,
     corpus: str,
@@ -209,10 +225,14 @@ def _rounds(
     for line in alternate([*chosen, None], plan.rounds):
         if line is None:
             _measure_roof(result, roof, plan)
-        else:
-            answer = workers[line.label].ask("encode", corpus=corpus, batch=line.batch)
+        elif line.label in workers:
+            try:
+                answer = workers[line.label].ask("encode", corpus=corpus, batch=line.batch)
+            except WorkerError as error:
+                _lose(result, workers, line.label, error)
+                continue
             times[line].append(float(answer[plan.clock]))
-    result.throughput[corpus] = [(line, times[line]) for line in chosen]
+    result.throughput[corpus] = [(line, times[line]) for line in chosen if line.label in workers]
 
 
 def _singles(result: Result, labels: Sequence[str], workers: Mapping[str, Client], plan: Plan) -> None:
