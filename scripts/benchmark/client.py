@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -59,7 +60,8 @@ class Client:
         """End the process, and wait for it."""
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended already, and left a request unread
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
         self._log.close()
