@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -79,6 +80,15 @@ def test_a_right_artefact_is_recorded(copy: Path) -> None:
     assert fp16.min_cosine is not None
     assert 0.9999 < fp16.min_cosine < 1
     assert fp16.required["min_cosine"] == 0.9999
+
+
+def test_a_folder_that_cannot_be_written_to_is_verified_all_the_same(copy: Path) -> None:
+    before = contents(copy)
+    (copy / f".{FILE_NAME}.{os.getpid()}.part").mkdir()  # where the manifest would be written; root may write anywhere
+    with pytest.warns(UserWarning, match="not recorded: cannot write"):
+        manifest = verify(copy)
+    assert list(manifest.verification) == ["fp32", "fp16"]
+    assert contents(copy) == before
 
 
 def test_more_texts_can_be_compared(copy: Path) -> None:

@@ -6,7 +6,6 @@ What is compared depends on what the model does, and is told by the module of ea
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -14,12 +13,14 @@ from pathlib import Path
 
 from onnxembed.checkpoint import fetch_checkpoint
 from onnxembed.embedder import OnnxEmbedder
-from onnxembed.errors import MissingExtraError, ModelFilesError, NoReferenceError
+from onnxembed.errors import MissingExtraError, ModelFilesError, NoReferenceError, UsageError
 from onnxembed.export import verify_embedding, verify_reranking, verify_token_heads
 from onnxembed.export.artifact import Progress
 from onnxembed.export.comparison import opened
+from onnxembed.files import write_lines
 from onnxembed.manifest import FILE_NAME, Manifest, Task, Verification, read_manifest
 from onnxembed.reranker import OnnxReranker
+from onnxembed.warning import warn
 
 COMPARE: dict[Task, Callable[[Path, Manifest, Path, Sequence[str], Progress], dict[str, Verification]]] = {
     "embedding": verify_embedding.verify_embedding,
@@ -51,6 +52,8 @@ def verify(
 ) -> Manifest:
     """Compare every graph of an artefact with its checkpoint, record the figures in its manifest, return it.
 
+    Where the manifest cannot be written, a warning says that nothing is recorded.
+
     Args:
         folder: the artefact.
         against: hub id or folder of the checkpoint; the manifest's source when None.
@@ -75,7 +78,10 @@ def verify(
             raise ModelFilesError(f"the source of {folder} was the folder {against}, which is gone; see --against")
     checkpoint = fetch_checkpoint(against, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     manifest = verify_against(folder, manifest, checkpoint.folder, texts=texts, progress=progress)
-    _record(folder, manifest)
+    try:
+        write_lines(folder / FILE_NAME, manifest.to_json().encode().splitlines())
+    except UsageError as error:  # an artefact that is mounted read-only can be verified, too
+        warn(f"the figures are not recorded: {error}")
     return manifest
 
 
@@ -125,12 +131,3 @@ def _self_check(folder: Path, manifest: Manifest, precision: str) -> list[str]:
 
 def _only_cuda(manifest: Manifest) -> str:
     return f"{', '.join(manifest.variants)} graphs run on CUDA only"
-
-
-def _record(folder: Path, manifest: Manifest) -> None:
-    draft = folder / f".{FILE_NAME}.{os.getpid()}.part"
-    try:
-        draft.write_text(manifest.to_json(), encoding="utf-8")
-        draft.replace(folder / FILE_NAME)
-    finally:
-        draft.unlink(missing_ok=True)
