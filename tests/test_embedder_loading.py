@@ -189,7 +189,7 @@ def test_a_precision_that_the_artefact_lacks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["int3", "FP32", "", None, 32])
 def test_a_precision_that_does_not_exist(artifact: Path, precision: Any) -> None:
-    with pytest.raises(UsageError, match=r"^precision is .*, not one of auto, fp32, fp16, bf16, int8, int8w$"):
+    with pytest.raises(UsageError, match=r"^precision is .*, not one of auto, fp32, fp16, bf16, int16, int8, int8w$"):
         OnnxEmbedder(artifact, precision=precision)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from benchmark.models import Model, traced, with_limit, without_packing
 
 Device = Literal["cpu", "cuda"]
-Kind = Literal["fp32", "fp16", "bf16", "int8", "int8w"]
+Kind = Literal["fp32", "fp16", "bf16", "int16", "int8", "int8w"]
 
 NOT_INSTALLED = "not installed"
 

@@ -12,7 +12,7 @@ from benchmark.rounds import percentile, ratios
 
 MB = 1e6
 
-FLOORS = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99, "int8w": 0.99, "int8": 0.98}
+FLOORS = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99, "int16": 0.9999, "int8w": 0.99, "int8": 0.98}
 """Least cosine below which a system does not compute the same: its speed is then no comparison."""
 
 ROOF_KINDS = {"fp32": "fp32", "int8": "int8", "int8w": "int8", "fp16": "fp16"}

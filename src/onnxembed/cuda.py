@@ -48,7 +48,7 @@ WORK = ("Attention", "Conv", "Gelu", "Gemm", "MatMul", "Normalization", "Quantiz
 # An operator that CUDA has no kernel for, in the types that our graphs have it in -> what to do.
 _INSTEAD = {
     "GroupQueryAttention": "take fp16 or bf16 for a causal model (--precision fp32,fp16 at export, precision='fp16')",
-    "MatMulIntegerToFloat": "int8 graphs are for CPUs; fp32, fp16, bf16 and int8w ones run there",
+    "MatMulIntegerToFloat": "int8 and int16 graphs are for CPUs; fp32, fp16, bf16 and int8w ones run there",
 }
 
 INSTALL = "pip install 'onnxembed[gpu]'"

@@ -45,8 +45,8 @@ class OnnxEmbedder:
         model: a folder that `onnxembed export` wrote, or the hub id of a repository with its files; or a folder
             or repository with an ONNX graph that something else wrote, which is adopted in memory: its files are
             resolved as for an export, and nothing of it has been verified.
-        precision: "fp32", "fp16", "bf16" (CUDA only), "int8", "int8w", or "auto": fp32 where the artefact has it,
-            else what it has.
+        precision: "fp32", "fp16", "bf16" (CUDA only), "int16", "int8", "int8w", or "auto": fp32 where the artefact
+            has it, else what it has.
         onnx_file: the graph to adopt, by its path, where it is not onnx/model.onnx or model.onnx.
         providers: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda", "tensorrt", or a list of ONNX
             Runtime's provider names or (name, options) pairs; see `Session`.
@@ -70,7 +70,7 @@ class OnnxEmbedder:
         self,
         model: str | Path,
         *,
-        precision: Literal["auto", "fp32", "fp16", "bf16", "int8", "int8w"] = "auto",
+        precision: Literal["auto", "fp32", "fp16", "bf16", "int16", "int8", "int8w"] = "auto",
         onnx_file: str | None = None,
         providers: Providers = "auto",
         threads: int | None = None,

@@ -45,7 +45,7 @@ SparseActivation = Literal["relu", "log1p_relu", "log1p_log1p_relu"]
 """What makes a weight of a logit; "log1p_relu" is log(1 + relu(x)), as in SPLADE."""
 Kind = Literal["query", "document"]
 """What a text is, to models that read the two differently."""
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int8w"]
+Precision = Literal["fp32", "fp16", "bf16", "int16", "int8", "int8w"]
 
 TASKS: tuple[Task, ...] = get_args(Task)
 # What does each task, in messages to those who ask for another.
@@ -62,7 +62,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # The CPU has kernels for hardly any operator in them.
 CUDA_ONLY: tuple[Precision, ...] = ("bf16",)
 # The lowest cosine with the fp32 vector that a text may have, unless the export asks for another.
-MIN_COSINES: dict[Precision, float] = {"int8": 0.995, "int8w": 0.998}
+MIN_COSINES: dict[Precision, float] = {"int16": 0.9999, "int8": 0.995, "int8w": 0.998}
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 

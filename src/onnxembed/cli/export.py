@@ -88,13 +88,14 @@ def _precisions(context: click.Context, option: click.Parameter, given: Sequence
     "--calibration",
     type=PATH,
     metavar="FILE",
-    help="Of int8 and int8w: texts to make and measure them with, one a line [default: a few dozen in many languages].",
+    help="Of int16, int8 and int8w: texts to make and measure them with, one a line [default: a few dozen in many "
+    "languages].",
 )
 @click.option(
     "--min-cosine",
     type=float,
     metavar="X",
-    help="Of int8 and int8w: the lowest cosine with the fp32 vector that a text may have [default: "
+    help="Of int16, int8 and int8w: the lowest cosine with the fp32 vector that a text may have [default: "
     + ", ".join(f"{each} for {name}" for name, each in MIN_COSINES.items())
     + "].",
 )

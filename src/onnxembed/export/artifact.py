@@ -28,6 +28,7 @@ GRAPH_FILES: dict[Precision, str] = {
     "fp32": "onnx/model.onnx",
     "fp16": "onnx/model_fp16.onnx",
     "bf16": "onnx/model_bf16.onnx",
+    "int16": "onnx/model_int16.onnx",
     "int8": "onnx/model_int8.onnx",
     "int8w": "onnx/model_int8w.onnx",
 }

@@ -1,1 +1,1 @@
-"""8-bit graphs: `int8` multiplies integers, `int8w` stores them and multiplies in blocks."""
+"""Integer graphs: `int8` and `int16` multiply integers, `int8w` stores them and multiplies in blocks."""

@@ -25,6 +25,7 @@ from onnxembed.export.quantize.calibration import (
 from onnxembed.export.quantize.gated import GatedGraph
 from onnxembed.export.quantize.int8 import Int8Graph
 from onnxembed.export.quantize.int8w import WeightGraph
+from onnxembed.export.quantize.int16 import Int16Graph
 from onnxembed.export.quantize.measure import Opened, cosines, open_file, opened
 from onnxembed.export.quantize.plan import Plan
 from onnxembed.export.quantize.samples import Samples
@@ -35,6 +36,9 @@ from onnxembed.resolve import Decisions, EncoderDecisions
 MakeGraph = Callable[[Checkpoint], Graph]
 Build = Callable[[MakeGraph], Graph]
 """Builds a model's whole graph in the vocabulary of the graph that is made for its weights."""
+
+UNPLANNED: dict[Precision, MakeGraph] = {"int16": Int16Graph, "int8w": WeightGraph}
+"""What makes the graphs for which there is nothing to choose."""
 
 ROOM = 0.55
 """The search goes on until the distance to 1 is this share of what is allowed: other texts may fare worse."""
@@ -64,12 +68,12 @@ def write_quantized(
     min_cosine: float | None,
     progress: Progress,
 ) -> Variant:
-    """Write the `int8` or `int8w` graph of a model; returns its manifest entry, with what was measured.
+    """Write the `int16`, `int8` or `int8w` graph of a model; returns its manifest entry, with what was measured.
 
     Args:
         build: makes the graphs to compare.
         folder: the artefact's draft; temporary graphs lie in it, too.
-        precision: "int8" or "int8w".
+        precision: "int16", "int8" or "int8w".
         samples: texts to calibrate on and to measure with.
         pooling: what is measured of a graph that does not pool itself.
         min_cosine: the lowest cosine with the fp32 vector that a text may have; MIN_COSINES when None.
@@ -96,7 +100,7 @@ def write_quantized(
     else:
         with opened(watching, folder, pooling) as exact:
             expected = exact.vectors(samples.held_back)
-        graph, kept, damage = build(WeightGraph), (), {}
+        graph, kept, damage = build(UNPLANNED[precision]), (), {}
     variant = write_graph(graph, folder, precision, progress)
     found = cosines(open_file(folder / variant.file, pooling).vectors(samples.held_back), expected)
     lowest = float(found.min())
