@@ -382,7 +382,7 @@ def test_work_that_would_go_to_the_cpu_is_an_error(gpu: Runtime, graph: Path) ->
     assert gpu.recorded
     for operator, cure in (
         ("GroupQueryAttention", "take fp16 or bf16 for a causal model"),
-        ("MatMulIntegerToFloat", "int8 graphs are for CPUs"),
+        ("MatMulIntegerToFloat", "int8 and int16 graphs are for CPUs"),
         ("DynamicQuantizeLinear", "take another precision"),
     ):
         gpu.assigned = [(CUDA, "MatMul"), (CPU, "Gather"), (CPU, operator), (CPU, operator)]
