@@ -117,8 +117,8 @@ def test_runs_are_large_and_may_hold_a_little_padding() -> None:
     model.close()
 
 
-def test_runs_of_an_eight_bit_graph_hold_no_padding() -> None:
-    model = Devices([Gpu()], eight_bit=True)  # type: ignore[list-item]  # a stand-in
+def test_runs_of_an_quantized_graph_hold_no_padding() -> None:
+    model = Devices([Gpu()], quantized=True)  # type: ignore[list-item]  # a stand-in
     assert model.plan([9, 8, 9, 8]) == [[0, 2], [1, 3]]
     model.close()
 

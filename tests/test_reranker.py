@@ -207,7 +207,7 @@ def test_a_reranker_is_no_embedder_and_the_other_way_round(artifact: Path, check
     with pytest.raises(UsageError, match=r"made for reranking \(OnnxReranker\), not for embedding"):
         OnnxEmbedder(artifact)
     export(checkpoint, tmp_path / "out", Options(flags=Flags(task="embedding", pooling=("mean",), normalize=True)))
-    with pytest.raises(UsageError, match=r"made for embedding \(OnnxEmbedder\), not for reranking"):
+    with pytest.raises(UsageError, match=r"made for embedding \(OnnxEmbedder.embed\), not for reranking"):
         OnnxReranker(tmp_path / "out")
 
 

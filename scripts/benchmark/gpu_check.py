@@ -15,7 +15,6 @@ import json
 import os
 import random
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,8 +28,9 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmark.entries import Device
 from benchmark.made_up import text
-from benchmark.measure import agreement
+from benchmark.measure import agreement, gpu_memory
 from benchmark.models import write_checkpoint
 from benchmark.worker import resident
 from onnxembed import OnnxEmbedder, OnnxEmbedError
@@ -41,6 +41,7 @@ from onnxembed.manifest import CUDA_ONLY, AttentionMode, Precision, read_manifes
 from onnxembed.packing import pack
 from onnxembed.resolve import Flags
 from onnxembed.session import load_onnxruntime, wanted_providers
+from onnxembed.tokenizing import IntArray, Tokens, pad
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
@@ -141,7 +142,7 @@ class Checks:
 @click.option("--device", type=click.Choice(("cpu", "cuda")), default="cuda", show_default=True)
 @click.option("--kind", "chosen", multiple=True, type=click.Choice(tuple(KINDS)), help="Only this; may repeat.")
 @click.option("--seconds", type=float, default=60.0, show_default=True, help="How long memory is watched.")
-def main(*, device: str, chosen: tuple[str, ...], seconds: float) -> None:
+def main(*, device: Device, chosen: tuple[str, ...], seconds: float) -> None:
     checks = Checks()
     with tempfile.TemporaryDirectory() as scratch:
         for name in chosen or KINDS:
@@ -192,7 +193,7 @@ def _check_form(
         with OnnxEmbedder(form.folder, precision=form.precision, providers=device) as model:
             among = agreement(model.encode(texts), expected)
             alone = agreement(np.concatenate([model.encode(each) for each in texts]), expected)
-            feeds = _batches(form, [tokens.ids.tolist() for tokens in model.tokenize(texts)])
+            feeds = _batches(form, model.tokenize(texts), model.manifest.tokenization.pad_token_id.value)
         ran, kernels = _profile(form, device, feeds)
     except Exception as error:  # whatever it is, the other architectures are still of interest
         checks.line(what, f"{type(error).__name__}: {str(error)[:300]}", good=False)
@@ -205,22 +206,13 @@ def _check_form(
     checks.line(what, said + f"; on another provider: {misplaced}" * bool(misplaced), good=good)
 
 
-def _batches(form: Form, ids: Sequence[Sequence[int]]) -> list[dict[str, np.ndarray[Any, Any]]]:
+def _batches(form: Form, texts: Sequence[Tokens], pad_token_id: int) -> list[dict[str, IntArray]]:
     """Inputs of one run of a single text, and of one of several texts with padding."""
-    found = []
-    for group in (ids[-2:-1], ids[:4]):
-        mask = np.zeros((len(group), max(map(len, group))), np.int64)
-        tokens = np.zeros_like(mask)
-        for row, each in enumerate(group):
-            mask[row, : len(each)], tokens[row, : len(each)] = 1, each
-        feeds = {"input_ids": tokens, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
-        found.append(dict(pack(feeds)) if form.packed else feeds)
-    return found
+    found = [pad(group, pad_token_id) for group in (texts[-2:-1], texts[:4])]
+    return [dict(pack(feeds)) for feeds in found] if form.packed else found
 
 
-def _profile(
-    form: Form, device: str, batches: Sequence[dict[str, np.ndarray[Any, Any]]]
-) -> tuple[Counter[tuple[str, str]], str]:
+def _profile(form: Form, device: str, batches: Sequence[dict[str, IntArray]]) -> tuple[Counter[tuple[str, str]], str]:
     """How often which operator ran on which device, as far as it computed numbers; and the attention kernels used.
 
     Operators that compute shapes and masks, none of whose outputs are floats, are the CPU's by ONNX Runtime's choice.
@@ -269,7 +261,7 @@ def _printed() -> Iterator[Callable[[], list[str]]]:
             found += file.read().decode(errors="replace").splitlines()
 
 
-def _watch_memory(checks: Checks, device: str, seconds: float, work: Path) -> None:
+def _watch_memory(checks: Checks, device: Device, seconds: float, work: Path) -> None:
     """A stream of texts of random lengths; memory is compared between its second and its last quarter."""
     config = {**COMMON, "model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6}
     write_checkpoint(work / "checkpoint", config, limit=LIMIT, pooling="mean")
@@ -283,19 +275,11 @@ def _watch_memory(checks: Checks, device: str, seconds: float, work: Path) -> No
             while (at := time.monotonic() - start) < seconds:
                 texts = [text(chance, chance.choice((1, 1, 2, 3, 5, 20, 60))) for _ in range(chance.randint(1, 200))]
                 model.encode(texts)
-                points.append((at / seconds, _used(device) / 1e6))
+                points.append((at / seconds, (gpu_memory(device) or resident()) / 1e6))
         second = max((used for at, used in points if at < 0.5), default=0.0)
         last = max((used for at, used in points if at >= 0.75), default=second)
         what = f"memory, fp16{', packed' * packed}, {seconds:g} s"
         checks.line(what, f"{second:,.0f} MB at most by half, {last:,.0f} MB at the end", good=last <= GROWTH * second)
-
-
-def _used(device: str) -> float:
-    """Bytes of the first GPU in use, or of this process."""
-    if device == "cpu":
-        return resident()
-    query = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    return float(subprocess.run(query, capture_output=True, text=True, check=True).stdout) * 2**20
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def measure(model: Model, lines: Lines, corpora: Mapping[str, Corpus], plan: Pla
         workers: dict[str, Client] = {}
         for number, entry in enumerate(lines.entries):
             client = stack.enter_context(Client(entry.python, plan.threads, work / f"worker-{number}.log"))
-            used = _gpu_memory(plan)
+            used = gpu_memory(plan.device)
             _say(f"{model.name}: {entry.label}")
             try:
                 answer = client.ask("load", system=entry.system, settings=dict(entry.settings), corpora=str(texts))
@@ -110,7 +110,7 @@ def measure(model: Model, lines: Lines, corpora: Mapping[str, Corpus], plan: Pla
                 continue
             workers[entry.label] = client
             result.versions[entry.label], result.load[entry.label] = answer["versions"], answer["seconds"]
-            result.peak[entry.label], result.gpu_memory[entry.label] = peak, _gpu_memory(plan) - used
+            result.peak[entry.label], result.gpu_memory[entry.label] = peak, gpu_memory(plan.device) - used
         entries = [entry for entry in lines.entries if entry.label in workers]
         result.baseline = entries[0].label
         _compare(result, entries, list(corpora), work)
@@ -270,9 +270,9 @@ def _measure_roof(result: Result, roof: Client, plan: Plan) -> None:
             result.roof.setdefault(f"{kind} {way}", []).append(answer["flops"] / answer[plan.clock])
 
 
-def _gpu_memory(plan: Plan) -> int:
-    """Bytes in use on the first GPU; 0 without one."""
-    if plan.device == "cpu":
+def gpu_memory(device: Device) -> int:
+    """Bytes in use on the first GPU; 0 on a CPU."""
+    if device == "cpu":
         return 0
     query = ["nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout) * 2**20

@@ -45,7 +45,7 @@ class GraphFiles:
     size: int
     cuda_only: bool = False
     packed: Path | None = None
-    eight_bit: bool = False
+    quantized: bool = False
     """Whether runs must be of texts of one length, because padding would change how values are rounded."""
 
 
@@ -56,9 +56,9 @@ class Devices:
     that runs of an unusual size took is given back.
     """
 
-    def __init__(self, sessions: Sequence[Session], *, packed: bool = False, eight_bit: bool = False) -> None:
+    def __init__(self, sessions: Sequence[Session], *, packed: bool = False, quantized: bool = False) -> None:
         self._sessions = sessions
-        self._packed, self._eight_bit = packed, eight_bit
+        self._packed, self._quantized = packed, quantized
         self.provider = sessions[0].provider
         """The provider that takes the graph's nodes first."""
         self.blocks_ahead = RUNS_IN_FLIGHT * len(sessions)
@@ -74,7 +74,7 @@ class Devices:
         """Group texts of so many tokens into runs: large ones, in which neighbours by length may differ a little."""
         if self._packed:
             return plan_packed(lengths, self._tokens_per_run)
-        return plan_runs(lengths, self._tokens_per_run, small_run=0 if self._eight_bit else self._tokens_per_run)
+        return plan_runs(lengths, self._tokens_per_run, small_run=0 if self._quantized else self._tokens_per_run)
 
     def start(self, work: Callable[[Run], Part], runs: Sequence[Run]) -> list[Future[Part]]:
         """Have worker threads do the work of each run; RuntimeError after `close`."""
@@ -147,10 +147,10 @@ def open_graph(
     if wanted_providers(providers, devices[0])[0][0] not in GPU_PROVIDERS:
         if graph.cuda_only:
             raise ProviderError(f"{graph.path} runs on CUDA only: the CPU has no kernels for its numbers")
-        return Sessions(graph.path, graph.size, providers, threads, 0 if graph.eight_bit else SMALL_RUN)
+        return Sessions(graph.path, graph.size, providers, threads, 0 if graph.quantized else SMALL_RUN)
     path = graph.packed or graph.path
     sessions = [Session(path, providers, threads, device) for device in devices]
-    return Devices(sessions, packed=graph.packed is not None, eight_bit=graph.eight_bit)
+    return Devices(sessions, packed=graph.packed is not None, quantized=graph.quantized)
 
 
 def may_use_gpu(providers: Providers, device_ids: Sequence[int] | None) -> bool:

@@ -38,8 +38,8 @@ class Located:
         """The graph to open."""
         size = sum((self.folder / file).stat().st_size for file in (self.variant.file, self.variant.data) if file)
         packed = self.folder / self.variant.packed.file if self.variant.packed and self.gpu else None
-        eight_bit = self.variant.quality is not None
-        return GraphFiles(self.folder / self.variant.file, size, self.precision in CUDA_ONLY, packed, eight_bit)
+        quantized = self.variant.quality is not None
+        return GraphFiles(self.folder / self.variant.file, size, self.precision in CUDA_ONLY, packed, quantized)
 
     @property
     def files(self) -> list[str]:

@@ -239,7 +239,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Quality:
-    """How near an 8-bit graph's vectors are to fp32's, on texts that its making has not seen.
+    """How near the vectors of a graph of integers are to fp32's, on texts that its making has not seen.
 
     `required` is the lowest cosine that was allowed; `kept_wider` names the products and tables in 16 bits.
     """
@@ -326,22 +326,22 @@ class Manifest:
     def require_embedding(self) -> Embedding:
         """The section `embedding`; UsageError for a model that makes none."""
         if self.embedding is None:
-            raise UsageError(f"this model is made for {self._abilities()}, not for embedding")
+            raise UsageError(f"this model is made for {self.abilities()}, not for embedding")
         return self.embedding
 
     def require_sparse(self) -> Sparse:
         """The section `sparse`; UsageError for a model that makes no sparse embeddings."""
         if self.sparse is None:
-            raise UsageError(f"this model is made for {self._abilities()}, not for sparse")
+            raise UsageError(f"this model is made for {self.abilities()}, not for sparse")
         return self.sparse
 
     def require_multi_vector(self) -> MultiVector:
         """The section `multi_vector`; UsageError for a model that makes one vector for a text."""
         if self.multi_vector is None:
-            raise UsageError(f"this model is made for {self._abilities()}, not for multi_vector")
+            raise UsageError(f"this model is made for {self.abilities()}, not for multi_vector")
         return self.multi_vector
 
-    def _abilities(self) -> str:
+    def abilities(self) -> str:
         """The tasks, and what does each."""
         return " and ".join(f"{task} ({METHODS[task]})" for task in self.tasks)
 

@@ -30,15 +30,6 @@ Feeds = Mapping[str, IntArray]
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
-# The class that does each task.
-CLASSES: dict[Task, str] = {
-    "embedding": "OnnxEmbedder",
-    "sparse": "OnnxEmbedder",
-    "multi_vector": "OnnxEmbedder",
-    "reranking": "OnnxReranker",
-}
-
-
 MakeTokenizer = Callable[[Located, int], TextTokenizer]
 """Makes the tokenizer of an artefact, for texts of at most so many tokens."""
 
@@ -86,8 +77,7 @@ class Runner:
         )
         self.folder, self.manifest = located.folder, located.manifest
         if not set(tasks) & set(self.manifest.tasks):
-            able = " and ".join(f"{task} ({CLASSES[task]})" for task in self.manifest.tasks)
-            raise UsageError(f"{model} is made for {able}, not for {' or '.join(tasks)}")
+            raise UsageError(f"{model} is made for {self.manifest.abilities()}, not for {' or '.join(tasks)}")
         limit = self.manifest.tokenization.max_length.value
         self.max_length = limit if max_length is None else whole_number("max_length", max_length, limit)
         located.check_sizes()

@@ -43,7 +43,7 @@ class Sessions:
     `submit` runs work on the threads for runs side by side; a run from any other thread, while nothing else
     runs, is a single text.
 
-    Runs of less than `small_run` tokens may take in texts of other lengths. Never in an 8-bit graph, which takes
+    Runs of less than `small_run` tokens may take in texts of other lengths. Never in a quantized graph, which takes
     0: padding changes sums by their last bit, and rounding makes a whole step of that.
     """
 

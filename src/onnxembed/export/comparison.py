@@ -33,7 +33,7 @@ REQUIRED: dict[Precision, Limits] = {
 
 
 def required(precision: str, quality: Quality | None = None) -> Limits:
-    """The limits for vectors of length 1: of an 8-bit graph, that of its export.
+    """The limits for vectors of length 1: of a graph of integers, that of its export.
 
     An adopted graph that is quantised has none: what it costs is up to who made it, and is only measured.
     """

@@ -72,7 +72,7 @@ Verify = Callable[[Path, Manifest, Fetched], Manifest]
 class Options:
     """What the caller decides about an export; the defaults follow the model's files.
 
-    `recipe` names a recipe to follow; None follows that of a hub id, where the book has one. Of 8-bit graphs,
+    `recipe` names a recipe to follow; None follows that of a hub id, where the book has one. Of graphs of integers,
     `calibration` is a file of texts to make them with, ours when None, and `min_cosine` the lowest cosine with the
     fp32 vector that a text may have, MIN_COSINES of the manifest when None. `packed` adds the form that CUDA runs
     without padding.
@@ -110,9 +110,9 @@ def export(
     engine = choose_engine(facts, options.engine)
     task = choose_task(facts, options.flags, recipe)
     decisions = DECIDE[task.value](facts, options.flags, recipe)
-    eight_bit = [precision for precision in options.precisions if precision in MIN_COSINES]
-    if eight_bit:
-        check_quantizable(decisions, engine.value, eight_bit)
+    quantized = [precision for precision in options.precisions if precision in MIN_COSINES]
+    if quantized:
+        check_quantizable(decisions, engine.value, quantized)
     floats: list[Precision] = [precision for precision in options.precisions if precision not in MIN_COSINES]
     graphs = {precision: build(facts, decisions, options, precision) for precision in floats or ["fp32"]}
     announce(facts, engine, graphs.values())
@@ -128,9 +128,9 @@ def export(
         if options.packed:
             packed = {name: build(facts, decisions, options, name, packed=True) for name in floats}
             variants = {name: write_packed(packed[name], draft, variants[name]) for name in floats}
-        if eight_bit:
-            variants |= _eight_bit(
-                facts, decisions, options, eight_bit, draft=draft, tokenization=tokenization, progress=progress
+        if quantized:
+            variants |= _quantized(
+                facts, decisions, options, quantized, draft=draft, tokenization=tokenization, progress=progress
             )
         variants = {name: variants[name] for name in options.precisions}
         manifest = Manifest(
@@ -183,7 +183,7 @@ def _sections(
     return {"embedding": embedding, **sections}
 
 
-def _eight_bit(
+def _quantized(
     facts: Facts,
     decisions: EncoderDecisions,
     options: Options,
@@ -193,7 +193,7 @@ def _eight_bit(
     tokenization: Tokenization,
     progress: Progress,
 ) -> dict[Precision, Variant]:
-    """Write the 8-bit graphs, measured against the fp32 graph."""
+    """Write the graphs of integers, measured against the fp32 graph."""
     assert isinstance(decisions, Decisions)  # check_quantizable has refused all else
     tokenizer = TextTokenizer(draft, tokenization, decisions.max_length.value)
     samples = tokenized(read_texts(options.calibration), tokenizer)

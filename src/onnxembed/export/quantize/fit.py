@@ -1,4 +1,4 @@
-"""From an fp32 graph to an 8-bit one: calibrate, widen what hurts most, measure, refuse what is too far away."""
+"""From an fp32 graph to one of integers: calibrate, widen what hurts most, measure, refuse what is too far away."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ ROOM = 0.55
 
 
 def check_quantizable(decisions: EncoderDecisions, engine: str, precisions: Sequence[Precision]) -> None:
-    """Refuse what has no 8-bit form: UnsupportedError, with what to do instead."""
+    """Refuse what has no form in integers: UnsupportedError, with what to do instead."""
     asked = f"--precision {','.join(precisions)}"
     if engine != "build":
         raise UnsupportedError(
-            f"{asked}: a graph of engine {engine} is taken as it comes; only built ones can be 8-bit"
+            f"{asked}: a graph of engine {engine} is taken as it comes; only built ones can be quantized"
         )
     if not isinstance(decisions, Decisions) or decisions.sparse or decisions.multi_vector:
         raise UnsupportedError(
-            f"{asked}: what 8 bits cost is measured for sentence embeddings alone, and this model gives other "
+            f"{asked}: what rounding costs is measured for sentence embeddings alone, and this model gives other "
             "outputs; use fp16, or --task embedding where it has both"
         )
 

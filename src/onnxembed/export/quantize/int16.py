@@ -34,11 +34,10 @@ class Int16Graph(Int8Graph):
     def product(self, x: Value, name: str, rows: slice | None = None) -> Value:
         """x @ W.T in integers: x [..., K] -> [..., N]."""
         key = product_key(name, rows)
-        outputs, inputs = self.weights.shape(f"{name}.weight")
-        outputs = len(range(outputs)[rows]) if rows else outputs
+        outputs, inputs = self._shape(name, rows)
 
         def read() -> Array:
-            return np.asarray(self.weights.read(f"{name}.weight"), np.float32)[rows or slice(None)]
+            return self._matrix(name, rows)
 
         def both() -> Array:
             return np.concatenate([rounded_rows(read()), rounded_rest(read())], axis=1).astype(np.int8).T
@@ -55,9 +54,7 @@ class Int16Graph(Int8Graph):
             self._multiply(first, upper, coarse, SITE),
             self._multiply(rest_and_first, weights, fine, SITE),
         )
-        product = self.op("Mul", product, steps, name=name)
-        shape = self.op("Concat", self.op("Shape", x, end=-1), self.integers(outputs), axis=0)
-        return self.op("Reshape", product, shape)
+        return self._scaled(product, steps, x, outputs, name)
 
     def _split(self, x: Value, width: int) -> tuple[Value, Value, Value]:
         """Bytes of x [..., K], once for all its readers: its first [rows, K]; its rest and its first, side by side

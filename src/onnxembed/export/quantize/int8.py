@@ -60,14 +60,13 @@ class Int8Graph(Graph):
         """x @ W.T in integers: x [..., K] -> [..., N]."""
         key = product_key(name, rows)
         site = self._plan.sites[key]
-        integers, steps = self._quantize(x, site, self.weights.shape(f"{name}.weight")[1])
+        outputs, inputs = self._shape(name, rows)
+        integers, steps = self._quantize(x, site, inputs)
 
         def read() -> Array:
-            weight = np.asarray(self.weights.read(f"{name}.weight"), np.float32)[rows or slice(None)]
+            weight = self._matrix(name, rows)
             return weight if site.smoothing is None else weight * site.smoothing
 
-        outputs, inputs = self.weights.shape(f"{name}.weight")
-        outputs = len(range(outputs)[rows]) if rows else outputs
         scales = self._deferred(f"{key}.steps", TensorProto.FLOAT, (outputs,), lambda: row_scales(read()))
         weight = self._deferred(
             f"{key}.int8",
@@ -85,6 +84,19 @@ class Int8Graph(Graph):
                 lambda: np.ascontiguousarray(rounded_rest(read()).astype(np.int8).T),
             )
             product = self.op("Add", product, self.gated(key, self._multiply(integers, rest, fine, site)))
+        return self._scaled(product, steps, x, outputs, name)
+
+    def _shape(self, name: str, rows: slice | None) -> tuple[int, int]:
+        """Outputs and inputs of a Linear, or of some of its rows."""
+        outputs, inputs = self.weights.shape(f"{name}.weight")
+        return len(range(outputs)[rows or slice(None)]), inputs
+
+    def _matrix(self, name: str, rows: slice | None) -> Array:
+        """The weight of a Linear, or some of its rows, float32 (out, in)."""
+        return np.asarray(self.weights.read(f"{name}.weight"), np.float32)[rows or slice(None)]
+
+    def _scaled(self, product: Value, steps: Value, x: Value, outputs: int, name: str) -> Value:
+        """A product [rows, N] in the steps of its rows [rows, 1] as one of x [..., K]: [..., N]."""
         product = self.op("Mul", product, steps, name=name)
         shape = self.op("Concat", self.op("Shape", x, end=-1), self.integers(outputs), axis=0)
         return self.op("Reshape", product, shape)
