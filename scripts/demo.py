@@ -1,4 +1,4 @@
-"""A first look at an artefact: a similarity table, the throughput, and where the folder lies.
+"""A first look at an artifact: a similarity table, the throughput, and where the folder lies.
 
 Usage: demo.py ARTEFACT
 """
@@ -36,7 +36,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
         print(f"\n{len(texts) / seconds:,.0f} texts/s, {tokens / seconds:,.0f} tokens/s")
         print(f"({len(texts)} texts, {tokens / len(texts):.0f} tokens on average, {model.threads} threads)")
-        print(f"\nthe artefact: {folder.resolve()}")
+        print(f"\nthe artifact: {folder.resolve()}")
         print(f'to use it:    OnnxEmbedder("{folder}").encode(["some text"])')
 
 

@@ -37,7 +37,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny sentence-transformers BERT: mean pooling, normalised, 20 tokens, with prompts."""
+    """A tiny sentence-transformers BERT: mean pooling, normalized, 20 tokens, with prompts."""
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny-bert"
     return write_sentence_bert(folder, prompts={"query": "to be: ", "title": "of: "})
 
@@ -66,6 +66,6 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxEmbedder]:
 
 @pytest.fixture(scope="module")
 def pooled_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxEmbedder]:
-    """The tiny model with its pooling, and so its normalisation, left to the runtime."""
+    """The tiny model with its pooling, and so its normalization, left to the runtime."""
     with OnnxEmbedder(make(tmp_path_factory.mktemp("out"), Options(pooling_out=True))) as model:
         yield model

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from onnxembed import OnnxEmbedder
+from onnxembed.decisions.flags import Flags
 from onnxembed.export.pipeline import Options, export
-from onnxembed.resolve import Flags
 
 CHECKPOINT = Path(__file__).parents[1] / "models/all-MiniLM-L6-v2"
 
@@ -40,7 +40,7 @@ def test_the_similarities_of_sentence_transformers_readme(model: OnnxEmbedder) -
     np.testing.assert_allclose(vectors @ vectors.T, published, atol=5e-5)
 
 
-def test_teis_published_unnormalised_vectors(tmp_path: Path) -> None:
+def test_teis_published_unnormalized_vectors(tmp_path: Path) -> None:
     """huggingface/text-embeddings-inference, backends/candle/tests/snapshots, mean and CLS pooling."""
     text = "What is Deep Learning?"
     published = {

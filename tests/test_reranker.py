@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from onnxembed import OnnxEmbedder, OnnxReranker, RankedDocument
+from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.export.pipeline import Options, export
 from onnxembed.manifest import read_manifest
-from onnxembed.resolve import Flags
 from tiny import change_json
 from tiny_rerankers import DOCUMENTS, QUERY, write_cross_encoder, write_reranker
 
@@ -118,7 +118,7 @@ def test_rank_returns_the_best_few_with_their_text(model: OnnxReranker) -> None:
 
 
 def test_rank_of_many_windows_is_that_of_all_scores(model: OnnxReranker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxembed.streaming.WINDOW_TEXTS", 4)
+    monkeypatch.setattr("onnxembed.runtime.streaming.WINDOW_TEXTS", 4)
     words = ["the", "a", "to", "in", "is", "it", "was", "that", "for", "on", "as"]
     documents = [f"{word} {'of ' * (i % 7)}" for i, word in enumerate(words * 3)]
     scores = model.score(QUERY, documents)
@@ -293,8 +293,9 @@ def test_an_activation_that_is_not_known_is_refused(tmp_path: Path) -> None:
 
 def test_an_exported_reranker_is_reexported_by_what_its_own_files_say(artifact: Path, model: OnnxReranker) -> None:
     """modules.json and its kind are written for others; they say the same."""
-    from onnxembed.facts import read_facts
-    from onnxembed.resolve_reranking import choose_task, resolve_reranking
+    from onnxembed.decisions.reranking import resolve_reranking
+    from onnxembed.decisions.task import choose_task
+    from onnxembed.facts.facts import read_facts
 
     facts = read_facts(artifact)
     assert choose_task(facts, Flags(), None).reason == "config_sentence_transformers.json: model_type is CrossEncoder"

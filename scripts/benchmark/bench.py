@@ -29,7 +29,7 @@ from benchmark.measure import Plan, Result, measure
 from benchmark.models import SHAPES, Model, make
 from benchmark.report import report
 from onnxembed import OnnxEmbedError
-from onnxembed.cores import available_threads
+from onnxembed.execution.cores import available_threads
 
 MODELS = SCRIPTS.parent / "models"
 MINILM = MODELS / "all-MiniLM-L6-v2-onnx", MODELS / "all-MiniLM-L6-v2"
@@ -45,7 +45,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command(help=__doc__)
 @click.option(
-    "--model", "models", multiple=True, nargs=2, type=FOLDER, help="An artefact and its checkpoint; may repeat."
+    "--model", "models", multiple=True, nargs=2, type=FOLDER, help="An artifact and its checkpoint; may repeat."
 )
 @click.option("--shape", "shapes", multiple=True, type=click.Choice(tuple(SHAPES)), help="Random weights; may repeat.")
 @click.option("--layers", type=int, help="Build shapes with so many layers.")
@@ -123,7 +123,7 @@ def main(
         tokenizer = MINILM[1]
     # Each is made when its turn comes: large ones take long, and the results of those before are out by then.
     waiting: list[tuple[str, Callable[[], Model]]] = [
-        *((artefact.name, partial(Model, artefact.name, artefact, checkpoint)) for artefact, checkpoint in models),
+        *((artifact.name, partial(Model, artifact.name, artifact, checkpoint)) for artifact, checkpoint in models),
         *(
             (shape, partial(make, shape, precision, tokenizer, work, layers, packed=device == "cuda"))
             for shape in shapes

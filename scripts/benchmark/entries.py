@@ -10,7 +10,7 @@ from typing import Any, Literal
 from benchmark.models import Model, traced, with_limit, without_packing
 
 Device = Literal["cpu", "cuda"]
-Kind = Literal["fp32", "fp16", "bf16", "int16", "int8", "int8w"]
+TextKind = Literal["fp32", "fp16", "bf16", "int16", "int8", "int8w"]
 
 NOT_INSTALLED = "not installed"
 
@@ -48,11 +48,11 @@ def lines(model: Model, pythons: Mapping[str, Path], threads: int, device: Devic
     rerank = "-rerank" if model.manifest.reranking else ""
     common = {"threads": threads, "device": device}
     for precision, variant in model.manifest.variants.items():
-        forms = {f"onnxembed {precision}": model.artefact}
+        forms = {f"onnxembed {precision}": model.artifact}
         if device == "cuda" and variant.packed:
-            forms = {f"onnxembed {precision}, packed": model.artefact, f"onnxembed {precision}": without_packing(model)}
+            forms = {f"onnxembed {precision}, packed": model.artifact, f"onnxembed {precision}": without_packing(model)}
         for label, folder in forms.items():
-            settings = {**common, "artefact": str(folder), "precision": precision}
+            settings = {**common, "artifact": str(folder), "precision": precision}
             found.entries.append(Entry(label, f"onnxembed{rerank}", settings, pythons["onnxembed"], precision))
     if device == "cpu":
         _fastembed(found, model, pythons.get("fastembed"), common, work=work, rerank=rerank)
@@ -103,7 +103,7 @@ def _sentence_transformers(
 ) -> None:
     name = "sentence-transformers"
     cuda = common["device"] == "cuda"
-    ways: dict[str, tuple[Kind, dict[str, Any]]] = {}
+    ways: dict[str, tuple[TextKind, dict[str, Any]]] = {}
     if cuda:
         ways["torch fp16, sdpa"] = "fp16", {"dtype": "float16", "attention": "sdpa"}
         ways["torch fp16, flash attention 2"] = "fp16", {"dtype": "float16", "attention": "flash_attention_2"}

@@ -4,7 +4,7 @@
 
 Products of the token embeddings' descendants (a Dense layer after pooling) have one row a text instead of T.
 Attention counts every pair of tokens, also where a causal or local one skips some; everything else
-(normalisation, activations, softmax) counts as nothing.
+(normalization, activations, softmax) counts as nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _branches(node: Any) -> Iterator[list[Any]]:
 
 
 def _width(name: str, producers: dict[str, Any], weights: dict[str, tuple[int, ...]]) -> int:
-    """The width of a query: that of the product it comes from, by way of normalisations and rotations."""
+    """The width of a query: that of the product it comes from, by way of normalizations and rotations."""
     waiting, parts = [name], 1
     while waiting:
         node = producers.get(waiting.pop(0))

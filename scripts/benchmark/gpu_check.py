@@ -34,14 +34,15 @@ from benchmark.measure import agreement, gpu_memory
 from benchmark.models import write_checkpoint
 from benchmark.worker import resident
 from onnxembed import OnnxEmbedder, OnnxEmbedError
-from onnxembed.cuda import CUDA
-from onnxembed.export.packed import MODEL_TYPES
+from onnxembed.arrays import IntArray
+from onnxembed.decisions.flags import Flags
+from onnxembed.execution.cuda import CUDA
+from onnxembed.execution.packing import pack
+from onnxembed.execution.providers import load_onnxruntime, wanted_providers
+from onnxembed.export.graph.packed import MODEL_TYPES
 from onnxembed.export.pipeline import Options, export
 from onnxembed.manifest import CUDA_ONLY, AttentionMode, Precision, read_manifest
-from onnxembed.packing import pack
-from onnxembed.resolve import Flags
-from onnxembed.session import load_onnxruntime, wanted_providers
-from onnxembed.tokenizing import IntArray, Tokens, pad
+from onnxembed.tokenizer.texts import Tokens, pad
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
@@ -70,10 +71,10 @@ DECODER = {**COMMON, "num_key_value_heads": 1, "head_dim": 64}
 LOCAL = {"sliding_window": 16, "sliding_window_pattern": 2}
 MASKED = {"cls_token_id": 2, "sep_token_id": 3}
 
-Kind = tuple[dict[str, Any], AttentionMode | None]
+TextKind = tuple[dict[str, Any], AttentionMode | None]
 
 # Heads of 64, as real models have them: the kernels that are fast take no odd sizes.
-KINDS: dict[str, Kind] = {
+TEXT_KINDS: dict[str, TextKind] = {
     "bert": ({**COMMON, "model_type": "bert"}, None),
     "roberta": ({**COMMON, "model_type": "roberta", "pad_token_id": 1}, None),
     "distilbert": (
@@ -140,12 +141,12 @@ class Checks:
 
 @click.command(help=__doc__)
 @click.option("--device", type=click.Choice(("cpu", "cuda")), default="cuda", show_default=True)
-@click.option("--kind", "chosen", multiple=True, type=click.Choice(tuple(KINDS)), help="Only this; may repeat.")
+@click.option("--kind", "chosen", multiple=True, type=click.Choice(tuple(TEXT_KINDS)), help="Only this; may repeat.")
 @click.option("--seconds", type=float, default=60.0, show_default=True, help="How long memory is watched.")
 def main(*, device: Device, chosen: tuple[str, ...], seconds: float) -> None:
     checks = Checks()
     with tempfile.TemporaryDirectory() as scratch:
-        for name in chosen or KINDS:
+        for name in chosen or TEXT_KINDS:
             _check(checks, name, device, Path(scratch) / name.replace(" ", "-"))
         _watch_memory(checks, device, seconds, Path(scratch) / "memory")
     print(f"{checks.failures} failures on {device}", flush=True)
@@ -154,7 +155,7 @@ def main(*, device: Device, chosen: tuple[str, ...], seconds: float) -> None:
 
 def _check(checks: Checks, name: str, device: str, work: Path) -> None:
     """All graphs of one architecture."""
-    config, attention = KINDS[name]
+    config, attention = TEXT_KINDS[name]
     checkpoint = work / "checkpoint"
     write_checkpoint(checkpoint, config, limit=LIMIT, pooling="lasttoken" if attention == "causal" else "mean", std=0.1)
     flags = Flags(attention=attention, max_length=LIMIT)
@@ -266,7 +267,7 @@ def _watch_memory(checks: Checks, device: Device, seconds: float, work: Path) ->
     config = {**COMMON, "model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6}
     write_checkpoint(work / "checkpoint", config, limit=LIMIT, pooling="mean")
     for packed in (False, True) if device == "cuda" else (False,):
-        folder = work / f"artefact-{packed}"
+        folder = work / f"artifact-{packed}"
         export(work / "checkpoint", folder, Options(("fp16",), packed=packed))
         points: list[tuple[float, float]] = []
         chance = random.Random(0)

@@ -24,7 +24,7 @@ from benchmark.flops import Flops, count
 from benchmark.models import Model
 from benchmark.rounds import alternate
 from onnxembed import OnnxReranker
-from onnxembed.tokenizing import TextTokenizer
+from onnxembed.tokenizer.texts import TextTokenizer
 
 Clock = Literal["seconds", "cpu_seconds"]
 """Which of a measurement's two times counts."""
@@ -86,7 +86,7 @@ def measure(model: Model, lines: Lines, corpora: Mapping[str, Corpus], plan: Pla
     """
     work.mkdir(parents=True, exist_ok=True)
     variants = model.manifest.variants
-    flops = count(model.artefact / next(iter(variants.values())).file)
+    flops = count(model.artifact / next(iter(variants.values())).file)
     result = Result(
         model.name,
         asdict(plan),
@@ -137,10 +137,10 @@ def _lose(result: Result, workers: dict[str, Client], label: str, error: WorkerE
 def lengths(model: Model, corpus: Corpus) -> list[int]:
     """Tokens of each text as the model reads it."""
     if model.manifest.reranking:
-        with OnnxReranker(model.artefact, threads=1, providers="cpu") as reranker:
+        with OnnxReranker(model.artifact, threads=1, providers="cpu") as reranker:
             return [len(tokens) for tokens in reranker.tokenize((corpus.query or "", text) for text in corpus.texts)]
     tokenization = model.manifest.tokenization
-    tokenizer = TextTokenizer(model.artefact, tokenization, tokenization.max_length.value)
+    tokenizer = TextTokenizer(model.artifact, tokenization, tokenization.max_length.value)
     return [len(tokens) for tokens in tokenizer.tokenize(corpus.texts)]
 
 

@@ -53,9 +53,9 @@ def long_text_table(model: str, length: int, found: Mapping[str, Any]) -> str:
 
 
 def _opened(model: Model, python: Path, threads: int, log: Path) -> Client:
-    """A worker with the artefact's first variant."""
+    """A worker with the artifact's first variant."""
     client = Client(python, threads, log)
     precision = next(iter(model.manifest.variants))
-    settings = {"artefact": str(model.artefact), "precision": precision, "threads": threads, "device": "cpu"}
+    settings = {"artifact": str(model.artifact), "precision": precision, "threads": threads, "device": "cpu"}
     client.ask("load", system="onnxembed", settings=settings, corpora=None)
     return client

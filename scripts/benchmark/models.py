@@ -1,4 +1,4 @@
-"""What is measured: an artefact and the checkpoint that the others read, at hand or made of random weights.
+"""What is measured: an artifact and the checkpoint that the others read, at hand or made of random weights.
 
 Random weights are as fast as trained ones. Their tokenizer is that of another model, whose ids are all within
 their vocabulary.
@@ -74,16 +74,16 @@ SHAPES: dict[str, tuple[dict[str, Any], int, str]] = {
 
 @dataclass(frozen=True)
 class Model:
-    """An artefact, and the checkpoint it was made of."""
+    """An artifact, and the checkpoint it was made of."""
 
     name: str
-    artefact: Path
+    artifact: Path
     checkpoint: Path
 
     @property
     def manifest(self) -> Manifest:
-        """The artefact's contract."""
-        return read_manifest(self.artefact)
+        """The artifact's contract."""
+        return read_manifest(self.artifact)
 
 
 def make(
@@ -99,23 +99,23 @@ def make(
     options = ["--attention", "causal"] if causal else ["--packed"] if packed else []
     name = shape if layers is None else f"{shape}-{layers}-layers"
     checkpoint = work / (name if tokenizer else f"{name}-made-up-words")
-    artefact = work / "-".join(
+    artifact = work / "-".join(
         [checkpoint.name, *precisions.split(","), *(["packed"] if "--packed" in options else [])]
     )
     if not (checkpoint / "modules.json").exists():
         if layers is not None:
             config = {**config, "num_hidden_layers": layers}
         write_checkpoint(checkpoint, config, limit=limit, pooling=pooling, tokenizer=tokenizer)
-    if not (artefact / FILE_NAME).exists():
-        _export(checkpoint, artefact, "--precision", precisions, *options)
-    return Model(name, artefact, checkpoint)
+    if not (artifact / FILE_NAME).exists():
+        _export(checkpoint, artifact, "--precision", precisions, *options)
+    return Model(name, artifact, checkpoint)
 
 
 def without_packing(model: Model) -> Path:
-    """The same artefact without its packed graphs, which CUDA would take; the files are links."""
-    folder = model.artefact.parent / f"{model.artefact.name}-padded"
+    """The same artifact without its packed graphs, which CUDA would take; the files are links."""
+    folder = model.artifact.parent / f"{model.artifact.name}-padded"
     folder.mkdir(exist_ok=True)
-    for path in model.artefact.iterdir():
+    for path in model.artifact.iterdir():
         if path.name != FILE_NAME and not (folder / path.name).exists():
             (folder / path.name).symlink_to(path.resolve())
     variants = {name: replace(variant, packed=None) for name, variant in model.manifest.variants.items()}
@@ -125,7 +125,7 @@ def without_packing(model: Model) -> Path:
 
 def traced(model: Model, work: Path) -> Path:
     """A folder as FastEmbed has them: a traced graph of the same weights, without pooling."""
-    folder = work / f"{model.artefact.resolve().name}-traced"
+    folder = work / f"{model.artifact.resolve().name}-traced"
     if not (folder / FILE_NAME).exists():
         embedding = model.manifest.embedding
         _export(model.checkpoint, folder, "--engine", "trace", *(["--pooling-out"] if embedding else []))

@@ -25,8 +25,8 @@ def plot_throughput(results: Sequence[Result], path: Path) -> None:
         lines = result.throughput[corpus]
         names = [f"{line.label}{'' if line.batch is None else f', batch {line.batch}'}" for line, _ in lines]
         speeds = [result.corpora[corpus]["texts"] / median(times) for _, times in lines]
-        colours = [OURS if name.startswith("onnxembed") else THEIRS for name in names]
-        bars = axis.barh(names, speeds, color=colours)
+        colors = [OURS if name.startswith("onnxembed") else THEIRS for name in names]
+        bars = axis.barh(names, speeds, color=colors)
         axis.bar_label(bars, fmt="{:,.1f}", padding=3, fontsize=8)
         axis.invert_yaxis()
         axis.margins(x=0.12)

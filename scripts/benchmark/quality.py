@@ -1,4 +1,4 @@
-"""What each precision of an artefact costs in quality.
+"""What each precision of an artifact costs in quality.
 
 STS-B (Spearman) and SciFact (nDCG@10) of every graph; the least and mean cosine of its vectors to those of the
 first one on held-back paragraphs; and the least cosine of a text's vector alone to its vector among all others.
@@ -20,14 +20,15 @@ from benchmark.corpora import held_back
 from benchmark.report import table
 from benchmark.tasks import retrieval, sts
 from onnxembed import OnnxEmbedder, OnnxEmbedError
+from onnxembed.arrays import FloatArray
 from onnxembed.manifest import read_manifest
-from onnxembed.pooling import FloatArray, normalize
+from onnxembed.runtime.outputs.pooling import normalize
 
 COLUMNS = ["precision", "MB", "STS-B", "SciFact", "min cosine", "mean cosine", "alone and among others"]
 
 
 @click.command(help=__doc__)
-@click.argument("artefacts", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the data sets.")
 @click.option(
     "--texts", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Held-back texts, one a line."
@@ -36,32 +37,32 @@ COLUMNS = ["precision", "MB", "STS-B", "SciFact", "min cosine", "mean cosine", "
 @click.option("--scifact/--no-scifact", default=True, show_default=True, help="It takes some minutes for each graph.")
 @click.option("--json", "raw", type=click.Path(path_type=Path, dir_okay=False), help="Write the raw numbers here.")
 def main(
-    *, artefacts: tuple[Path, ...], data: Path | None, texts: Path | None, count: int, scifact: bool, raw: Path | None
+    *, artifacts: tuple[Path, ...], data: Path | None, texts: Path | None, count: int, scifact: bool, raw: Path | None
 ) -> None:
     held = texts.read_text(encoding="utf-8").splitlines()[:count] if texts else held_back(data, count).texts
-    found = {str(artefact): measure(artefact, held, data, scifact=scifact) for artefact in artefacts}
-    for artefact, rows in found.items():
+    found = {str(artifact): measure(artifact, held, data, scifact=scifact) for artifact in artifacts}
+    for artifact, rows in found.items():
         print(
-            f"## {artefact}, {len(held)} held-back texts\n\n{table(COLUMNS, [row(*each) for each in rows.items()])}\n"
+            f"## {artifact}, {len(held)} held-back texts\n\n{table(COLUMNS, [row(*each) for each in rows.items()])}\n"
         )
     if raw:
         raw.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
-def measure(artefact: Path, held: list[str], data: Path | None, *, scifact: bool) -> dict[str, dict[str, float]]:
+def measure(artifact: Path, held: list[str], data: Path | None, *, scifact: bool) -> dict[str, dict[str, float]]:
     """Every variant's figures, by precision; the first variant is the reference."""
     reference: FloatArray | None = None
     rows: dict[str, dict[str, float]] = {}
-    for precision, variant in read_manifest(artefact).variants.items():
+    for precision, variant in read_manifest(artifact).variants.items():
         chosen: Any = precision
-        with OnnxEmbedder(artefact, precision=chosen) as model:
+        with OnnxEmbedder(artifact, precision=chosen) as model:
             among = normalize(model.encode(held))
             some = range(0, len(held), max(1, len(held) // 200))
             alone = normalize(np.concatenate([model.encode(held[index]) for index in some]))
             reference = among if reference is None else reference
             cosines = (among * reference).sum(axis=1)
             rows[precision] = {
-                "bytes": sum((artefact / name).stat().st_size for name in (variant.file, variant.data) if name),
+                "bytes": sum((artifact / name).stat().st_size for name in (variant.file, variant.data) if name),
                 "min_cosine": float(cosines.min()),
                 "mean_cosine": float(cosines.mean()),
                 "alone": float((alone * among[list(some)]).sum(axis=1).min()),

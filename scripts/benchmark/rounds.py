@@ -1,4 +1,4 @@
-"""Measurements that alternate: a noisy neighbour on the cores then hits every system alike."""
+"""Measurements that alternate: a noisy neighbor on the cores then hits every system alike."""
 
 from __future__ import annotations
 

@@ -21,12 +21,12 @@ RATE_SECONDS = 0.3
 
 
 class OnnxEmbed:
-    """settings: artefact, precision, threads, device."""
+    """settings: artifact, precision, threads, device."""
 
     def __init__(self, settings: Settings) -> None:
         from onnxembed import OnnxEmbedder
 
-        self.model: Any = OnnxEmbedder(settings["artefact"], **opening(settings))
+        self.model: Any = OnnxEmbedder(settings["artifact"], **opening(settings))
 
     def versions(self) -> str:
         return versions("onnxembed")
@@ -48,12 +48,12 @@ class OnnxEmbed:
 
 
 class OnnxRerank:
-    """settings: artefact, precision, threads, device."""
+    """settings: artifact, precision, threads, device."""
 
     def __init__(self, settings: Settings) -> None:
         from onnxembed import OnnxReranker
 
-        self.model = OnnxReranker(settings["artefact"], **opening(settings))
+        self.model = OnnxReranker(settings["artifact"], **opening(settings))
 
     def versions(self) -> str:
         return versions("onnxembed")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from onnxembed import OnnxEmbedder
-from onnxembed.pooling import FloatArray, normalize
+from onnxembed.arrays import FloatArray
+from onnxembed.runtime.outputs.pooling import normalize
 
 
 def sts(model: OnnxEmbedder, path: Path) -> float:

@@ -2,11 +2,11 @@
 
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import OnnxEmbedError
-from onnxembed.joint import Embeddings
 from onnxembed.manifest import Manifest
 from onnxembed.reranker import OnnxReranker, RankedDocument
+from onnxembed.runtime.outputs.joint import Embeddings
+from onnxembed.runtime.outputs.sparse import SparseEmbedding
 from onnxembed.similarity import hybrid_score, maxsim, mean_maxsim, sparse_dot
-from onnxembed.sparse import SparseEmbedding
 
 __version__ = "0.1.0"
 

@@ -10,18 +10,19 @@ from typing import Literal, Self, TypedDict, Unpack
 
 import numpy as np
 
-from onnxembed.dense import dense_vectors, finishing, load_layers
+from onnxembed.arguments import whole_number
+from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.errors import UsageError
-from onnxembed.joint import Embeddings, Read, columns, joint_job
-from onnxembed.manifest import KINDS, Embedding, Kind
-from onnxembed.multi_vector import OUTPUT, multi_vectors, plain_vectors, prepare, treats_alike
-from onnxembed.pooling import FloatArray
-from onnxembed.prompting import Prompting
-from onnxembed.runner import Feeds, Runner, whole_number
-from onnxembed.session import Providers
-from onnxembed.sparse import OUTPUTS, SparseEmbedding, sparse_embeddings
-from onnxembed.streaming import Job, items, rows, windows
-from onnxembed.tokenizing import Tokens
+from onnxembed.execution.providers import Providers
+from onnxembed.manifest import TEXT_KINDS, Embedding, TextKind
+from onnxembed.runtime.model import OpenModel
+from onnxembed.runtime.outputs.dense import dense_vectors, finishing, load_layers
+from onnxembed.runtime.outputs.joint import Embeddings, Read, columns, joint_job
+from onnxembed.runtime.outputs.multi_vector import OUTPUT, multi_vectors, plain_vectors, prepare, treats_alike
+from onnxembed.runtime.outputs.sparse import OUTPUTS, SparseEmbedding, sparse_embeddings
+from onnxembed.runtime.prompts import Prompting
+from onnxembed.runtime.streaming import Job, items, rows, windows
+from onnxembed.tokenizer.texts import Tokens
 
 VectorStream = Generator[FloatArray, None, None]
 
@@ -36,7 +37,7 @@ class EmbedOptions(TypedDict, total=False):
 
 
 class OnnxEmbedder:
-    """An embedding model from an artefact folder or a hub repository that holds one.
+    """An embedding model from an artifact folder or a hub repository that holds one.
 
     Needs numpy, tokenizers and onnxruntime; never torch. Safe to use from many threads. `with
     OnnxEmbedder(...) as model:` frees the session at the end of the block, as `close()` does.
@@ -45,7 +46,7 @@ class OnnxEmbedder:
         model: a folder that `onnxembed export` wrote, or the hub id of a repository with its files; or a folder
             or repository with an ONNX graph that something else wrote, which is adopted in memory: its files are
             resolved as for an export, and nothing of it has been verified.
-        precision: "fp32", "fp16", "bf16" (CUDA only), "int16", "int8", "int8w", or "auto": fp32 where the artefact
+        precision: "fp32", "fp16", "bf16" (CUDA only), "int16", "int8", "int8w", or "auto": fp32 where the artifact
             has it, else what it has.
         onnx_file: the graph to adopt, by its path, where it is not onnx/model.onnx or model.onnx.
         providers: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda", "tensorrt", or a list of ONNX
@@ -60,7 +61,7 @@ class OnnxEmbedder:
         check_files: compare the sha256 of every file with the manifest's while loading.
 
     Raises:
-        ModelFilesError: not an artefact, or its files are not those its manifest records.
+        ModelFilesError: not an artifact, or its files are not those its manifest records.
         HubError: the hub could not be asked, or said no.
         ProviderError: a requested provider cannot be used.
         UsageError: an argument that cannot be.
@@ -82,7 +83,7 @@ class OnnxEmbedder:
         local_files_only: bool = False,
         check_files: bool = True,
     ) -> None:
-        self._runner = Runner(
+        self._runner = OpenModel(
             model,
             ("embedding", "sparse", "multi_vector"),
             precision=precision,
@@ -199,7 +200,7 @@ class OnnxEmbedder:
         self,
         texts: str | Iterable[str],
         *,
-        kind: Kind | None = None,
+        kind: TextKind | None = None,
         prompt: str | None = None,
         prompt_name: str | None = None,
     ) -> VectorStream:
@@ -212,7 +213,7 @@ class OnnxEmbedder:
         Raises UsageError also for a model that makes no such vectors, and for a kind that is missing or unknown.
         """
         section = self.manifest.require_multi_vector()
-        if kind not in KINDS and not (kind is None and treats_alike(section)):
+        if kind not in TEXT_KINDS and not (kind is None and treats_alike(section)):
             raise UsageError(
                 f"kind is {kind!r}, not 'query' or 'document', which this model does not treat alike (--kind)"
             )
@@ -321,7 +322,7 @@ class OnnxEmbedder:
 
     # ---- from texts to vectors
 
-    def _prompted(self, kind: Kind, options: EmbedOptions) -> EmbedOptions:
+    def _prompted(self, kind: TextKind, options: EmbedOptions) -> EmbedOptions:
         """The options with the model's prompt for texts of this kind, unless they choose one themselves."""
         if options.get("prompt") is None and options.get("prompt_name") is None:
             options["prompt"] = self._prompting.of_kind(kind)

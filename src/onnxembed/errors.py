@@ -11,7 +11,7 @@ OnnxEmbedError
 ├── HubError                 the hub could not be asked, or said no
 ├── ProviderError            an execution provider was asked for and cannot be used
 │   └── DeviceMemoryError    a run does not fit into the memory that there is
-└── VerificationError        the artefact's vectors are not the reference's
+└── VerificationError        the artifact's vectors are not the reference's
     └── NoReferenceError     there is no reference to compare them with
 """
 
@@ -63,7 +63,7 @@ class DeviceMemoryError(ProviderError):
 
 
 class VerificationError(OnnxEmbedError):
-    """The artefact's vectors differ from the reference's by more than the tolerance."""
+    """The artifact's vectors differ from the reference's by more than the tolerance."""
 
 
 class NoReferenceError(VerificationError):

@@ -14,15 +14,17 @@ from typing import Literal, Self
 
 import numpy as np
 
+from onnxembed.arguments import check_text, whole_number
+from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.errors import UsageError
-from onnxembed.locate import Located
+from onnxembed.execution.providers import Providers
+from onnxembed.loading.located import Located
 from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation
-from onnxembed.pairs import Pair, PairTokenizer, TemplateTokenizer
-from onnxembed.pooling import ACTIVATIONS, FloatArray
-from onnxembed.runner import Feeds, Runner, whole_number
-from onnxembed.session import Providers
-from onnxembed.streaming import Job, check_text, cut, rows
-from onnxembed.tokenizing import TextTokenizer, Tokens
+from onnxembed.runtime.model import OpenModel
+from onnxembed.runtime.outputs.pooling import ACTIVATIONS
+from onnxembed.runtime.streaming import Job, cut, rows
+from onnxembed.tokenizer.pairs import Pair, PairTokenizer, TemplateTokenizer
+from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class RankedDocument:
 
 
 class OnnxReranker:
-    """A reranker (cross-encoder) from an artefact folder or a hub repository that holds one.
+    """A reranker (cross-encoder) from an artifact folder or a hub repository that holds one.
 
     Needs numpy, tokenizers and onnxruntime; never torch. Safe to use from many threads. `with
     OnnxReranker(...) as model:` frees the session at the end of the block, as `close()` does.
 
     Args:
         model: a folder that `onnxembed export` wrote, or the hub id of a repository with its files.
-        precision: "fp32", "fp16", "bf16" (CUDA only), or "auto": fp32 where the artefact has it, else what it has.
+        precision: "fp32", "fp16", "bf16" (CUDA only), or "auto": fp32 where the artifact has it, else what it has.
         providers: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda", "tensorrt", or a list of ONNX
             Runtime's provider names or (name, options) pairs; see `Session`.
         threads: pairs are run on this many CPU threads; on all that the process may use when None.
@@ -59,10 +61,10 @@ class OnnxReranker:
         check_files: compare the sha256 of every file with the manifest's while loading.
 
     Raises:
-        ModelFilesError: not an artefact, or its files are not those its manifest records.
+        ModelFilesError: not an artifact, or its files are not those its manifest records.
         HubError: the hub could not be asked, or said no.
         ProviderError: a requested provider cannot be used.
-        UsageError: an argument that cannot be, or an artefact that is no reranker.
+        UsageError: an argument that cannot be, or an artifact that is no reranker.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class OnnxReranker:
             raise UsageError(f"truncation is {truncation!r}, not {' or '.join(PAIR_TRUNCATIONS)}")
         if instruction is not None:
             check_text(instruction, "instruction")
-        self._runner = Runner(
+        self._runner = OpenModel(
             model,
             ("reranking",),
             precision=precision,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxembed.arrays import FloatArray
 from onnxembed.errors import UsageError
-from onnxembed.pooling import FloatArray
-from onnxembed.sparse import SparseEmbedding
+from onnxembed.runtime.outputs.sparse import SparseEmbedding
 
 
 def sparse_dot(query: SparseEmbedding, document: SparseEmbedding) -> float:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.running import Outcome, Run
 from hub_server import HubServer
 from onnxembed import OnnxEmbedder
 from onnxembed.cli import main
+from running import Outcome, Run
 from tiny import write_bert
 
 
@@ -45,7 +45,7 @@ def model(artifact: Path) -> Iterator[OnnxEmbedder]:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plain checkpoint, which says neither how to pool nor whether to normalise."""
+    """A plain checkpoint, which says neither how to pool nor whether to normalize."""
     return write_bert(tmp_path_factory.mktemp("raw") / "raw-bert")
 
 

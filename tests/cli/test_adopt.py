@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from cli.running import Run, needs_torch, refused
 from onnxembed.manifest import FILE_NAME, read_manifest
+from running import Run, needs_torch, refused
 
 
 @pytest.fixture

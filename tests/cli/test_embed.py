@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cli.running import Run, names, refused, rows
 from hub_server import HubServer
-from onnxembed import OnnxEmbedder, runner
+from onnxembed import OnnxEmbedder
 from onnxembed.errors import ProviderError
+from onnxembed.runtime import model as runner
+from running import Run, names, refused, rows
 
 D = 32
 
@@ -121,7 +122,7 @@ def test_embed_warns_in_one_line_of_texts_that_were_cut(run: Run, artifact: Path
         (["the cat", "--threads", "0"], ["threads is 0"]),
         (["the cat", "--prompt-name", "passage"], ["'passage'", "query, title"]),
         (["the cat", "--prompt", "a", "--prompt-name", "query"], ["not both"]),
-        (["the cat", "--no-normalize"], ["normalises in its graph", "--no-normalize"]),
+        (["the cat", "--no-normalize"], ["normalizes in its graph", "--no-normalize"]),
         (["the cat", "--provider", "tpu"], ["tpu is not in the installed onnxruntime", "cpu, cuda, tensorrt"]),
         (["the cat", "--provider", "cpu", "--device-id", "1"], ["device_id names a GPU", "not of CPU"]),
         (["the cat", "--device-id", "-1"], ["-1 is no number of a GPU"]),
@@ -177,7 +178,7 @@ def test_embed_refuses_a_damaged_file(run: Run, artifact: Path, tmp_path: Path) 
     assert refused(run("embed", damaged, "the cat"), "onnx/model.onnx", "sha256")
 
 
-def test_embed_takes_an_artefact_of_the_hub(run: Run, hub: HubServer, artifact: Path, model: OnnxEmbedder) -> None:
+def test_embed_takes_an_artifact_of_the_hub(run: Run, hub: HubServer, artifact: Path, model: OnnxEmbedder) -> None:
     hub.push("org/tiny-onnx", artifact)
     outcome = run("embed", "org/tiny-onnx", "the cat", "--cache-dir", "cache")
     assert np.array_equal(rows(outcome.out), model.encode("the cat"))

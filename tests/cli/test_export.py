@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cli.running import Outcome, Run, names, needs_torch, refused
 from hub_server import HubServer
-from onnxembed.cli import making
-from onnxembed.export import comparison
-from onnxembed.export import verify as verifying
+from onnxembed.cli import new_folder as making
 from onnxembed.export.probes import BRIEF
 from onnxembed.manifest import FILE_NAME, Manifest, read_manifest
+from onnxembed.verify import comparison
+from onnxembed.verify import verify as verifying
+from running import Outcome, Run, names, needs_torch, refused
 from tampering import change_weights
 from tiny import change_json, write_sentence_bert
 
@@ -96,11 +96,11 @@ def test_export_refuses_options_that_cannot_be(
 
 def test_export_names_the_option_for_what_the_files_do_not_say(run: Run, raw: Path, tmp_path: Path) -> None:
     assert refused(run("export", raw, "-o", "out"), "how to pool", "--pooling")
-    assert refused(run("export", raw, "-o", "out", "--pooling", "mean"), "normalise", "--no-normalize")
+    assert refused(run("export", raw, "-o", "out", "--pooling", "mean"), "normalize", "--no-normalize")
     assert names(tmp_path) == []
 
 
-def test_export_replaces_an_artefact_only_when_forced(run: Run, checkpoint: Path) -> None:
+def test_export_replaces_an_artifact_only_when_forced(run: Run, checkpoint: Path) -> None:
     exported(run("export", checkpoint, "-o", "out", "--no-verify"), Path("out"))
     before = Path("out", FILE_NAME).stat().st_mtime_ns
     assert refused(run("export", checkpoint, "-o", "out", "--no-verify"), "out exists", "--force")
@@ -109,7 +109,7 @@ def test_export_replaces_an_artefact_only_when_forced(run: Run, checkpoint: Path
     assert Path("out", FILE_NAME).stat().st_mtime_ns > before
 
 
-def test_export_never_replaces_what_is_not_an_artefact(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_export_never_replaces_what_is_not_an_artifact(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").touch()
     (tmp_path / "file").touch()

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
-from cli.running import Run, names, refused
 from hub_server import HubServer
 from onnxembed.cli import cli
+from running import Run, names, refused
 
 
 @pytest.mark.parametrize("arguments", [[], ["export"], ["embed"], ["inspect"], ["verify"]])

@@ -1,12 +1,12 @@
-"""`onnxembed inspect`: what it says of an artefact."""
+"""`onnxembed inspect`: what it says of an artifact."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from cli.running import Run, refused
 from hub_server import HubServer
 from onnxembed.manifest import FILE_NAME
+from running import Run, refused
 
 
 def test_inspect_says_each_decision_and_where_it_came_from(run: Run, artifact: Path) -> None:
@@ -36,7 +36,7 @@ def test_inspect_downloads_nothing_but_the_manifest(run: Run, hub: HubServer, ar
     assert hub.downloaded() == [FILE_NAME]
 
 
-def test_inspect_refuses_what_is_no_artefact(run: Run, checkpoint: Path) -> None:
+def test_inspect_refuses_what_is_no_artifact(run: Run, checkpoint: Path) -> None:
     Path("file").touch()
     assert refused(run("inspect", checkpoint), "no onnxembed.json", f"onnxembed export {checkpoint}")
     assert refused(run("inspect", "./absent"), "no folder at absent")

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cli.running import USUAL, command, names, rows
 from onnxembed import OnnxEmbedder, __version__
 from onnxembed.manifest import FILE_NAME
+from running import USUAL, command, names, rows
 
 
 def test_export_and_embed_in_processes_of_their_own(checkpoint: Path, tmp_path: Path) -> None:

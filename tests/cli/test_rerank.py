@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.running import Run, refused
 from onnxembed import OnnxReranker
 from onnxembed.export.pipeline import export
-from onnxembed.export.verify_reranking import BRIEF_PAIRS
+from onnxembed.verify.reranking import BRIEF_PAIRS
+from running import Run, refused
 from tiny_rerankers import DOCUMENTS, QUERY, write_reranker
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.running import Run, needs_torch, refused
-from onnxembed.export import verify as verifying
 from onnxembed.export.probes import PROBES
+from onnxembed.verify import verify as verifying
+from running import Run, needs_torch, refused
 
 
 @needs_torch

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hub.files import ARTIFACT, CHECKPOINT, MODEL, PLAIN, SHARDED, SHARDS, UNWANTED, contents, push
+from hub_files import ARTIFACT, CHECKPOINT, MODEL, PLAIN, SHARDED, SHARDS, UNWANTED, contents, push
 from hub_server import HubServer
-from onnxembed.checkpoint import fetch_checkpoint
 from onnxembed.errors import HubError, IntegrityError, ModelFilesError
-from onnxembed.hub import fetch
+from onnxembed.hub.checkpoint import fetch_checkpoint
+from onnxembed.hub.fetch import fetch
 
 # A checkpoint
 

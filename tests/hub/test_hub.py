@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hub.files import ARTIFACT, MODEL, PLAIN, UNWANTED, contents, names, push, run, write
+from hub_files import ARTIFACT, MODEL, PLAIN, UNWANTED, contents, names, push, run, write
 from hub_server import HubServer
-from onnxembed.checkpoint import fetch_checkpoint
 from onnxembed.errors import HubError, ModelFilesError, UsageError
-from onnxembed.hub import Fetched, fetch, is_local
+from onnxembed.hub.checkpoint import fetch_checkpoint
+from onnxembed.hub.fetch import fetch
+from onnxembed.hub.source import Fetched, is_local
 
 # Paths and ids
 
@@ -85,7 +86,7 @@ def test_what_is_neither_a_path_nor_an_id_is_an_error(hub: HubServer, cache: Pat
 def test_a_local_folder_imports_no_hub_library(tmp_path: Path) -> None:
     write(tmp_path, ARTIFACT)
     run(
-        "import sys; from onnxembed import checkpoint, hub; hub.fetch(sys.argv[1], wanted=['onnxembed.json']); "
+        "import sys; from onnxembed.hub import checkpoint, fetch; fetch.fetch(sys.argv[1], wanted=['onnxembed.json']); "
         "checkpoint.fetch_checkpoint(sys.argv[1]); assert 'huggingface_hub' not in sys.modules",
         tmp_path,
     )
@@ -130,7 +131,7 @@ def test_fetch_takes_branches_tags_and_commits(hub: HubServer, cache: Path, tmp_
         assert (fetched.folder / "onnxembed.json").read_bytes() == content
 
 
-def test_a_name_without_an_organisation_is_an_id(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_a_name_without_an_organization_is_an_id(hub: HubServer, cache: Path, tmp_path: Path) -> None:
     commit = hub.push("gpt2", write(tmp_path / "source", PLAIN))
     assert fetch("gpt2", wanted=["config.json"], cache_dir=cache) == fetch_checkpoint("gpt2", cache_dir=cache)
     assert fetch_checkpoint("gpt2", cache_dir=cache).revision == commit

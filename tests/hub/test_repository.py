@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hub.files import ABSENT_COMMIT, CHECKPOINT, MODEL, PLAIN, contents, push, run
+from hub_files import ABSENT_COMMIT, CHECKPOINT, MODEL, PLAIN, contents, push, run
 from hub_server import HubServer
-from onnxembed.checkpoint import fetch_checkpoint
 from onnxembed.errors import HubError, OnnxEmbedError
-from onnxembed.hub import Fetched, fetch
+from onnxembed.hub.checkpoint import fetch_checkpoint
+from onnxembed.hub.fetch import fetch
+from onnxembed.hub.source import Fetched
 
 # What the hub refuses
 
@@ -141,12 +142,12 @@ def test_an_endpoint_that_is_no_hub(hub: HubServer, cache: Path, monkeypatch: py
 # The environment, which huggingface_hub reads when it is imported
 
 
-def test_the_environment_is_honoured(hub: HubServer, tmp_path: Path) -> None:
+def test_the_environment_is_honored(hub: HubServer, tmp_path: Path) -> None:
     push(hub, CHECKPOINT, tmp_path)
     hub.tokens[MODEL] = "hf_secret"
     home = tmp_path / "home"
     environment = {"HF_HOME": str(home), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    code = "import sys; from onnxembed.checkpoint import fetch_checkpoint as f; print(f(sys.argv[1]).folder)"
+    code = "import sys; from onnxembed.hub.checkpoint import fetch_checkpoint as f; print(f(sys.argv[1]).folder)"
     folder = Path(run(code, MODEL, HF_TOKEN="hf_secret", **environment))
     assert folder == home / "hub/models--org--model/snapshots" / hub.commit(MODEL)
     assert contents(folder) == CHECKPOINT
@@ -158,7 +159,7 @@ def test_the_environment_is_honoured(hub: HubServer, tmp_path: Path) -> None:
 
 def test_offline_mode_says_what_the_cache_lacks(hub: HubServer, cache: Path) -> None:
     code = (
-        "import sys; from onnxembed import checkpoint, errors\n"
+        "import sys; from onnxembed import errors; from onnxembed.hub import checkpoint\n"
         "try: checkpoint.fetch_checkpoint(sys.argv[1])\n"
         "except errors.HubError as error: print(error)"
     )

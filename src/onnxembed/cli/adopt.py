@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnxembed.cli.making import make, making_options, require_export
+from onnxembed.cli.new_folder import make, making_options, require_export
 from onnxembed.cli.options import ONNX_FILE, REVISION, cache_options
 from onnxembed.manifest import PoolingMode
 
@@ -43,13 +43,13 @@ def adopt(
     sentence-transformers' where the extra [torch] is installed and MODEL is a folder that has the weights, too.
     """
     require_export()
+    from onnxembed.decisions.flags import Flags
     from onnxembed.export.adopt import Options  # noqa: TID251
     from onnxembed.export.adopt import adopt as run  # noqa: TID251
-    from onnxembed.hub import Hub
-    from onnxembed.resolve import Flags
+    from onnxembed.hub.source import HubOptions
 
     options = Options(onnx_file, Flags(pooling, normalize, max_length), recipe, force)
-    hub = Hub(revision, cache_dir, local_files_only)
+    hub = HubOptions(revision, cache_dir, local_files_only)
     make(
         model,
         output,
@@ -61,8 +61,8 @@ def adopt(
 
 def _has_weights(folder: Path) -> bool:
     """Whether a model's folder has the weights of its transformer, in one file or in shards."""
-    from onnxembed.checkpoint import WEIGHTS
-    from onnxembed.facts import read_facts
+    from onnxembed.facts.facts import read_facts
+    from onnxembed.hub.checkpoint import WEIGHTS
 
     weights = read_facts(folder).transformer_folder
     return any((weights / f"{name}{index}").is_file() for name in WEIGHTS for index in ("", ".index.json"))

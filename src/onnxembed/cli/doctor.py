@@ -14,7 +14,7 @@ def doctor() -> None:
     Tries what `auto` would use by computing something there. The exit code is 1 when something is broken; the
     line says what to do.
     """
-    from onnxembed.doctor import examine
+    from onnxembed.cli.environment import examine
 
     broken = False
     for finding in examine():

@@ -12,7 +12,7 @@ import click
 from onnxembed.cli.options import ONNX_FILE, PATH, Running, running_options, text_options
 from onnxembed.cli.texts import opened
 from onnxembed.errors import UsageError
-from onnxembed.manifest import KINDS, Kind
+from onnxembed.manifest import TEXT_KINDS, TextKind
 
 
 @click.command(short_help="Turn texts into vectors.")
@@ -27,7 +27,7 @@ from onnxembed.manifest import KINDS, Kind
 )
 @click.option(
     "--kind",
-    type=click.Choice(KINDS),
+    type=click.Choice(TEXT_KINDS),
     help="With --multi-vector: what the texts are, for a model that treats queries and documents in ways of their own.",
 )
 @click.option("--prompt", metavar="TEXT", help="Put this before every text.")
@@ -48,7 +48,7 @@ def embed(
     output: Path | None,
     sparse: bool,
     multi_vector: bool,
-    kind: Kind | None,
+    kind: TextKind | None,
     prompt: str | None,
     prompt_name: str | None,
     dimensions: int | None,
@@ -72,8 +72,9 @@ def embed(
     standard input (-). Vectors keep the order of the texts: a row of the .npy file, or a line of JSON, each.
     Before a text that begins with - stands -- alone.
     """
+    from onnxembed.cli.progress import counter
     from onnxembed.embedder import OnnxEmbedder
-    from onnxembed.files import (
+    from onnxembed.files.vectors import (
         LINE_FILES,
         check_vector_file,
         matrix_line,
@@ -83,7 +84,6 @@ def embed(
         write_lines,
         write_npy,
     )
-    from onnxembed.progress import counter
 
     if sparse and multi_vector:
         raise UsageError("--sparse and --multi-vector: one of the two at a time")

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from onnxembed.cli.making import make, making_options, require_export
+from onnxembed.cli.new_folder import make, making_options, require_export
 from onnxembed.cli.options import PATH, REVISION, cache_options
 from onnxembed.errors import UsageError
 from onnxembed.manifest import (
@@ -139,9 +139,9 @@ def export(
     sentence-transformers' before the folder appears.
     """
     require_export()
+    from onnxembed.decisions.flags import Flags
     from onnxembed.export.pipeline import Options  # noqa: TID251
     from onnxembed.export.pipeline import export as run  # noqa: TID251
-    from onnxembed.resolve import Flags
 
     options = Options(
         precisions=precision,

@@ -29,11 +29,11 @@ def inspect(
     Prints how texts become vectors and where each of these decisions came from (a file, a recipe, an option,
     the architecture), the graphs with their sizes and operators, and what verification measured.
     """
-    from onnxembed.describe import describe, describe_verification
-    from onnxembed.hub import Hub
-    from onnxembed.locate import read
+    from onnxembed.cli.describe import describe, describe_verification
+    from onnxembed.hub.source import HubOptions
+    from onnxembed.loading.locate import read
 
-    manifest = read(model, onnx_file, Hub(revision, cache_dir, local_files_only))
+    manifest = read(model, onnx_file, HubOptions(revision, cache_dir, local_files_only))
     if as_json:
         click.echo(manifest.to_json().encode(), nl=False)
         return

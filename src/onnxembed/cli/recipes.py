@@ -13,7 +13,8 @@ def recipes(*, name: str | None) -> None:
     A recipe holds what the files of a published model do not say, with its reason and source, and numbers
     that were published for it (see onnxembed verify --golden).
     """
-    from onnxembed.recipes import describe_recipe, read_recipe, recipe_names, summary
+    from onnxembed.recipes.book import read_recipe, recipe_names
+    from onnxembed.recipes.describe import describe_recipe, summary
 
     if name is not None:
         for line in describe_recipe(read_recipe(name)):

@@ -57,7 +57,7 @@ def rerank(
     Documents are arguments, the lines of a .txt file, a field of the lines of a .jsonl file, or the lines of
     standard input (-). The best comes first; its index says where it stood, counted from 0.
     """
-    from onnxembed.progress import counter
+    from onnxembed.cli.progress import counter
     from onnxembed.reranker import OnnxReranker
 
     with (

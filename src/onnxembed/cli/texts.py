@@ -16,7 +16,7 @@ FIELD = "text"
 @contextmanager
 def opened(texts: Sequence[str], field: str | None = None, jsonl: bool = False) -> Iterator[Iterable[str]]:
     """The texts that the arguments stand for; `field` and `jsonl` are the options of these names."""
-    from onnxembed.files import read_texts
+    from onnxembed.files.texts import read_texts
 
     name = _file(texts, jsonl)
     jsonl = jsonl or (name or "").endswith(".jsonl")
@@ -34,7 +34,7 @@ def opened(texts: Sequence[str], field: str | None = None, jsonl: bool = False) 
 
 def _file(texts: Sequence[str], jsonl: bool) -> str | None:
     """The file that the arguments name, "-" for standard input, None when they are the texts themselves."""
-    from onnxembed.files import TEXT_FILES
+    from onnxembed.files.texts import TEXT_FILES
 
     if not texts:
         raise UsageError("no texts: give texts, a .txt or .jsonl file, or - for standard input")

@@ -44,9 +44,9 @@ def verify(
             raise UsageError("--golden compares with published numbers: not with --against, --revision or --texts")
         _verify_golden(folder)
         return
-    from onnxembed.describe import describe_verification
-    from onnxembed.export.verify import verify as run  # noqa: TID251
-    from onnxembed.progress import ProgressLine
+    from onnxembed.cli.describe import describe_verification
+    from onnxembed.cli.progress import ProgressLine
+    from onnxembed.verify.verify import verify as run
 
     more: list[str] = []
     if texts is not None:
@@ -67,7 +67,7 @@ def verify(
 
 
 def _verify_golden(folder: Path) -> None:
-    from onnxembed.golden import check_golden
+    from onnxembed.verify.published import check_golden
 
     failures = 0
     for outcome in check_golden(folder):

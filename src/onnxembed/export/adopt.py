@@ -1,4 +1,4 @@
-"""An artefact around a graph that something else made: copied as it is, its tokenizer and decisions written out."""
+"""An artifact around a graph that something else made: copied as it is, its tokenizer and decisions written out."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from onnxembed.adopt import adopted_manifest, choose_recipe, decide
+from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UnsupportedError, UsageError
-from onnxembed.export.artifact import GRAPH_FILES, Progress, check_output, new_folder
-from onnxembed.export.hashing import hash_files
-from onnxembed.export.modules import write_modules
+from onnxembed.export.artifact.folder import check_output, new_folder
+from onnxembed.export.artifact.graph_file import GRAPH_FILES
+from onnxembed.export.artifact.hashing import hash_files
+from onnxembed.export.artifact.sentence_transformers import write_modules
 from onnxembed.export.pipeline import Verify
-from onnxembed.export.tokenizer import write_tokenizer
-from onnxembed.foreign import Foreign, read_foreign
-from onnxembed.hub import Fetched, Hub
-from onnxembed.locate import find
+from onnxembed.export.progress import Progress
+from onnxembed.export.tokenizer.files import write_tokenizer
+from onnxembed.hub.source import Fetched, HubOptions
+from onnxembed.loading.adopt import adopted_manifest, choose_recipe, decide
+from onnxembed.loading.found_graph import FoundGraph, read_found_graph
+from onnxembed.loading.locate import find
 from onnxembed.manifest import FILE_NAME, Manifest, Variant
-from onnxembed.resolve import Flags
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,20 @@ def adopt(
     output: Path,
     options: Options | None = None,
     *,
-    hub: Hub | None = None,
+    hub: HubOptions | None = None,
     verify: Verify | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Manifest:
-    """Adopt the ONNX graph of a model (hub id or folder) to an artefact folder, which appears whole or not at all.
+    """Adopt the ONNX graph of a model (hub id or folder) to an artifact folder, which appears whole or not at all.
 
-    Raises what `onnxembed.adopt` does, UsageError for a model that is an artefact already.
+    Raises what `onnxembed.loading.adopt` does, UsageError for a model that is an artifact already.
     """
-    options, hub = options or Options(), hub or Hub()
+    options, hub = options or Options(), hub or HubOptions()
     check_output(output, force=options.force)
     got, name = find(model, "auto", options.onnx_file, hub)
     if name == FILE_NAME:
-        raise UsageError(f"{model} is an artefact of onnxembed already: it can be used as it is")
-    found = read_foreign(model, name, "auto", replace(hub, revision=got.revision))
+        raise UsageError(f"{model} is an artifact of onnxembed already: it can be used as it is")
+    found = read_found_graph(model, name, "auto", replace(hub, revision=got.revision))
     recipe = choose_recipe(model, options.recipe)
     decisions, embedding = decide(found, options.flags, recipe)
     with new_folder(output, force=options.force) as draft:
@@ -75,7 +77,7 @@ def adopt(
     return manifest
 
 
-def _copy_graph(found: Foreign, folder: Path) -> Variant:
+def _copy_graph(found: FoundGraph, folder: Path) -> Variant:
     """The graph and its weights in the folder's layout. The graph names its weights' file, which keeps its name."""
     names = sorted(found.graph.data)
     if len(names) > 1:

@@ -1,4 +1,4 @@
-"""The export journey: checkpoint -> facts -> decisions -> graphs -> artefact folder, verified."""
+"""The export journey: checkpoint -> facts -> decisions -> graphs -> artifact folder, verified."""
 
 from __future__ import annotations
 
@@ -10,27 +10,37 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from onnxembed.checkpoint import fetch_checkpoint
+from onnxembed.decisions.embedding import EmbeddingDecisions, resolve_embedding
+from onnxembed.decisions.encoder import EncoderDecisions
+from onnxembed.decisions.flags import Flags
+from onnxembed.decisions.reranking import RerankingDecisions, resolve_reranking
+from onnxembed.decisions.task import choose_task
+from onnxembed.decisions.token_heads import resolve_token_heads
 from onnxembed.errors import UnsupportedError, UsageError
-from onnxembed.export import heads, token_heads
-from onnxembed.export.adapters import open_checkpoint
 from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.artifact import Progress, check_output, new_folder, write_graph, write_packed
-from onnxembed.export.classifiers import classify
-from onnxembed.export.config import Config
-from onnxembed.export.cross_encoder import write_cross_encoder
-from onnxembed.export.engines import TOOLS, EngineOption, announce, choose_engine
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.hashing import hash_files
-from onnxembed.export.inputs import B, Inputs, T
-from onnxembed.export.modules import write_modules
-from onnxembed.export.packed import PackedInputs, check_packable
-from onnxembed.export.quantize.fit import MakeGraph, check_quantizable, write_quantized
-from onnxembed.export.quantize.samples import read_texts, tokenized
-from onnxembed.export.tokenizer import write_tokenizer
-from onnxembed.export.weights import Checkpoint
-from onnxembed.facts import Facts, read_facts
-from onnxembed.hub import Fetched, is_local
+from onnxembed.export.artifact.cross_encoder import write_cross_encoder
+from onnxembed.export.artifact.folder import check_output, new_folder
+from onnxembed.export.artifact.graph_file import write_graph, write_packed
+from onnxembed.export.artifact.hashing import hash_files
+from onnxembed.export.artifact.sentence_transformers import write_modules
+from onnxembed.export.checkpoint.adapters import open_checkpoint
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.checkpoint.tensors import Checkpoint
+from onnxembed.export.engines.engine import TOOLS, EngineOption, announce, choose_engine
+from onnxembed.export.graph import pooling as heads
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import B, Inputs, T
+from onnxembed.export.graph.packed import PackedInputs, check_packable
+from onnxembed.export.heads import token_heads
+from onnxembed.export.heads.reranking import classify
+from onnxembed.export.progress import Progress
+from onnxembed.export.quantize.calibration_texts import read_texts, tokenized
+from onnxembed.export.quantize.write import MakeGraph, check_quantizable, write_quantized
+from onnxembed.export.tokenizer.files import write_tokenizer
+from onnxembed.facts.facts import Facts, read_facts
+from onnxembed.facts.multi_vector import STANFORD_LINEAR
+from onnxembed.hub.checkpoint import fetch_checkpoint
+from onnxembed.hub.source import Fetched, is_local
 from onnxembed.manifest import (
     FILE_NAME,
     FORMAT_VERSION,
@@ -47,18 +57,15 @@ from onnxembed.manifest import (
     Tokenization,
     Variant,
 )
-from onnxembed.multi_vector_facts import STANFORD_LINEAR
-from onnxembed.recipes import Recipe, find_recipe, read_recipe
-from onnxembed.resolve import Decisions, EncoderDecisions, Flags, resolve
-from onnxembed.resolve_reranking import RerankingDecisions, choose_task, resolve_reranking
-from onnxembed.resolve_token_heads import resolve_token_heads
-from onnxembed.tokenizing import TextTokenizer
+from onnxembed.recipes.book import find_recipe, read_recipe
+from onnxembed.recipes.recipe import Recipe
+from onnxembed.tokenizer.texts import TextTokenizer
 
 Encoder = tuple[Graph, Inputs, Value]
 """A graph under construction, its inputs, and its token embeddings in float32 [B, T, D]."""
 
 DECIDE: dict[Task, Callable[[Facts, Flags, Recipe | None], EncoderDecisions]] = {
-    "embedding": resolve,
+    "embedding": resolve_embedding,
     "sparse": resolve_token_heads,
     "multi_vector": resolve_token_heads,
     "reranking": resolve_reranking,
@@ -101,7 +108,7 @@ def export(
     verify: Verify | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Manifest:
-    """Export a checkpoint (hub id or folder) to an artefact folder, which appears whole or not at all."""
+    """Export a checkpoint (hub id or folder) to an artifact folder, which appears whole or not at all."""
     options = options or Options()
     check_output(output, force=options.force)
     recipe = _recipe(model, options)
@@ -169,7 +176,7 @@ def _sections(
         write_cross_encoder(facts, decisions, draft)
         return {"reranking": decisions.reranking}
     sections = token_heads.sections(facts, decisions, graph, draft)
-    if not isinstance(decisions, Decisions):
+    if not isinstance(decisions, EmbeddingDecisions):
         token_heads.write_files(facts, decisions, draft)
         return sections
     dense = write_modules(facts, decisions, options.pooling_out, draft)
@@ -194,7 +201,7 @@ def _quantized(
     progress: Progress,
 ) -> dict[Precision, Variant]:
     """Write the graphs of integers, measured against the fp32 graph."""
-    assert isinstance(decisions, Decisions)  # check_quantizable has refused all else
+    assert isinstance(decisions, EmbeddingDecisions)  # check_quantizable has refused all else
     tokenizer = TextTokenizer(draft, tokenization, decisions.max_length.value)
     samples = tokenized(read_texts(options.calibration), tokenizer)
     return {
@@ -251,7 +258,7 @@ def build(
         raise UnsupportedError("--packed: a packed graph pools itself, so it cannot be had with --pooling-out")
     if options.pooling_out and inputs.pooled != inputs.attention_mask:
         raise UnsupportedError(f"--pooling-out: a {facts.model_type} leaves tokens out that only its graph knows")
-    if isinstance(decisions, Decisions) and not options.pooling_out:
+    if isinstance(decisions, EmbeddingDecisions) and not options.pooling_out:
         sentence = inputs.pool(tokens, decisions.pooling.value)
         for index, layer in enumerate(facts.dense, start=2):
             sentence = heads.dense(graph, sentence, layer, f"{index}_Dense")

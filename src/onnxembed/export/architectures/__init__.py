@@ -23,9 +23,9 @@ from onnxembed.export.architectures import (
     nomic_bert,
     static,
 )
-from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.inputs import Inputs
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
 
 Builder = Callable[[Graph, Config, Inputs], Value]
 

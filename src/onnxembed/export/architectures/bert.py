@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from onnx import TensorProto
 
-from onnxembed.export.attention import Mask, attention
-from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.inputs import Inputs
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.attention import Mask, attention
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ Reference: transformers, models/distilbert.
 from __future__ import annotations
 
 from onnxembed.export.architectures.bert import LayerNames, LayerStyle, post_norm_layer
-from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.inputs import Inputs
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
 
 EPS = 1e-12  # fixed in the reference, not in the config
 

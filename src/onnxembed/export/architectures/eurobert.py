@@ -6,9 +6,9 @@ Reference: transformers, models/eurobert.
 from __future__ import annotations
 
 from onnxembed.export.architectures.llama import llama
-from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.inputs import Inputs
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
 
 
 def eurobert(g: Graph, config: Config, inputs: Inputs) -> Value:

@@ -19,11 +19,11 @@ from onnxembed.export.architectures.llama import (
     read_style,
     self_attention,
 )
-from onnxembed.export.attention import local_mask, mask_for_heads
-from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.inputs import Inputs
-from onnxembed.export.rotary import Rotary, Settings, frequencies, rope_settings, rotary
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.attention import local_mask, mask_for_heads
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
+from onnxembed.export.graph.rotary import Rotary, Settings, frequencies, rope_settings, rotary
 
 
 def gemma3(g: Graph, config: Config, inputs: Inputs) -> Value:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.architectures.new import embed
-from onnxembed.export.attention import attention
-from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.inputs import Inputs
-from onnxembed.export.rotary import Rotary, Settings, frequencies, rope_settings, rotary
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.attention import attention
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
+from onnxembed.export.graph.rotary import Rotary, Settings, frequencies, rope_settings, rotary
 
 
 def jina_embeddings_v3(g: Graph, config: Config, inputs: Inputs) -> Value:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.export.attention import Mask, attention, local_mask, mask_for_heads
-from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.inputs import Inputs
-from onnxembed.export.rotary import Rotary, frequencies, rope_settings, rotary
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.attention import Mask, attention, local_mask, mask_for_heads
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
+from onnxembed.export.graph.rotary import Rotary, frequencies, rope_settings, rotary
 
 LAYER_TYPES = ("full_attention", "sliding_attention")
 
@@ -59,7 +59,7 @@ def qwen2(g: Graph, config: Config, inputs: Inputs) -> Value:
 
 
 def qwen3(g: Graph, config: Config, inputs: Inputs) -> Value:
-    """Qwen3Model: queries and keys are normalised per head."""
+    """Qwen3Model: queries and keys are normalized per head."""
     biased = config.take("attention_bias", bool, False)
     style = read_style(config, head_dim=128, qkv_bias=biased, out_bias=biased, head_norms=True)
     return _layers(g, config, inputs, style, _qwen_windows(config))
@@ -116,7 +116,7 @@ def _qwen_windows(config: Config) -> list[int | None]:
 
 
 def _layers(g: Graph, config: Config, inputs: Inputs, style: Style, windows: list[int | None]) -> Value:
-    """Embeddings, layers and the final norm; each sum is normalised in the node that adds it up."""
+    """Embeddings, layers and the final norm; each sum is normalized in the node that adds it up."""
     settings, positions = rope_settings(config), config.take("max_position_embeddings", int)
     turn = rotary(g, "rotary", inputs.positions, *frequencies(settings, style.head_dim, positions, "config.json"))
     mask = mask_for_heads(inputs.mask, style.head_dim)

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.architectures.llama import LAYER_TYPES, read_layer_types
-from onnxembed.export.attention import Mask, attention, local_mask
-from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.inputs import Inputs
-from onnxembed.export.rotary import Rotary, frequencies, rope_settings, rotary
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.attention import Mask, attention, local_mask
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
+from onnxembed.export.graph.rotary import Rotary, frequencies, rope_settings, rotary
 
 FULL, SLIDING = LAYER_TYPES
 
 
 def modernbert(g: Graph, config: Config, inputs: Inputs) -> Value:
-    """ModernBertModel: each sum is normalised in the node that adds it up."""
+    """ModernBertModel: each sum is normalized in the node that adds it up."""
     config.take("pad_token_id", int, 50283)  # what fills unused slots, which are masked
     # Training, task heads, ways of computing the same, and BERT's keys in configs that were written from it.
     config.ignore("classifier_activation", "classifier_bias", "classifier_pooling", "decoder_bias")

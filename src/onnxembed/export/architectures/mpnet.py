@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed.export.architectures.bert import LayerNames, LayerStyle, places_after_pad, post_norm_layer
-from onnxembed.export.attention import Mask
-from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.inputs import Inputs
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.attention import Mask
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
 
 # Fixed in the reference, whatever the config says.
 PAD, BUCKETS, MAX_DISTANCE = 1, 32, 128

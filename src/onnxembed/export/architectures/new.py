@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.export.attention import attention
-from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.inputs import Inputs
-from onnxembed.export.rotary import Frequencies, Rotary, Settings, frequencies, plain, rope_settings, rotary
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.attention import attention
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
+from onnxembed.export.graph.rotary import Frequencies, Rotary, Settings, frequencies, plain, rope_settings, rotary
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures.new import NATIVE, LayerNames, LayerStyle, Rows, embed, gated_layers, read_style
-from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.inputs import Inputs
-from onnxembed.export.rotary import frequencies, rope_settings, rotary
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
+from onnxembed.export.graph.rotary import frequencies, rope_settings, rotary
 
 ORIGINAL = LayerNames(
     query=Rows("encoder.layers.{}.attn.Wqkv", 0, 3),

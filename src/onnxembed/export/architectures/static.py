@@ -11,9 +11,9 @@ from onnx import TensorProto
 from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.config import Config
-from onnxembed.export.graph import Graph, Value
-from onnxembed.export.inputs import Inputs
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
 
 
 def static_embedding(g: Graph, config: Config, inputs: Inputs) -> Value:
@@ -27,7 +27,7 @@ def static_embedding(g: Graph, config: Config, inputs: Inputs) -> Value:
 def model2vec(g: Graph, config: Config, inputs: Inputs) -> Value:
     """model2vec's StaticModel: many tokens may share a row (`mapping`), and have weights of their own (`weights`).
 
-    Int8 tables are used as they are, without a scale: normalising takes it out.
+    Int8 tables are used as they are, without a scale: normalizing takes it out.
     """
     config.take("normalize", bool, False)  # which is decided with the other modules
     has_mapping, has_weights = (g.weights.has(name) for name in ("mapping", "weights"))

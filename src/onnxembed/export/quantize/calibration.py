@@ -9,11 +9,11 @@ from typing import Self
 import numpy as np
 from onnx import TensorProto, helper
 
-from onnxembed.export.graph import Array, Graph, Value
-from onnxembed.export.quantize.measure import Opened
+from onnxembed.export.checkpoint.tensors import Checkpoint
+from onnxembed.export.graph.graph import Array, Graph, Value
+from onnxembed.export.quantize.calibration_texts import Feeds
+from onnxembed.export.quantize.opened_graph import Opened
 from onnxembed.export.quantize.plan import Site, product_key, rounded_rows, row_scales
-from onnxembed.export.quantize.samples import Feeds
-from onnxembed.export.weights import Checkpoint
 
 ALPHAS = (0.5, 0.65, 0.8)
 """How much of an outlier may go into the weights; each value takes what loses least, or is not smoothed."""

@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from onnxembed.export.graph import Array, Value
+from onnxembed.export.checkpoint.tensors import Checkpoint
+from onnxembed.export.graph.graph import Array, Value
 from onnxembed.export.quantize.int8 import Int8Graph
 from onnxembed.export.quantize.plan import BYTE, REST, Plan, Site, product_key, rounded_rest, rounded_rows, row_scales
-from onnxembed.export.weights import Checkpoint
 
 SITE = Site(zero_point=BYTE + 1)  # in the middle, for what is left over has either sign
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from onnxembed.export.graph import MICROSOFT, Array, Graph, Initializer, Value
+from onnxembed.export.checkpoint.tensors import Checkpoint
+from onnxembed.export.graph.graph import MICROSOFT, Array, Graph, Initializer, Value
 from onnxembed.export.quantize.plan import (
     REST,
     Plan,
@@ -27,7 +28,6 @@ from onnxembed.export.quantize.plan import (
     rounded_rows,
     row_scales,
 )
-from onnxembed.export.weights import Checkpoint
 
 STEPS = 255
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from onnxembed.export.graph import MICROSOFT, Array, Graph, Initializer, Value
+from onnxembed.export.checkpoint.tensors import Checkpoint
+from onnxembed.export.graph.graph import MICROSOFT, Array, Graph, Initializer, Value
 from onnxembed.export.quantize.int8 import integer_table
 from onnxembed.export.quantize.plan import product_key, rounded_rows, row_scales
-from onnxembed.export.weights import Checkpoint
 
 BLOCK = 32
 HALF = 128  # the integer that stands for 0
 
 
-class WeightGraph(Graph):
+class Int8WGraph(Graph):
     """A graph whose Linears' weights are stored in blocks of 8-bit integers."""
 
     def __init__(self, weights: Checkpoint) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxembed.export.graph import Array
+from onnxembed.export.graph.graph import Array
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,27 @@
+"""Checks of arguments that several methods take."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxembed.errors import UsageError
+
+
+def check_text(text: object, where: str) -> str:
+    """The text itself; UsageError, naming `where` it stood, for what no tokenizer takes."""
+    if not isinstance(text, str):
+        raise UsageError(f"{where} is {type(text).__name__}, not str")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{where} is not Unicode: half a surrogate pair at character {error.start}") from None
+    return text
+
+
+def whole_number(name: str, value: int, limit: int | None = None) -> int:
+    """A whole number from 1 to `limit`; UsageError, naming it, for anything else."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < 1 or (limit is not None and value > limit):
+        allowed = "a positive whole number" if limit is None else f"a whole number from 1 to this model's {limit}"
+        raise UsageError(f"{name} is {value!r}, not {allowed}")
+    return int(value)

@@ -1,0 +1,169 @@
+"""A manifest in words, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from onnxembed.manifest import Decision, Embedding, Manifest, MultiVector, Quality, Reranking, Sparse, Variant
+
+
+def describe(manifest: Manifest) -> Iterator[str]:
+    """Lines that say what an artifact is: its decisions and their origins, then each of its graphs."""
+    for name, value in _decisions(manifest):
+        yield f"{name:<16} {value}"
+    for precision, variant in manifest.variants.items():
+        yield ""
+        yield f"{precision}: {variant.file}, {_size(manifest, variant)}, {variant.nodes} nodes"
+        if variant.quality:
+            yield from _quality(variant.quality)
+        yield from _operators(variant.operators)
+        if variant.packed:
+            yield f"{precision}, for CUDA without padding: {variant.packed.file}, {variant.packed.nodes} nodes"
+            yield from _operators(variant.packed.operators)
+
+
+def _operators(counts: dict[str, int]) -> Iterator[str]:
+    for operator, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        yield f"  {count:>4} {operator}"
+
+
+def _quality(quality: Quality) -> Iterator[str]:
+    yield (
+        f"  against fp32, on {quality.texts} texts: min cosine {quality.min_cosine:.6f}, "
+        f"mean {quality.mean_cosine:.6f} (at least {quality.required:g} was required)"
+    )
+    if quality.kept_wider:
+        yield f"  {len(quality.kept_wider)} weights in 16 bits: {', '.join(quality.kept_wider)}"
+
+
+def describe_verification(manifest: Manifest) -> Iterator[str]:
+    """One line for each precision that was verified."""
+    for precision, result in manifest.verification.items():
+        ids = "token ids equal" if result.token_ids_equal else "token ids DIFFER"
+        cosine = "" if result.min_cosine is None else f", min cosine {result.min_cosine:.7f}"
+        what = "pairs" if manifest.reranking else "texts"
+        yield (
+            f"verified {precision} on {result.texts} {what} against {result.reference}: {ids}, "
+            f"max abs difference {result.max_abs_diff:.1e}{cosine}"
+        )
+    for precision in manifest.variants:
+        if precision not in manifest.on_cpu:
+            yield f"{precision}: not verified (needs CUDA)"
+        if manifest.variants[precision].packed:
+            yield f"{precision} without padding: not verified (needs CUDA)"
+
+
+def _size(manifest: Manifest, variant: Variant) -> str:
+    if not manifest.files:
+        return "no hashes recorded, so none are checked"
+    return megabytes(sum(manifest.files[file].bytes for file in (variant.file, variant.data) if file))
+
+
+def describe_output(manifest: Manifest) -> str:
+    """What a model gives for each text or pair, in a few words."""
+    if manifest.reranking:
+        labels = len(manifest.reranking.labels.value)
+        return "a score" if labels == 1 else f"{labels} scores"
+    made = [f"{manifest.embedding.dimension} dimensions"] if manifest.embedding else []
+    if manifest.sparse:
+        made.append(f"weights for {manifest.sparse.dimension} tokens")
+    if manifest.multi_vector:
+        made.append(f"{manifest.multi_vector.dimension} dimensions for each token")
+    return ", ".join(made)
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes as people read it."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def _decisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    source, model, tokens = manifest.source, manifest.model, manifest.tokenization
+    yield "source", source.model + (f" at {source.revision}" if source.revision else "")
+    if source.recipe:
+        yield "recipe", source.recipe
+    yield "tasks", ", ".join(manifest.tasks)
+    yield "architecture", f"{model.model_type}, engine {model.engine}, inputs {', '.join(model.inputs)}"
+    if model.engine_reason:
+        yield "engine", f"{model.engine} ({model.engine_reason})"
+    for key in model.ignored_config_keys:
+        yield "config.json", f"{key} was ignored (flag: --ignore-config-key)"
+    yield "attention", _decided(model.attention)
+    if model.adapter:
+        yield "adapter", _decided(model.adapter)
+    if manifest.embedding:
+        yield from _embedding(manifest.embedding)
+    if manifest.sparse:
+        yield from _sparse(manifest.sparse)
+    if manifest.multi_vector:
+        yield from _multi_vector(manifest.multi_vector)
+    if manifest.reranking:
+        yield from _reranking(manifest.reranking)
+    yield "max length", _decided(tokens.max_length)
+    yield "truncation", _decided(tokens.truncation_side)
+    yield "padding", _decided(tokens.pad_token_id, f"token {tokens.pad_token_id.value}")
+    for change in tokens.changes:
+        yield "tokenizer", change
+    prompts = manifest.prompts
+    for name, text in prompts.texts.value.items():
+        yield "prompt", f"{name}: {text!r}" + (" (used by default)" if name == prompts.default.value else "")
+    if not prompts.texts.value and not manifest.reranking:
+        yield "prompts", _decided(prompts.texts, "none")
+    yield "made with", ", ".join(f"{name} {version}" for name, version in manifest.created_with.items())
+
+
+def _embedding(embedding: Embedding) -> Iterator[tuple[str, str]]:
+    yield "pooling", _decided(embedding.pooling, "+".join(embedding.pooling.value)) + f", in the {embedding.pooled_by}"
+    for layer in embedding.dense:
+        yield "dense", f"{layer.in_features} -> {layer.out_features}, {layer.activation}"
+    yield "normalize", _decided(embedding.normalize)
+    yield "dimensions", str(embedding.dimension)
+
+
+def _sparse(sparse: Sparse) -> Iterator[tuple[str, str]]:
+    yield "sparse weights", _decided(sparse.activation, f"{sparse.activation.value} of the logit")
+    yield "aggregation", _decided(sparse.aggregation) + f", in the {sparse.aggregated_by}"
+    yield "dropped tokens", _decided(sparse.dropped_token_ids, _numbers(sparse.dropped_token_ids.value))
+    yield "vocabulary", str(sparse.dimension)
+
+
+def _multi_vector(multi_vector: MultiVector) -> Iterator[tuple[str, str]]:
+    yield "token vectors", f"{multi_vector.dimension} dimensions"
+    yield "normalize", _decided(multi_vector.normalize)
+    yield "first token", _decided(multi_vector.first_token)
+    for kind, length in (("query", multi_vector.query_length), ("document", multi_vector.document_length)):
+        yield f"{kind} length", _decided(length, str(length.value or "the limit of every text"))
+    expansion = multi_vector.query_expansion
+    if how := expansion.value:
+        attended = "attended" if how.attended else "not attended"
+        words = f"to {how.length} tokens with token {how.token_id}, {attended}, longer ones {how.longer}"
+        yield "expansion", _decided(expansion, words)
+    if skipped := multi_vector.skipped_token_ids.value:
+        where = " and ".join(multi_vector.skipped_in)
+        yield "skipped tokens", _decided(multi_vector.skipped_token_ids, f"{_numbers(skipped)} of a {where}")
+
+
+def _numbers(ids: tuple[int, ...]) -> str:
+    return ", ".join(map(str, ids)) or "none"
+
+
+def _reranking(reranking: Reranking) -> Iterator[tuple[str, str]]:
+    yield "labels", _decided(reranking.labels, ", ".join(reranking.labels.value))
+    yield "head reads", _decided(reranking.pooling)
+    if reranking.answers:
+        yield "answers", _decided(reranking.answers, " against ".join(reranking.answers.value))
+    yield "score", _decided(reranking.activation, f"{reranking.activation.value} of the logit")
+    yield "segments", _decided(reranking.token_types)
+    if reranking.template:
+        template = reranking.template.value
+        yield "template", _decided(reranking.template, f"{template.prefix!r} {template.body!r} {template.suffix!r}")
+        if template.instruction is not None:
+            yield "instruction", repr(template.instruction)
+    yield "long pairs", _decided(reranking.truncation)
+
+
+def _decided(decision: Decision[Any], words: str | None = None) -> str:
+    if isinstance(decision.value, bool):
+        words = "yes" if decision.value else "no"
+    return f"{words or decision.value} ({decision.origin}: {decision.reason})"

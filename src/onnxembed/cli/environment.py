@@ -1,0 +1,171 @@
+"""What this environment has, what `providers="auto"` would use, and what is broken, with its cure."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import numpy as np
+
+from onnxembed import __version__
+from onnxembed.errors import MissingExtraError, OnnxEmbedError
+from onnxembed.execution.cores import available_threads, cpu_quota, usable_cores
+from onnxembed.execution.providers import load_onnxruntime, wants_cuda, why_unavailable
+from onnxembed.execution.session import Session
+
+# All of them write the package onnxruntime: of two, the later one wins in part.
+WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
+LIBRARIES = ("numpy", "tokenizers", "huggingface_hub")
+
+NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,name,memory.used,memory.total,driver_version,compute_cap")
+SMI_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about this environment; `broken` if onnxembed cannot work with it as the user meant it."""
+
+    name: str
+    text: str
+    broken: bool = False
+
+
+def examine() -> Iterator[Finding]:
+    """Everything there is to say, in the order in which it is read."""
+    yield Finding("onnxembed", f"{__version__}, Python {platform.python_version()} on {platform.platform()}")
+    yield Finding("libraries", ", ".join(f"{name} {_version(name) or 'is missing'}" for name in LIBRARIES))
+    installed = [f"{name} {found}" for name in WHEELS if (found := _version(name))]
+    yield Finding("wheels", " and ".join(installed) or "no distribution of onnxruntime")
+    if len(installed) > 1:
+        names = " ".join(name for name in WHEELS if _version(name))
+        cure = f"pip uninstall -y {names}, then pip install 'onnxembed[gpu]' or 'onnxembed[cpu]'"
+        yield Finding("wheels", f"they write the same files, so one has overwritten the other's: {cure}", broken=True)
+    yield _threads()
+    yield from _gpus()
+    yield from _providers()
+    yield from _extras()
+
+
+def _providers() -> Iterator[Finding]:
+    try:
+        runtime = load_onnxruntime()
+    except MissingExtraError as error:
+        yield Finding("onnxruntime", str(error), broken=True)
+        return
+    available = runtime.get_available_providers()
+    yield Finding("onnxruntime", f"{runtime.__version__} with {', '.join(available)}")
+    if wants_cuda("auto"):
+        failure = _try("cuda")
+        if not failure:
+            yield Finding("auto", "uses CUDA, which works")
+            return
+        yield Finding("cuda", failure, broken=True)
+        because = "because CUDA, whose wheel is installed, does not work"
+    else:
+        because = f"because {why_unavailable('CUDAExecutionProvider', available)}"
+    failure = _try("cpu")
+    yield Finding("auto", f"uses the CPU, {because}")
+    if failure:
+        yield Finding("cpu", failure, broken=True)
+
+
+def _try(provider: str) -> str:
+    """Compute something there; what went wrong, or ""."""
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder, "square.onnx")
+        graph.write_bytes(_square())
+        try:
+            session = Session(graph, provider, threads=1)
+            (result,) = session.run(["y"], {"x": np.full((2, 2), 2.0, np.float32)})
+        except OnnxEmbedError as error:
+            return str(error).replace(str(graph), "a small graph")
+        except Exception as error:  # onnxruntime's exceptions share no base of their own
+            return f"a small graph opens on {provider} and does not run: {error}"
+    return "" if (result == 8).all() else f"a matrix product on {provider} gives wrong numbers"
+
+
+def _square() -> bytes:
+    """An ONNX file, written by hand because the runtime has no onnx: y = x @ x for float32 [2, 2]."""
+
+    def part(number: int, content: bytes) -> bytes:
+        return bytes([number << 3 | 2, len(content)]) + content
+
+    side = part(1, b"\x08\x02")  # dim_value 2
+    kind = part(1, b"\x08\x01" + part(2, side + side))  # a tensor of float32
+    values = part(11, part(1, b"x") + part(2, kind)) + part(12, part(1, b"y") + part(2, kind))
+    node = part(1, part(1, b"x") + part(1, b"x") + part(2, b"y") + part(4, b"MatMul"))
+    return b"\x08\x08" + part(7, node + part(2, b"square") + values) + part(8, b"\x10\x11")  # IR 8, opset 17
+
+
+def _threads() -> Finding:
+    quota = cpu_quota()
+    limit = "no limit by a control group" if quota == math.inf else f"a control group allows {quota:g} cores' time"
+    return Finding("threads", f"{available_threads()}: {usable_cores()} of {os.cpu_count()} cores by affinity, {limit}")
+
+
+def _gpus() -> Iterator[Finding]:
+    """What nvidia-smi says; nothing where there is none."""
+    command = [*NVIDIA_SMI, "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SMI_SECONDS, check=False)
+    except FileNotFoundError:
+        yield Finding("gpus", "none: there is no nvidia-smi here")
+        return
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield Finding("gpus", f"nvidia-smi does not answer: {error}")
+        return
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines()
+        yield Finding("gpus", f"nvidia-smi fails: {said[0] if said else f'exit code {done.returncode}'}")
+        return
+    lines = done.stdout.strip().splitlines()
+    for line in lines:
+        index, name, used, total, driver, capability = (field.strip() for field in line.split(","))
+        memory = f"{used} of {total} MiB used"
+        yield Finding(f"gpu {index}", f"{name}, {memory}, compute capability {capability}, driver {driver}")
+    if not lines:
+        yield Finding("gpus", "none that nvidia-smi sees")
+
+
+def _extras() -> Iterator[Finding]:
+    """The extras, by what each needs that is not there."""
+    needs: dict[str, list[str]] = {}  # of each extra: distributions, and other extras as onnxembed[them]
+    for requirement in _requirements():
+        if found := re.search(r"""extra\s*==\s*['"]([\w-]+)['"]""", requirement):
+            needs.setdefault(found[1], []).append(requirement)
+    for extra in needs:
+        lacking = ", ".join(_lacking(extra, needs))
+        yield Finding("extra", f"[{extra}] " + (f"lacks {lacking}" if lacking else "is installed"))
+
+
+def _lacking(extra: str, needs: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """The distributions of an extra, and of the extras that it brings, that are not there."""
+    for requirement in needs.get(extra, ()):
+        if brought := re.match(r"onnxembed\[([\w,-]+)\]", requirement):
+            for other in brought[1].split(","):
+                yield from _lacking(other, needs)
+        elif not _version(name := re.split(r"[^\w.-]", requirement, maxsplit=1)[0]):
+            yield name
+
+
+def _requirements() -> list[str]:
+    try:
+        return requires("onnxembed") or []
+    except PackageNotFoundError:  # run from a folder that nobody installed
+        return []
+
+
+def _version(name: str) -> str:
+    """The version of a distribution; "" where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,1 @@
+"""Facts, recipe and flags -> decisions, each with its origin."""

@@ -1,0 +1,247 @@
+"""What is decided for every task: attention, length, padding, prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from onnxembed.decisions.flags import NO_ADAPTER, Flags
+from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
+from onnxembed.facts.facts import Facts
+from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.facts.multi_vector import MultiVectorFacts
+from onnxembed.facts.sparse import SparseFacts
+from onnxembed.manifest import AttentionMode, Decision, Prompts
+from onnxembed.recipes.recipe import Recipe, decision_from
+
+UNBOUNDED = 1_000_000  # tokens: a limit for models that have none
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecisions:
+    """What the files, the architecture and the flags decide about token ids and token embeddings, for any task."""
+
+    attention: Decision[AttentionMode]
+    max_length: Decision[int]
+    truncation_side: Decision[Literal["left", "right"]]
+    pad_token_id: Decision[int]
+    lower_case: Decision[bool]
+    end_token: Decision[str] | None
+    prompts: Prompts
+    hidden_size: int
+    adapter: Decision[str] | None = None
+    sparse: SparseFacts | None = None
+    multi_vector: MultiVectorFacts | None = None
+
+
+def resolve_encoder(facts: Facts, flags: Flags, recipe: Recipe | None) -> EncoderDecisions:
+    """What does not depend on the task; errors as of `resolve_embedding`."""
+    _check_model_type(facts)
+    hidden_size = _size(facts, MODEL_TYPES[facts.model_type].hidden_size_key)
+    return EncoderDecisions(
+        attention=_attention(facts, flags, recipe),
+        max_length=_longest(_max_length(facts, flags), facts, flags),
+        truncation_side=_truncation_side(facts),
+        pad_token_id=_pad_token_id(facts),
+        lower_case=_lower_case(facts),
+        end_token=end_token(facts, recipe),
+        prompts=_prompts(facts, recipe),
+        hidden_size=hidden_size,
+        adapter=_adapter(facts, flags),
+        sparse=facts.sparse if flags.task in (None, "sparse") else None,
+        multi_vector=facts.multi_vector if flags.task in (None, "multi_vector") else None,
+    )
+
+
+def _check_model_type(facts: Facts) -> None:
+    if facts.model_type not in MODEL_TYPES:
+        raise UnsupportedError(
+            f"{facts.folder} is a {facts.model_type!r} model, which onnxembed does not know; "
+            f"known: {', '.join(MODEL_TYPES)}"
+        )
+
+
+def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[AttentionMode]:
+    """A decoder's attention: the flag, else the recipe, else config.json, else its own default.
+
+    The two keys of config.json are those that transformers (>= 5.2) honors without remote code.
+    """
+    defaults = MODEL_TYPES[facts.model_type]
+    if not defaults.decoder:
+        if flags.attention not in (None, defaults.attention):
+            raise UsageError(f"--attention {flags.attention}: {facts.model_type} is an encoder, always bidirectional")
+        return Decision(defaults.attention, "architecture", f"{facts.model_type} is an encoder")
+    if flags.attention is not None:
+        return Decision(flags.attention, "flag", "--attention")
+    if recipe and recipe.attention:
+        return decision_from(recipe, recipe.attention)
+    file = facts.transformer_folder / "config.json"
+    for key, causal in (("is_causal", True), ("use_bidirectional_attention", False)):
+        value = facts.config.get(key)
+        if isinstance(value, bool):
+            mode: AttentionMode = "causal" if value is causal else "bidirectional"
+            # The other way round is no contradiction: false is what transformers writes unasked.
+            if mode == "causal" and facts.config.get("use_bidirectional_attention") is True:
+                raise ModelFilesError(
+                    f"{file}: is_causal and use_bidirectional_attention are both true; see --attention"
+                )
+            return Decision(mode, "file", f"config.json: {key} is {str(value).lower()}")
+        if value is not None:
+            raise ModelFilesError(f"{file}: {key} is {value!r}, not true or false")
+    return Decision(defaults.attention, "architecture", f"{facts.model_type} is a decoder")
+
+
+def _adapter(facts: Facts, flags: Flags) -> Decision[str] | None:
+    """The task whose adapter is merged into the weights. No file says which: such a model is told with each text."""
+    tasks, asked = facts.adapters, flags.adapter
+    if not tasks and asked is not None:
+        raise UsageError(f"--adapter {asked}: {facts.folder} has no adapters")
+    if not tasks:
+        return None
+    if asked is None:
+        raise ModelFilesError(
+            f"{facts.folder} has adapters for several tasks; choose one with --adapter: {', '.join(tasks)}, "
+            f"or {NO_ADAPTER} for the model without them"
+        )
+    if asked not in (*tasks, NO_ADAPTER):
+        raise UsageError(f"--adapter {asked!r} is not one of {', '.join(tasks)}, or {NO_ADAPTER}")
+    return Decision(asked, "flag", "--adapter")
+
+
+def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
+    """sentence-transformers' max_seq_length wins over the tokenizer's; the position table bounds both.
+
+    Rotary positions have no table: there max_position_embeddings bounds the tokenizer's length only, as in
+    sentence-transformers, which takes max_seq_length as it stands.
+    """
+    limit, table = _position_limit(facts), MODEL_TYPES[facts.model_type].has_position_table(facts.config)
+    if flags.max_length is not None:
+        if flags.max_length < 1 or (table and flags.max_length > limit):
+            takes = f"takes 1 to {limit} tokens" if table else "takes 1 token or more"
+            raise UsageError(f"--max-length {flags.max_length}: this model {takes}")
+        return Decision(flags.max_length, "flag", "--max-length")
+    for config, name, key in (
+        (facts.transformer_config, facts.transformer_config_name, "max_seq_length"),
+        (facts.tokenizer_config, "tokenizer_config.json", "model_max_length"),
+    ):
+        length = config.get(key)
+        if length is None:
+            continue
+        if not _is_length(length):
+            raise ModelFilesError(f"{facts.transformer_folder / name}: {key} is {length!r}, not a number of tokens")
+        if length <= limit or (key == "max_seq_length" and not table):
+            return Decision(int(length), "file", f"{name}: {key}")
+        reason = f"config.json: max_position_embeddings allows {limit} ({name}: {key} says more)"
+        return Decision(limit, "file", reason)
+    if MODEL_TYPES[facts.model_type].static:
+        return Decision(limit, "architecture", "no positions bound its texts")
+    return Decision(limit, "file", f"config.json: max_position_embeddings allows {limit}")
+
+
+def _longest(limit: Decision[int], facts: Facts, flags: Flags) -> Decision[int]:
+    """The limit of every text; of a multi-vector model, the longer of its queries' and its documents'."""
+    said = facts.multi_vector
+    if said is None or limit.origin == "flag" or flags.task not in (None, "multi_vector"):
+        return limit
+    lengths = [
+        limit if each.value is None else Decision(each.value, each.origin, each.reason)
+        for each in (said.query_length, said.document_length)
+    ]
+    longest = max(lengths, key=lambda each: each.value)
+    positions = _position_limit(facts)
+    if MODEL_TYPES[facts.model_type].has_position_table(facts.config) and longest.value > positions:
+        raise ModelFilesError(f"{facts.folder}: {longest.reason} is {longest.value}, but the model takes {positions}")
+    return longest
+
+
+def _position_limit(facts: Facts) -> int:
+    """How many tokens the model was made for, which a position table has rows for."""
+    if MODEL_TYPES[facts.model_type].static:
+        return UNBOUNDED
+    positions = _size(facts, "max_position_embeddings")
+    reserved = _pad_token_id(facts).value + 1 if MODEL_TYPES[facts.model_type].positions_after_pad else 0
+    if positions <= reserved:
+        raise ModelFilesError(
+            f"{facts.transformer_folder / 'config.json'}: max_position_embeddings is {positions}, of which "
+            f"{facts.model_type} keeps {reserved} for no token"
+        )
+    return positions - reserved
+
+
+def _size(facts: Facts, key: str) -> int:
+    """A number of config.json that must be there."""
+    value = facts.config.get(key)
+    if value is None:
+        value = facts.config.get(MODEL_TYPES[facts.model_type].older_keys.get(key, key))
+    if type(value) is not int or value < 1:
+        raise ModelFilesError(f"{facts.transformer_folder / 'config.json'}: {key} is {value!r}, not a size")
+    return value
+
+
+def _is_length(value: Any) -> bool:
+    """Whether a JSON value is a number of tokens; tokenizers without a limit say 1e30."""
+    return type(value) in (int, float) and value >= 1 and value % 1 == 0
+
+
+def _truncation_side(facts: Facts) -> Decision[Literal["left", "right"]]:
+    side = facts.tokenizer_config.get("truncation_side")
+    if side is None:
+        return Decision("right", "architecture", "tokenizers cut at the end unless the files say otherwise")
+    if side not in ("left", "right"):
+        file = facts.transformer_folder / "tokenizer_config.json"
+        raise ModelFilesError(f"{file}: truncation_side is {side!r}, not left or right")
+    return Decision(cast(Literal["left", "right"], side), "file", "tokenizer_config.json: truncation_side")
+
+
+def _pad_token_id(facts: Facts) -> Decision[int]:
+    """The id that fills unused slots: the model's own, because RoBERTa derives positions from it."""
+    pad = facts.config.get("pad_token_id")
+    if pad is None:
+        return Decision(
+            MODEL_TYPES[facts.model_type].pad_token_id, "architecture", f"the default of {facts.model_type}"
+        )
+    vocabulary = _size(facts, "vocab_size")
+    if type(pad) is not int or not 0 <= pad < vocabulary:
+        raise ModelFilesError(
+            f"{facts.transformer_folder / 'config.json'}: pad_token_id is {pad!r}, not an id below {vocabulary}"
+        )
+    return Decision(pad, "file", "config.json: pad_token_id")
+
+
+def _lower_case(facts: Facts) -> Decision[bool]:
+    value = facts.transformer_config.get("do_lower_case")
+    if value is None:
+        return Decision(False, "architecture", "the tokenizer decides about case")
+    file = facts.transformer_config_name
+    if not isinstance(value, bool):
+        raise ModelFilesError(f"{facts.transformer_folder / file}: do_lower_case is {value!r}, not true or false")
+    return Decision(value, "file", f"{file}: do_lower_case")
+
+
+def end_token(facts: Facts, recipe: Recipe | None) -> Decision[str] | None:
+    """The token that every text must end with, where something asks for one; tokenizer.json may add it already."""
+    if recipe and recipe.end_token:
+        return decision_from(recipe, recipe.end_token)
+    if facts.tokenizer_config.get("add_eos_token") is not True:
+        return None
+    token = facts.tokenizer_config.get("eos_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(token, str):
+        file = facts.transformer_folder / "tokenizer_config.json"
+        raise ModelFilesError(f"{file}: add_eos_token is true, but eos_token is {token!r}, not a token")
+    return Decision(token, "file", "tokenizer_config.json: add_eos_token")
+
+
+def _prompts(facts: Facts, recipe: Recipe | None) -> Prompts:
+    name = "config_sentence_transformers.json"
+    reason = f"{name}: prompts" if facts.prompts else f"{name} names no prompts"
+    texts: Decision[dict[str, str]] = Decision(dict(facts.prompts), "file", reason)
+    if recipe and recipe.prompts:
+        # An empty text says nothing: sentence-transformers writes "query": "" and "document": "" into the
+        # files of every model that it saves.
+        missing = {key: text for key, text in recipe.prompts.value.items() if not facts.prompts.get(key)}
+        if missing:
+            reason = f"{recipe.file} says {', '.join(missing)}: {recipe.prompts.reason}"
+            texts = Decision({**facts.prompts, **missing}, "recipe", reason)
+    default_reason = f"{name}: default_prompt_name" if facts.default_prompt_name else f"{name} names no default"
+    return Prompts(texts=texts, default=Decision(facts.default_prompt_name, "file", default_reason))

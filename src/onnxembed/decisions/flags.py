@@ -1,0 +1,24 @@
+"""What the caller decides instead of the files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxembed.manifest import AttentionMode, PoolingMode, ScoreActivation, Task
+
+NO_ADAPTER = "none"
+"""What `Flags.adapter` says for the model without any of its adapters."""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the caller decides instead of the files; None leaves the decision to the files."""
+
+    pooling: tuple[PoolingMode, ...] | None = None
+    normalize: bool | None = None
+    max_length: int | None = None
+    attention: AttentionMode | None = None
+    adapter: str | None = None
+    task: Task | None = None
+    activation: ScoreActivation | None = None
+    plain_pairs: bool = False

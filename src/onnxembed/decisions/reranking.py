@@ -1,0 +1,204 @@
+"""Facts + recipe + flags -> how a pair of texts becomes a score. Standard library only.
+
+What decides is what decides for sentence-transformers' CrossEncoder; a template, which its files hold as a
+program, comes from a recipe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxembed.decisions.encoder import EncoderDecisions, resolve_encoder
+from onnxembed.decisions.flags import Flags
+from onnxembed.decisions.task import CLASSIFIER, _class
+from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
+from onnxembed.facts.facts import Facts
+from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.facts.modules import DENSE_ACTIVATIONS
+from onnxembed.facts.vocabulary import vocabulary
+from onnxembed.manifest import Decision, HeadPooling, Reranking, ScoreActivation, Template
+from onnxembed.recipes.recipe import Recipe, decision_from
+
+# What a head reads where config.json decides: the key, its default, and what its values are here.
+HEAD_POOLING_KEYS: dict[str, tuple[str, str, dict[str, HeadPooling]]] = {
+    "modernbert": ("classifier_pooling", "cls", {"cls": "cls", "mean": "mean"}),
+    "eurobert": ("classifier_pooling", "late", {"bos": "cls", "mean": "mean", "late": "mean_of_logits"}),
+}
+
+# torch's shorter names of the classes in `DENSE_ACTIVATIONS`.
+SHORT_ACTIVATIONS = {f"torch.nn.{name.rpartition('.')[2]}": value for name, value in DENSE_ACTIVATIONS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankingDecisions(EncoderDecisions):
+    """Everything that is decided about a reranker."""
+
+    reranking: Reranking
+
+
+def resolve_reranking(facts: Facts, flags: Flags | None = None, recipe: Recipe | None = None) -> RerankingDecisions:
+    """Decide how pairs become scores.
+
+    Raises ModelFilesError for what the files leave out or contradict, UnsupportedError for what onnxembed does
+    not do, UsageError for flags that do not go with a reranker.
+    """
+    flags = flags or Flags()
+    if flags.pooling is not None or flags.normalize is not None:
+        raise UsageError(
+            f"{facts.folder} is a reranker, and --pooling and --normalize are for embeddings; "
+            "--task embedding makes it an embedding model, without its head"
+        )
+    if prompts := [name for name, text in facts.prompts.items() if text]:
+        file = facts.folder / "config_sentence_transformers.json"
+        raise UnsupportedError(f"{file} has prompts ({', '.join(prompts)}), which onnxembed does not put before pairs")
+    encoder = resolve_encoder(facts, flags, recipe)
+    answers = _answers(facts, recipe)
+    labels = _labels(facts, answers)
+    return RerankingDecisions(
+        **vars(encoder),
+        reranking=Reranking(
+            labels=labels,
+            pooling=_pooling(facts),
+            activation=_activation(facts, flags, recipe, len(labels.value)),
+            truncation=Decision("longest_first", "architecture", "as sentence-transformers cuts every pair"),
+            token_types=_token_types(facts),
+            template=_template(facts, flags, recipe),
+            answers=answers,
+        ),
+    )
+
+
+def _answers(facts: Facts, recipe: Recipe | None) -> Decision[tuple[str, ...]] | None:
+    """Of a language model, the token whose logit is the score and the one whose logit is taken off; else None."""
+    if facts.answers is None and _class(facts).endswith(CLASSIFIER):
+        return None
+    if facts.answers is not None:
+        tokens = {number: token for token, number in vocabulary(facts).items()}
+        if missing := [number for number in facts.answers if number not in tokens]:
+            raise ModelFilesError(
+                f"{facts.folder / 'modules.json'}: LogitScore names token {missing[0]}, which is none"
+            )
+        names = tuple(tokens[number] for number in facts.answers)
+        return Decision(names, "file", "modules.json: LogitScore")
+    if recipe and recipe.answers:
+        return decision_from(recipe, recipe.answers)
+    raise ModelFilesError(
+        f"{facts.transformer_folder / 'config.json'}: architectures names {_class(facts) or 'no class'}, not a "
+        f"...{CLASSIFIER}: it has no head that scores pairs. A language model that answers yes or no needs its "
+        "recipe (--recipe NAME), which says what it is asked"
+    )
+
+
+def _labels(facts: Facts, answers: Decision[tuple[str, ...]] | None) -> Decision[tuple[str, ...]]:
+    """The names of the logits, in their order."""
+    if answers is not None:
+        return Decision((answers.value[0],), answers.origin, answers.reason)
+    file, names, count = facts.transformer_folder / "config.json", facts.config.get("id2label"), _label_count(facts)
+    if names is None and count is None:
+        return Decision(_numbered(2), "architecture", "transformers' default is two labels")
+    if names is None:
+        return Decision(_numbered(count or 0), "file", "config.json: num_labels")
+    if not isinstance(names, Mapping) or sorted(names, key=str) != sorted(map(str, range(len(names)))):
+        raise ModelFilesError(f"{file}: id2label is {names!r}, not a name for each number from 0")
+    if count is not None and count != len(names):
+        raise ModelFilesError(f"{file}: num_labels is {count}, but id2label has {len(names)}")
+    return Decision(tuple(str(names[str(number)]) for number in range(len(names))), "file", "config.json: id2label")
+
+
+def _label_count(facts: Facts) -> int | None:
+    for key in ("num_labels", "_num_labels"):
+        count = facts.config.get(key)
+        if count is not None:
+            if type(count) is not int or count < 1:
+                raise ModelFilesError(f"{facts.transformer_folder / 'config.json'}: {key} is {count!r}, not a number")
+            return count
+    return None
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"LABEL_{number}" for number in range(count))
+
+
+def _pooling(facts: Facts) -> Decision[HeadPooling]:
+    """What the head reads."""
+    if MODEL_TYPES[facts.model_type].decoder:
+        return Decision("lasttoken", "architecture", f"{facts.model_type} is a decoder")
+    if facts.model_type not in HEAD_POOLING_KEYS:
+        return Decision("cls", "architecture", f"the head of {facts.model_type} reads the first token")
+    key, default, meanings = HEAD_POOLING_KEYS[facts.model_type]
+    value = facts.config.get(key)
+    if value is None:
+        return Decision(meanings[default], "architecture", f"the default of {facts.model_type} is {default}")
+    if value not in meanings:
+        file = facts.transformer_folder / "config.json"
+        raise UnsupportedError(f"{file}: {key} is {value!r}, not one of {', '.join(meanings)}")
+    return Decision(meanings[value], "file", f"config.json: {key} is {value}")
+
+
+def _activation(facts: Facts, flags: Flags, recipe: Recipe | None, labels: int) -> Decision[ScoreActivation]:
+    """What makes scores of logits, in the order in which sentence-transformers asks."""
+    if flags.activation is not None:
+        return Decision(flags.activation, "flag", "--activation")
+    own = facts.config.get("sentence_transformers")
+    for name, file, key in (
+        (facts.activation_fn, facts.folder / "config_sentence_transformers.json", "activation_fn"),
+        (
+            own.get("activation_fn") if isinstance(own, Mapping) else None,
+            facts.transformer_folder / "config.json",
+            "sentence_transformers.activation_fn",
+        ),
+        (
+            facts.config.get("sbert_ce_default_activation_function"),
+            facts.transformer_folder / "config.json",
+            "sbert_ce_default_activation_function",
+        ),
+    ):
+        if name is not None:
+            return Decision(_known_activation(name, file, key), "file", f"{file.name}: {key}")
+    if recipe and recipe.activation:
+        return decision_from(recipe, recipe.activation)
+    if labels == 1:
+        return Decision("sigmoid", "architecture", "sentence-transformers' default for one label")
+    return Decision("identity", "architecture", "sentence-transformers' default for several labels")
+
+
+def _known_activation(name: Any, file: Path, key: str) -> ScoreActivation:
+    known: dict[str, Any] = {**DENSE_ACTIVATIONS, **SHORT_ACTIVATIONS}
+    if not isinstance(name, str) or name not in known:
+        raise UnsupportedError(f"{file}: {key} is {name!r}; known: {', '.join(known)}; --activation chooses another")
+    found: ScoreActivation = known[name]
+    return found
+
+
+def _token_types(facts: Facts) -> Decision[bool]:
+    """Whether the document's tokens are segment 1, where the tokenizer makes it so and the model takes segments."""
+    names = facts.tokenizer_config.get("model_input_names")
+    if isinstance(names, list):
+        reason = f"tokenizer_config.json: model_input_names is {json.dumps(names)}"
+        return Decision("token_type_ids" in names, "file", reason)
+    return Decision(True, "architecture", "as tokenizer.json sets them")
+
+
+def _template(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[Template] | None:
+    """The template of a recipe, where there is one; a chat template in the files without one is an error.
+
+    sentence-transformers would put every pair into it, and it is a program, which onnxembed does not run.
+    """
+    if flags.plain_pairs:
+        return None
+    if recipe and recipe.template:
+        return decision_from(recipe, recipe.template)
+    folder = facts.transformer_folder
+    files = [folder / name for name in ("chat_template.jinja", "chat_template.json")]
+    found = [file.name for file in files if file.is_file()]
+    found += ["tokenizer_config.json: chat_template"] * (facts.tokenizer_config.get("chat_template") is not None)
+    if found:
+        raise ModelFilesError(
+            f"{folder} has a chat template ({found[0]}), which onnxembed does not run: name the recipe that says what "
+            "a pair becomes (--recipe NAME), or pass --plain-pairs for a model that reads the two as they are"
+        )
+    return None

@@ -1,0 +1,1 @@
+"""ONNX Runtime: where and how runs are computed."""

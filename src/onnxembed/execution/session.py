@@ -1,0 +1,170 @@
+"""ONNX Runtime: which provider, and one graph ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxembed.errors import DeviceMemoryError, ModelFilesError, ProviderError, UsageError
+from onnxembed.execution import cuda
+from onnxembed.execution.cuda import CUDA
+from onnxembed.execution.providers import (
+    CPU,
+    Provider,
+    Providers,
+    load_onnxruntime,
+    preload_cuda,
+    wanted_providers,
+    why_unavailable,
+)
+
+# Optimizations of ONNX Runtime that make graphs slower on the CPU; see Graph.add_pre_layer_norm.
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
+
+SPIN_MICROSECONDS = "200"
+
+
+class Session:
+    """One graph on one provider. `run` may be called from many threads at once.
+
+    `providers`: "cpu", "cuda", "tensorrt", or a list of ONNX Runtime's provider names or (name, options)
+    pairs, in order of preference. They are used or it is a ProviderError; an option that one of them does
+    not know is a UsageError. On the CPU each run is computed by `threads` threads together; `device_id` is
+    the number of the GPU, 0 when None.
+    """
+
+    def __init__(self, graph: Path, providers: Providers, threads: int, device_id: int | None = None) -> None:
+        runtime = load_onnxruntime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Threads that spin while they wait burn the cores that neighbors could use. Short enough for the gap
+        # between two nodes it costs nothing measurable, and a run does not have to wake them for every node.
+        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
+        # A plan for the memory of every combination of shapes that comes by: they add up, and save no time.
+        options.enable_mem_pattern = False
+        self._runtime = runtime
+        self._session = _create(runtime, graph, options, wanted_providers(providers, device_id))
+        self.provider = str(self._session.get_providers()[0])
+        """The provider that takes the graph's nodes first."""
+        self.device_id = self._find_device()
+        """The number of the GPU; None where there is none."""
+        inputs = self._session.get_inputs()
+        self.inputs = frozenset(value.name for value in inputs)
+        """The names of what the graph takes, no more and no less."""
+        # Ours take int64; some graphs of others take int32.
+        self._narrow = {value.name for value in inputs if value.type == "tensor(int32)"}
+
+    def _find_device(self) -> int | None:
+        if self.provider not in cuda.GPU_PROVIDERS:
+            return None
+        return int(self._session.get_provider_options()[self.provider]["device_id"])
+
+    def run(
+        self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], *, shrink: bool = False
+    ) -> list[NDArray[np.float32]]:
+        """Compute outputs by name, as float32; outputs that are not asked for are not copied.
+
+        `shrink` gives memory that the GPU's next runs may not need back to it. Raises DeviceMemoryError for a
+        run that is too large.
+        """
+        fed = {name: value.astype(np.int32) if name in self._narrow else value for name, value in feeds.items()}
+        try:
+            if self.device_id is None:
+                results = self._session.run(list(outputs), fed)
+            else:
+                results = self._run_bound(outputs, fed, f"gpu:{self.device_id}" if shrink else "")
+        except Exception as error:  # onnxruntime's exceptions share no base of their own
+            if not cuda.is_out_of_memory(error):
+                raise
+            shape = next(iter(fed.values())).shape
+            raise DeviceMemoryError(
+                f"a run of the shape {shape} does not fit into the memory of {self.provider}: {error} "
+                "(max_length cuts texts, fp16 halves what they need, gpu_mem_limit is the provider's bound)"
+            ) from error
+        return [np.asarray(result, np.float32) for result in results]
+
+    def _run_bound(
+        self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], shrink: str
+    ) -> list[NDArray[np.float32]]:
+        """A run whose outputs stay on the GPU until those asked for are copied, once."""
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        for name in outputs:
+            binding.bind_output(name, "cuda", self.device_id)
+        options = self._runtime.RunOptions()
+        options.log_severity_level = cuda.QUIET
+        if shrink:
+            options.add_run_config_entry(cuda.SHRINK, shrink)
+        self._session.run_with_iobinding(binding, options)
+        results: list[NDArray[np.float32]] = binding.copy_outputs_to_cpu()
+        return results
+
+
+def _create(runtime: Any, graph: Path, options: Any, wanted: list[Provider]) -> Any:
+    names = [name for name, _ in wanted]
+    unloaded = preload_cuda(runtime) if CUDA in names else ""
+    available = list(runtime.get_available_providers())
+    for name in names:
+        if name not in available:
+            raise ProviderError(why_unavailable(name, available))
+    if names[0] in cuda.GPU_PROVIDERS:
+        options.add_session_config_entry(cuda.ASSIGNMENT, "1")
+    session = _open(runtime, graph, options, wanted)
+    # ONNX Runtime only logs when a provider's libraries cannot be loaded, and goes on without it.
+    missing = [name for name in names if name not in session.get_providers()]
+    if missing:
+        driver = cuda.missing_driver() if missing[0] in cuda.GPU_PROVIDERS else ""
+        because = "; ".join(filter(None, [driver, unloaded])) or "its libraries are missing or do not fit the driver"
+        cure = cuda.CURES.get(missing[0], "ONNX Runtime's log on standard error says more")
+        raise ProviderError(f"{missing[0]} could not be started: {because} ({cure})")
+    _check_options(session.get_provider_options(), wanted)
+    if names[0] in cuda.GPU_PROVIDERS:
+        parts = session.get_provider_graph_assignment_info()
+        if left := cuda.left_behind(node.op_type for part in parts if part.ep_name == CPU for node in part.get_nodes()):
+            raise ProviderError(f"{graph} cannot run on {names[0]}: {left}")
+    return session
+
+
+def _check_options(reported: Mapping[str, Mapping[str, str]], wanted: Sequence[Provider]) -> None:
+    """Raise UsageError for an option that its provider took no notice of. One that reports none is not judged.
+
+    Nor are those for GPUs: they refuse what they do not know when they open a graph, and do not report all they have.
+    """
+    for name, options in wanted:
+        if name in cuda.GPU_PROVIDERS:
+            continue
+        known = reported.get(name, {})
+        unknown = sorted(options.keys() - known.keys())
+        if unknown and (known or name == CPU):
+            raise UsageError(f"{name} has no option {', '.join(unknown)}; it has: {', '.join(sorted(known)) or 'none'}")
+
+
+def _open(runtime: Any, graph: Path, options: Any, wanted: Sequence[Provider]) -> Any:
+    names, provider_options = [name for name, _ in wanted], [options for _, options in wanted]
+    try:
+        # Without a fallback: ONNX Runtime's own goes to the CPU and says so on standard output only.
+        return runtime.InferenceSession(
+            str(graph),
+            options,
+            providers=names,
+            provider_options=provider_options,
+            enable_fallback=0,
+            disabled_optimizers=SLOW_FUSIONS if names == [CPU] else [],
+        )
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        if names == [CPU]:
+            raise ModelFilesError(f"ONNX Runtime cannot open {graph}: {error}") from error
+        if "Unknown provider option" in str(error):
+            raise UsageError(f"providers: {error}") from error
+        _open(runtime, graph, options, [(CPU, {})])  # what the CPU cannot open either is the graph's fault
+        asked = " and ".join(f"{name} {dict(options)}" for name, options in wanted if name != CPU)
+        meaning = cuda.cause(str(error))
+        because = f"{meaning} ({error})" if meaning else str(error)
+        raise ProviderError(f"{graph} runs on the CPU, but not on {asked}: {because}") from error

@@ -1,0 +1,55 @@
+"""The artifact folder: what is written, how large weights are stored, and that it appears whole or not at all."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from onnxembed.errors import UsageError
+from onnxembed.manifest import FILE_NAME
+
+
+@contextmanager
+def new_folder(output: Path, *, force: bool) -> Iterator[Path]:
+    """A temporary folder beside `output` that becomes `output` when the block succeeds.
+
+    Raises UsageError when `output` exists, unless `force` is given and it holds an artifact (or nothing).
+    Any failure, Ctrl-C included, leaves `output` as it was.
+    """
+    check_output(output, force=force)
+    output = output.resolve()
+    unique = secrets.token_hex(4)
+    draft = output.parent / f".{output.name}.{unique}.part"
+    old = output.parent / f".{output.name}.{unique}.old"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        draft.mkdir()
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror}") from error
+    try:
+        yield draft
+        check_output(output, force=force)  # it may have come into being meanwhile
+        if output.exists():
+            output.rename(old)
+        draft.rename(output)
+    finally:
+        if old.exists() and not output.exists():
+            old.rename(output)
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def check_output(output: Path, *, force: bool) -> None:
+    """Refuse to replace what is not ours to replace."""
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise UsageError(f"{output} is a file; give a folder with -o")
+    if any(output.iterdir()):
+        if not (output / FILE_NAME).is_file():
+            raise UsageError(f"{output} exists and is not an onnxembed artifact; give another folder with -o")
+        if not force:
+            raise UsageError(f"{output} exists; pass --force to replace it")

@@ -1,0 +1,76 @@
+"""The sha256 of every file of an artifact: of the largest ones while they are written, of the others afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from onnxembed.manifest import FILE_NAME, FileRecord
+
+if TYPE_CHECKING:
+    from onnxembed.export.progress import Progress
+
+CHUNK = 16 * 2**20
+
+
+class HashedFile:
+    """A new file that a thread of its own hashes while it is written: hashing takes about as long as writing."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        self.size = 0
+        self._digest = hashlib.sha256()
+        self._file = path.open("wb")
+        self._hashing = ThreadPoolExecutor(1, "hashing")
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._hashing.shutdown()
+        self._file.close()
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Append a piece, which must not change afterwards; not more than two of them are held at a time."""
+        self._wait()
+        self._last = self._hashing.submit(self._digest.update, piece)
+        self._file.write(piece)
+        self.size += len(piece)
+
+    def record(self) -> FileRecord:
+        """The size and sha256 of what has been written."""
+        self._wait()
+        return FileRecord(self._digest.hexdigest(), self.size)
+
+    def _wait(self) -> None:
+        if self._last:
+            self._last.result()
+
+
+def hash_files(folder: Path, progress: Progress, known: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
+    """sha256 and size of every file of the folder but the manifest, sorted by name; of `known` ones, as recorded."""
+    paths = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != FILE_NAME
+    }
+    total = sum(path.stat().st_size for name, path in paths.items() if name not in known)
+    done = 0
+    records = {}
+    for name, path in paths.items():
+        if name in known:
+            records[name] = known[name]
+            continue
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                done += len(chunk)
+                progress("hashing", done, total)
+        records[name] = FileRecord(digest.hexdigest(), path.stat().st_size)
+    return records

@@ -1,0 +1,1 @@
+"""A checkpoint's tensors and config.json."""

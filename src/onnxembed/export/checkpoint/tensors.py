@@ -1,0 +1,126 @@
+"""A checkpoint's tensors, by name, mapped from its safetensors (or torch.save's) files one at a time.
+
+Each tensor is its own read-only memory map, dropped after use, so that reading a checkpoint never holds
+more than the tensor at hand. (The safetensors library maps whole files: the pages read so far stay
+resident, which for a large model is the whole checkpoint.)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.export.checkpoint.pickles import read_pickle
+from onnxembed.export.checkpoint.safetensors import read_safetensors
+from onnxembed.export.checkpoint.tensor_record import DTYPES, TensorRecord
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+
+# Integers are buffers (position ids), which nothing reads, or quantized weights, which need their scales.
+WEIGHT_DTYPES = ("F64", "F32", "F16", "BF16")
+
+# Checkpoints older than 2019 call LayerNorm's parameters gamma and beta; transformers renames them too.
+RENAMED = {"weight": "gamma", "bias": "beta"}
+
+
+class Checkpoint:
+    """The tensors of a checkpoint folder; remembers which were used.
+
+    `prefix` is what task classes put before the encoder's names ("bert."), or several such; it is taken off.
+    """
+
+    def __init__(self, folder: Path, prefix: str | tuple[str, ...] = "") -> None:
+        self.folder = folder
+        records = _records(folder)
+        self._records = {_without(prefix, name): record for name, record in records.items()}
+        if len(self._records) < len(records):
+            raise ModelFilesError(f"the weights in {folder} have tensors both with and without the prefix {prefix!r}")
+        self._used: set[str] = set()
+
+    def names(self) -> list[str]:
+        """Names of all tensors, without the prefix."""
+        return list(self._records)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor `name`."""
+        return name in self._records
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of the tensor `name`."""
+        return self._record(name).shape
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Type of the tensor `name`, as stored."""
+        stored: np.dtype[Any] = np.dtype(DTYPES[self._record(name).dtype])
+        return stored
+
+    def read_stored(self, name: str) -> np.ndarray[Any, Any]:
+        """The tensor `name`, whatever its type: integers too, for who knows what they mean."""
+        return self._record(name).map()
+
+    def read(self, name: str) -> np.ndarray[Any, Any]:
+        """The tensor `name` as a read-only view of the file, in its stored type."""
+        record = self._record(name)
+        if record.dtype not in WEIGHT_DTYPES:
+            raise UnsupportedError(
+                f"{record.file}: {name} is {record.dtype}; onnxembed reads weights of {', '.join(WEIGHT_DTYPES)}"
+            )
+        return record.map()
+
+    def unused(self) -> list[str]:
+        """Names of the tensors that were neither read nor asked for their shape."""
+        return sorted(self._records.keys() - self._used)
+
+    def _record(self, name: str) -> TensorRecord:
+        stem, _, last = name.rpartition(".")
+        for known in (name, f"{stem}.{RENAMED.get(last, last)}"):
+            if known in self._records:
+                self._used.add(known)
+                return self._records[known]
+        raise ModelFilesError(f"the weights in {self.folder} have no tensor {name}")
+
+
+def _without(prefix: str | tuple[str, ...], name: str) -> str:
+    prefixes = (prefix,) if isinstance(prefix, str) else prefix
+    return next((name.removeprefix(each) for each in prefixes if name.startswith(each)), name)
+
+
+def _records(folder: Path) -> dict[str, TensorRecord]:
+    """All tensors of the folder, in the first format that it has."""
+    for single, read in FORMATS.items():
+        if (folder / single).is_file():
+            return read(folder / single)
+        if (folder / f"{single}.index.json").is_file():
+            return _sharded(folder, f"{single}.index.json", read)
+    raise ModelFilesError(f"{folder} has no {SINGLE} and no {INDEX}, and no {PICKLE} either")
+
+
+def _sharded(folder: Path, index: str, read: Callable[[Path], dict[str, TensorRecord]]) -> dict[str, TensorRecord]:
+    """The tensors of the shards that an index names."""
+    try:
+        weight_map = dict(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"])
+        outside = [shard for shard in weight_map.values() if not shard or Path(shard).name != shard]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelFilesError(f"{folder / index} is not an index of shards: {error!r}") from error
+    if outside:
+        raise ModelFilesError(f"{folder / index} names {outside[0]!r}, which is outside the model's folder")
+    shards = {}
+    for shard in sorted(set(weight_map.values())):
+        if not (folder / shard).is_file():
+            raise ModelFilesError(f"{folder} lacks {shard}, which {index} names")
+        shards[shard] = read(folder / shard)
+    for name, shard in weight_map.items():
+        if name not in shards[shard]:
+            raise ModelFilesError(f"{folder / shard} lacks the tensor {name} that {index} names")
+    return {name: shards[shard][name] for name, shard in weight_map.items()}
+
+
+# In order of preference; each may be sharded, with an index.
+FORMATS = {SINGLE: read_safetensors, PICKLE: read_pickle}

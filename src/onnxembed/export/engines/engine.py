@@ -1,0 +1,93 @@
+"""Which engine writes the encoder's graph: our builders, transformers' exporter, or optimum's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Literal
+
+from onnxembed.errors import MissingExtraError, UnsupportedError
+from onnxembed.export.architectures import ARCHITECTURES
+from onnxembed.export.engines.transformers_class import STOCK
+from onnxembed.export.graph.graph import Graph
+from onnxembed.facts.facts import Facts
+from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.manifest import ENGINES, Decision, Engine
+from onnxembed.warning import warn
+
+EngineOption = Literal["auto"] | Engine
+
+# What an engine runs on: distribution -> the module that must be there.
+TOOLS: dict[Engine, dict[str, str]] = {
+    "build": {},
+    "trace": {"torch": "torch", "transformers": "transformers.exporters.exporter_onnx", "onnxscript": "onnxscript"},
+    "optimum": {"torch": "torch", "transformers": "transformers", "optimum-onnx": "optimum.exporters.onnx"},
+}
+INSTALL: dict[Engine, str] = {
+    "build": "pip install 'onnxembed[export]'",
+    "trace": "pip install 'onnxembed[torch]'",
+    "optimum": "pip install 'onnxembed[cpu,optimum]', in an environment of its own: optimum needs an older "
+    "transformers than [torch] does",
+}
+
+
+def choose_engine(facts: Facts, option: EngineOption) -> Decision[Engine]:
+    """The engine for a checkpoint: the one asked for; for `auto` the builder, where there is none the tracer.
+
+    Raises UnsupportedError for a model that this engine cannot export, with the engines that can;
+    MissingExtraError for an engine that is not installed, with the pip command.
+    """
+    model_type = facts.model_type
+    able = [engine for engine in ENGINES if _can_export(engine, model_type)]
+    if not able:
+        raise UnsupportedError(_unknown(facts))
+    engine = able[0] if option == "auto" else option
+    if engine not in able:
+        cause = f"there is no builder for {model_type}" if engine == "build" else f"{model_type} is not proved with it"
+        raise UnsupportedError(f"--engine {engine}: {cause}; this model can be exported with --engine {_or(able)}")
+    missing = [name for name, module in TOOLS[engine].items() if not _installed(module)]
+    if missing:
+        need = f"--engine {engine}" if option == engine else f"{model_type} has no builder, and engine {engine}"
+        raise MissingExtraError(f"{need} needs {' and '.join(missing)}: {INSTALL[engine]}")
+    if option == engine:
+        return Decision(engine, "flag", f"--engine {engine}")
+    reason = f"there is {'a' if engine == 'build' else 'no'} builder for {model_type}"
+    return Decision(engine, "architecture", reason)
+
+
+def announce(facts: Facts, engine: Decision[Engine], graphs: Iterable[Graph]) -> None:
+    """Say what it costs where `auto` had to do without a builder."""
+    if engine.value == "build" or engine.origin == "flag":
+        return
+    nodes = max(sum(graph.operators().values()) for graph in graphs)
+    warn(
+        f"{engine.reason}: its graph was traced from transformers' class instead, which takes longer, needs torch, "
+        f"and gives {nodes} nodes, with fewer fused operators than a built one has"
+    )
+
+
+def _can_export(engine: Engine, model_type: str) -> bool:
+    if engine == "build":
+        return model_type in ARCHITECTURES
+    # optimum writes every decoder as causal, and with inputs that the runtime does not feed.
+    return model_type in STOCK and not (engine == "optimum" and MODEL_TYPES[model_type].decoder)
+
+
+def _unknown(facts: Facts) -> str:
+    why = "there is no builder for it, and its class in transformers, if there is one, has not been proved"
+    if code := facts.config.get("auto_map"):
+        names = ", ".join(sorted(map(str, code.values()))) if isinstance(code, dict) else str(code)
+        why = f"there is no builder for it, and code of the model's own (auto_map: {names}) is never run"
+    known = ", ".join(sorted(ARCHITECTURES.keys() | STOCK.keys()))
+    return f"{facts.folder} is a {facts.model_type!r} model, which onnxembed cannot export: {why}; known: {known}"
+
+
+def _or(engines: list[Engine]) -> str:
+    return " or ".join(engines)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent package is missing
+        return False

@@ -1,0 +1,86 @@
+"""An encoder's graph that another exporter made, as the first part of one of ours.
+
+Everything it computes stays as it is; names are told apart from ours, and what an exporter notes about its
+own run (source files, stack traces) is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+
+from onnxembed.errors import UnsupportedError
+from onnxembed.export.graph.graph import MICROSOFT, OPSET, Array, Graph, Initializer, Value
+from onnxembed.export.graph.inputs import Inputs
+from onnxembed.manifest import INPUTS
+
+HIDDEN = "last_hidden_state"
+PREFIX = "encoder/"
+
+
+def splice(graph: Graph, inputs: Inputs, model: ir.Model, by: str) -> Value:
+    """Add the part of `model` that computes last_hidden_state [B, T, D] to `graph`; returns that value.
+
+    Raises UnsupportedError, which names the exporter `by`, for a graph that has no such output, takes inputs
+    that the runtime cannot feed, or is written in operators that the heads cannot stand beside.
+    """
+    _keep_hidden_states(model, by)
+    unknown = [value.name for value in model.graph.inputs if value.name not in INPUTS]
+    if unknown:
+        raise UnsupportedError(f"the graph of {by} takes {', '.join(map(str, unknown))}, which onnxembed cannot feed")
+    domains = dict(model.graph.opset_imports)
+    opset = domains.pop("", 0)
+    if opset < OPSET or domains.keys() - {MICROSOFT} or model.functions:
+        raise UnsupportedError(f"the graph of {by} has operators of {dict(model.graph.opset_imports)}, not of opset 18")
+    for value in model.graph.inputs:
+        getattr(inputs, str(value.name))  # declares it
+    hidden = model.graph.outputs[0]
+    _rename(model)
+    weights = [_initializer(value) for value in model.graph.initializers.values()]
+    graph.include([ir.serde.serialize_node(node) for node in model.graph], weights, opset)
+    return str(hidden.name)
+
+
+def _keep_hidden_states(model: ir.Model, by: str) -> None:
+    outputs = [value for value in model.graph.outputs if value.name == HIDDEN]
+    if not outputs:
+        names = ", ".join(str(value.name) for value in model.graph.outputs)
+        raise UnsupportedError(f"the graph of {by} has no output {HIDDEN}; it has {names}")
+    model.graph.outputs[:] = outputs
+    for clean in (passes.InlinePass(), passes.RemoveUnusedNodesPass(), passes.RemoveUnusedOpsetsPass()):
+        clean(model)
+    passes.ClearMetadataAndDocStringPass()(model)
+
+
+def _rename(model: ir.Model) -> None:
+    """Put the prefix before every name but the inputs'; what has no name yet gets a number."""
+    given = set(model.graph.inputs)
+    for number, value in enumerate(list(_values(model.graph))):
+        if value not in given:
+            value.name = f"{PREFIX}{value.name or number}"
+    for number, node in enumerate(model.graph.all_nodes()):
+        node.name = f"{PREFIX}{node.name or number}"
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Every value of a graph and its subgraphs, once."""
+    for each in (graph, *graph.subgraphs()):
+        yield from each.initializers.values()
+        yield from each.inputs
+    for node in graph.all_nodes():
+        yield from node.outputs
+
+
+def _initializer(value: ir.Value) -> Initializer:
+    tensor = value.const_value
+    if tensor is None:
+        raise UnsupportedError(f"the initializer {value.name} has no value")
+
+    def read(tensor: ir.TensorProtocol) -> Array:
+        array: Array = tensor.numpy()
+        return array
+
+    return Initializer(str(value.name), int(tensor.dtype), tuple(tensor.shape.numpy()), partial(read, tensor))

@@ -1,0 +1,53 @@
+"""The engine `trace`: a stock transformers class, run through transformers' own exporter. Needs the extra [torch].
+
+For architectures that have no builder, or to compare one with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib import import_module
+from typing import Any
+
+from onnxembed.errors import UnsupportedError
+from onnxembed.export.engines.quiet import quiet
+from onnxembed.export.engines.splice import splice
+from onnxembed.export.engines.transformers_class import load_stock, stock_inputs
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
+from onnxembed.facts.facts import Facts
+from onnxembed.manifest import AttentionMode
+
+# Shape of the example that is traced: neither axis is 1, which torch takes for a constant.
+ROWS, LENGTH = 2, 9
+
+
+def write_encoder(
+    graph: Graph, inputs: Inputs, facts: Facts, attention: AttentionMode, ignored: Collection[str]
+) -> Value:
+    """Add the traced encoder to `graph`; returns its last hidden state [B, T, D], in the graph's type.
+
+    Raises what `load_stock` and `splice` do, and UnsupportedError for an encoder that cannot be traced.
+    """
+    model = load_stock(facts, attention, graph.precision, ignored)
+    kind = f"transformers' {type(model).__name__}"
+    with quiet():
+        try:
+            program = _program(model, stock_inputs(model))
+        except Exception as error:  # whatever torch, transformers and onnxscript raise
+            line = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise UnsupportedError(f"{facts.folder}: {kind} could not be traced ({line})") from error
+    return splice(graph, inputs, program, kind)
+
+
+def _program(model: Any, names: list[str]) -> Any:
+    """The onnx_ir model: any batch and sequence, and the fusions that ONNX Runtime's CPU kernels take."""
+    import torch
+
+    onnx: Any = import_module("transformers.exporters.exporter_onnx")
+
+    example = {name: torch.ones((ROWS, LENGTH), dtype=torch.int64) for name in names}
+    example["attention_mask"][0, LENGTH // 2 :] = 0
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    config = onnx.OnnxConfig(dynamic_shapes=dict.fromkeys(names, free), ort_fusions="cpu")
+    return onnx.OnnxExporter().export(model, example, config=config).program

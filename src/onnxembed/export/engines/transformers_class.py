@@ -1,0 +1,146 @@
+"""Stock transformers classes, loaded as the engines `trace` and `optimum` export them. Needs torch and transformers.
+
+The class is always transformers' own: `auto_map`, which names code of the model's, is never followed. Weights
+are read by our own reader, so no pickle is opened here either.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.export.architectures import ARCHITECTURES
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.checkpoint.tensors import Checkpoint
+from onnxembed.export.engines.quiet import quiet
+from onnxembed.facts.facts import Facts
+from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.manifest import INPUTS, AttentionMode, Precision
+from onnxembed.verify.references.embedding import set_attention
+
+# transformers 5 reads these into rope_parameters.
+_OLDER_ROPE = frozenset({"rope_theta", "rope_scaling", "rope_parameters"})
+_MODERNBERT_KEYS = frozenset({"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"})
+# Read by DebertaV2Model where they are, and by its config class not even named.
+_DEBERTA_KEYS = frozenset(
+    """
+    attention_head_size conv_act conv_groups conv_kernel_size embedding_size norm_rel_ebd position_buckets share_att_key
+    """.split()  # noqa: SIM905  (a word list)
+)
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What is known of a stock class.
+
+    `heads`: names of tensors that last_hidden_state does not need, as a regular expression for the start of a
+    name. `keys`: keys of config.json that it reads although its config class does not declare them.
+    """
+
+    heads: re.Pattern[str]
+    keys: frozenset[str] = frozenset()
+
+
+def _built(model_type: str, keys: frozenset[str] = frozenset()) -> Stock:
+    return Stock(ARCHITECTURES[model_type].heads, keys)
+
+
+# The model types whose traced graph was proved equal to the stock class.
+STOCK: dict[str, Stock] = {
+    "albert": Stock(
+        re.compile(r"(pooler|predictions|sop_classifier|classifier|qa_outputs|embeddings\.position_ids)\b")
+    ),
+    "deberta-v2": Stock(
+        re.compile(r"(pooler|classifier|cls|lm_predictions|mask_predictions|qa_outputs|embeddings\.position_ids)\b"),
+        _DEBERTA_KEYS,
+    ),
+    "bert": _built("bert"),
+    "camembert": _built("camembert"),
+    "distilbert": _built("distilbert"),
+    "electra": _built("electra"),
+    "modernbert": _built("modernbert", _MODERNBERT_KEYS),
+    "mpnet": _built("mpnet"),
+    "qwen2": _built("qwen2", _OLDER_ROPE),
+    "qwen3": _built("qwen3", _OLDER_ROPE),
+    "roberta": _built("roberta"),
+    "xlm-roberta": _built("xlm-roberta"),
+}
+
+
+def load_stock(facts: Facts, attention: AttentionMode, precision: Precision, ignored: Collection[str]) -> Any:
+    """The stock model in evaluation mode, its attention eager, with exactly the checkpoint's weights.
+
+    Raises UnsupportedError for keys of config.json that the class does not read and weights that the precision
+    cannot hold, ModelFilesError for tensors that are missing, left over or of another shape.
+    """
+    import torch
+
+    transformers: Any = import_module("transformers")
+    stock = STOCK[facts.model_type]
+    config_class = transformers.CONFIG_MAPPING[facts.model_type]
+    _check_config(facts, config_class, stock.keys, ignored)
+    with quiet():
+        config = config_class.from_pretrained(facts.transformer_folder)
+        config.use_cache = False
+        if MODEL_TYPES[facts.model_type].decoder:
+            set_attention(config, attention)
+        model, loading = transformers.MODEL_MAPPING[config_class].from_pretrained(
+            None,
+            config=config,
+            state_dict=_tensors(facts),
+            dtype={"fp32": torch.float32, "fp16": torch.float16}[precision],
+            attn_implementation="eager",
+            ignore_mismatched_sizes=True,  # refused below, by name
+            output_loading_info=True,
+        )
+    kind = type(model).__name__
+    _refuse(facts, f"lacks tensors of a {kind}", loading["missing_keys"], stock.heads)
+    _refuse(facts, f"has tensors that a {kind} does not use", loading["unexpected_keys"], stock.heads)
+    _refuse(facts, f"has tensors of other shapes than a {kind}", (key for key, *_ in loading["mismatched_keys"]))
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise UnsupportedError(f"the weight {name} has values that {precision} cannot hold")
+    return model
+
+
+def stock_inputs(model: Any) -> list[str]:
+    """The inputs that matter to the model: with a single segment, segment ids do not."""
+    taken = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
+    segments = getattr(model.config, "type_vocab_size", 0)
+    return [name for name in taken if name != "token_type_ids" or segments > 1]
+
+
+def _check_config(facts: Facts, config_class: Any, keys: Collection[str], ignored: Collection[str]) -> None:
+    """Refuse a config.json with a key that the stock class does not read, and that may change the computation."""
+    config = Config(facts.config, str(facts.transformer_folder / "config.json"))
+    config.ignore(*config_class().to_dict(), *config_class.attribute_map, *keys)
+    config.expect("position_embedding_type", "absolute")  # transformers 5 has no other, and does not look
+    config.finish(ignored)
+
+
+def _tensors(facts: Facts) -> dict[str, Any]:
+    """The checkpoint's tensors as torch's, views of the files in their stored types."""
+    import torch
+
+    checkpoint = Checkpoint(facts.transformer_folder)
+    tensors = {}
+    for name in checkpoint.names():
+        array = checkpoint.read_stored(name)
+        bits = array.view(np.uint16) if array.dtype == ml_dtypes.bfloat16 else array
+        tensor = torch.from_numpy(bits)
+        tensors[name] = tensor if bits is array else tensor.view(torch.bfloat16)
+    return tensors
+
+
+def _refuse(facts: Facts, what: str, names: Iterable[str], but: re.Pattern[str] | None = None) -> None:
+    strange = sorted(name for name in names if not (but and but.match(name)))
+    if strange:
+        raise ModelFilesError(f"{facts.folder} {what} ({len(strange)}, as {', '.join(strange[:3])})")

@@ -1,0 +1,1 @@
+"""The vocabulary that graphs are written in."""

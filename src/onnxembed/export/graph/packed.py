@@ -1,0 +1,121 @@
+"""The packed form of a graph: all texts of a run in one row without padding, for CUDA.
+
+Layers see one text of N tokens, [1, N, D]; attention keeps the texts apart (`attention.Packed`), positions are an
+input, and pooling finds the texts by where they end. The inputs are those of onnxembed.execution.packing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from onnx import TensorProto
+
+from onnxembed.decisions.embedding import EmbeddingDecisions
+from onnxembed.decisions.encoder import EncoderDecisions
+from onnxembed.errors import UnsupportedError
+from onnxembed.execution.packing import ENDS, INPUT_IDS, OFFSETS, POSITIONS, TOKEN_TYPES
+from onnxembed.export.graph import pooling as heads
+from onnxembed.export.graph.attention import Mask, Packed
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import B, Inputs
+from onnxembed.facts.facts import Facts
+from onnxembed.manifest import Engine, PoolingMode, Precision
+
+N, S, ENDS_SIZE = "tokens", "longest", "batch_plus_1"
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+"""The types that CUDA's PackedMultiHeadAttention has kernels for."""
+
+# Those whose builders know of positions and texts through `Inputs` only.
+MODEL_TYPES = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"),
+    *("new", "gte", "nomic_bert", "modernbert", "jina_embeddings_v3"),
+)
+
+
+def check_packable(facts: Facts, decisions: EncoderDecisions, engine: Engine, precisions: Sequence[Precision]) -> None:
+    """Raise UnsupportedError, naming the reason, for what has no packed form."""
+    why = ""
+    if engine != "build":
+        why = f"engine {engine} writes graphs of its own"
+    elif decisions.attention.value == "causal":
+        why = "CUDA's PackedMultiHeadAttention has no causal mask; padded on the right, causal attention needs none"
+    elif facts.model_type not in MODEL_TYPES:
+        why = f"no packed form of {facts.model_type} is built; of these it is: {', '.join(MODEL_TYPES)}"
+    elif not isinstance(decisions, EmbeddingDecisions) or decisions.sparse or decisions.multi_vector:
+        why = "only graphs whose one output is sentence_embedding have one"
+    elif others := [precision for precision in precisions if precision not in PRECISIONS]:
+        why = f"CUDA's PackedMultiHeadAttention has kernels for {' and '.join(PRECISIONS)}, not for {', '.join(others)}"
+    if why:
+        raise UnsupportedError(f"--packed: {why}")
+
+
+class PackedInputs(Inputs):
+    """Token ids, their positions and types int64 [N], and where the texts are; to builders, one text of N tokens."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.input_ids = self._row(INPUT_IDS)
+        self._ends = graph.input(ENDS, TensorProto.INT32, (ENDS_SIZE,))
+        self._offsets = graph.input(OFFSETS, TensorProto.INT32, (B, S))
+
+    def _row(self, name: str) -> Value:
+        """An input int64 [N] as [1, N]."""
+        return self._graph.op("Unsqueeze", self._graph.input(name, TensorProto.INT64, (N,)), self._graph.integers(0))
+
+    @cached_property
+    def token_type_ids(self) -> Value:
+        """Segment ids [1, N]."""
+        return self._row(TOKEN_TYPES)
+
+    @cached_property
+    def positions(self) -> Value:
+        """The position of each token in its text, int64 [N]."""
+        return self._graph.input(POSITIONS, TensorProto.INT64, (N,))
+
+    def position_rows(self, table: str) -> Value:
+        """The rows of a table of the checkpoint for the positions of the tokens: [N, D]."""
+        return self._graph.op("Gather", self._graph.weight(table), self.positions)
+
+    def counted(self, marks: Value) -> Value:
+        """How many tokens of its text are marked up to each token, itself included: int64 [1, N]."""
+        g = self._graph
+        count = super().counted(marks)
+        tokens, longest = g.op("Shape", marks, start=1, end=2), g.op("Shape", self._offsets, start=1, end=2)
+        # The offsets of the padded texts tell places in a text, also where positions do not count from its first token.
+        offsets = g.op("Slice", g.op("Reshape", self._offsets, g.integers(-1)), g.integers(0), tokens)
+        places = g.op("Mod", g.op("Cast", offsets, to=TensorProto.INT64), longest)
+        every = g.op("Range", g.integer(0), g.op("Squeeze", tokens), g.integer(1))
+        firsts = g.op("Sub", every, places)  # of the text of each token
+        counted = g.op("Sub", count, g.op("Gather", g.op("Sub", count, marks), firsts, axis=1))
+        return g.known(counted, TensorProto.INT64, (1, N))
+
+    @cached_property
+    def mask(self) -> Mask:
+        """Nothing is masked, and texts are kept apart."""
+        return Mask(self._offsets, "", packed=Packed(self._offsets, self._ends))
+
+    def pool(self, tokens: Value, modes: Sequence[PoolingMode]) -> Value:
+        """One vector for each text, of its tokens float32 [1, N, D] -> [B, len(modes) * D]."""
+        g = self._graph
+        rows = g.op("Squeeze", tokens, g.integers(0))  # [N, D]
+        ends = g.op("Cast", self._ends, to=TensorProto.INT64)
+        starts = g.op("Slice", ends, g.integers(0), g.integers(-1))
+        ends = g.op("Slice", ends, g.integers(1), g.integers(2**31 - 1))
+        picked = {"cls": lambda: starts, "lasttoken": lambda: g.op("Sub", ends, g.integer(1))}
+        if all(mode in picked for mode in modes):
+            vectors = [g.op("Gather", rows, picked[mode]()) for mode in modes]
+            return vectors[0] if len(vectors) == 1 else g.op("Concat", *vectors, axis=-1)
+        return heads.pool(g, *self._unpacked(rows, starts, ends), modes)
+
+    def _unpacked(self, rows: Value, starts: Value, ends: Value) -> tuple[Value, Value]:
+        """The tokens [N, D] padded on the right, [B, S, D], and their mask int64 [B, S]."""
+        g = self._graph
+        longest = g.op("Squeeze", g.op("Shape", self._offsets, start=1, end=2))
+        slots = g.op("Unsqueeze", g.op("Range", g.integer(0), longest, g.integer(1)), g.integers(0))  # [1, S]
+        starts, ends = (g.op("Unsqueeze", x, g.integers(1)) for x in (starts, ends))  # [B, 1]
+        places = g.op("Add", starts, slots)
+        last = g.op("Sub", g.op("Shape", rows, start=0, end=1), g.integer(1))
+        mask = g.op("Cast", g.op("Less", places, ends), to=TensorProto.INT64)
+        return g.op("Gather", rows, g.op("Min", places, last)), mask

@@ -1,0 +1,114 @@
+"""From token embeddings to sentence embeddings, in the graph: pooling, Dense layers, normalization.
+
+The definitions are those of sentence-transformers 6.2 (sentence_transformer/modules/pooling.py,
+base/modules/dense.py and normalize.py). Everything here is float32, whatever the graph's type.
+`onnxembed.runtime.outputs.pooling` computes the same in numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxembed.errors import ModelFilesError
+from onnxembed.export.checkpoint.tensors import Checkpoint
+from onnxembed.export.graph.graph import Array, Graph, Value
+from onnxembed.facts.modules import DenseFacts
+from onnxembed.manifest import PoolingMode
+
+
+def pool(g: Graph, tokens: Value, attention_mask: Value, modes: Sequence[PoolingMode]) -> Value:
+    """Pool tokens float32 [B, T, D] under the mask int64 [B, T] -> [B, len(modes) * D]."""
+    pooled = [_POOLINGS[mode](g, tokens, attention_mask) for mode in modes]
+    return pooled[0] if len(pooled) == 1 else g.op("Concat", *pooled, axis=-1)
+
+
+def dense(g: Graph, x: Value, layer: DenseFacts, name: str) -> Value:
+    """One Dense module, activation(Linear(x)): [B, in_features] -> [B, out_features]; `name` tells it from others."""
+    weight, bias = dense_weights(layer)
+    x = g.op("MatMul", x, g.constant(f"{name}.linear.weight.T", np.ascontiguousarray(weight.T)))
+    if bias is not None:
+        x = g.op("Add", x, g.constant(f"{name}.linear.bias", bias))
+    return x if layer.activation == "identity" else g.activation(x, layer.activation)
+
+
+def dense_weights(layer: DenseFacts) -> tuple[Array, Array | None]:
+    """A Dense module's float32 weight (out_features, in_features) and bias (out_features,) or None."""
+    weights = Checkpoint(layer.folder)
+    expected: dict[str, tuple[int, ...]] = {"linear.weight": (layer.out_features, layer.in_features)}
+    if layer.bias:
+        expected["linear.bias"] = (layer.out_features,)
+    for name, shape in expected.items():
+        if weights.shape(name) != shape:
+            raise ModelFilesError(f"{layer.folder}: {name} is {weights.shape(name)}, but config.json says {shape}")
+    if strange := weights.unused():
+        raise ModelFilesError(f"{layer.folder} has tensors a Dense module does not use: {', '.join(strange)}")
+    arrays = [np.ascontiguousarray(weights.read(name), dtype=np.float32) for name in expected]
+    return arrays[0], arrays[1] if layer.bias else None
+
+
+def normalize(g: Graph, x: Value) -> Value:
+    """x / max(|x|, 1e-12) per row, as torch.nn.functional.normalize."""
+    norm = g.op("ReduceL2", x, g.integers(-1), keepdims=1)
+    return g.op("Div", x, g.op("Max", norm, g.float32(1e-12)))
+
+
+def _mask_row(g: Graph, mask: Value) -> Value:
+    """int64 [B, T] -> float32 [B, 1, T]."""
+    return g.op("Unsqueeze", g.op("Cast", mask, to=TensorProto.FLOAT), g.integers(1))
+
+
+def _pick(g: Graph, tokens: Value, positions: Value) -> Value:
+    """The token at one position [B, 1] of each text: [B, T, D] -> [B, D]."""
+    return g.op("GatherND", tokens, positions, batch_dims=1)
+
+
+def _cls(g: Graph, tokens: Value, mask: Value) -> Value:
+    return _pick(g, tokens, g.op("ArgMax", mask, axis=1))
+
+
+def _lasttoken(g: Graph, tokens: Value, mask: Value) -> Value:
+    return _pick(g, tokens, g.op("ArgMax", mask, axis=1, select_last_index=1))
+
+
+def _max(g: Graph, tokens: Value, mask: Value) -> Value:
+    real = g.op("Unsqueeze", g.op("Cast", mask, to=TensorProto.BOOL), g.integers(-1))
+    return g.op("ReduceMax", g.op("Where", real, tokens, g.float32(float("-inf"))), g.integers(1), keepdims=0)
+
+
+def _weighted_sums(g: Graph, tokens: Value, weights: Value) -> tuple[Value, Value]:
+    """Sum of weights [B, 1, T] * tokens -> [B, D], and of the weights -> [B, 1].
+
+    As a matrix product, which is faster than a sum over the tokens and rounds less.
+    """
+    total = g.op("Squeeze", g.op("MatMul", weights, tokens), g.integers(1))
+    count = g.op("Max", g.op("ReduceSum", weights, g.integers(2), keepdims=0), g.float32(1e-9))
+    return total, count
+
+
+def _mean(g: Graph, tokens: Value, mask: Value) -> Value:
+    return g.op("Div", *_weighted_sums(g, tokens, _mask_row(g, mask)))
+
+
+def _mean_sqrt_len(g: Graph, tokens: Value, mask: Value) -> Value:
+    total, count = _weighted_sums(g, tokens, _mask_row(g, mask))
+    return g.op("Div", total, g.op("Sqrt", count))
+
+
+def _weightedmean(g: Graph, tokens: Value, mask: Value) -> Value:
+    """Weights 1, 2, 3, ... from the first real token."""
+    weights = _mask_row(g, mask)
+    places = g.op("CumSum", weights, g.constant("axis_2", np.array(2, np.int64)))
+    return g.op("Div", *_weighted_sums(g, tokens, g.op("Mul", places, weights)))
+
+
+_POOLINGS: dict[PoolingMode, Callable[[Graph, Value, Value], Value]] = {
+    "cls": _cls,
+    "max": _max,
+    "mean": _mean,
+    "mean_sqrt_len": _mean_sqrt_len,
+    "weightedmean": _weightedmean,
+    "lasttoken": _lasttoken,
+}

@@ -1,0 +1,1 @@
+"""From token embeddings to outputs, one module per task."""

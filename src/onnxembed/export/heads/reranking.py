@@ -1,0 +1,181 @@
+"""Heads that make logits of a pair's token embeddings, one entry for each family. Everything here is float32.
+
+References: the ...ForSequenceClassification classes of transformers 5.23, and LogitScore of sentence-transformers
+6.2 for language models that answer yes or no. A first token is the first real one: the classes read slot 0,
+which is the same unless a batch is padded on the left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxembed.decisions.reranking import RerankingDecisions
+from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph import pooling as heads
+from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.inputs import Inputs
+from onnxembed.facts.facts import Facts
+from onnxembed.facts.vocabulary import vocabulary
+from onnxembed.manifest import HeadPooling, PoolingMode
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of config.json, and what the model_type assumes where the key is absent."""
+
+    name: str
+    default: Any
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """out(norm(activation(dense(x)))), by the names of its tensors; a part that is None is not there."""
+
+    out: str
+    dense: str | None = None
+    dense_bias: Key | bool = True
+    activation: Key | str = "tanh"
+    norm: str | None = None
+    out_bias: bool = True
+
+
+BERT = Classifier("classifier", dense="pooler.dense")
+ROBERTA = Classifier("classifier.out_proj", dense="classifier.dense")
+DECODER = Classifier("score", out_bias=False)
+
+CLASSIFIERS: dict[str, Classifier] = {
+    "albert": Classifier("classifier", dense="albert.pooler"),
+    "bert": BERT,
+    "camembert": ROBERTA,
+    "deberta-v2": Classifier("classifier", dense="pooler.dense", activation=Key("pooler_hidden_act", "gelu")),
+    "distilbert": Classifier("classifier", dense="pre_classifier", activation="relu"),
+    "electra": Classifier("classifier.out_proj", dense="classifier.dense", activation="gelu"),
+    "eurobert": Classifier("classifier", dense="dense", activation="gelu"),
+    "gemma3_text": DECODER,
+    "gte": BERT,
+    "jina_embeddings_v3": ROBERTA,
+    "llama": DECODER,
+    "mistral": DECODER,
+    "modernbert": Classifier(
+        "classifier",
+        dense="head.dense",
+        dense_bias=Key("classifier_bias", False),
+        activation=Key("classifier_activation", "gelu"),
+        norm="head.norm",
+    ),
+    "mpnet": ROBERTA,
+    "new": BERT,
+    "nomic_bert": BERT,
+    "qwen2": DECODER,
+    "qwen3": DECODER,
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA,
+}
+
+# The output layer of a language model, and the table that it is where the two are tied.
+LM_HEAD, TIED = "lm_head.weight", "embed_tokens.weight"
+
+
+def classify(g: Graph, facts: Facts, decisions: RerankingDecisions, inputs: Inputs, tokens: Value) -> Value:
+    """Logits float32 [B, labels] of token embeddings float32 [B, T, D].
+
+    Raises ModelFilesError for a tensor that is missing or not of the shape that config.json says,
+    UnsupportedError for a model_type whose head onnxembed does not build.
+    """
+    reranking, config = decisions.reranking, Config(facts.config, str(facts.transformer_folder / "config.json"))
+    pooling = reranking.pooling.value
+    if reranking.answers is not None:
+        x = _pool(g, inputs, tokens, pooling, None)  # its template ends every text, never with padding
+        return g.op("MatMul", x, _answer_weights(g, facts, config, reranking.answers.value))
+    if facts.model_type not in CLASSIFIERS:
+        known = ", ".join(CLASSIFIERS)
+        raise UnsupportedError(
+            f"onnxembed does not build the classification head of {facts.model_type}; known: {known}"
+        )
+    head = CLASSIFIERS[facts.model_type]
+    pad = config.take("pad_token_id", int) if config.has("pad_token_id") else None
+    x = tokens if pooling == "mean_of_logits" else _pool(g, inputs, tokens, pooling, pad)
+    x = _before_last(g, head, config, x, decisions.hidden_size)
+    x = _linear(g, x, head.out, (len(reranking.labels.value), decisions.hidden_size), bias=head.out_bias)
+    _check_unused(g, facts, head)
+    return _pool(g, inputs, x, "mean", pad) if pooling == "mean_of_logits" else x
+
+
+def _before_last(g: Graph, head: Classifier, config: Config, x: Value, size: int) -> Value:
+    if head.dense is not None:
+        x = _linear(g, x, head.dense, (size, size), bias=_said(config, head.dense_bias))
+        x = g.activation(x, _said(config, head.activation))
+    if head.norm is not None:
+        eps, biased = config.take("norm_eps", float, 1e-5), config.take("norm_bias", bool, False)
+        parts = ("weight", "bias")[: 1 + biased]
+        weights = [_read(g, f"{head.norm}.{part}", (size,)) for part in parts]
+        x = g.op("LayerNormalization", x, *weights, name=head.norm, epsilon=eps)
+    return x
+
+
+def _said(config: Config, value: Key | Any) -> Any:
+    return config.take(value.name, type(value.default), value.default) if isinstance(value, Key) else value
+
+
+def _pool(g: Graph, inputs: Inputs, x: Value, mode: HeadPooling, pad_token_id: int | None) -> Value:
+    """What the head reads of x [B, T, D] -> [B, D].
+
+    The last token of transformers' decoders is the rightmost one that is not the pad token: a text that ends
+    with that token itself is read before its end.
+    """
+    if mode != "lasttoken" or pad_token_id is None:
+        modes: dict[HeadPooling, PoolingMode] = {"cls": "cls", "mean": "mean", "lasttoken": "lasttoken"}
+        return heads.pool(g, x, inputs.attention_mask, (modes[mode],))
+    pad = g.constant("pad_token_id_of_the_head", np.array(pad_token_id, np.int64))
+    real = g.op("Cast", g.op("Not", g.op("Equal", inputs.input_ids, pad)), to=TensorProto.INT64)  # [B, T]
+    # The count of real tokens is largest at the last of them; where there is none, the first slot is read.
+    places = g.op("Mul", g.op("CumSum", real, g.constant("axis_of_tokens", np.array(1, np.int64))), real)
+    return g.op("GatherND", x, g.op("ArgMax", places, axis=1), batch_dims=1)
+
+
+def _linear(g: Graph, x: Value, name: str, shape: tuple[int, int], *, bias: bool) -> Value:
+    """A torch Linear with a weight (out, in) of this shape."""
+    weight = _read(g, f"{name}.weight", shape, transpose=True)
+    product = g.op("MatMul", x, weight, name=name)
+    return g.op("Add", product, _read(g, f"{name}.bias", shape[:1])) if bias else product
+
+
+def _read(g: Graph, name: str, shape: tuple[int, ...], *, transpose: bool = False) -> Value:
+    """A tensor of the checkpoint as a float32 constant."""
+    if (found := g.weights.shape(name)) != shape:
+        raise ModelFilesError(
+            f"the weights in {g.weights.folder}: {name} has the shape {found}, but config.json says {shape} "
+            "(labels: id2label or num_labels)"
+        )
+    tensor = g.weights.read(name).astype(np.float32)
+    return g.constant(f"{name}.T" if transpose else name, np.ascontiguousarray(tensor.T if transpose else tensor))
+
+
+def _check_unused(g: Graph, facts: Facts, head: Classifier) -> None:
+    """Refuse a head with more tensors than its class has."""
+    own = tuple(f"{name}." for name in (head.out, head.dense, head.norm) if name)
+    if strange := [name for name in g.weights.unused() if name.startswith(own)]:
+        raise UnsupportedError(
+            f"the weights in {g.weights.folder} have {', '.join(strange)}, which the head of {facts.model_type} "
+            "does not use as config.json describes it"
+        )
+
+
+def _answer_weights(g: Graph, facts: Facts, config: Config, answers: tuple[str, ...]) -> Value:
+    """[D, 1]: the row of the first answer in the output layer, less that of the second."""
+    ids = vocabulary(facts)
+    if missing := [token for token in answers if token not in ids]:
+        raise ModelFilesError(f"the tokenizer in {facts.transformer_folder} has no token {missing[0]!r}")
+    name = LM_HEAD
+    if not g.weights.has(LM_HEAD):
+        if not config.take("tie_word_embeddings", bool, False):
+            raise ModelFilesError(f"the weights in {g.weights.folder} have no tensor {LM_HEAD}, and it is not tied")
+        name = TIED
+    rows = [g.weights.read(name)[ids[token]].astype(np.float32) for token in answers]
+    difference = rows[0] - rows[1] if len(rows) > 1 else rows[0]
+    return g.constant("answers", np.ascontiguousarray(difference[:, None]))

@@ -1,0 +1,1 @@
+"""The tokenizer files of an artifact."""

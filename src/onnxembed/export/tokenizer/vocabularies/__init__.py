@@ -1,0 +1,183 @@
+"""Vocabularies of checkpoints without tokenizer.json -> what their tokenizer.json would be. Needs no transformers.
+
+Each class does what transformers 5's class of that name does with the same files, because that is what an export
+is verified against. Older releases disagree in places; there transformers 5 is followed, too:
+
+- LlamaTokenizer: a text that begins with a space gets no second one (sentencepiece: two).
+- AlbertTokenizer: pieces like `9,` keep their score (transformers 4 made them unlikely).
+- DebertaV2Tokenizer: NFC, not the file's normalization table. The manifest says so.
+
+Not followed: for model_type mistral AutoTokenizer passes over the named class and adds no space before a text,
+which the file asks for. Read as LlamaTokenizer, it gives the ids of the sentencepiece library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+
+from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError
+from onnxembed.export.tokenizer.vocabularies import post_processors as surround
+from onnxembed.export.tokenizer.vocabularies.byte_fallback import read_gemma, read_llama
+from onnxembed.export.tokenizer.vocabularies.byte_level import read_gpt2, read_qwen2
+from onnxembed.export.tokenizer.vocabularies.special_tokens import Token, read_special_tokens
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import Source, TokenizerClass
+from onnxembed.export.tokenizer.vocabularies.unigram import (
+    read_albert,
+    read_camembert,
+    read_deberta_v2,
+    read_xlm_roberta,
+)
+from onnxembed.export.tokenizer.vocabularies.wordpiece import read_wordpiece
+from onnxembed.facts.facts import Facts
+
+MASK = AddedToken("<mask>", lstrip=True, special=True)  # takes the space before it
+BRACKETS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+ANGLES = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
+}
+LLAMA = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+GEMMA = {
+    "bos_token": "<bos>",
+    "eos_token": "<eos>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
+ALBERT = {**BRACKETS, "bos_token": "[CLS]", "eos_token": "[SEP]", "unk_token": "<unk>", "pad_token": "<pad>"}
+DEBERTA = {**BRACKETS, "bos_token": "[CLS]", "eos_token": "[SEP]"}
+END_OF_TEXT = "<|endoftext|>"
+GPT2 = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
+QWEN2 = dict.fromkeys(("eos_token", "unk_token", "pad_token"), END_OF_TEXT)
+CAMEMBERT: dict[str, Token] = {**ANGLES, "mask_token": MASK}
+MPNET: dict[str, Token] = {**ANGLES, "unk_token": "[UNK]", "mask_token": MASK}
+
+BERT_CLASS = TokenizerClass(("vocab.txt",), BRACKETS, read_wordpiece, surround.cls_and_sep)
+SPM = ("sentencepiece.bpe.model",)
+BPE = ("vocab.json", "merges.txt")
+
+CLASSES: dict[str, TokenizerClass] = {
+    "AlbertTokenizer": TokenizerClass(("spiece.model",), ALBERT, read_albert, surround.cls_and_sep),
+    "BertTokenizer": BERT_CLASS,
+    "CamembertTokenizer": TokenizerClass(SPM, CAMEMBERT, read_camembert, surround.bos_and_eos),
+    "DebertaV2Tokenizer": TokenizerClass(("spm.model",), DEBERTA, read_deberta_v2, surround.cls_and_sep),
+    "DistilBertTokenizer": BERT_CLASS,
+    "ElectraTokenizer": BERT_CLASS,
+    "GPT2Tokenizer": TokenizerClass(BPE, GPT2, read_gpt2, surround.as_asked),
+    "GemmaTokenizer": TokenizerClass(("tokenizer.model",), GEMMA, read_gemma, surround.as_said),
+    "LlamaTokenizer": TokenizerClass(("tokenizer.model",), LLAMA, read_llama, surround.as_said),
+    "MPNetTokenizer": TokenizerClass(("vocab.txt",), MPNET, read_wordpiece, surround.roberta),
+    "Qwen2Tokenizer": TokenizerClass(BPE, QWEN2, read_qwen2, surround.as_asked),
+    "RobertaTokenizer": TokenizerClass(BPE, ANGLES, read_gpt2, surround.roberta),
+    "XLMRobertaTokenizer": TokenizerClass(SPM, ANGLES, read_xlm_roberta, surround.bos_and_eos),
+}
+
+# Where no file names a class; model types that share no one tokenizer are not in it.
+BY_MODEL_TYPE = {
+    "albert": "AlbertTokenizer",
+    "bert": "BertTokenizer",
+    "camembert": "CamembertTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "electra": "ElectraTokenizer",
+    "gemma3_text": "GemmaTokenizer",
+    "gte": "XLMRobertaTokenizer",
+    "llama": "LlamaTokenizer",
+    "mistral": "LlamaTokenizer",
+    "mpnet": "MPNetTokenizer",
+    "nomic_bert": "BertTokenizer",
+    "qwen2": "Qwen2Tokenizer",
+    "qwen3": "Qwen2Tokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+}
+
+FIX = 'save one with transformers.AutoTokenizer.from_pretrained("...").save_pretrained("...")'
+
+
+@dataclass(frozen=True)
+class Converted:
+    """`state` is the content of tokenizer.json, `special` the text of each special token by role."""
+
+    state: dict[str, Any]
+    special: Mapping[str, str]
+    change: str
+
+
+def convert(facts: Facts) -> Converted:
+    """Build tokenizer.json from the older vocabulary files of a checkpoint; `change` says from which, and how.
+
+    Raises ModelFilesError for files that are missing, broken, or say too little; UnsupportedError for a tokenizer
+    class that is not in the table.
+    """
+    folder, config = facts.transformer_folder, facts.tokenizer_config
+    name, origin = _class(facts)
+    known = CLASSES[name]
+    missing = [file for file in known.files if not (folder / file).is_file()]
+    if missing:
+        raise ModelFilesError(f"{folder} has no tokenizer.json, and no {', '.join(missing)} for its {name}; {FIX}")
+    if config.get("split_special_tokens", False) is not False:
+        raise UnsupportedError(
+            f"{folder / 'tokenizer_config.json'} sets split_special_tokens, which tokenizer.json cannot hold"
+        )
+    source = Source(folder, config, read_special_tokens(folder, config, known.special))
+    files = " and ".join(known.files)
+    try:
+        vocabulary = known.read(source)
+        tokenizer = vocabulary.tokenizer
+        source.special.add_to(tokenizer, vocabulary.marked)
+        tokenizer.post_processor = known.surround(source, tokenizer)
+        state: dict[str, Any] = json.loads(tokenizer.to_str())
+    except OnnxEmbedError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise ModelFilesError(f"{folder}: no tokenizer could be built from {files}: {error}") from error
+    _check_size(facts, tokenizer, files)
+    special = {role: str(token) for role, token in source.special.named.items()}
+    return Converted(state, special, f"built from {files} as {name} ({origin}){vocabulary.left_out}")
+
+
+def _check_size(facts: Facts, tokenizer: Tokenizer, files: str) -> None:
+    """Refuse a vocabulary of another model: what it gives for a text must have a row in this one's table."""
+    rows = facts.config.get("vocab_size")
+    tokens = tokenizer.get_vocab_size(with_added_tokens=False)
+    if rows is not None and max(tokens, *(index + 1 for index in tokenizer.encode("").ids), 0) > rows:
+        raise ModelFilesError(
+            f"{facts.transformer_folder}: the {tokens} tokens of {files} and the special tokens around a text "
+            f"do not fit config.json's vocab_size of {rows}: this is another model's vocabulary"
+        )
+
+
+def _class(facts: Facts) -> tuple[str, str]:
+    """The tokenizer class, by its name without "Fast", and where it is named."""
+    for file, config in (("tokenizer_config.json", facts.tokenizer_config), ("config.json", facts.config)):
+        named = config.get("tokenizer_class")
+        if named is not None:
+            if (name := str(named).removesuffix("Fast")) not in CLASSES:
+                raise UnsupportedError(
+                    f"{facts.transformer_folder / file}: tokenizer_class {named!r} has no tokenizer.json and is not "
+                    f"one that can be converted ({', '.join(CLASSES)}); {FIX}"
+                )
+            return name, f"{file}: tokenizer_class"
+    if facts.model_type not in BY_MODEL_TYPE:
+        raise ModelFilesError(
+            f"{facts.transformer_folder} has no tokenizer.json, and neither tokenizer_config.json nor config.json "
+            f"names a tokenizer_class, which {facts.model_type} does not imply; {FIX}"
+        )
+    return BY_MODEL_TYPE[facts.model_type], f"the class of {facts.model_type}"

@@ -1,0 +1,44 @@
+"""vocab.json and merges.txt: byte-level BPE, as RoBERTa, GPT-2 and Qwen2 read it."""
+
+from __future__ import annotations
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from onnxembed.errors import ModelFilesError
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import Source, Vocabulary
+
+# What Qwen2 splits a text into before it merges; from transformers' Qwen2Tokenizer.
+QWEN2_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def read_gpt2(source: Source) -> Vocabulary:
+    """GPT-2's and RoBERTa's: split by the regular expression that ByteLevel has built in, nothing normalized."""
+    tokenizer = Tokenizer(_bpe(source))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=source.flag("add_prefix_space", False))
+    tokenizer.decoder = decoders.ByteLevel()
+    return Vocabulary(tokenizer)
+
+
+def read_qwen2(source: Source) -> Vocabulary:
+    """Qwen2's: NFC, and a regular expression of its own."""
+    tokenizer = Tokenizer(_bpe(source))
+    tokenizer.normalizer = normalizers.NFC()
+    prefix = source.flag("add_prefix_space", False)
+    split = pre_tokenizers.Split(Regex(QWEN2_WORDS), behavior="isolated", invert=False)
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
+    tokenizer.decoder = decoders.ByteLevel()
+    return Vocabulary(tokenizer)
+
+
+def _bpe(source: Source) -> models.BPE:
+    vocab, merges = models.BPE.read_file(str(source.folder / "vocab.json"), str(source.folder / "merges.txt"))
+    for left, right in merges:  # the library itself breaks off here, without an error that can be caught
+        if missing := [token for token in (left, right, left + right) if token not in vocab]:
+            raise ModelFilesError(
+                f"{source.folder / 'merges.txt'} joins {left!r} and {right!r}, but vocab.json has no {missing[0]!r}"
+            )
+    return models.BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)

@@ -1,0 +1,135 @@
+"""The special and added tokens of a checkpoint without tokenizer.json: which they are, how they match, their ids.
+
+They stand in tokenizer_config.json, in special_tokens_map.json and added_tokens.json of older checkpoints, and in
+the defaults of the tokenizer's class, read in the order that transformers 5 reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+
+from onnxembed.errors import ModelFilesError
+from onnxembed.facts.json_file import JsonObject, read_json
+
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+MATCHING = ("single_word", "lstrip", "rstrip", "normalized", "special")
+EXTRA = ("extra_special_tokens", "additional_special_tokens")  # the name of transformers 5, and the older one
+
+Token = str | AddedToken  # a text alone is special and found before normalization
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """`named` by role ("cls_token"); `declared` by the id that the files give; `extra` without a role."""
+
+    folder: Path
+    named: Mapping[str, Token]
+    declared: Mapping[int, AddedToken]
+    extra: tuple[Token, ...]
+
+    def content(self, role: str) -> str:
+        """The text of the token with a role that the class cannot do without."""
+        if role not in self.named:
+            raise ModelFilesError(f"{self.folder / 'tokenizer_config.json'}: {role} is null, but texts need one")
+        return str(self.named[role])
+
+    def add_to(self, tokenizer: Tokenizer, of_vocabulary: Iterable[AddedToken] = ()) -> None:
+        """Let the tokenizer find the tokens whole in a text.
+
+        `of_vocabulary` are tokens that the vocabulary's own file marks. Raises ModelFilesError where a token
+        would get another id than the files declare for it.
+        """
+        tokens: list[Token] = [self.declared[index] for index in sorted(self.declared)]
+        declared, named = {str(token) for token in tokens}, {str(token) for token in self.named.values()}
+        for token in (*self.named.values(), *of_vocabulary, *self.extra):
+            # A text alone and the same text spelt out are two tokens here; the later one decides.
+            if str(token) not in declared and token not in tokens:
+                tokens.append(token)
+        tokenizer.add_tokens([_special(token, str(token) in named) for token in tokens])
+        for index, token in self.declared.items():
+            if (given := tokenizer.token_to_id(token.content)) != index:
+                raise ModelFilesError(
+                    f"{self.folder} declares the token {token.content!r} with the id {index}, "
+                    f"but after its vocabulary comes {given}"
+                )
+
+
+def read_special_tokens(folder: Path, config: JsonObject, defaults: Mapping[str, Token]) -> SpecialTokens:
+    """The tokens that the files of `folder` name; `defaults` are the class's, for roles that they do not name.
+
+    A default that is spelt out says how the token of its role is matched, also where the files give its text alone.
+    added_tokens_decoder of tokenizer_config.json (`config`), where it is there, replaces the older files.
+    """
+    said: dict[str, Any] = dict(config)
+    declared: dict[int, AddedToken] = {}
+    if "added_tokens_decoder" in config:
+        file = folder / "tokenizer_config.json"
+        for index, entry in _object(file, "added_tokens_decoder", config["added_tokens_decoder"]).items():
+            if not index.isdecimal():
+                raise ModelFilesError(f"{file}: added_tokens_decoder has {index!r}, which is not an id")
+            token = _token(file, f"added_tokens_decoder {index}", _object(file, "added_tokens_decoder", entry))
+            declared[int(index)] = _special(token, False)
+    else:
+        file = folder / "special_tokens_map.json"
+        said |= read_json(file) if file.is_file() else {}
+    by_content = {str(token): token for token in declared.values()}
+    named: dict[str, Token] = {}
+    for role in (*ROLES, *(key for key in said if key.endswith("_token") and key not in ROLES)):
+        default = defaults.get(role)
+        value = said.get(role, default)
+        if value is not None and (role in ROLES or isinstance(value, str | dict)):  # add_bos_token is no token
+            token = _token(file, role, value)
+            token = by_content.get(str(token), token)
+            if isinstance(token, str) and isinstance(default, AddedToken):
+                token = AddedToken(token, lstrip=default.lstrip, special=True)
+            named[role] = token
+    extra = _extra(file, said)
+    if "added_tokens_decoder" not in config and (file := folder / "added_tokens.json").is_file():
+        special = {str(token) for token in (*named.values(), *extra)}
+        for content, index in read_json(file).items():
+            if type(index) is not int:
+                raise ModelFilesError(f"{file}: {content!r} has {index!r}, which is not an id")
+            declared[index] = AddedToken(content, normalized=content not in special, special=content in special)
+    return SpecialTokens(folder, named, declared, extra)
+
+
+def _extra(file: Path, said: JsonObject) -> tuple[Token, ...]:
+    key = next((key for key in EXTRA if said.get(key)), None)
+    if key is None:
+        return ()
+    values = said[key]
+    if not isinstance(values, list | dict):
+        raise ModelFilesError(f"{file}: {key} is {values!r}, not a list of tokens")
+    return tuple(_token(file, key, value) for value in (values.values() if isinstance(values, dict) else values))
+
+
+def _token(file: Path, key: str, value: Any) -> Token:
+    """A token as a text, or with its matching spelt out."""
+    if isinstance(value, AddedToken) or (isinstance(value, str) and value):
+        return value
+    entry = _object(file, key, value)
+    content, flags = entry.get("content"), {name: entry[name] for name in MATCHING if name in entry}
+    unknown = entry.keys() - {"content", "__type", *MATCHING}
+    spelt = isinstance(content, str) and content and all(isinstance(flag, bool) for flag in flags.values())
+    if unknown or not spelt:
+        raise ModelFilesError(f"{file}: {key} is {value!r}, not a token")
+    return AddedToken(content, **flags)
+
+
+def _special(token: Token, named: bool) -> AddedToken:
+    """The token as the tokenizers library takes it; one with a role is special whatever is spelt out."""
+    if isinstance(token, str):
+        return AddedToken(token, special=True)
+    token.special = token.special or named
+    return token
+
+
+def _object(file: Path, key: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ModelFilesError(f"{file}: {key} is {value!r}, not a token")
+    return value

@@ -1,0 +1,22 @@
+"""vocab.txt: WordPiece, as BERT and its kin read it."""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import Source, Vocabulary
+
+
+def read_wordpiece(source: Source) -> Vocabulary:
+    """One token per line; its id is the line's number."""
+    vocab = models.WordPiece.read_file(str(source.folder / "vocab.txt"))
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=source.special.content("unk_token")))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=source.flag("tokenize_chinese_chars", True),
+        strip_accents=source.optional_flag("strip_accents"),
+        lowercase=source.flag("do_lower_case", True),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    return Vocabulary(tokenizer)

@@ -1,0 +1,274 @@
+"""What a model's own files say of its vectors for tokens, read but not yet judged. Standard library only.
+
+ColBERT models are published in three forms: as a MultiVectorEncoder of sentence-transformers (6.0 on), as
+PyLate saved them, and as the original ColBERT did, with an artifact.metadata. What the older two leave out is
+as sentence-transformers 6.2 reads them. bge-m3 has a form of its own.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
+from onnxembed.facts.modules import DenseFacts, check_places, module_kind, read_dense
+from onnxembed.manifest import Decision, Origin, TextKind
+
+MULTI_VECTOR_KINDS = {"MultiVectorEncoder", "ColBERT"}
+"""The classes of sentence-transformers and of PyLate for models that make a vector for each token."""
+
+# PyLate's classes that are sentence-transformers' own.
+PYLATE_KINDS = {"pylate.models.Dense.Dense": "Dense"}
+
+LINEAR_HEAD = "colbert_linear"
+"""bge-m3's file of a Linear from tokens to their vectors, without its ending."""
+STANFORD_METADATA = "artifact.metadata"
+STANFORD_LINEAR = "linear.weight"
+"""The projection in an original ColBERT's checkpoint, beside the encoder's tensors."""
+
+PUNCTUATION = tuple(string.punctuation)
+QUERY_LENGTH = 32
+"""ColBERT's own length of queries."""
+
+
+@dataclass(frozen=True)
+class ExpansionFacts:
+    """Query expansion; `token` None is the mask token, or the end token where the tokenizer has no mask."""
+
+    token: str | None
+    length: int
+    attended: bool
+    longer: Literal["cut", "kept"]
+
+
+@dataclass(frozen=True)
+class MultiVectorFacts:
+    """How token embeddings become a text's vectors.
+
+    The projection is a chain of Dense modules; without any it is the Linear in the file `head`, or, that too
+    being None, the checkpoint's own tensor STANFORD_LINEAR. `markers`: what goes before queries and documents, and
+    their prompts, in the older forms; each is one token, where the vocabulary has it.
+    """
+
+    dense: tuple[DenseFacts, ...]
+    head: Path | None
+    normalize: Decision[bool]
+    first_token: Decision[bool]
+    query_length: Decision[int | None]
+    document_length: Decision[int | None]
+    query_expansion: Decision[ExpansionFacts | None]
+    skipped_words: Decision[tuple[str, ...]]
+    skipped_in: tuple[TextKind, ...]
+    markers: Mapping[TextKind, str]
+
+    @property
+    def of_checkpoint(self) -> bool:
+        """Whether the projection is the checkpoint's own tensor."""
+        return not self.dense and self.head is None
+
+
+def read_linear_head(file: Path) -> MultiVectorFacts:
+    """bge-m3's definition: FlagEmbedding, inference/embedder/encoder_only/m3.py."""
+    reason = f"{file.name}, as FlagEmbedding reads it"
+    return MultiVectorFacts(
+        dense=(),
+        head=file,
+        normalize=Decision(True, "architecture", reason),
+        first_token=Decision(False, "architecture", f"{reason}: all tokens but the first"),
+        query_length=Decision(None, "architecture", reason),
+        document_length=Decision(None, "architecture", reason),
+        query_expansion=Decision(None, "architecture", reason),
+        skipped_words=Decision((), "architecture", reason),
+        skipped_in=(),
+        markers={},
+    )
+
+
+def read_multi_vector(
+    folder: Path, modules: list[dict[str, str]], name: str, transformer: JsonObject
+) -> MultiVectorFacts:
+    """What a multi-vector model does after its Transformer, whose config comes with the name of its file."""
+    kinds = [PYLATE_KINDS.get(module_kind(module), module_kind(module)) for module in modules]
+    layers = [module for module, kind in zip(modules, kinds, strict=True) if kind == "Dense"]
+    rest = kinds[len(layers) :]
+    st_name = "config_sentence_transformers.json"
+    st_config = read_json(folder / st_name)
+    pylate = st_config.get("model_type") == "ColBERT"
+    known: list[list[str]] = [["MultiVectorMask"], ["MultiVectorMask", "Normalize"]]  # whatever their order
+    if not layers or kinds[: len(layers)] != ["Dense"] * len(layers) or sorted(rest) not in ([[]] if pylate else known):
+        found = ", ".join(module["type"] for module in modules) or "nothing"
+        raise UnsupportedError(
+            f"{folder / 'modules.json'} has {found} after its first module; onnxembed builds Dense, and then, "
+            "of a MultiVectorEncoder, MultiVectorMask and Normalize"
+        )
+    dense = tuple(read_dense(folder, module["path"], place="token_embeddings") for module in layers)
+    if pylate:
+        return _read_pylate(dense, st_name, st_config)
+    paths = dict(zip(kinds, (module["path"] for module in modules), strict=True))
+    if "Normalize" in rest:
+        file = folder / paths["Normalize"] / "config.json"
+        if read_json(file).get("module_input_name") != "token_embeddings":
+            raise UnsupportedError(f"{file} does not normalize token_embeddings, as a multi-vector model does")
+        check_places(file, read_json(file), place="token_embeddings")
+    mask = f"{paths['MultiVectorMask']}/config.json"
+    return _read_sentence_transformers(
+        dense, (name, transformer), (mask, read_optional_json(folder / mask)), normalize="Normalize" in rest
+    )
+
+
+def _read_sentence_transformers(
+    dense: tuple[DenseFacts, ...],
+    transformer: tuple[str, JsonObject],
+    mask: tuple[str, JsonObject],
+    *,
+    normalize: bool,
+) -> MultiVectorFacts:
+    """A MultiVectorEncoder of sentence-transformers: the configs of its Transformer and its MultiVectorMask.
+
+    Each config comes with the name of its file.
+    """
+    name, config = transformer
+    mask_name, mask_config = mask
+    if unknown := mask_config.keys() - {"skiplist_words", "skiplist_tasks", "keep_only_token_ids"}:
+        raise UnsupportedError(f"{mask_name} has keys that onnxembed does not know: {', '.join(sorted(unknown))}")
+    if mask_config.get("keep_only_token_ids"):
+        raise UnsupportedError(f"{mask_name} sets keep_only_token_ids, which onnxembed does not do")
+    tasks = mask_config.get("skiplist_tasks") or ["document"]
+    kinds: list[TextKind] = [kind for kind in ("query", "document") if kind in tasks]
+    if not isinstance(tasks, list) or len(kinds) != len(tasks):
+        raise ModelFilesError(f"{mask_name}: skiplist_tasks is {tasks!r}, not a list of query and document")
+    has = "has a" if normalize else "has no"
+    expansion = _expansion(name, config)
+    return MultiVectorFacts(
+        dense=dense,
+        head=None,
+        normalize=Decision(normalize, "file", f"modules.json {has} Normalize module"),
+        first_token=_every_token("MultiVectorMask"),
+        query_length=_query_length(_length(name, config, "query_length"), expansion),
+        document_length=_length(name, config, "document_length"),
+        query_expansion=expansion,
+        skipped_words=Decision(_words(mask_name, mask_config), "file", f"{mask_name}: skiplist_words"),
+        skipped_in=tuple(kinds),
+        markers={},
+    )
+
+
+def _read_pylate(dense: tuple[DenseFacts, ...], name: str, config: JsonObject) -> MultiVectorFacts:
+    """PyLate's form: everything but the projection stands in config_sentence_transformers.json."""
+    default = "PyLate's default, as sentence-transformers reads its models"
+    words: Decision[tuple[str, ...]] = Decision(PUNCTUATION, "architecture", default)
+    if config.get("skiplist_words") is not None:
+        words = Decision(_words(name, config), "file", f"{name}: skiplist_words")
+    expanded = config.get("do_query_expansion", True)
+    attended = config.get("attend_to_expansion_tokens", False)
+    for key, value in (("do_query_expansion", expanded), ("attend_to_expansion_tokens", attended)):
+        if not isinstance(value, bool):
+            raise ModelFilesError(f"{name}: {key} is {value!r}, not true or false")
+    length = _length(name, config, "query_length")
+    expansion: Decision[ExpansionFacts | None] = Decision(
+        ExpansionFacts(None, length.value or QUERY_LENGTH, attended, "cut") if expanded else None,
+        "file"
+        if config.keys() & {"query_length", "do_query_expansion", "attend_to_expansion_tokens"}
+        else "architecture",
+        f"{name}: query_length, do_query_expansion, attend_to_expansion_tokens, or PyLate's defaults for them",
+    )
+    markers: dict[TextKind, str] = {
+        "query": config.get("query_prefix") or "",
+        "document": config.get("document_prefix") or "",
+    }
+    return MultiVectorFacts(
+        dense=dense,
+        head=None,
+        normalize=Decision(True, "architecture", default),
+        first_token=_every_token("PyLate"),
+        query_length=_query_length(length, expansion),
+        document_length=_length(name, config, "document_length"),
+        query_expansion=expansion,
+        skipped_words=words,
+        skipped_in=("document",),
+        markers=markers,
+    )
+
+
+def read_stanford(metadata: JsonObject) -> MultiVectorFacts:
+    """The original ColBERT's form: an artifact.metadata, and the projection among the checkpoint's tensors."""
+    name, default = STANFORD_METADATA, "ColBERT's own definition"
+    punctuation = metadata.get("mask_punctuation", True)
+    attended = metadata.get("attend_to_mask_tokens", False)
+    for key, value in (("mask_punctuation", punctuation), ("attend_to_mask_tokens", attended)):
+        if not isinstance(value, bool):
+            raise ModelFilesError(f"{name}: {key} is {value!r}, not true or false")
+    length = _length(name, metadata, "query_maxlen")
+    expansion: Decision[ExpansionFacts | None] = Decision(
+        ExpansionFacts(None, length.value or QUERY_LENGTH, attended, "cut"),
+        "file",
+        f"{name}: query_maxlen, attend_to_mask_tokens",
+    )
+    return MultiVectorFacts(
+        dense=(),
+        head=None,
+        normalize=Decision(True, "architecture", default),
+        first_token=_every_token("ColBERT"),
+        query_length=_query_length(length, expansion),
+        document_length=_length(name, metadata, "doc_maxlen"),
+        query_expansion=expansion,
+        skipped_words=Decision(PUNCTUATION if punctuation else (), "file", f"{name}: mask_punctuation"),
+        skipped_in=("document",),
+        markers={
+            "query": f"{metadata.get('query_token_id') or '[unused0]'} ",
+            "document": f"{metadata.get('doc_token_id') or '[unused1]'} ",
+        },
+    )
+
+
+def _query_length(length: Decision[int | None], expansion: Decision[ExpansionFacts | None]) -> Decision[int | None]:
+    """The length that queries are cut to: that of their expansion, where it cuts."""
+    if expansion.value is None or expansion.value.longer == "kept":
+        return length
+    return Decision(expansion.value.length, expansion.origin, expansion.reason)
+
+
+def _expansion(name: str, config: JsonObject) -> Decision[ExpansionFacts | None]:
+    """sentence-transformers' `query_expansion`, whose keys its QueryExpansionConfig defines."""
+    said = config.get("query_expansion")
+    if said is None:
+        origin: Origin = "file" if "query_expansion" in config else "architecture"
+        return Decision(None, origin, f"{name} has no query_expansion")
+    strategies: dict[Any, Literal["cut", "kept"]] = {"fixed": "cut", "min": "kept"}
+    problem = "has keys other than strategy, attend, token and length"
+    if isinstance(said, dict) and said.keys() <= {"strategy", "attend", "token", "length"}:
+        token, length, attended = said.get("token"), said.get("length"), said.get("attend", False)
+        if said.get("strategy") not in strategies:
+            problem = "has a strategy other than fixed and min"
+        elif type(length) is not int or length < 1 or not isinstance(attended, bool):
+            problem = "has no length in tokens, or an attend that is not true or false"
+        elif not isinstance(token, str | None):
+            problem = "has a token that is no string"
+        else:
+            expansion = ExpansionFacts(token, length, attended, strategies[said["strategy"]])
+            return Decision(expansion, "file", f"{name}: query_expansion")
+    raise ModelFilesError(f"{name}: query_expansion {problem}: {said!r}")
+
+
+def _length(name: str, config: JsonObject, key: str) -> Decision[int | None]:
+    value = config.get(key)
+    if value is None:
+        return Decision(None, "architecture", f"{name} has no {key}")
+    if type(value) is not int or value < 1:
+        raise ModelFilesError(f"{name}: {key} is {value!r}, not a number of tokens")
+    return Decision(value, "file", f"{name}: {key}")
+
+
+def _words(name: str, config: JsonObject) -> tuple[str, ...]:
+    words = config.get("skiplist_words") or []
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ModelFilesError(f"{name}: skiplist_words is {words!r}, not a list of words")
+    return tuple(words)
+
+
+def _every_token(whose: str) -> Decision[bool]:
+    return Decision(True, "architecture", f"{whose} keeps the first token's vector")

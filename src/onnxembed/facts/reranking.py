@@ -1,0 +1,26 @@
+"""What a model's own files say of its scores. Standard library only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnxembed.errors import UnsupportedError
+from onnxembed.facts.json_file import read_json
+from onnxembed.facts.modules import module_kind
+
+
+def read_answers(folder: Path, modules: list[dict[str, str]]) -> tuple[int, ...] | None:
+    """What a CrossEncoder does after its Transformer: nothing, or LogitScore, whose token ids are returned."""
+    if not modules:
+        return None
+    if [module_kind(module) for module in modules] != ["LogitScore"]:
+        kinds = ", ".join(module["type"] for module in modules)
+        file = folder / "modules.json"
+        raise UnsupportedError(f"{file} has {kinds} after a CrossEncoder's Transformer; onnxembed builds LogitScore")
+    file = folder / modules[0]["path"] / "config.json"
+    config = read_json(file)
+    ids = tuple(config[key] for key in ("true_token_id", "false_token_id") if config.get(key) is not None)
+    known = {"true_token_id", "false_token_id", "module_input_name"}
+    if not ids or not all(type(each) is int for each in ids) or config.keys() - known:
+        raise UnsupportedError(f"{file} says {dict(config)!r}, not the ids true_token_id and false_token_id alone")
+    return ids

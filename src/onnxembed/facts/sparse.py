@@ -1,0 +1,94 @@
+"""What a model's own files say of its sparse embeddings, read but not yet judged. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.facts.json_file import read_json
+from onnxembed.facts.modules import module_kind
+from onnxembed.manifest import Decision, SparseActivation
+
+SPARSE_KINDS = {"SparseEncoder"}
+"""sentence-transformers' classes for models that make sparse embeddings."""
+
+LINEAR_HEAD = "sparse_linear"
+"""bge-m3's file of a Linear that gives each token a weight, without its ending."""
+
+# sentence-transformers' names: its pooling takes log(1 + x) of whatever the activation gives.
+ACTIVATIONS: dict[str, SparseActivation] = {"relu": "log1p_relu", "log1p_relu": "log1p_log1p_relu"}
+
+
+@dataclass(frozen=True)
+class SparseFacts:
+    """How logits become weights.
+
+    `head`: the file of a Linear that gives each token a logit; None for the head of a masked language model,
+    which gives one for each id of the vocabulary. `dropped_tokens`: special tokens that have no weight, by their
+    keys in tokenizer_config.json.
+    """
+
+    head: Path | None
+    activation: Decision[SparseActivation]
+    aggregation: Decision[Literal["max", "sum"]]
+    dropped_tokens: Decision[tuple[str, ...]]
+
+
+def splade(reason: str) -> SparseFacts:
+    """SPLADE's definition (https://arxiv.org/abs/2109.10086), which `reason` says to follow."""
+    return SparseFacts(
+        head=None,
+        activation=Decision("log1p_relu", "architecture", reason),
+        aggregation=Decision("max", "architecture", reason),
+        dropped_tokens=Decision((), "architecture", "SPLADE gives every token a weight"),
+    )
+
+
+def read_linear_head(file: Path) -> SparseFacts:
+    """bge-m3's definition: FlagEmbedding, inference/embedder/encoder_only/m3.py."""
+    reason = f"{file.name}, as FlagEmbedding reads it"
+    return SparseFacts(
+        head=file,
+        activation=Decision("relu", "architecture", reason),
+        aggregation=Decision("max", "architecture", reason),
+        dropped_tokens=Decision(("cls_token", "eos_token", "pad_token", "unk_token"), "architecture", reason),
+    )
+
+
+def read_splade(folder: Path, modules: list[dict[str, str]]) -> SparseFacts:
+    """What a SparseEncoder does after its Transformer, which gives the logits of a masked language model."""
+    if [module_kind(module) for module in modules] != ["SpladePooling"]:
+        found = ", ".join(module["type"] for module in modules) or "nothing"
+        raise UnsupportedError(
+            f"{folder / 'modules.json'} has {found} after a SparseEncoder's first module; "
+            "onnxembed builds SpladePooling"
+        )
+    name = f"{modules[0]['path']}/config.json"
+    return _read_splade_pooling(name, read_json(folder / name))
+
+
+def _read_splade_pooling(name: str, config: Mapping[str, Any]) -> SparseFacts:
+    """The config of sentence-transformers' SpladePooling module, which stands in the file `name`."""
+    known = {"pooling_strategy", "activation_function", "embedding_dimension", "word_embedding_dimension"}
+    if unknown := config.keys() - known:
+        raise UnsupportedError(f"{name} has keys that onnxembed does not know: {', '.join(sorted(unknown))}")
+    strategy, function = config.get("pooling_strategy", "max"), config.get("activation_function", "relu")
+    if strategy not in ("max", "sum"):
+        raise ModelFilesError(f"{name}: pooling_strategy is {strategy!r}, not max or sum")
+    if function not in ACTIVATIONS:
+        raise ModelFilesError(f"{name}: activation_function is {function!r}, not {' or '.join(ACTIVATIONS)}")
+    return SparseFacts(
+        head=None,
+        activation=_said(config, name, "activation_function", ACTIVATIONS[function]),
+        aggregation=_said(config, name, "pooling_strategy", strategy),
+        dropped_tokens=Decision((), "architecture", "SpladePooling gives every token a weight"),
+    )
+
+
+def _said(config: Mapping[str, Any], name: str, key: str, value: Any) -> Decision[Any]:
+    if key in config:
+        return Decision(value, "file", f"{name}: {key}")
+    return Decision(value, "architecture", f"SpladePooling's default ({name} has no {key})")

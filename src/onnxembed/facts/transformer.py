@@ -1,0 +1,112 @@
+"""What the config of the Transformer module says: options of loading and running the model. Standard library only.
+
+An option that is not known to leave vectors as they are is an error: dropping it would change them in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from onnxembed.errors import UnsupportedError
+from onnxembed.facts.json_file import JsonObject, read_json
+from onnxembed.facts.multi_vector import MULTI_VECTOR_KINDS
+from onnxembed.facts.sparse import SPARSE_KINDS
+
+# Older releases named this file after the architecture.
+TRANSFORMER_CONFIGS = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+
+# Speed options of the Transformer module: they do not change vectors.
+TRANSFORMER_HARMLESS = {"unpad_inputs", "backend"}
+# Arguments for loading the model, its tokenizer and its config, under their old and new names; of these
+# only the ones below leave vectors as they are.
+TRANSFORMER_ARGUMENTS = {
+    "model_args",
+    "model_kwargs",
+    "tokenizer_args",
+    "processor_kwargs",
+    "config_args",
+    "config_kwargs",
+}
+HARMLESS_ARGUMENTS = {
+    "add_pooling_layer",
+    "attn_implementation",
+    "dtype",
+    "padding_side",
+    "torch_dtype",
+    "trust_remote_code",
+    "use_safetensors",
+}
+# Values that say what is assumed anyway.
+TRANSFORMER_EXPECTED: dict[str, Any] = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "query_length": None,
+    "document_length": None,
+    "query_expansion": None,
+    "processing_kwargs": {},
+}
+
+# The same of a CrossEncoder, by its transformer_task; a plain language model is read with LogitScore.
+CROSS_ENCODER_EXPECTED: dict[str, dict[str, Any]] = {
+    "sequence-classification": {
+        "module_output_name": "scores",
+        "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+    },
+    "text-generation": {
+        "module_output_name": "causal_logits",
+        "modality_config": {
+            "text": {"method": "forward", "method_output_name": "logits"},
+            "message": {"method": "forward", "method_output_name": "logits", "format": "flat"},
+        },
+    },
+}
+
+# The same of a SparseEncoder.
+SPARSE_EXPECTED: dict[str, Any] = {
+    "transformer_task": "fill-mask",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+}
+# What a MultiVectorEncoder's Transformer module also has, and `multi_vector_facts` reads.
+MULTI_VECTOR_OPTIONS = {"query_length", "document_length", "query_expansion"}
+
+
+def read_transformer_config(folder: Path, kind: str) -> tuple[str, JsonObject]:
+    """The name of the config's file and what it says, of a model of sentence-transformers' class `kind`.
+
+    Raises UnsupportedError for an option that would change vectors.
+    """
+    for name in TRANSFORMER_CONFIGS:
+        if (folder / name).is_file():
+            config = read_json(folder / name)
+            expected = TRANSFORMER_EXPECTED
+            if kind == "CrossEncoder" and (task := config.get("transformer_task")) in CROSS_ENCODER_EXPECTED:
+                expected = {**expected, **CROSS_ENCODER_EXPECTED[task], "transformer_task": task}
+            if kind in SPARSE_KINDS:
+                expected = {**expected, **SPARSE_EXPECTED}
+            if kind in MULTI_VECTOR_KINDS:
+                expected = {**expected, **{key: config.get(key) for key in MULTI_VECTOR_OPTIONS}}
+            for key, value in config.items():
+                if not _harmless_option(key, value, expected):
+                    raise UnsupportedError(f"{folder / name} sets {key} to {value!r}, which onnxembed does not do")
+            return name, config
+    return TRANSFORMER_CONFIGS[0], {}
+
+
+def _harmless_option(key: str, value: Any, expected: Mapping[str, Any]) -> bool:
+    """Whether an option of the Transformer module is read elsewhere, or changes nothing."""
+    if key in TRANSFORMER_ARGUMENTS:
+        return isinstance(value, dict) and value.keys() <= HARMLESS_ARGUMENTS
+    if key in expected:
+        return bool(value == expected[key])
+    return key in TRANSFORMER_HARMLESS | {"max_seq_length", "do_lower_case"}

@@ -1,0 +1,1 @@
+"""Texts from files, vectors to files."""

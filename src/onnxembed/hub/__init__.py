@@ -1,0 +1,1 @@
+"""A model id or a path -> files on disk."""

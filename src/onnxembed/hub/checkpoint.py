@@ -1,0 +1,145 @@
+"""Which files of a model are its checkpoint, and a local folder that has them all, undamaged."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from onnxembed.errors import IntegrityError, ModelFilesError
+from onnxembed.hub.repository import COMMIT, Repository
+from onnxembed.hub.source import Fetched, file_names, is_local, local_folder, refuse_gaps
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+# Configurations, vocabularies, sentencepiece models: all are small, and any of them may change vectors.
+SMALL = (".json", ".txt", ".model", "artifact.metadata", "sparse_linear.pt", "colbert_linear.pt")
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
+# In order of preference: a second format is the same weights again. Each may be sharded, with an index.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+CONFIGURED = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Dense")
+WEIGHTED = ("Transformer", "MLMTransformer", "StaticEmbedding", "Dense")
+
+
+def fetch_checkpoint(
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Fetched:
+    """The folder of a checkpoint with what an export reads: configurations, tokenizer, one format of weights.
+
+    The hub is asked once which commit the revision is, except for a commit that the cache holds. When it
+    cannot be reached, a complete copy in the cache is used, with a warning. Every large file is hashed; a
+    damaged one is taken out of the cache and raises IntegrityError. Raises ModelFilesError for a repository
+    that is no checkpoint, HubError when the hub cannot be asked or says no.
+    """
+    if is_local(model):
+        return Fetched(str(model), local_folder(model, revision), None)
+    repository = Repository.of(model, revision, cache_dir)
+    folder = repository.cached()
+    gaps = _gaps(folder)
+    # Another program may have filled the cache and left out files that it has no use for. One that asked
+    # for modules.json took all that goes with it; without a network, that is taken on trust.
+    proven = not gaps and repository.knows(folder, "modules.json")
+    if not (proven and COMMIT.fullmatch(repository.revision)):
+        found = repository.look_up(gaps, local_files_only)
+        if found is not None:
+            commit, names = found
+            folder = repository.download(_checkpoint_files(repository.snapshot(commit), names), commit)
+            refuse_gaps(_gaps(folder), f"{repository.model} at {commit}")
+            repository.note_absent({"modules.json"} - set(names), commit)
+    _verify(folder, repository.model)
+    repository.remember(folder.name)
+    return Fetched(repository.model, folder, folder.name)
+
+
+def _checkpoint_files(folder: Path, names: Collection[str]) -> Iterator[str]:
+    """Those of a repository's files that an export reads, in the order to download them.
+
+    Reads modules.json and the shards' index in `folder`, which must lie there once they have been yielded.
+    Weights come last, the Transformer's at the very end: a copy that has them has everything.
+    """
+    yield from _small_files(names, "")
+    modules = module_places(folder)
+    for _, path in modules:
+        yield from _small_files(names, path) if path else ()
+    for _, path in reversed(modules):
+        yield from _weights(folder, names, path)
+
+
+def _small_files(names: Iterable[str], path: str) -> list[str]:
+    return [name for name in names if name.rpartition("/")[0] == path and name.endswith(SMALL)]
+
+
+def _weights(folder: Path, names: Collection[str], path: str) -> list[str]:
+    """The weights directly in `path`: a single file, or the shards that an index names; of one format only."""
+    place = path and f"{path}/"
+    for single in WEIGHTS:
+        if place + single in names:
+            return [place + single]
+        index = f"{place}{single}.index.json"
+        if index in names:
+            return sorted({place + shard for shard in _read(folder / index, lambda map: map["weight_map"].values())})
+    return [name for name in names if name.rpartition("/")[0] == path and name.endswith(".safetensors")]
+
+
+def module_places(folder: Path) -> list[tuple[str, str]]:
+    """Class and path of each sentence-transformers module; a plain model is one Transformer at the root."""
+    if not (folder / "modules.json").is_file():
+        return [("Transformer", "")]
+    return _read(
+        folder / "modules.json",
+        lambda modules: [
+            (module["type"].rpartition(".")[2], "/".join(PurePosixPath(module["path"]).parts)) for module in modules
+        ],
+    )
+
+
+def _read(path: Path, pick: Callable[[Any], Iterable[Any]]) -> list[Any]:
+    """What `pick` takes out of a JSON file."""
+    try:
+        return list(pick(json.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelFilesError(f"{path} is not the {path.name} of a model: {error!r}") from error
+
+
+def _gaps(folder: Path) -> list[str]:
+    """Files that a folder lacks to be a complete checkpoint; not those that only the hub knows of."""
+    names = file_names(folder)
+    gaps = []
+    for kind, path in module_places(folder):
+        place = path and f"{path}/"
+        weights = _weights(folder, names, path) or ([place + WEIGHTS[0]] if kind in WEIGHTED else [])
+        needed = ([f"{place}config.json"] if kind in CONFIGURED else []) + weights
+        gaps += [file for file in needed if file not in names]
+    if not any(name.endswith((*TOKENIZERS, ".model")) for name in names):
+        gaps.append(TOKENIZERS[0])
+    return gaps
+
+
+def _verify(folder: Path, model: str) -> None:
+    """Hash the checkpoint's large files: the cache names the copy of each by its sha256."""
+    for file in _checkpoint_files(folder, file_names(folder)):
+        link = folder / file
+        if not link.is_symlink():  # a cache without links keeps no hash
+            continue
+        # One step only: a blob may itself be a link, to a store that names files by another hash.
+        blob = link.parent / os.readlink(link)
+        if not SHA256.fullmatch(blob.name):
+            continue
+        with blob.open("rb") as content:
+            actual = hashlib.file_digest(content, "sha256").hexdigest()
+        if actual != blob.name:
+            for damaged in (blob.resolve(), blob, link):
+                with contextlib.suppress(OSError):  # gone with the one before, or the cache is read-only
+                    damaged.unlink()
+            raise IntegrityError(
+                f"{file} of {model} is damaged (sha256 {actual} instead of {blob.name}); run again to download it anew"
+            )

@@ -1,0 +1,110 @@
+"""A model id or a path -> a local folder: revision pinned to a commit, the cache asked before the network.
+
+A local folder is used as it lies. A hub id is `repository`'s work, which is imported only then, and
+huggingface_hub with it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxembed.errors import UsageError
+from onnxembed.hub.source import Fetched, file_names, is_local, local_folder, refuse_gaps
+
+if TYPE_CHECKING:
+    from onnxembed.hub.repository import Repository
+
+
+def fetch(
+    model: str | os.PathLike[str],
+    *,
+    wanted: Sequence[str],
+    optional: Sequence[str] = (),
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Fetched:
+    """The folder with the `wanted` files, and with the `optional` ones as far as the model has them.
+
+    Asks nothing of the hub when the cache has every wanted file at the revision (by default at what it
+    remembers as main) and knows of each optional one, be it that there is none. Hashes are left to the
+    manifest. Raises ModelFilesError for wanted files that the model does not have, HubError when the hub
+    cannot be asked or says no.
+    """
+    if not wanted:
+        raise UsageError("name at least one wanted file")
+    if is_local(model):
+        folder = local_folder(model, revision)
+        refuse_gaps([file for file in wanted if not (folder / file).is_file()], str(folder))
+        return Fetched(str(model), folder, None)
+    repository = _repository(model, revision, cache_dir)
+    folder = repository.cached()
+    missing = [file for file in wanted if not (folder / file).is_file()]
+    if not missing:
+        if all(repository.knows(folder, file) for file in optional):
+            return Fetched(repository.model, folder, folder.name)
+        # The optional files are looked for beside the wanted ones: two commits are never mixed.
+        repository = replace(repository, revision=folder.name)
+    found = repository.look_up(missing, local_files_only)
+    if found is not None:
+        commit, names = found
+        refuse_gaps([file for file in wanted if file not in names], f"{repository.model} at {commit}")
+        folder = repository.download([file for file in (*optional, *wanted) if file in names], commit)
+        repository.note_absent(set(optional) - set(names), commit)
+        repository.remember(commit)
+    return Fetched(repository.model, folder, folder.name)
+
+
+def fetch_first(
+    model: str | os.PathLike[str],
+    *,
+    candidates: Sequence[str],
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> tuple[Fetched, str | None]:
+    """The folder with the first of `candidates` that the model has, and which that is; None when it has none.
+
+    Asks nothing of the hub when the cache has that file and knows that the model lacks those before it. Errors
+    as of `fetch`.
+    """
+    if is_local(model):
+        folder = local_folder(model, revision)
+        return Fetched(str(model), folder, None), next((file for file in candidates if (folder / file).is_file()), None)
+    repository = _repository(model, revision, cache_dir)
+    folder = repository.cached()
+    first = next((file for file in candidates if not repository.absent(folder, file)), None)
+    if first is None or not (folder / first).is_file():
+        found = repository.look_up(candidates[:1], local_files_only)
+        assert found is not None, "look_up answers, or raises when something is missing"
+        commit, names = found
+        first = next((file for file in candidates if file in names), None)
+        folder = repository.download([first] if first else [], commit)
+        repository.note_absent(set(candidates) - set(names), commit)
+        repository.remember(commit)
+    return Fetched(repository.model, folder, folder.name), first
+
+
+def list_files(
+    model: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> list[str]:
+    """The names of all files of a model. The hub is asked for them; HubError when it cannot be or says no."""
+    if is_local(model):
+        return file_names(local_folder(model, revision))
+    found = _repository(model, revision, cache_dir).look_up(["list of files"], local_files_only)
+    assert found is not None, "look_up answers, or raises when something is missing"
+    return found[1]
+
+
+def _repository(model: str | os.PathLike[str], revision: str | None, cache_dir: str | Path | None) -> Repository:
+    from onnxembed.hub.repository import Repository  # a local folder needs nothing of it
+
+    return Repository.of(model, revision, cache_dir)

@@ -1,0 +1,64 @@
+"""Where a model comes from: a folder, or a repository of the hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxembed.errors import ModelFilesError, UsageError
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """Where and how a hub model is asked for; a local folder ignores it."""
+
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Where a model's files lie."""
+
+    model: str  # the id or path as given
+    folder: Path
+    revision: str | None  # the commit of a hub model, None for a local folder
+
+
+def is_local(model: str | os.PathLike[str]) -> bool:
+    """Whether `model` is a path: it exists, or it is written as only a path can be."""
+    if not isinstance(model, str):
+        return True
+    if os.path.exists(os.path.expanduser(model)) or os.path.isabs(model):
+        return True
+    return model.startswith(("./", "../", "~")) or model.count("/") > 1 or "\\" in model
+
+
+def local_folder(model: str | os.PathLike[str], revision: str | None) -> Path:
+    """The folder at a path; UsageError where there is none, and for a revision, which a folder does not have."""
+    folder = Path(model).expanduser()
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; give the folder that holds it")
+    if not folder.is_dir():
+        raise UsageError(f"no folder at {folder} (a model of the hub is named like organization/name)")
+    if revision is not None:
+        raise UsageError(f"{folder} is a folder, which has no revision {revision!r}; only a model of the hub has")
+    return folder
+
+
+def refuse_gaps(gaps: Sequence[str], where: str) -> None:
+    """Raise ModelFilesError for files that are missing, by name."""
+    if gaps:
+        raise ModelFilesError(f"{where} has no {', '.join(gaps)}")
+
+
+def file_names(folder: Path) -> list[str]:
+    """The names of all files in a folder, with the folders within it that they lie in."""
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]

@@ -1,0 +1,1 @@
+"""A folder or hub id -> an artifact ready to open."""

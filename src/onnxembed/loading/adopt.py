@@ -1,0 +1,233 @@
+"""A model whose ONNX graph was made by something else: its files are read, resolved and used as they are.
+
+The graph comes as it is; how texts become vectors is decided as for an export, from the same files, recipes
+and flags, with the same errors. What the graph itself must say is read from it, never guessed from names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxembed.decisions.embedding import EmbeddingDecisions, resolve_embedding
+from onnxembed.decisions.flags import Flags
+from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
+from onnxembed.execution.session import Session
+from onnxembed.facts.facts import Facts
+from onnxembed.facts.json_file import read_json
+from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.hub.source import HubOptions, is_local
+from onnxembed.loading.found_graph import FoundGraph, read_found_graph
+from onnxembed.loading.located import Located
+from onnxembed.loading.onnx_file import OnnxFile, Value
+from onnxembed.manifest import (
+    FORMAT_VERSION,
+    INPUTS,
+    Decision,
+    Dense,
+    Embedding,
+    FileRecord,
+    Manifest,
+    Model,
+    Source,
+    Tokenization,
+    Variant,
+)
+from onnxembed.recipes.book import find_recipe, read_recipe
+from onnxembed.recipes.recipe import Recipe
+from onnxembed.tokenizer import changes as tokenizer_json
+from onnxembed.warning import warn
+
+POOLED, TOKENS = "sentence_embedding", ("token_embeddings", "last_hidden_state")
+
+# The operators of dynamic quantization that scale the activations of all texts of a run by one number.
+SHARED_SCALES = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul")
+
+
+def choose_recipe(model: str | Path, name: str | None) -> Recipe | None:
+    """The recipe to follow: the named one, else that of a hub id."""
+    if name is not None:
+        return read_recipe(name)
+    return None if is_local(model) else find_recipe(str(model))
+
+
+def decide(found: FoundGraph, flags: Flags, recipe: Recipe | None) -> tuple[EmbeddingDecisions, Embedding]:
+    """How the graph's outputs become vectors; the Dense layers of the embedding name no files yet.
+
+    Raises what `resolve_embedding` does, and UnsupportedError for a graph that cannot be fed or read.
+    """
+    facts, graph = found.facts, found.graph
+    if facts.kind not in (None, "SentenceTransformer"):
+        raise UnsupportedError(f"{found.model} is a {facts.kind}; only embedding models are adopted: export it instead")
+    for refusal in recipe.refused if recipe else ():
+        if refusal.precision == found.precision:
+            raise UnsupportedError(f"{found.model} is not used in {refusal.precision}: {refusal.reason}")
+    _check_inputs(graph)
+    decisions = resolve_embedding(facts, flags, recipe)
+    output = _output(graph, facts, decisions)
+    pooled = output.name == POOLED
+    _check_output(graph, output, decisions.dimension if pooled else decisions.hidden_size, rank=2 if pooled else 3)
+    if MODEL_TYPES[facts.model_type].decoder:
+        decisions = replace(decisions, attention=_measured_attention(graph, output, decisions))
+    return decisions, Embedding(
+        pooling=decisions.pooling,
+        dense=tuple(
+            Dense(layer.in_features, layer.out_features, layer.activation, None, None) for layer in facts.dense
+        ),
+        normalize=decisions.normalize,
+        dimension=decisions.dimension,
+        pooled_by="graph" if pooled else "runtime",
+        output=output.name,
+        normalize_again=pooled and decisions.normalize.value,
+    )
+
+
+def _check_inputs(graph: OnnxFile) -> None:
+    names = [value.name for value in graph.inputs]
+    unknown = [name for name in names if name not in INPUTS]
+    if unknown:
+        raise UnsupportedError(
+            f"{graph.path} takes {', '.join(unknown)}, which onnxembed does not feed; it feeds {', '.join(INPUTS)}"
+        )
+    missing = [name for name in INPUTS[:2] if name not in names]
+    if missing:
+        raise UnsupportedError(f"{graph.path} takes no {' and no '.join(missing)}, so texts cannot be run together")
+    for value in graph.inputs:
+        if value.shape is None or len(value.shape) != 2 or any(size is not None for size in value.shape):
+            raise UnsupportedError(
+                f"{graph.path}: {value.name} has shape {_shown(value)}, not a free number of texts by a free number of "
+                "tokens; make the graph again with both axes dynamic"
+            )
+
+
+def _output(graph: OnnxFile, facts: Facts, decisions: EmbeddingDecisions) -> Value:
+    """The output to read: what the graph pooled itself, if the files that it goes with say what was decided."""
+    outputs = {value.name: value for value in graph.outputs}
+    tokens = next((outputs[name] for name in TOKENS if name in outputs), None)
+    said = facts.poolings[0].modes if len(facts.poolings) == 1 else ()
+    as_made = decisions.pooling.value == said and (decisions.normalize.value or not facts.normalize)
+    if tokens is not None and not (as_made and POOLED in outputs):
+        return tokens
+    if POOLED not in outputs:
+        known = f"{POOLED}, {' or '.join(TOKENS)}"
+        raise UnsupportedError(f"{graph.path} has no output {known}; it has {', '.join(outputs)}")
+    if said and not as_made:
+        raise UsageError(
+            f"{graph.path} pools its tokens as the model's files say, and gives nothing else: neither --pooling nor "
+            "--no-normalize can change that"
+        )
+    return outputs[POOLED]
+
+
+def _check_output(graph: OnnxFile, output: Value, width: int, rank: int) -> None:
+    shape = output.shape
+    if shape is None or len(shape) != rank:
+        axes = "texts by numbers" if rank == 2 else "texts by tokens by numbers"
+        raise UnsupportedError(f"{graph.path}: {output.name} has shape {_shown(output)}, not {axes}")
+    if shape[-1] not in (None, width):
+        raise ModelFilesError(
+            f"{graph.path}: {output.name} has {shape[-1]} numbers, but the model's files say {width}: the graph "
+            "is of another model than they are"
+        )
+
+
+def _shown(value: Value) -> str:
+    if value.shape is None:
+        return "nothing is said of"
+    return "[" + ", ".join("free" if size is None else str(size) for size in value.shape) + "]"
+
+
+def _measured_attention(graph: OnnxFile, output: Value, decisions: EmbeddingDecisions) -> Decision[Any]:
+    """A decoder's attention: as decided, if the graph's first token sees, or does not see, its second one.
+
+    The files cannot know how somebody else's exporter made the graph: one is known to make all causal.
+    """
+    wanted = decisions.attention
+    if output.name == POOLED:
+        return replace(wanted, reason=f"{wanted.reason}; not measured in the graph, which pools its tokens")
+    # Two texts of two tokens that differ in the second.
+    ids = np.array([[1, 2], [1, 3]], np.int64)
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    session = Session(graph.path, "cpu", threads=1)
+    (tokens,) = session.run([output.name], {value.name: feeds[value.name] for value in graph.inputs})
+    same = np.abs(tokens[0, 0] - tokens[1, 0]).max() <= 1e-5 * np.abs(tokens[0, 0]).max()
+    measured = "causal" if same else "bidirectional"
+    if measured != wanted.value:
+        raise ModelFilesError(
+            f"{graph.path} attends in the {measured} way, but the model is {wanted.value} ({wanted.origin}: "
+            f"{wanted.reason}); make its graph with onnxembed export"
+        )
+    return replace(wanted, reason=f"{wanted.reason}; measured in the graph")
+
+
+def adopt(model: str | Path, file: str, *, precision: str, hub: HubOptions) -> Located:
+    """Resolve a model with an ONNX graph in memory, for loading; nothing is written.
+
+    Errors as of `read_found_graph` and `decide`; for what takes more than memory, the error names the command.
+    """
+    command = f"onnxembed adopt {model} -o DIR"
+    found = read_found_graph(model, file, precision, hub)
+    recipe = choose_recipe(model, None)
+    try:
+        decisions, embedding = decide(found, Flags(), recipe)
+    except ModelFilesError as error:
+        if "pass --" in str(error):
+            raise type(error)(f"{error}, to: {command}") from None
+        raise
+    if embedding.pooled_by == "runtime" and embedding.dense:
+        raise UnsupportedError(f"{found.file} leaves out the Dense layers of {found.folder}; to add them: {command}")
+    source = found.facts.transformer_folder / "tokenizer.json"
+    if not source.is_file():
+        raise UnsupportedError(f"{found.folder} has no tokenizer.json; make one of its vocabulary with: {command}")
+    state = dict(read_json(source))
+    loaded = tuple(tokenizer_json.load_as_class(found.facts, state))
+    text, changes = tokenizer_json.apply(found.facts, decisions, state, source)
+    variant = Variant(found.file, None, found.graph.operators.total(), dict(found.graph.operators))
+    manifest = adopted_manifest(
+        found, decisions, embedding=embedding, recipe=recipe, variant=variant, changes=(*loaded, *changes), files={}
+    )
+    if any(name in found.graph.operators for name in SHARED_SCALES):
+        warn(
+            f"{found.file} is quantized so that a text's vector depends a little on the texts beside it: all texts of "
+            "a run share the scale of their activations"
+        )
+    return Located(found.folder, manifest, variant, text)
+
+
+def adopted_manifest(
+    found: FoundGraph,
+    decisions: EmbeddingDecisions,
+    *,
+    embedding: Embedding,
+    recipe: Recipe | None,
+    variant: Variant,
+    changes: tuple[str, ...],
+    files: dict[str, FileRecord],
+) -> Manifest:
+    """The manifest of an adopted model."""
+    producer = found.graph.producer or "something that does not say its name"
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        created_with={name: version(name) for name in ("onnxembed", "tokenizers")},
+        source=Source(found.model, found.revision, recipe.name if recipe else None),
+        tasks=("embedding",),
+        model=Model(
+            model_type=found.facts.model_type,
+            attention=decisions.attention,
+            engine="adopted",
+            inputs=tuple(value.name for value in found.graph.inputs),
+            ignored_config_keys=(),
+            adapter=decisions.adapter,
+            engine_reason=f"{found.file} was made by {producer}",
+        ),
+        tokenization=Tokenization(decisions.max_length, decisions.truncation_side, decisions.pad_token_id, changes),
+        embedding=embedding,
+        prompts=decisions.prompts,
+        variants={found.precision: variant},
+        files=files,
+        verification={},
+    )

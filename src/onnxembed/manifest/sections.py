@@ -1,0 +1,252 @@
+"""The sections of onnxembed.json: one frozen dataclass each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from onnxembed.manifest.words import (
+    AttentionMode,
+    HeadPooling,
+    Maker,
+    Origin,
+    PairTruncation,
+    PoolingMode,
+    ScoreActivation,
+    SparseActivation,
+    TextKind,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Decision(Generic[T]):
+    """A value and its provenance; `reason` names the file and key, the flag, or the rule."""
+
+    value: T
+    origin: Origin
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint: a hub id with its commit, or a folder; and the recipe that was followed."""
+
+    model: str
+    revision: str | None
+    recipe: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the graph computes up to the token embeddings.
+
+    `adapter` names the task whose adapter is merged into the weights, of a model that has them; `engine_reason`
+    says why another engine than `build` wrote the graph, and with what; of an adopted one, who made it.
+    """
+
+    model_type: str
+    attention: Decision[AttentionMode]
+    engine: Maker
+    inputs: tuple[str, ...]
+    ignored_config_keys: tuple[str, ...]
+    adapter: Decision[str] | None = None
+    engine_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Tokenization:
+    """How texts become ids; tokenizer.json holds the rest. Lengths count special tokens."""
+
+    max_length: Decision[int]
+    truncation_side: Decision[Literal["left", "right"]]
+    pad_token_id: Decision[int]
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """One linear layer after pooling: activation(x @ weight.T + bias), weight of shape (out, in).
+
+    `weight` and `bias` name .npy files of the artifact when pooling is left to the runtime, else None.
+    """
+
+    in_features: int
+    out_features: int
+    activation: str
+    weight: str | None
+    bias: str | None
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """From token embeddings [B, T, D] to sentence embeddings [B, dimension].
+
+    `output` is the graph's output to read, where its name is not the usual one. `normalize_again`: an adopted
+    graph may or may not scale its vectors to length 1 itself; the runtime does, which twice changes nothing.
+    """
+
+    pooling: Decision[tuple[PoolingMode, ...]]
+    dense: tuple[Dense, ...]
+    normalize: Decision[bool]
+    dimension: int
+    pooled_by: Literal["graph", "runtime"]
+    output: str | None = None
+    normalize_again: bool = False
+
+    @property
+    def graph_output(self) -> str:
+        """The graph's output to read: sentence embeddings, or token embeddings for the runtime to pool."""
+        return self.output or ("sentence_embedding" if self.pooled_by == "graph" else "token_embeddings")
+
+
+@dataclass(frozen=True)
+class Template:
+    """The text that a pair becomes: `{query}`, `{document}` and `{instruction}` stand in `body`, which may be cut.
+
+    `instruction` is what the model is told when the caller says nothing; None where the body has no place for it.
+    """
+
+    prefix: str
+    body: str
+    suffix: str
+    instruction: str | None = None
+
+
+@dataclass(frozen=True)
+class Reranking:
+    """From a pair's token embeddings [B, T, D] to its logits [B, labels], and to its scores.
+
+    `token_types` says whether the document's tokens are told from the query's by segment ids; `template`, of a
+    model that reads a pair as one text; `answers`, of a language model, are the tokens whose logits' difference
+    is the logit.
+    """
+
+    labels: Decision[tuple[str, ...]]
+    pooling: Decision[HeadPooling]
+    activation: Decision[ScoreActivation]
+    truncation: Decision[PairTruncation]
+    token_types: Decision[bool]
+    template: Decision[Template] | None = None
+    answers: Decision[tuple[str, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """From token embeddings to a weight for each id of the vocabulary [dimension], most of them 0.
+
+    `aggregated_by` "graph": its output `sparse_embedding` [B, dimension] is all there is to it, the largest weight
+    of an id over the text's tokens, or their sum. "runtime": the output `sparse_weights` [B, T] has a weight for
+    each token, and the runtime gathers them by token id. Ids of `dropped_token_ids` have no weight.
+    """
+
+    activation: Decision[SparseActivation]
+    aggregation: Decision[Literal["max", "sum"]]
+    aggregated_by: Literal["graph", "runtime"]
+    dropped_token_ids: Decision[tuple[int, ...]]
+    dimension: int
+
+
+@dataclass(frozen=True)
+class QueryExpansion:
+    """Queries shorter than `length` tokens are filled up with `token_id`, and get its vectors too.
+
+    `attended`: the query's own tokens see these. `longer`: what is done to queries of more than `length` tokens.
+    """
+
+    token_id: int
+    length: int
+    attended: bool
+    longer: Literal["cut", "kept"]
+
+
+@dataclass(frozen=True)
+class MultiVector:
+    """From token embeddings to a vector for each token, the output `multi_vector` [B, T, dimension].
+
+    `first_token`: whether the first token's vector is one of the text's. `skipped_token_ids`: tokens whose
+    vectors are not, in texts of the kinds `skipped_in`. Lengths are in tokens, None for the limit of every text.
+    Markers before queries and documents are prompts.
+    """
+
+    normalize: Decision[bool]
+    first_token: Decision[bool]
+    query_length: Decision[int | None]
+    document_length: Decision[int | None]
+    query_expansion: Decision[QueryExpansion | None]
+    skipped_token_ids: Decision[tuple[int, ...]]
+    skipped_in: tuple[TextKind, ...]
+    dimension: int
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Text that goes before a text, by name; `default` is used when the caller names none."""
+
+    texts: Decision[dict[str, str]]
+    default: Decision[str | None]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How near the vectors of a graph of integers are to fp32's, on texts that its making has not seen.
+
+    `required` is the lowest cosine that was allowed; `kept_wider` names the products and tables in 16 bits.
+    """
+
+    texts: int
+    min_cosine: float
+    mean_cosine: float
+    required: float
+    kept_wider: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PackedGraph:
+    """The same computation for CUDA, without padding: the texts of a run in one row, pooled where they end.
+
+    Its inputs are those of onnxembed.execution.packing, its output is `sentence_embedding`; its weights are those of
+    its variant.
+    """
+
+    file: str
+    nodes: int
+    operators: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One graph file. `operators` counts the nodes of each type, those inside If branches included."""
+
+    file: str
+    data: str | None
+    nodes: int
+    operators: dict[str, int]
+    quality: Quality | None = None
+    packed: PackedGraph | None = None
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """The identity of one file of the artifact."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` measured against the reference implementation, over all texts and paddings.
+
+    `required` holds the limits that applied: the largest max_abs_diff, or the smallest min_cosine. Scores are
+    compared by their difference alone: they have no cosine.
+    """
+
+    reference: str
+    texts: int
+    max_abs_diff: float
+    min_cosine: float | None
+    token_ids_equal: bool
+    required: dict[str, float]
+    versions: dict[str, str]

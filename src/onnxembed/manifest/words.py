@@ -1,0 +1,73 @@
+"""The words of the contract: tasks, poolings, precisions, engines, and the names of inputs and files."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+FILE_NAME = "onnxembed.json"
+
+FORMAT_VERSION = 1
+
+Origin = Literal["file", "recipe", "flag", "architecture"]
+"""Where a decision came from: the model's files, the recipe book, the caller, or the architecture's default."""
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""The graph inputs that this version can feed."""
+
+Task = Literal["embedding", "sparse", "multi_vector", "reranking"]
+"""What a model can do; each has the section of its name in the manifest."""
+
+PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken"]
+
+AttentionMode = Literal["bidirectional", "causal"]
+
+Engine = Literal["build", "trace", "optimum"]
+"""Who wrote the encoder's graph: our builders, transformers' exporter, or optimum's."""
+
+Maker = Literal[Engine, "adopted"]
+"""An engine, or somebody else, whose graph was taken as it was found."""
+
+HeadPooling = Literal["cls", "mean", "mean_of_logits", "lasttoken"]
+"""What a classification head reads: a token, the mean of all, or each token, whose logits are averaged."""
+
+ScoreActivation = Literal["identity", "sigmoid", "tanh", "relu", "gelu", "silu"]
+"""What makes scores of logits."""
+
+PairTruncation = Literal["longest_first", "only_second"]
+"""How a pair that is too long is cut: whichever text is longer, token by token, or the document alone."""
+
+SparseActivation = Literal["relu", "log1p_relu", "log1p_log1p_relu"]
+"""What makes a weight of a logit; "log1p_relu" is log(1 + relu(x)), as in SPLADE."""
+
+TextKind = Literal["query", "document"]
+"""What a text is, to models that read the two differently."""
+
+Precision = Literal["fp32", "fp16", "bf16", "int16", "int8", "int8w"]
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+# What does each task, in messages to those who ask for another.
+METHODS: dict[Task, str] = {
+    "embedding": "OnnxEmbedder.embed",
+    "sparse": "OnnxEmbedder.embed_sparse",
+    "multi_vector": "OnnxEmbedder.embed_multi_vector",
+    "reranking": "OnnxReranker",
+}
+
+PAIR_TRUNCATIONS: tuple[PairTruncation, ...] = get_args(PairTruncation)
+
+SCORE_ACTIVATIONS: tuple[ScoreActivation, ...] = get_args(ScoreActivation)
+
+POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+# The CPU has kernels for hardly any operator in them.
+CUDA_ONLY: tuple[Precision, ...] = ("bf16",)
+
+# The lowest cosine with the fp32 vector that a text may have, unless the export asks for another.
+MIN_COSINES: dict[Precision, float] = {"int16": 0.9999, "int8": 0.995, "int8w": 0.998}
+
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+
+TEXT_KINDS: tuple[TextKind, ...] = get_args(TextKind)

@@ -1,0 +1,1 @@
+"""The reader of the recipe book: what published files leave out."""

@@ -1,0 +1,1 @@
+"""Token ids -> what the graph gives, for streams of texts."""

@@ -1,0 +1,1 @@
+"""What is read from a graph, one module per kind of output."""

@@ -1,0 +1,112 @@
+"""Pooling, Dense layers and normalization in numpy, for artifacts whose pooling is left to the runtime.
+
+The definitions are those of sentence-transformers 6.2, as in onnxembed.export.graph.pooling; both give the same
+vectors. Shapes: token embeddings [B, T, D] float32, mask [B, T] of 0 and 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import erf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxembed.arrays import FloatArray
+from onnxembed.manifest import PoolingMode
+
+Mask = NDArray[np.int64]
+
+
+def pool(tokens: FloatArray, mask: Mask, modes: Sequence[PoolingMode]) -> FloatArray:
+    """Pool tokens [B, T, D] -> [B, len(modes) * D], several modes concatenated."""
+    return np.concatenate([_POOLINGS[mode](tokens, mask) for mode in modes], axis=-1)
+
+
+def dense(x: FloatArray, weight: FloatArray, bias: FloatArray | None, activation: str) -> FloatArray:
+    """activation(x @ weight.T + bias): [B, in] -> [B, out]."""
+    out = x @ weight.T
+    if bias is not None:
+        out = out + bias
+    activated: FloatArray = ACTIVATIONS[activation](out).astype(np.float32)
+    return activated
+
+
+def normalize(vectors: FloatArray) -> FloatArray:
+    """vectors / max(|vector|, 1e-12) along the last axis."""
+    norms: FloatArray = np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))
+    floored: FloatArray = np.maximum(norms, np.float32(1e-12))
+    return vectors / floored
+
+
+def _cls(tokens: FloatArray, mask: Mask) -> FloatArray:
+    """The first real token, which left padding moves."""
+    return _pick(tokens, mask.argmax(axis=1))
+
+
+def _lasttoken(tokens: FloatArray, mask: Mask) -> FloatArray:
+    return _pick(tokens, mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1))
+
+
+def _pick(tokens: FloatArray, positions: NDArray[np.intp]) -> FloatArray:
+    """The token at one position of each text: [B, T, D] -> [B, D]."""
+    picked: FloatArray = tokens[np.arange(len(tokens)), positions]
+    return picked
+
+
+def _weighted(tokens: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Sum of weights [B, T] * tokens, and of the weights, [B, D] and [B, 1]."""
+    total: FloatArray = np.einsum("btd,bt->bd", tokens, weights)
+    count = np.maximum(weights.sum(axis=1, keepdims=True), np.float32(1e-9))
+    return total, count
+
+
+def _mean(tokens: FloatArray, mask: Mask) -> FloatArray:
+    total, count = _weighted(tokens, mask.astype(np.float32))
+    return total / count
+
+
+def _mean_sqrt_len(tokens: FloatArray, mask: Mask) -> FloatArray:
+    total, count = _weighted(tokens, mask.astype(np.float32))
+    root: FloatArray = np.sqrt(count)
+    return total / root
+
+
+def _weightedmean(tokens: FloatArray, mask: Mask) -> FloatArray:
+    """Weights 1, 2, 3, ... from the first real token."""
+    total, count = _weighted(tokens, (mask.cumsum(axis=1) * mask).astype(np.float32))
+    return total / count
+
+
+def _max(tokens: FloatArray, mask: Mask) -> FloatArray:
+    largest: FloatArray = np.where(mask[..., None] == 1, tokens, np.float32("-inf")).max(axis=1)
+    return largest
+
+
+_POOLINGS: dict[PoolingMode, Callable[[FloatArray, Mask], FloatArray]] = {
+    "cls": _cls,
+    "max": _max,
+    "mean": _mean,
+    "mean_sqrt_len": _mean_sqrt_len,
+    "weightedmean": _weightedmean,
+    "lasttoken": _lasttoken,
+}
+
+
+def _sigmoid(x: FloatArray) -> FloatArray:
+    """1 / (1 + exp(-x)), without the overflow of exp."""
+    y: FloatArray = np.exp(-np.logaddexp(np.float32(0), -x))
+    return y
+
+
+_erf = np.vectorize(erf, otypes=[np.float32])
+
+ACTIVATIONS: dict[str, Callable[[FloatArray], Any]] = {
+    "identity": lambda x: x,
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, np.float32(0)),
+    "sigmoid": _sigmoid,
+    "silu": lambda x: x * _sigmoid(x),
+    "gelu": lambda x: x * (1 + _erf(x * 0.5**0.5)) / 2,
+}

@@ -1,0 +1,65 @@
+"""Which prompt goes before a text: the caller's, the one of its name, or that of what the text is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from onnxembed.arguments import check_text
+from onnxembed.errors import UsageError
+from onnxembed.manifest import Prompts, TextKind
+from onnxembed.warning import warn
+
+PROMPTS_OF_KIND: Mapping[TextKind, tuple[str, ...]] = {
+    "query": ("query",),
+    # The order that sentence-transformers documents. Its release 6.2 adds an empty "document" prompt to every
+    # model, and so never comes to the other two; a model that names one of them means it for its documents.
+    "document": ("document", "passage", "corpus"),
+}
+"""The names of the prompts for each kind of text; the first that a model has is meant."""
+
+
+class Prompting:
+    """The prompts of a model. Safe to use from many threads."""
+
+    def __init__(self, prompts: Prompts) -> None:
+        self._texts, self._default = prompts.texts.value, prompts.default.value
+        # Taken, for good, by the thread that says it.
+        self._unsaid = threading.Lock()
+
+    def of_kind(self, kind: TextKind) -> str:
+        """The model's prompt for texts of this kind, or "".
+
+        Never the default prompt: as in sentence-transformers, that is for texts of no declared kind.
+        """
+        return next((self._texts[name] for name in PROMPTS_OF_KIND[kind] if name in self._texts), "")
+
+    def choose(self, prompt: str | None, name: str | None) -> str:
+        """The prompt that the caller gives or names; else the model's default, or "".
+
+        Raises UsageError for both at once, and for a name that the model does not have.
+        """
+        if prompt is not None:
+            if name is not None:
+                raise UsageError("give prompt or prompt_name, not both")
+            return check_text(prompt, "prompt")
+        if name is None:
+            name = self._default
+            if name is None:
+                self._warn_unprompted()
+                return ""
+        if check_text(name, "prompt_name") not in self._texts:
+            known = ", ".join(self._texts) or "none"
+            raise UsageError(f"this model has no prompt named {name!r}; it has: {known}")
+        return self._texts[name]
+
+    def _warn_unprompted(self) -> None:
+        """Say once that a model whose every text has a prompt got a text without."""
+        found = [[name for name in names if self._texts.get(name)] for names in PROMPTS_OF_KIND.values()]
+        if all(found) and self._unsaid.acquire(blocking=False):
+            prompts = ", ".join(f"{name}: {self._texts[name]!r}" for name, *_ in found)
+            warn(
+                f"this model expects a prompt before every text ({prompts}): "
+                "query_embed, encode_query, passage_embed and encode_document put it there, as does "
+                'prompt_name (--prompt-name); prompt="" means none (this is said once)'
+            )

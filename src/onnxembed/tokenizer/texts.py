@@ -1,0 +1,92 @@
+"""Texts -> token ids, without padding. tokenizer.json holds everything but the length limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnxembed.arrays import IntArray
+from onnxembed.errors import ModelFilesError, UsageError
+from onnxembed.manifest import Tokenization
+
+# Encodings hold strings and offsets for every token; a small batch keeps long texts from piling them up.
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenized text, special tokens included."""
+
+    ids: IntArray  # [T]
+    type_ids: IntArray  # [T]
+    truncated: bool
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def pad(texts: Sequence[Tokens], pad_token_id: int) -> dict[str, IntArray]:
+    """The inputs of texts that are run at once, int64 [B, T] each, padded on the right."""
+    # A tokenizer without special tokens makes nothing of an empty text; the graph needs a slot all the same.
+    shape = (len(texts), max(1, *map(len, texts)))
+    inputs = {
+        "input_ids": np.full(shape, pad_token_id, np.int64),
+        "attention_mask": np.zeros(shape, np.int64),
+        "token_type_ids": np.zeros(shape, np.int64),
+    }
+    for row, tokens in enumerate(texts):
+        inputs["input_ids"][row, : len(tokens)] = tokens.ids
+        inputs["attention_mask"][row, : len(tokens)] = 1
+        inputs["token_type_ids"][row, : len(tokens)] = tokens.type_ids
+    return inputs
+
+
+class TextTokenizer:
+    """The tokenizer of an artifact, cutting texts to `max_length` tokens. Usable from many threads.
+
+    `changed` is the text of tokenizer.json where something else than the folder's file is to be used.
+    """
+
+    at_once = BATCH
+    """How many texts the tokenizers library is given at once. It has a thread for each core, and no bound on them
+    but this one: fewer texts keep fewer of them busy."""
+
+    def __init__(self, folder: Path, tokenization: Tokenization, max_length: int, changed: str | None = None) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            file = str(folder / "tokenizer.json")
+            self._tokenizer = Tokenizer.from_file(file) if changed is None else Tokenizer.from_str(changed)
+        except Exception as error:  # the tokenizers library raises bare Exception
+            raise ModelFilesError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+        specials = self._tokenizer.num_special_tokens_to_add(False)
+        if max_length <= specials:
+            raise UsageError(f"max_length is {max_length}, but {specials} special tokens go around every text")
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length, direction=tokenization.truncation_side.value)
+        self._tokenization = tokenization
+
+    def shortened(self, folder: Path, max_length: int) -> TextTokenizer:
+        """The same tokenizer of the artifact in `folder`, cutting texts to another length."""
+        shorter = TextTokenizer(folder, self._tokenization, max_length, self._tokenizer.to_str())
+        shorter.at_once = self.at_once
+        return shorter
+
+    def tokens(self, ids: Iterable[int]) -> list[str | None]:
+        """The token that each id stands for; None for an id that the tokenizer does not use."""
+        return [self._tokenizer.id_to_token(int(each)) for each in ids]
+
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """Token ids of each text, in order."""
+        return [
+            Tokens(
+                ids=np.array(encoding.ids, np.int64),
+                type_ids=np.array(encoding.type_ids, np.int64),
+                truncated=bool(encoding.overflowing),
+            )
+            for start in range(0, len(texts), self.at_once)
+            for encoding in self._tokenizer.encode_batch_fast(texts[start : start + self.at_once])
+        ]

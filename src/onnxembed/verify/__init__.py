@@ -1,0 +1,1 @@
+"""An artifact against what it should be."""

@@ -1,0 +1,1 @@
+"""The reference implementations that artifacts are compared with."""

@@ -1,0 +1,183 @@
+"""doctor: what is there, what would be used, what is broken and what to do about it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from onnxembed.cli import cli
+from onnxembed.cli import environment as doctor
+from onnxembed.errors import MissingExtraError, ProviderError
+from onnxembed.execution import cores
+from onnxembed.execution.cuda import CUDA
+from onnxembed.execution.providers import CPU
+from onnxembed.execution.session import Session
+
+SMI = "0, NVIDIA H200, 12, 143771, 580.65.06, 9.0\n1, NVIDIA H200, 0, 143771, 580.65.06, 9.0\n"
+
+
+class Machine:
+    """An environment: its distributions, providers, and what nvidia-smi and CUDA do."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.wheels = {"onnxruntime": "1.31.1", "numpy": "2.4.6", "tokenizers": "0.23.3", "huggingface_hub": "2.4.0"}
+        self.available = [CPU]
+        self.smi: Callable[[], Any] = self.no_smi
+        self.cuda: Exception | None = None
+        self.tried: list[str] = []
+        monkeypatch.setattr(doctor, "version", self.version)
+        monkeypatch.setattr("importlib.metadata.distribution", self.version)
+        monkeypatch.setattr("onnxruntime.get_available_providers", lambda: self.available)
+        monkeypatch.setattr("subprocess.run", lambda *arguments, **keywords: self.smi())
+        monkeypatch.setattr(doctor, "Session", self.session)
+
+    def version(self, name: str) -> str:
+        if name not in self.wheels:
+            raise PackageNotFoundError(name)
+        return self.wheels[name]
+
+    def no_smi(self) -> Any:
+        raise FileNotFoundError("nvidia-smi")
+
+    def session(self, graph: Path, provider: str, threads: int) -> Session:
+        self.tried.append(provider)
+        if provider == "cuda" and self.cuda:
+            raise self.cuda
+        return Session(graph, "cpu", threads)
+
+    def gpu_wheel(self) -> None:
+        self.wheels["onnxruntime-gpu"] = self.wheels.pop("onnxruntime")
+        self.available = [CUDA, CPU]
+        self.smi = lambda: subprocess.CompletedProcess([], 0, SMI, "")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+def run() -> Result:
+    return CliRunner().invoke(cli, ["doctor"], catch_exceptions=False)
+
+
+def test_a_machine_without_a_gpu(machine: Machine) -> None:
+    result = run()
+    assert result.exit_code == 0
+    assert "BROKEN" not in result.output
+    for words in (
+        "numpy 2.4.6",
+        "onnxruntime 1.31.1",
+        "none: there is no nvidia-smi",
+        "auto         uses the CPU, because",
+    ):
+        assert words in result.output
+    assert machine.tried == ["cpu"]
+
+
+def test_a_machine_where_cuda_works(machine: Machine) -> None:
+    machine.gpu_wheel()
+    result = run()
+    assert result.exit_code == 0
+    assert "auto         uses CUDA, which works" in result.output
+    assert "gpu 1        NVIDIA H200, 0 of 143771 MiB used, compute capability 9.0, driver 580.65.06" in result.output
+    assert machine.tried == ["cuda"]
+
+
+def test_a_gpu_wheel_that_finds_no_cuda_is_broken(machine: Machine) -> None:
+    machine.gpu_wheel()
+    machine.cuda = ProviderError("CUDAExecutionProvider could not be started: libcublas.so.13")
+    result = run()
+    assert result.exit_code == 1
+    assert "cuda         BROKEN: CUDAExecutionProvider could not be started: libcublas.so.13" in result.output
+    assert "auto         uses the CPU, because CUDA, whose wheel is installed, does not work" in result.output
+
+
+def test_a_kernel_that_does_not_run_is_broken(machine: Machine) -> None:
+    machine.gpu_wheel()
+    machine.cuda = RuntimeError("CUDA failure 209: no kernel image is available")
+    result = run()
+    assert result.exit_code == 1
+    assert "opens on cuda and does not run: CUDA failure 209" in result.output
+
+
+def test_both_wheels_are_broken(machine: Machine) -> None:
+    machine.wheels["onnxruntime-gpu"] = "1.31.1"
+    machine.cuda = ProviderError("both are installed")
+    result = run()
+    assert result.exit_code == 1
+    assert "BROKEN: they write the same files" in result.output
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'onnxembed[gpu]'" in result.output
+
+
+def test_no_runtime_is_broken(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    del machine.wheels["onnxruntime"]
+
+    def missing() -> None:
+        raise MissingExtraError("onnxruntime cannot be imported: pip install 'onnxembed[cpu]'")
+
+    monkeypatch.setattr(doctor, "load_onnxruntime", missing)
+    result = run()
+    assert result.exit_code == 1
+    assert "wheels       no distribution of onnxruntime" in result.output
+    assert "BROKEN: onnxruntime cannot be imported: pip install 'onnxembed[cpu]'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (subprocess.TimeoutExpired("nvidia-smi", 10), "nvidia-smi does not answer"),
+        (subprocess.CompletedProcess([], 9, "NVIDIA-SMI has failed\n", ""), "nvidia-smi fails: NVIDIA-SMI has failed"),
+        (subprocess.CompletedProcess([], 9, "", ""), "nvidia-smi fails: exit code 9"),
+        (subprocess.CompletedProcess([], 0, "\n", ""), "none that nvidia-smi sees"),
+    ],
+)
+def test_an_nvidia_smi_that_is_no_help(machine: Machine, answer: Any, words: str) -> None:
+    def smi() -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    machine.smi = smi
+    assert words in run().output
+
+
+@pytest.mark.parametrize(
+    ("quota", "words"),
+    [("150000 100000\n", "2: 8 of .*allows 1.5 cores' time"), ("max 100000\n", "8: 8 of .*no limit")],
+)
+def test_threads_and_their_limits(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, words: str
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    (tmp_path / "own").write_text("0::/\n")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(cores, "CGROUP", tmp_path)
+    monkeypatch.setattr(cores, "OWN", tmp_path / "own")
+    (line,) = [line for line in run().output.splitlines() if line.startswith("threads")]
+    assert re.search(words, line)
+
+
+def test_extras_and_what_they_lack(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    requirements = [
+        "numpy>=2.0",
+        "onnxruntime>=1.31; extra == 'cpu'",
+        "onnx>=1.20; extra == 'export'",
+        "ml-dtypes; extra == 'export'",
+        "onnxembed[export]; extra == 'torch'",
+        "onnxruntime-gpu[cuda,cudnn]>=1.31; python_version > '3' and extra == 'gpu'",
+    ]
+    monkeypatch.setattr(doctor, "requires", lambda name: requirements)
+    lines = [line.split(maxsplit=1)[1] for line in run().output.splitlines() if line.startswith("extra")]
+    assert lines == [
+        "[cpu] is installed",
+        "[export] lacks onnx, ml-dtypes",
+        "[torch] lacks onnx, ml-dtypes",
+        "[gpu] lacks onnxruntime-gpu",
+    ]

@@ -1,0 +1,245 @@
+"""Facts and flags -> decisions: what wins, where it came from, and what is never guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onnxembed.decisions.embedding import EmbeddingDecisions, resolve_embedding
+from onnxembed.decisions.flags import Flags
+from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError, UsageError
+from onnxembed.facts.facts import read_facts
+from onnxembed.manifest import Decision, PoolingMode
+from tiny import change_json, write_bert, write_json, write_sentence_bert
+
+IDENTITY = "torch.nn.modules.linear.Identity"
+ROBERTA: dict[str, Any] = {"model_type": "roberta", "max_position_embeddings": 66, "pad_token_id": 1}
+
+
+def decide(folder: Path, **flags: Any) -> EmbeddingDecisions:
+    return resolve_embedding(read_facts(folder), Flags(**flags))
+
+
+def test_every_decision_of_the_files_says_which_file_and_key(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path, prompts={"query": "q: "}, default_prompt_name="query")
+    change_json(folder / "tokenizer_config.json", truncation_side="left")
+    decisions = decide(folder)
+    assert decisions.attention == Decision("bidirectional", "architecture", "bert is an encoder")
+    assert decisions.pooling == Decision(("mean",), "file", "1_Pooling/config.json: pooling_mode")
+    assert decisions.normalize == Decision(True, "file", "modules.json has a Normalize module")
+    assert decisions.max_length == Decision(20, "file", "sentence_bert_config.json: max_seq_length")
+    assert decisions.truncation_side == Decision("left", "file", "tokenizer_config.json: truncation_side")
+    assert decisions.pad_token_id == Decision(0, "file", "config.json: pad_token_id")
+    assert decisions.lower_case == Decision(False, "file", "sentence_bert_config.json: do_lower_case")
+    name = "config_sentence_transformers.json"
+    assert decisions.prompts.texts == Decision({"query": "q: "}, "file", f"{name}: prompts")
+    assert decisions.prompts.default == Decision("query", "file", f"{name}: default_prompt_name")
+    assert (decisions.hidden_size, decisions.dimension) == (32, 32)
+
+
+def test_flags_win_over_the_files(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path)
+    decisions = decide(folder, pooling=("cls", "max"), normalize=False, max_length=7)
+    assert decisions.pooling == Decision(("cls", "max"), "flag", "--pooling")
+    assert decisions.normalize == Decision(False, "flag", "--no-normalize")
+    assert decisions.max_length == Decision(7, "flag", "--max-length")
+    assert decisions.dimension == 64
+    assert decide(folder, normalize=True).normalize.reason == "--normalize"
+
+
+def test_what_no_file_says_comes_from_the_architecture_and_says_so(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path, pad_token_id=None, **{k: v for k, v in ROBERTA.items() if k != "pad_token_id"})
+    decisions = decide(folder, pooling=("mean",), normalize=True)
+    assert decisions.pad_token_id == Decision(1, "architecture", "the default of roberta")
+    assert decisions.truncation_side.origin == "architecture"
+    assert decisions.lower_case == Decision(False, "architecture", "the tokenizer decides about case")
+
+
+# ---- never guessed
+
+
+def test_pooling_that_nothing_names_is_an_error_with_the_flag(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path)
+    with pytest.raises(ModelFilesError, match="--pooling"):
+        decide(folder, normalize=True)
+
+
+def test_a_pooling_module_without_a_mode_needs_the_flag_and_takes_it(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path)
+    write_json(folder / "1_Pooling/config.json", {"word_embedding_dimension": 32, "pooling_mode_cls_token": False})
+    with pytest.raises(ModelFilesError, match="--pooling"):
+        decide(folder)
+    assert decide(folder, pooling=("cls",)).pooling.value == ("cls",)
+
+
+def test_normalization_that_nothing_names_is_an_error_with_both_flags(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path)
+    with pytest.raises(ModelFilesError, match=r"--normalize or --no-normalize"):
+        decide(folder, pooling=("mean",))
+
+
+def test_modules_without_normalize_are_an_answer(tmp_path: Path) -> None:
+    decision = decide(write_sentence_bert(tmp_path, normalize=False)).normalize
+    assert decision == Decision(False, "file", "modules.json has no Normalize module")
+
+
+def test_two_pooling_modules_are_both_named_with_the_flag(shared_data: Path) -> None:
+    folder = shared_data / "configs/noinstruct-small-v0"
+    with pytest.raises(UnsupportedError) as caught:
+        decide(folder)
+    for part in ("cls (1_Pooling", "mean (2_Pooling", "--pooling"):
+        assert part in str(caught.value)
+    assert decide(folder, pooling=("cls",)).max_length == Decision(
+        512, "file", "sentence_bert_config.json: max_seq_length"
+    )
+
+
+@pytest.mark.parametrize("pooling", [(), ("attention",), ("mean", "attention")])
+def test_a_pooling_flag_that_is_none_is_a_usage_error(tmp_path: Path, pooling: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="lasttoken"):
+        decide(write_sentence_bert(tmp_path), pooling=pooling)
+
+
+# ---- length
+
+
+def limits(tmp_path: Path, said: Any, tokenizer: Any, **config: Any) -> Decision[int]:
+    folder = write_sentence_bert(tmp_path, max_length=None, **config)
+    write_json(folder / "sentence_bert_config.json", {} if said is ... else {"max_seq_length": said})
+    change_json(folder / "tokenizer_config.json", model_max_length=None if tokenizer is ... else tokenizer)
+    return decide(folder).max_length
+
+
+@pytest.mark.parametrize(
+    ("said", "tokenizer", "length", "reason"),
+    [
+        (30, 20, 30, "sentence_bert_config.json: max_seq_length"),
+        (None, 20, 20, "tokenizer_config.json: model_max_length"),
+        (..., 20.0, 20, "tokenizer_config.json: model_max_length"),
+        (..., ..., 64, "config.json: max_position_embeddings allows 64"),
+        (64, ..., 64, "sentence_bert_config.json: max_seq_length"),
+        (
+            65,
+            20,
+            64,
+            "config.json: max_position_embeddings allows 64 (sentence_bert_config.json: max_seq_length says more)",
+        ),
+        (
+            ...,
+            1e30,
+            64,
+            "config.json: max_position_embeddings allows 64 (tokenizer_config.json: model_max_length says more)",
+        ),
+        (
+            ...,
+            1000000000000000019884624838656,
+            64,
+            "config.json: max_position_embeddings allows 64 (tokenizer_config.json: model_max_length says more)",
+        ),
+    ],
+)
+def test_which_length_wins(tmp_path: Path, said: Any, tokenizer: Any, length: int, reason: str) -> None:
+    decision = limits(tmp_path, said, tokenizer)
+    assert decision == Decision(length, "file", reason)
+    assert type(decision.value) is int
+
+
+@pytest.mark.parametrize("value", ["512", 0, -1, True, 20.5, float("nan"), [20]])
+@pytest.mark.parametrize("where", ["sentence_bert_config.json", "tokenizer_config.json"])
+def test_a_length_that_is_none_is_an_error_and_not_passed_over(tmp_path: Path, where: str, value: Any) -> None:
+    said, tokenizer = (value, 20) if where.startswith("sentence") else (..., value)
+    with pytest.raises(ModelFilesError, match=where):
+        limits(tmp_path, said, tokenizer)
+
+
+@pytest.mark.parametrize(("pad", "length"), [(1, 64), (0, 65), (4, 61)])
+def test_robertas_positions_begin_after_the_padding_id(tmp_path: Path, pad: int, length: int) -> None:
+    assert limits(tmp_path, ..., 1e30, **{**ROBERTA, "pad_token_id": pad}).value == length
+
+
+def test_real_lengths(shared_data: Path) -> None:
+    def length(name: str) -> Decision[int]:
+        return decide(shared_data / "configs" / name, pooling=("mean",), normalize=True).max_length
+
+    assert length("bge-m3") == Decision(8192, "file", "tokenizer_config.json: model_max_length")
+    assert length("multilingual-e5-large-instruct") == Decision(512, "file", "tokenizer_config.json: model_max_length")
+    assert length("multilingual-e5-base") == Decision(512, "file", "config.json: max_position_embeddings allows 512")
+
+
+@pytest.mark.parametrize("max_length", [0, -1])
+def test_a_model_without_a_table_of_positions_takes_any_length_from_one_on(tmp_path: Path, max_length: int) -> None:
+    folder = write_sentence_bert(tmp_path, model_type="new")
+    assert decide(folder, max_length=65).max_length == Decision(65, "flag", "--max-length")
+    with pytest.raises(UsageError, match=f"--max-length {max_length}: this model takes 1 token or more"):
+        decide(folder, max_length=max_length)
+
+
+@pytest.mark.parametrize("max_length", [0, -1, 65])
+def test_a_length_flag_outside_the_models_range_is_a_usage_error(tmp_path: Path, max_length: int) -> None:
+    with pytest.raises(UsageError, match=f"--max-length {max_length}: this model takes 1 to 64"):
+        decide(write_sentence_bert(tmp_path), max_length=max_length)
+
+
+def test_a_length_flag_may_pass_the_files_but_not_the_positions(tmp_path: Path) -> None:
+    assert decide(write_sentence_bert(tmp_path), max_length=64).max_length.value == 64
+
+
+# ---- contradictions
+
+
+def test_dense_layers_give_the_dimension(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path, dense=((32, 16, IDENTITY), (16, 24, IDENTITY)))
+    decisions = decide(folder)
+    assert (decisions.hidden_size, decisions.dimension) == (32, 24)
+
+
+def test_a_dense_layer_that_does_not_fit_is_the_files_fault(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path, dense=((33, 16, IDENTITY),))
+    with pytest.raises(ModelFilesError, match=r"2_Dense.config\.json takes 33 features, but gets 32"):
+        decide(folder)
+
+
+def test_a_pooling_flag_that_does_not_fit_the_dense_layer_is_the_callers(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path, dense=((32, 16, IDENTITY),))
+    modes: tuple[PoolingMode, ...] = ("mean", "max")
+    with pytest.raises(UsageError, match=r"gets 64 with --pooling mean\+max"):
+        decide(folder, pooling=modes)
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "error"),
+    [
+        ("config.json", {"max_position_embeddings": None}, ModelFilesError),
+        ("config.json", {"max_position_embeddings": "512"}, ModelFilesError),
+        ("config.json", {"hidden_size": True}, ModelFilesError),
+        ("config.json", {"hidden_size": 0}, ModelFilesError),
+        ("config.json", {"pad_token_id": "0"}, ModelFilesError),
+        ("config.json", {"pad_token_id": True}, ModelFilesError),
+        ("config.json", {"pad_token_id": -1}, ModelFilesError),
+        ("config.json", {"pad_token_id": 87}, ModelFilesError),
+        ("config.json", {"model_type": "roberta", "max_position_embeddings": 2, "pad_token_id": 1}, ModelFilesError),
+        ("config.json", {"model_type": "t5"}, UnsupportedError),
+        ("tokenizer_config.json", {"truncation_side": "middle"}, ModelFilesError),
+        ("sentence_bert_config.json", {"do_lower_case": "false"}, ModelFilesError),
+    ],
+)
+def test_impossible_values_are_errors_that_name_the_key(
+    tmp_path: Path, file: str, values: dict[str, Any], error: type[OnnxEmbedError]
+) -> None:
+    folder = write_sentence_bert(tmp_path)
+    change_json(folder / file, **values)
+    with pytest.raises(error, match="t5" if error is UnsupportedError else next(reversed(values)) + "|max_position"):
+        decide(folder)
+
+
+def test_keys_that_contradict_each_other_about_attention_are_an_error(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path, model_type="qwen2", is_causal=True, use_bidirectional_attention=True)
+    with pytest.raises(ModelFilesError, match=r"is_causal and use_bidirectional_attention are both true.*--attention"):
+        resolve_embedding(read_facts(folder), Flags(pooling=("mean",), normalize=True))
+
+
+def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"'t5' model.*known: albert, bert"):
+        decide(write_bert(tmp_path, model_type="t5"))

@@ -1,0 +1,268 @@
+"""What OnnxEmbedder loads: files that are the recorded ones, a precision, a provider, a hub's model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxembed import OnnxEmbedder
+from onnxembed.errors import (
+    HubError,
+    IntegrityError,
+    ManifestError,
+    MissingExtraError,
+    ModelFilesError,
+    OnnxEmbedError,
+    ProviderError,
+    UsageError,
+)
+from onnxembed.export.pipeline import Options
+from onnxembed.hub.source import Fetched
+from onnxembed.loading import locate
+from onnxembed.loading.locate import graph_names
+from onnxembed.manifest import FILE_NAME
+from tiny_embedders import DENSE, TEXTS, D, assert_same, make
+
+# ---- files
+
+
+def damaged(artifact: Path, tmp_path: Path, damage: Callable[[Path], object]) -> Path:
+    copy = Path(shutil.copytree(artifact, tmp_path / "copy"))
+    damage(copy)
+    return copy
+
+
+def change_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def edit_manifest(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((folder / FILE_NAME).read_text())
+    edit(manifest)
+    (folder / FILE_NAME).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("file", ["onnx/model.onnx", "tokenizer.json"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (change_byte, "has sha256"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"has \d+ bytes, not the \d+ of the manifest"),
+        (lambda path: path.unlink(), "lacks"),
+        (lambda path: path.write_bytes(b""), "has 0 bytes"),
+    ],
+    ids=["changed", "short", "missing", "empty"],
+)
+def test_a_file_that_is_not_the_recorded_one_is_refused(
+    artifact: Path, tmp_path: Path, file: str, damage: Callable[[Path], object], message: str
+) -> None:
+    folder = damaged(artifact, tmp_path, lambda copy: damage(copy / file))
+    with pytest.raises(IntegrityError, match=message) as caught:
+        OnnxEmbedder(folder)
+    assert file in str(caught.value)
+
+
+def test_files_that_are_not_needed_may_be_missing_or_changed(artifact: Path, tmp_path: Path) -> None:
+    def damage(copy: Path) -> None:
+        (copy / "onnx/model_fp16.onnx").unlink()
+        change_byte(copy / "config.json")
+
+    with OnnxEmbedder(damaged(artifact, tmp_path, damage)) as model:
+        assert model.encode("the").shape == (1, D)
+
+
+def test_a_changed_dense_layer_is_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path, Options(pooling_out=True), dense=DENSE)
+    change_byte(folder / "2_Dense/weight.npy")
+    with pytest.raises(IntegrityError, match=r"weight\.npy has sha256"):
+        OnnxEmbedder(folder)
+
+
+def test_hashes_are_not_computed_when_told(artifact: Path, tmp_path: Path) -> None:
+    folder = damaged(artifact, tmp_path, lambda copy: edit_manifest(copy, forget_hashes))
+    with pytest.raises(IntegrityError, match="has sha256"):
+        OnnxEmbedder(folder)
+    OnnxEmbedder(folder, check_files=False).close()
+
+
+def forget_hashes(manifest: dict[str, Any]) -> None:
+    for record in manifest["files"].values():
+        record["sha256"] = "0" * 64
+
+
+def test_a_broken_file_whose_hash_is_not_checked_is_still_an_error_of_the_files(artifact: Path, tmp_path: Path) -> None:
+    def damage(copy: Path) -> None:
+        path = copy / "onnx/model.onnx"
+        path.write_bytes(b"\0" * path.stat().st_size)
+
+    with pytest.raises(ModelFilesError, match="ONNX Runtime cannot open"):
+        OnnxEmbedder(damaged(artifact, tmp_path, damage), check_files=False)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda m: m["files"].update(nothing={"sha256": "0", "bytes": 1}), None),
+        (lambda m: m["variants"]["fp32"].update(file="onnx/other.onnx"), "which files lacks"),
+        (lambda m: m["files"].pop("tokenizer.json"), "which files lacks"),
+        (lambda m: m.update(color="green"), "color is unknown"),
+        (lambda m: m.update(format_version=99), "upgrade onnxembed"),
+    ],
+    ids=["a file too many", "a file that is not recorded", "no tokenizer", "unknown key", "newer"],
+)
+def test_a_manifest_that_was_edited(
+    artifact: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], object], message: str | None
+) -> None:
+    folder = damaged(artifact, tmp_path, lambda copy: edit_manifest(copy, edit))
+    if message is None:  # a record of a file that the runtime does not read
+        OnnxEmbedder(folder).close()
+    else:
+        with pytest.raises(ManifestError, match=message):
+            OnnxEmbedder(folder)
+
+
+def test_a_broken_dense_layer_whose_hash_is_not_checked_is_still_an_error_of_the_files(tmp_path: Path) -> None:
+    folder = make(tmp_path, Options(pooling_out=True), dense=DENSE)
+    path = folder / "2_Dense/weight.npy"
+    path.write_bytes(b"\0" * path.stat().st_size)
+    with pytest.raises(ModelFilesError, match="is no array"):
+        OnnxEmbedder(folder, check_files=False)
+
+
+def test_an_unknown_activation_is_refused_while_loading(tmp_path: Path) -> None:
+    folder = make(tmp_path, Options(pooling_out=True), dense=DENSE)
+    edit_manifest(folder, lambda manifest: manifest["embedding"]["dense"][0].update(activation="swish"))
+    with pytest.raises(ModelFilesError, match="activation 'swish'; known: identity, tanh, "):
+        OnnxEmbedder(folder)
+
+
+def test_a_folder_that_is_no_artifact_names_the_command_that_makes_one(checkpoint: Path) -> None:
+    with pytest.raises(ModelFilesError) as caught:
+        OnnxEmbedder(checkpoint)
+    assert str(caught.value) == (
+        f"{checkpoint} has no onnxembed.json: it is not an onnxembed artifact; "
+        f"make one with: onnxembed export {checkpoint} -o DIR"
+    )
+
+
+def test_a_folder_that_is_not_there_is_not_to_be_exported(tmp_path: Path) -> None:
+    with pytest.raises(OnnxEmbedError, match="no folder at") as caught:
+        OnnxEmbedder(tmp_path / "absent")
+    assert "onnxembed export" not in str(caught.value)
+
+
+def test_a_path_may_be_a_str_or_a_path_and_begin_with_a_tilde(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(artifact.parent))
+    for path in (artifact, str(artifact), f"~/{artifact.name}"):
+        OnnxEmbedder(path).close()
+
+
+# ---- precisions and providers
+
+
+def test_precisions(artifact: Path, model: OnnxEmbedder) -> None:
+    with OnnxEmbedder(artifact, precision="fp16") as half, OnnxEmbedder(artifact, precision="fp32") as single:
+        assert_same(single.encode(TEXTS), model.encode(TEXTS))
+        vectors = half.encode(TEXTS)
+    assert vectors.dtype == np.float32
+    assert 0 < np.abs(vectors - model.encode(TEXTS)).max() < 1e-2
+    assert_same(vectors, vectors.astype(np.float32))
+
+
+def test_auto_takes_the_precision_that_there_is(tmp_path: Path) -> None:
+    with OnnxEmbedder(make(tmp_path, Options(precisions=("fp16",)))) as model:
+        assert model.encode(TEXTS).shape == (len(TEXTS), D)
+
+
+def test_a_precision_that_the_artifact_lacks(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no fp16 graph \(it has: fp32\); export it again with --precision fp16"):
+        OnnxEmbedder(make(tmp_path), precision="fp16")
+
+
+@pytest.mark.parametrize("precision", ["int3", "FP32", "", None, 32])
+def test_a_precision_that_does_not_exist(artifact: Path, precision: Any) -> None:
+    with pytest.raises(UsageError, match=r"^precision is .*, not one of auto, fp32, fp16, bf16, int16, int8, int8w$"):
+        OnnxEmbedder(artifact, precision=precision)
+
+
+def test_providers_are_passed_on(artifact: Path) -> None:
+    with OnnxEmbedder(artifact, providers=["cpu"]) as model:
+        assert model.provider == "CPUExecutionProvider"
+    with pytest.raises(ProviderError, match="NoExecutionProvider is not in the installed onnxruntime"):
+        OnnxEmbedder(artifact, providers="NoExecutionProvider")
+
+
+def test_a_missing_runtime_names_the_extra(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"onnxembed\[cpu\]"):
+        OnnxEmbedder(artifact)
+
+
+# ---- from the hub
+
+
+class Hub:
+    """Stands in for `fetch` and its kin: a repository whose files lie in a folder, at one commit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.folder, self.commit, self.asked = folder, "c" * 40, []  # type: tuple[Path, str, list[dict[str, Any]]]
+        monkeypatch.setattr(locate, "fetch", self.fetch)
+        monkeypatch.setattr(locate, "fetch_first", self.fetch_first)
+        monkeypatch.setattr(locate, "list_files", lambda model, **request: [path.name for path in folder.rglob("*")])
+
+    def fetch_first(self, model: str, **request: Any) -> tuple[Fetched, str | None]:
+        self.asked.append(request)
+        first = next((name for name in request["candidates"] if (self.folder / name).is_file()), None)
+        return Fetched(model, self.folder, self.commit), first
+
+    def fetch(self, model: str, **request: Any) -> Fetched:
+        self.asked.append(request)
+        absent = [name for name in request["wanted"] if not (self.folder / name).is_file()]
+        if absent:
+            raise ModelFilesError(f"{model} at main has no {', '.join(absent)}")
+        return Fetched(model, self.folder, self.commit)
+
+
+def test_a_hub_model_is_fetched_at_one_commit_and_only_what_is_read(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(monkeypatch, artifact)
+    with OnnxEmbedder(
+        "someone/model", precision="fp16", revision="v2", cache_dir=tmp_path, local_files_only=True
+    ) as model:
+        assert model.encode("the").shape == (1, D)
+    shared = {"cache_dir": tmp_path, "local_files_only": True}
+    assert hub.asked == [
+        {"candidates": ["onnxembed.json", *graph_names("fp16", None)], "revision": "v2", **shared},
+        {"wanted": ["tokenizer.json", "onnx/model_fp16.onnx"], "revision": hub.commit, **shared},
+    ]
+
+
+def test_dense_layers_are_fetched_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(monkeypatch, make(tmp_path, Options(pooling_out=True), dense=DENSE[:1]))
+    OnnxEmbedder("someone/model").close()
+    assert hub.asked[1]["wanted"][-2:] == ["2_Dense/weight.npy", "2_Dense/bias.npy"]
+
+
+def test_a_hub_model_that_is_no_artifact_names_the_command(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Hub(monkeypatch, checkpoint)
+    with pytest.raises(ModelFilesError, match="onnxembed export someone/model -o DIR"):
+        OnnxEmbedder("someone/model")
+
+
+def test_a_hub_that_says_no_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(model: str, **request: Any) -> Fetched:
+        raise HubError("someone/model is gated")
+
+    monkeypatch.setattr(locate, "fetch_first", refuse)
+    with pytest.raises(HubError, match="gated"):
+        OnnxEmbedder("someone/model")

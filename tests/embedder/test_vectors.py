@@ -1,0 +1,98 @@
+"""OnnxEmbedder's vectors, cut, normalized or not, and pooled in the graph or by the runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxembed import OnnxEmbedder
+from onnxembed.decisions.flags import Flags
+from onnxembed.errors import UsageError
+from onnxembed.export.pipeline import Options
+from onnxembed.manifest import POOLING_MODES, PoolingMode
+from tiny_embedders import DENSE, TEXTS, Array, D, assert_same, make
+
+
+def is_normalized(vectors: Array) -> bool:
+    return bool(np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6))
+
+
+@pytest.mark.parametrize("dimensions", [1, 8, D - 1, D, np.int64(8)])
+def test_vectors_are_cut_and_normalized_again(model: OnnxEmbedder, dimensions: int) -> None:
+    whole, cut = model.encode(TEXTS), model.encode(TEXTS, dimensions=dimensions)
+    expected = whole[:, :dimensions] / np.linalg.norm(whole[:, :dimensions], axis=1, keepdims=True)
+    assert_same(cut, expected.astype(np.float32))
+    assert is_normalized(cut)
+    assert_same(np.stack(list(model.embed(TEXTS, dimensions=dimensions))), cut)
+
+
+@pytest.mark.parametrize("dimensions", [0, -1, D + 1, 8.0, "8", True, [8]])
+def test_impossible_dimensions_are_refused(model: OnnxEmbedder, dimensions: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^dimensions is .*, not a whole number from 1 to this model's {D}$"):
+        model.encode(TEXTS, dimensions=dimensions)
+
+
+def test_a_model_that_normalizes(model: OnnxEmbedder) -> None:
+    assert is_normalized(model.encode(TEXTS))
+    assert_same(model.encode(TEXTS, normalize=True), model.encode(TEXTS))
+    with pytest.raises(
+        UsageError, match=r"normalizes in its graph, .*; export it with --no-normalize or --pooling-out"
+    ):
+        model.encode(TEXTS, normalize=False)
+
+
+def test_what_the_graph_gives_is_not_touched(model: OnnxEmbedder) -> None:
+    for text, tokens in zip(TEXTS, model.tokenize(TEXTS), strict=True):
+        feeds = {"input_ids": tokens.ids[None], "attention_mask": np.ones((1, len(tokens)), np.int64)}
+        (given,) = model._runner.session.run(["sentence_embedding"], {**feeds, "token_type_ids": tokens.type_ids[None]})
+        np.testing.assert_array_equal(model.encode(text), given)
+
+
+def test_a_model_that_does_not_normalize(raw: OnnxEmbedder, model: OnnxEmbedder) -> None:
+    vectors = raw.encode(TEXTS)
+    assert not is_normalized(vectors)
+    assert_same(raw.encode(TEXTS, normalize=False), vectors)
+    assert_same(raw.encode(TEXTS, normalize=True), model.encode(TEXTS))
+    assert_same(raw.encode(TEXTS, dimensions=8), vectors[:, :8])
+    assert is_normalized(raw.encode(TEXTS, dimensions=8, normalize=True))
+
+
+def test_a_model_whose_normalization_is_left_to_the_runtime(
+    pooled_here: OnnxEmbedder, raw: OnnxEmbedder, model: OnnxEmbedder
+) -> None:
+    assert_same(pooled_here.encode(TEXTS), model.encode(TEXTS))
+    assert_same(pooled_here.encode(TEXTS, normalize=True), model.encode(TEXTS))
+    assert_same(pooled_here.encode(TEXTS, normalize=False), raw.encode(TEXTS))
+    assert is_normalized(pooled_here.encode(TEXTS, dimensions=8))
+    assert_same(pooled_here.encode(TEXTS, dimensions=8, normalize=False), raw.encode(TEXTS)[:, :8])
+
+
+@pytest.mark.parametrize("normalize", ["no", "", 0, 1, 0.5, []])
+def test_what_is_neither_true_nor_false_is_refused(model: OnnxEmbedder, normalize: Any) -> None:
+    with pytest.raises(UsageError, match=r"^normalize is .*, not True, False or None$"):
+        model.encode(TEXTS, normalize=normalize)
+
+
+@pytest.mark.parametrize(
+    ("modes", "checkpoint"),
+    [
+        *[((mode,), {}) for mode in POOLING_MODES],
+        (("mean", "max", "cls"), {"normalize": False}),
+        (("mean",), {"dense": DENSE}),
+        (("cls", "lasttoken"), {"dense": ((2 * D, 5, "torch.nn.modules.activation.Sigmoid"),), "normalize": False}),
+    ],
+    ids=str,
+)
+def test_pooling_left_to_the_runtime_gives_the_vectors_of_pooling_in_the_graph(
+    tmp_path: Path, modes: tuple[PoolingMode, ...], checkpoint: dict[str, Any]
+) -> None:
+    flags = Flags(pooling=modes)
+    with (
+        OnnxEmbedder(make(tmp_path / "baked", Options(flags=flags), **checkpoint)) as baked,
+        OnnxEmbedder(make(tmp_path / "out", Options(flags=flags, pooling_out=True), **checkpoint)) as out,
+    ):
+        assert out.manifest.require_embedding().pooled_by == "runtime"
+        assert_same(out.encode(TEXTS), baked.encode(TEXTS))

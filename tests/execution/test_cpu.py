@@ -1,0 +1,215 @@
+"""CpuBackend: which of them a run goes to, when the second is opened, and how many stay open."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxembed.execution import cpu as sessions
+from onnxembed.execution.cpu import KEEP_BOTH, CpuBackend
+from onnxembed.execution.cuda import CUDA
+from onnxembed.execution.providers import CPU
+
+SECONDS = 0.02
+FEEDS: dict[str, Any] = {}
+
+
+class Machine:
+    """Stands for ONNX Runtime: sessions that remember how many threads each run had, and take their time.
+
+    It has a clock of its own, which a busy machine does not put forward.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.opened: list[int] = []
+        self.runs: list[int] = []
+        self.at_once: dict[int, int] = {}
+        self.provider = CPU
+        self.opening: Callable[[int], None] = lambda threads: None
+        self._running: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def session(self, graph: Path, providers: Any, threads: int) -> MachineSession:
+        self.opening(threads)
+        self.opened.append(threads)
+        return MachineSession(self, threads)
+
+    def run(self, threads: int) -> None:
+        with self._lock:
+            self.runs.append(threads)
+            self._running[threads] = self._running.get(threads, 0) + 1
+            self.at_once[threads] = max(self.at_once.get(threads, 0), self._running[threads])
+        time.sleep(SECONDS)
+        with self._lock:
+            self.now += SECONDS
+            self._running[threads] -= 1
+
+
+class MachineSession:
+    def __init__(self, machine: Machine, threads: int) -> None:
+        self.machine, self.threads, self.provider = machine, threads, machine.provider
+
+    def run(self, outputs: Any, feeds: Any) -> list[Any]:
+        self.machine.run(self.threads)
+        return [np.zeros(1, np.float32)]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine()
+    monkeypatch.setattr(sessions, "Session", machine.session)
+    monkeypatch.setattr(sessions, "time", SimpleNamespace(perf_counter=lambda: machine.now))
+    return machine
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., CpuBackend]]:
+    every = []
+
+    def open_(size: int = 1, threads: int = 4) -> CpuBackend:
+        every.append(CpuBackend(Path("model.onnx"), size, "cpu", threads))
+        return every[-1]
+
+    yield open_
+    for each in every:
+        each.close()
+
+
+def lone(opened: CpuBackend, times: int) -> None:
+    """Runs from a thread of the caller's, one after another."""
+    for _ in range(times):
+        opened.run(["output"], FEEDS)
+
+
+def stream(opened: CpuBackend, times: int) -> None:
+    """Runs on the worker threads."""
+    for future in [opened.submit(opened.run, ["output"], FEEDS) for _ in range(times)]:
+        future.result()
+
+
+def settle(opened: CpuBackend) -> None:
+    """Wait until nothing is being opened."""
+    if opened._opening:
+        opened._opening.result()
+
+
+def test_a_stream_runs_side_by_side_with_a_thread_each(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
+    stream(opened(), 12)
+    assert machine.opened == [1]
+    assert machine.runs == [1] * 12
+    assert machine.at_once == {1: 4}
+
+
+def test_lone_runs_get_all_threads_once_that_pays(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
+    model = opened()
+    lone(model, 2)
+    settle(model)
+    lone(model, 3)
+    assert machine.opened == [1, 4]
+    assert machine.runs[-3:] == [4, 4, 4]
+    stream(model, 8)  # and a stream has its own again
+    assert machine.runs[-8:] == [1] * 8
+    assert machine.opened == [1, 4]
+
+
+def test_the_second_session_waits_until_it_would_have_paid(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
+    def opening(threads: int) -> None:
+        machine.now += 6.5 * SECONDS
+
+    machine.opening = opening
+    model = opened()
+    lone(model, 4)
+    assert machine.opened == [1]
+    assert model._opening is None
+    lone(model, 4)
+    settle(model)
+    assert machine.opened == [1, 4]
+
+
+def test_runs_go_on_while_the_second_session_opens(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
+    gate = threading.Event()
+    machine.opening = lambda threads: threads == 1 or gate.wait(60)  # type: ignore[assignment]
+    model = opened()
+    lone(model, 5)
+    assert machine.runs == [1] * 5
+    gate.set()
+    settle(model)
+    lone(model, 1)
+    assert machine.runs[-1] == 4
+
+
+def test_lone_runs_of_several_callers_go_side_by_side(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
+    """All of them together, on every thread each, would be slower than any."""
+    model = opened()
+    lone(model, 2)
+    settle(model)
+    machine.runs.clear()
+    callers = [threading.Thread(target=lone, args=(model, 4)) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert machine.runs.count(1) >= 6
+    assert machine.at_once[4] == 1
+
+
+def test_large_weights_are_held_once(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
+    model = opened(KEEP_BOTH + 1)
+    lone(model, 2)
+    assert machine.runs == [4, 4]
+    stream(model, 2)  # served as it is at first, one run after another
+    assert machine.at_once == {4: 1}
+    settle(model)
+    stream(model, 8)
+    assert machine.opened == [4, 1]
+    assert list(model._open) == ["apart"]
+    lone(model, 2)
+    settle(model)
+    assert list(model._open) == ["together"]
+    assert machine.opened == [4, 1, 4]
+
+
+@pytest.mark.parametrize(("threads", "provider"), [(1, CPU), (4, CUDA)])
+def test_one_thread_and_other_devices_need_one_session(
+    machine: Machine, opened: Callable[..., CpuBackend], threads: int, provider: str
+) -> None:
+    machine.provider = provider
+    model = opened(threads=threads)
+    lone(model, 5)
+    stream(model, 5)
+    assert machine.opened == [1]
+
+
+def test_a_second_session_that_cannot_be_opened_is_heard_of(
+    machine: Machine, opened: Callable[..., CpuBackend]
+) -> None:
+    def opening(threads: int) -> None:
+        if threads > 1:
+            raise MemoryError("no room")
+
+    machine.opening = opening
+    model = opened()
+    lone(model, 1)
+    assert model._opening
+    model._opening.exception()
+    with pytest.warns(UserWarning, match=r"all runs go apart, because model.onnx could not be opened .*: no room"):
+        lone(model, 1)
+    lone(model, 3)
+    assert machine.runs == [1] * 5
+
+
+def test_closing_while_the_last_run_ends_is_no_error(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
+    model = opened()
+    model.close()
+    lone(model, 3)
+    assert machine.opened == [1]
+    with pytest.raises(RuntimeError):
+        model.submit(print)

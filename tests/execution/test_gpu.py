@@ -1,0 +1,291 @@
+"""GpuBackend: which GPU a run goes to, what runs are planned, and what is done when memory runs out."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import wait
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from onnxembed import OnnxEmbedder
+from onnxembed.errors import DeviceMemoryError, ProviderError, UsageError
+from onnxembed.execution import backend
+from onnxembed.execution import gpu as devices
+from onnxembed.execution.backend import GraphFiles, open_graph
+from onnxembed.execution.cpu import CpuBackend
+from onnxembed.execution.cuda import CUDA
+from onnxembed.execution.gpu import RUNS_IN_FLIGHT, TOKENS_PER_RUN, GpuBackend
+from onnxembed.execution.providers import CPU, check_device_ids
+from onnxembed.execution.session import Session
+from onnxembed.runtime import model as runner
+from onnxembed.runtime import streaming
+
+SECONDS = 0.02
+WORDS = ["the", "cat", "it", "was", "that", "of", "and", "to", "in", "is"]
+TEXTS = [" ".join(WORDS[:count]) for count in (1, 2, 5, 10, 0)]
+
+
+class Gpu:
+    """Stands for a session on a GPU: remembers its runs; those of more slots than `holds` do not fit."""
+
+    provider = CUDA
+
+    def __init__(
+        self, number: int | None = 0, holds: float = np.inf, compute: Callable[..., Any] | None = None
+    ) -> None:
+        self.number = number
+        self.holds = holds
+        self.compute = compute or (lambda outputs, feeds: [np.zeros(1, np.float32)])
+        self.runs: list[tuple[int, bool]] = []
+        self.most_at_once = self._at_once = 0
+        self._lock = threading.Lock()
+
+    def run(self, outputs: Any, feeds: dict[str, NDArray[np.int64]], *, shrink: bool) -> Any:
+        slots = feeds["input_ids"].size
+        with self._lock:
+            self.runs.append((slots, shrink))
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        time.sleep(SECONDS)
+        with self._lock:
+            self._at_once -= 1
+        if slots > self.holds:
+            raise DeviceMemoryError("does not fit")
+        return self.compute(outputs, feeds)
+
+
+def feeds(slots: int) -> dict[str, Any]:
+    return {"input_ids": np.zeros((1, slots), np.int64)}
+
+
+def opened(*gpus: Gpu) -> GpuBackend:
+    return GpuBackend(gpus)  # type: ignore[arg-type]  # they are stand-ins
+
+
+# ---- which GPU
+
+
+def test_runs_are_shared_out_two_at_a_time_to_each_gpu() -> None:
+    gpus = [Gpu(number) for number in range(3)]
+    model = opened(*gpus)
+    for future in model.start(lambda slots: model.run(["output"], feeds(slots)), [8] * 30):
+        future.result()
+    model.close()
+    assert [gpu.most_at_once for gpu in gpus] == [RUNS_IN_FLIGHT] * 3
+    assert sum(len(gpu.runs) for gpu in gpus) == 30
+    assert min(len(gpu.runs) for gpu in gpus) >= 6
+
+
+def test_one_run_leaves_the_caller_free_to_tokenize() -> None:
+    model = opened(Gpu())
+    names = [future.result() for future in model.start(lambda run: threading.current_thread().name, ["run"])]
+    model.close()
+    assert threading.current_thread().name not in names
+    with pytest.raises(RuntimeError):
+        model.start(print, ["run"])
+
+
+def test_a_stream_of_single_runs_keeps_every_gpu_busy(
+    artifact: Path, on_gpus: Callable[..., list[Gpu]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "WINDOW_TEXTS", 1)
+    gpus = on_gpus(np.inf, np.inf)
+    with OnnxEmbedder(artifact) as model:
+        assert model.encode([f"the {number}" for number in range(40)]).shape == (40, 32)
+    assert [gpu.most_at_once for gpu in gpus] == [RUNS_IN_FLIGHT] * 2
+
+
+def test_closing_frees_the_sessions() -> None:
+    gpu = Gpu()
+    freed = weakref.ref(gpu)
+    model = opened(gpu)
+    model.start(partial(model.run, ["output"]), [feeds(8)])[0].result()
+    model.close()
+    del model, gpu
+    assert freed() is None
+
+
+# ---- which runs
+
+
+def test_runs_are_large_and_may_hold_a_little_padding() -> None:
+    model = opened(Gpu())
+    lengths = [100, 99, 98, 97] * 100
+    assert len(model.plan(lengths)) == -(-100 * 400 // TOKENS_PER_RUN)
+    model.close()
+
+
+def test_runs_of_an_quantized_graph_hold_no_padding() -> None:
+    model = GpuBackend([Gpu()], quantized=True)  # type: ignore[list-item]  # a stand-in
+    assert model.plan([9, 8, 9, 8]) == [[0, 2], [1, 3]]
+    model.close()
+
+
+# ---- memory
+
+
+def test_a_run_that_does_not_fit_bounds_those_after_it() -> None:
+    gpu = Gpu(holds=5000)
+    model = opened(gpu)
+    said = r"16000 tokens did not fit .* now of at most 8000 tokens \(this is said once\)"
+    with pytest.warns(UserWarning, match=said), pytest.raises(DeviceMemoryError):
+        model.run(["output"], feeds(16000))
+    assert max(sum(100 for _ in run) for run in model.plan([100] * 200)) == 8000
+    with pytest.raises(DeviceMemoryError):  # not said again: a warning is an error here
+        model.run(["output"], feeds(8000))
+    assert max(sum(100 for _ in run) for run in model.plan([100] * 200)) == 4000
+    model.run(["output"], feeds(4000))
+    model.run(["output"], feeds(4000))
+    model.close()
+    assert gpu.runs == [(16000, False), (8000, True), (4000, True), (4000, False)]  # the memory is given back once
+
+
+def test_two_runs_that_do_not_fit_together_count_once() -> None:
+    model = opened(Gpu(holds=0))
+    with pytest.warns(UserWarning, match="did not fit"):
+        wait(futures := model.start(partial(model.run, ["output"]), [feeds(16384)] * 2))
+    assert all(isinstance(future.exception(), DeviceMemoryError) for future in futures)
+    assert max(map(len, model.plan([1] * 20000))) == 8192
+    model.close()
+
+
+def test_memory_of_a_text_beyond_the_budget_is_given_back() -> None:
+    gpu = Gpu()
+    model = opened(gpu)
+    for slots in (TOKENS_PER_RUN, TOKENS_PER_RUN + 1, 10):
+        model.run(["output"], feeds(slots))
+    model.close()
+    assert [shrink for _, shrink in gpu.runs] == [False, True, False]
+
+
+@pytest.fixture
+def on_gpus(monkeypatch: pytest.MonkeyPatch, artifact: Path) -> Callable[..., list[Gpu]]:
+    """Have the runner find GPUs that compute as the CPU does."""
+    real = Session(artifact / "onnx/model.onnx", "cpu", threads=1)
+
+    def use(*holds: float) -> list[Gpu]:
+        gpus = [Gpu(number, held, real.run) for number, held in enumerate(holds)]
+        monkeypatch.setattr(runner, "open_graph", lambda *arguments: opened(*gpus))
+        return gpus
+
+    return use
+
+
+def test_a_stream_halves_what_does_not_fit_and_keeps_the_order(
+    artifact: Path, on_gpus: Callable[..., list[Gpu]]
+) -> None:
+    texts = [f"{text} {number}" for text in TEXTS for number in range(9)]
+    expected = OnnxEmbedder(artifact, providers="cpu").encode(texts)
+    (gpu,) = on_gpus(100)
+    with OnnxEmbedder(artifact) as model:
+        with pytest.warns(UserWarning, match="did not fit into the GPU's memory"):
+            vectors = model.encode(texts)
+        np.testing.assert_allclose(vectors, expected, atol=1e-6)
+        assert max(slots for slots, _ in gpu.runs) > 100
+        gpu.runs.clear()
+        np.testing.assert_allclose(model.encode(texts), expected, atol=1e-6)
+    assert max(slots for slots, _ in gpu.runs) <= 100  # learnt
+
+
+def test_a_single_text_that_does_not_fit_is_an_error(artifact: Path, on_gpus: Callable[..., list[Gpu]]) -> None:
+    on_gpus(5)
+    said = pytest.warns(UserWarning, match="did not fit")
+    with OnnxEmbedder(artifact) as model, said, pytest.raises(DeviceMemoryError):
+        model.encode(["the", "the cat it was that of the and to"])
+
+
+def test_several_gpus_give_the_same_vectors(artifact: Path, on_gpus: Callable[..., list[Gpu]]) -> None:
+    texts = [f"the {number}" for number in range(300)] + TEXTS
+    expected = OnnxEmbedder(artifact, providers="cpu").encode(texts)
+    gpus = on_gpus(np.inf, np.inf)
+    with OnnxEmbedder(artifact) as model:
+        model._runner.session._tokens_per_run = 64  # type: ignore[union-attr]
+        np.testing.assert_allclose(model.encode(texts), expected, atol=1e-6)
+    assert all(gpu.runs for gpu in gpus)
+
+
+# ---- the choice
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int | None]]:
+    """The sessions that were opened: their providers and devices. There is a GPU wheel."""
+    opened: list[tuple[Any, int | None]] = []
+
+    def session(graph: Path, providers: Any, threads: int, device_id: int | None = None) -> Gpu:
+        opened.append((providers, device_id))
+        return Gpu(device_id)
+
+    monkeypatch.setattr(devices, "Session", session)
+    monkeypatch.setattr(backend, "Session", session)
+    monkeypatch.setattr(backend, "wants_cuda", lambda providers: providers == "auto")
+    return opened
+
+
+@pytest.mark.parametrize(
+    ("providers", "device_ids", "sessions"),
+    [
+        ("auto", None, [("cuda", None)]),
+        ("auto", (2, 0), [("cuda", 2), ("cuda", 0)]),
+        ("cuda", None, [("cuda", None)]),
+        ("cuda", (1,), [("cuda", 1)]),
+        ("tensorrt", None, [("tensorrt", None)]),
+        (
+            [("cuda", {"gpu_mem_limit": 1})],
+            (0, 1),
+            [([("cuda", {"gpu_mem_limit": 1})], 0), ([("cuda", {"gpu_mem_limit": 1})], 1)],
+        ),
+    ],
+)
+def test_each_gpu_has_a_session(asked: list[Any], providers: Any, device_ids: Any, sessions: list[Any]) -> None:
+    open_graph(GraphFiles(Path("model.onnx"), 1), providers, 2, device_ids).close()
+    assert asked == sessions
+
+
+def test_the_cpu_has_sessions_of_its_own(artifact: Path) -> None:
+    model = open_graph(GraphFiles(artifact / "onnx/model.onnx", 1), "cpu", 2)
+    model.close()
+    assert isinstance(model, CpuBackend)
+    assert model.provider == CPU
+
+
+def test_who_names_a_gpu_gets_no_cpu(monkeypatch: pytest.MonkeyPatch, artifact: Path) -> None:
+    with pytest.raises(ProviderError, match="onnxruntime"):
+        OnnxEmbedder(artifact, device_id=0)
+    with pytest.raises(UsageError, match=r"device_id names a GPU of .*, not of CPUExecutionProvider"):
+        OnnxEmbedder(artifact, providers="cpu", device_ids=[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("device_id", "device_ids", "found"),
+    [(None, None, None), (0, None, (0,)), (None, [1, 0], (1, 0)), (None, range(3), (0, 1, 2))],
+)
+def test_numbers_of_gpus(device_id: Any, device_ids: Any, found: Any) -> None:
+    assert check_device_ids(device_id, device_ids) == found
+
+
+@pytest.mark.parametrize(
+    ("device_id", "device_ids", "message"),
+    [
+        (0, [1], "give device_id or device_ids, not both"),
+        (-1, None, "-1 is no number of a GPU"),
+        (True, None, "True is no number of a GPU"),
+        ("0", None, "'0' is no number of a GPU"),
+        (None, [], "names at least one"),
+        (None, [0, 0], "and each once"),
+        (None, 0, "device_ids is 0, not a list"),
+        (None, "01", "device_ids is '01', not a list"),
+        (None, [0, 1.5], "1.5 is no number of a GPU"),
+    ],
+)
+def test_what_is_no_number_of_a_gpu(device_id: Any, device_ids: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_device_ids(device_id, device_ids)

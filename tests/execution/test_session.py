@@ -1,0 +1,576 @@
+"""Providers: what is asked for is used, or the error says why not; only "auto" falls back, and says so.
+
+Where there is no GPU, ONNX Runtime's functions are replaced by what they were seen to do with the GPU wheel
+(onnxruntime-gpu 1.31.1): it lists CUDA whatever the machine, prints the libraries that it cannot load on
+standard output, and opens the session without CUDA.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from onnxembed.errors import DeviceMemoryError, MissingExtraError, ModelFilesError, ProviderError, UsageError
+from onnxembed.execution import cuda
+from onnxembed.execution.backend import GraphFiles, open_graph
+from onnxembed.execution.cuda import CUDA, TENSORRT
+from onnxembed.execution.providers import CPU
+from onnxembed.execution.session import Session
+
+FEEDS = {
+    "input_ids": np.array([[2, 5, 6, 3]], np.int64),
+    "attention_mask": np.ones((1, 4), np.int64),
+    "token_type_ids": np.zeros((1, 4), np.int64),
+}
+
+ON_CUDA = dict(cuda.OPTIONS)
+KNOWN = {
+    CUDA: {
+        "device_id": "0",
+        "gpu_mem_limit": "18446744073709551615",
+        **{name: value for name, value in cuda.OPTIONS.items() if name != "enable_skip_layer_norm_strict_mode"},
+    },
+    TENSORRT: {"device_id": "0"},
+}
+"""Options that the stand-in's providers report, as they are without the caller's. CUDA does not report them all."""
+
+
+@pytest.fixture
+def graph(artifact: Path) -> Path:
+    return artifact / "onnx/model.onnx"
+
+
+class Runtime:
+    """What a stand-in for ONNX Runtime has, and what was asked of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.available = [CPU]
+        self.starts = [CPU]
+        self.unloadable: list[str] = []
+        self.fails: Callable[[dict[str, Any]], str | None] = lambda options: None
+        self.recorded = False
+        self.assigned = [(CUDA, "MatMul"), (CPU, "Gather")]
+        self.opened: list[list[tuple[str, dict[str, Any]]]] = []
+        self.preloaded = 0
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: self.available)
+        monkeypatch.setattr(onnxruntime, "InferenceSession", self.open)
+        monkeypatch.setattr(onnxruntime, "preload_dlls", self.preload)
+        monkeypatch.setattr(cuda, "missing_driver", lambda: "")
+
+    def open(
+        self,
+        graph: str,
+        options: Any,
+        *,
+        providers: list[str],
+        provider_options: list[Any],
+        enable_fallback: int,
+        disabled_optimizers: list[str],
+    ) -> Any:
+        assert enable_fallback == 0
+        assert bool(disabled_optimizers) is (providers == [CPU])  # the GPU is faster with them
+        self.opened.append(list(zip(providers, provider_options, strict=True)))
+        with suppress(RuntimeError):  # it has no such entry
+            self.recorded = options.get_session_config_entry(cuda.ASSIGNMENT) == "1"
+        for name, values in self.opened[-1]:
+            if name == CUDA and (reason := self.fails(values)):
+                raise RuntimeError(reason)
+        started = [name for name in providers if name in self.starts]
+        options = {name: {**KNOWN.get(name, {}), **self.unreported(values)} for name, values in self.opened[-1]}
+        reported = {name: {key: str(value) for key, value in values.items()} for name, values in options.items()}
+        parts = [
+            SimpleNamespace(ep_name=name, get_nodes=lambda operator=operator: [SimpleNamespace(op_type=operator)])
+            for name, operator in self.assigned
+        ]
+        members = {
+            "get_providers": started,
+            "get_inputs": [],
+            "get_provider_options": reported,
+            "get_provider_graph_assignment_info": parts,
+        }
+        return type("Opened", (), {name: lambda self, it=it: it for name, it in members.items()})()
+
+    def unreported(self, options: dict[str, Any]) -> dict[str, Any]:
+        """What a session says of the options that it got: not all that its provider knows."""
+        return {key: value for key, value in options.items() if key in KNOWN[CUDA]}
+
+    def preload(self) -> None:
+        self.preloaded += 1
+        for library in self.unloadable:
+            print(f"Failed to load {library}: {library}: cannot open shared object file")
+        print("Please follow https://onnxruntime.ai/docs/install/#cuda-and-cudnn to install CUDA.")
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    """The CPU wheel; `gpu` makes it another."""
+    install(monkeypatch, "onnxruntime")
+    return Runtime(monkeypatch)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Runtime:
+    """The GPU wheel on a machine where CUDA works."""
+    install(monkeypatch, "onnxruntime-gpu")
+    runtime.available = [CUDA, CPU]
+    runtime.starts = [CUDA, CPU]
+    return runtime
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *wheels: str) -> None:
+    def distribution(name: str) -> str:
+        if name not in wheels:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return name
+
+    monkeypatch.setattr("importlib.metadata.distribution", distribution)
+
+
+# ---- a real session
+
+
+@pytest.mark.parametrize("providers", ["cpu", CPU, ["cpu"], [CPU], [("cpu", {})], ("cpu",)])
+def test_the_cpu_by_any_of_its_names(graph: Path, providers: Any) -> None:
+    opened = Session(graph, providers, threads=1)
+    assert opened.provider == CPU
+    assert opened.run(["sentence_embedding"], FEEDS)[0].shape == (1, 32)
+
+
+def test_outputs_are_asked_for_by_name(graph: Path) -> None:
+    opened = Session(graph, "cpu", threads=1)
+    (tokens,) = opened.run(["token_embeddings"], FEEDS)
+    assert tokens.shape == (1, 4, 32)
+    assert tokens.dtype == np.float32
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no graph", None])
+def test_a_broken_graph_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "broken.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelFilesError, match=r"ONNX Runtime cannot open .*broken\.onnx: "):
+        Session(path, "cpu", threads=1)
+
+
+def test_half_a_graph_is_named(tmp_path: Path, graph: Path) -> None:
+    content = graph.read_bytes()
+    (tmp_path / "half.onnx").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelFilesError, match=r"half\.onnx"):
+        Session(tmp_path / "half.onnx", "cpu", threads=1)
+
+
+def test_a_missing_runtime_names_the_extras(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'onnxembed\[cpu\]', or 'onnxembed\[gpu\]'") as caught:
+        Session(graph, "cpu", threads=1)
+    assert isinstance(caught.value, ImportError)
+
+
+def test_sessions_hardly_spin_and_take_no_more_threads_than_told(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = onnxruntime.InferenceSession
+
+    def open_(path: str, options: Any, **keywords: Any) -> Any:
+        seen.append(options)
+        return real(path, options, **keywords)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_)
+    Session(graph, "cpu", threads=3)
+    assert [options.intra_op_num_threads for options in seen] == [3]
+    assert int(seen[0].get_session_config_entry("session.intra_op.spin_duration_us")) <= 1000
+
+
+# ---- what is asked for is used
+
+
+@pytest.mark.parametrize(
+    ("providers", "opened"),
+    [
+        ("cuda", [(CUDA, ON_CUDA), (CPU, {})]),
+        (CUDA, [(CUDA, ON_CUDA), (CPU, {})]),
+        (["cuda"], [(CUDA, ON_CUDA), (CPU, {})]),
+        ([("cuda", {"device_id": 1})], [(CUDA, {**ON_CUDA, "device_id": 1}), (CPU, {})]),
+        ([["cuda", {"use_tf32": 1}], "cpu"], [(CUDA, {**ON_CUDA, "use_tf32": 1}), (CPU, {})]),
+        (["cpu", "cuda"], [(CPU, {}), (CUDA, ON_CUDA)]),
+        ("cpu", [(CPU, {})]),
+    ],
+)
+def test_providers_and_options_are_passed_on_in_order(
+    gpu: Runtime, graph: Path, providers: Any, opened: list[tuple[str, dict[str, Any]]]
+) -> None:
+    assert Session(graph, providers, threads=1).provider == opened[0][0]
+    assert gpu.opened == [opened]
+
+
+def test_cuda_libraries_are_loaded_only_when_cuda_is_asked_for(gpu: Runtime, graph: Path) -> None:
+    Session(graph, "cpu", threads=1)
+    assert gpu.preloaded == 0
+    Session(graph, ["cpu", "cuda"], threads=1)
+    assert gpu.preloaded == 1
+
+
+def test_a_provider_may_become_available_when_its_libraries_are_loaded(
+    gpu: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu.available = [CPU]
+
+    def register() -> None:
+        gpu.available = [CUDA, CPU]
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", register)
+    assert Session(graph, "cuda", threads=1).provider == CUDA
+
+
+# ---- or the error says why not
+
+
+@pytest.mark.parametrize("providers", ["cuda", ["cuda"], [("cuda", {"device_id": 0})], ["cpu", CUDA]])
+def test_cuda_with_the_cpu_wheel(runtime: Runtime, graph: Path, providers: Any) -> None:
+    cure = r"is the CPU wheel: pip uninstall -y onnxruntime, then pip install 'onnxembed\[gpu\]'"
+    with pytest.raises(ProviderError, match=cure):
+        Session(graph, providers, threads=1)
+    assert runtime.opened == []
+
+
+def test_cuda_with_both_wheels(runtime: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "onnxruntime", "onnxruntime-gpu")
+    cure = r"are both installed, .*: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'onnxembed\[gpu\]'"
+    with pytest.raises(ProviderError, match=cure):
+        Session(graph, "cuda", threads=1)
+
+
+def test_cuda_with_a_runtime_built_without_it(runtime: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    with pytest.raises(ProviderError, match=rf"has no {CUDA} \(only {CPU}\): pip install 'onnxembed\[gpu\]'"):
+        Session(graph, "cuda", threads=1)
+
+
+def test_cuda_whose_libraries_are_missing(gpu: Runtime, graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gpu.starts = [CPU]
+    gpu.unloadable = ["libcublasLt.so.13", "libcurand.so.10"]
+    with pytest.raises(ProviderError) as caught:
+        Session(graph, "cuda", threads=1)
+    assert str(caught.value) == (
+        "CUDAExecutionProvider could not be started: libcublasLt.so.13: cannot open shared object file; "
+        "libcurand.so.10: cannot open shared object file (onnxruntime-gpu needs CUDA, cuBLAS and cuDNN 9: "
+        "pip install 'onnxembed[gpu]' brings them; `nvidia-smi` shows whether the driver works)"
+    )
+    assert capsys.readouterr().out == ""  # vectors may be going there
+
+
+def test_cuda_without_a_driver(gpu: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu.starts = [CPU]
+    monkeypatch.setattr(cuda, "missing_driver", lambda: "there is no NVIDIA driver here")
+    with pytest.raises(ProviderError, match=r"could not be started: there is no NVIDIA driver here \("):
+        Session(graph, "cuda", threads=1)
+
+
+def test_a_driver_is_a_library_that_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr("ctypes.CDLL", loaded.append)
+    assert not cuda.missing_driver()
+
+    def missing(library: str) -> None:
+        raise OSError(library)
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    assert f"no NVIDIA driver ({loaded[0]}) here; a container gets it by --gpus" in cuda.missing_driver()
+
+
+def test_cuda_that_does_not_start_for_no_known_reason(gpu: Runtime, graph: Path) -> None:
+    gpu.starts = [CPU]
+    with pytest.raises(ProviderError, match=r"libraries are missing or do not fit the driver .*onnxembed\[gpu\]"):
+        Session(graph, "cuda", threads=1)
+
+
+def test_libraries_that_cannot_be_loaded_and_are_not_needed(gpu: Runtime, graph: Path) -> None:
+    gpu.unloadable = ["libcurand.so.10"]
+    assert Session(graph, "cuda", threads=1).provider == CUDA
+
+
+@pytest.mark.parametrize("providers", [[("cuda", {"device_id": 99})], ["cpu", ("cuda", {"device_id": 99})]])
+def test_options_that_a_provider_refuses(gpu: Runtime, graph: Path, providers: Any) -> None:
+    gpu.fails = lambda options: "CUDA failure 101: invalid device ordinal" if options.get("device_id") == 99 else None
+    asked = (
+        r"not on CUDAExecutionProvider \{.*'device_id': 99\}: there is no GPU of this number: .*\(CUDA failure 101: inv"
+    )
+    with pytest.raises(ProviderError, match=asked) as caught:
+        Session(graph, providers, threads=1)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_a_graph_that_no_provider_opens_is_not_the_providers_fault(
+    gpu: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_(*arguments: Any, **keywords: Any) -> Any:
+        raise RuntimeError("Protobuf parsing failed")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_)
+    with pytest.raises(ModelFilesError, match="Protobuf parsing failed"):
+        Session(graph, "cuda", threads=1)
+
+
+def test_another_provider_that_does_not_start(gpu: Runtime, graph: Path) -> None:
+    gpu.available = ["OpenVINOExecutionProvider", CPU]
+    with pytest.raises(
+        ProviderError, match=r"OpenVINOExecutionProvider could not be started: .* log on standard error"
+    ):
+        Session(graph, "OpenVINOExecutionProvider", threads=1)
+
+
+@pytest.mark.parametrize("name", ["gpu", "CPU", "auto", "OpenVINOExecutionProvider", ""])
+def test_an_unknown_provider_lists_those_there_are(runtime: Runtime, graph: Path, name: str) -> None:
+    said = rf"^{name} is not in the installed onnxruntime, which has {CPU} \(short names: cpu, "
+    with pytest.raises(ProviderError, match=said):
+        Session(graph, name, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("providers", "message"),
+    [
+        ([], "providers is empty"),
+        ((), "providers is empty"),
+        (None, "providers is None, not a name or a list of names"),
+        (0, "providers is 0, not a name or a list of names"),
+        ({"cuda": {}}, "providers is .*, not a name or a list of names"),
+        ([None], "None is neither a name nor a"),
+        ([("cuda",)], r"\('cuda',\) is neither a name nor a"),
+        ([("cuda", "device_id=0")], r"'device_id=0'\) is neither a name nor a"),
+        (("cuda", {"device_id": 1}), r"\{'device_id': 1\} is neither a name nor a \(name, options\) pair"),
+        ([(1, {})], r"\(1, \{\}\) is neither a name nor a"),
+        (["cpu", CPU], f"providers names {CPU} twice"),
+    ],
+)
+def test_what_is_no_list_of_providers(graph: Path, providers: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Session(graph, providers, threads=1)
+
+
+# ---- options and devices
+
+
+def test_an_option_that_cuda_refuses(gpu: Runtime, graph: Path) -> None:
+    gpu.fails = lambda options: 'Unknown provider option: "use_tf33".' if "use_tf33" in options else None
+    with pytest.raises(UsageError, match=r"Unknown provider option: .use_tf33"):
+        Session(graph, [("cuda", {"use_tf33": 1})], threads=1)
+
+
+def test_an_option_that_a_provider_takes_no_notice_of(
+    gpu: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those for GPUs refuse what they do not know, and report less than they take."""
+    gpu.available = gpu.starts = ["XnnpackExecutionProvider", CPU]
+    monkeypatch.setitem(KNOWN, "XnnpackExecutionProvider", {"intra_op_num_threads": "0"})
+    with pytest.raises(UsageError, match=r"^Xnnpack.* has no option thread; it has: intra_op_num_threads"):
+        Session(graph, [("XnnpackExecutionProvider", {"thread": 1})], threads=1)
+
+
+# ---- what goes to the GPU
+
+
+def test_work_that_would_go_to_the_cpu_is_an_error(gpu: Runtime, graph: Path) -> None:
+    Session(graph, "cuda", threads=1)
+    assert gpu.recorded
+    for operator, cure in (
+        ("GroupQueryAttention", "take fp16 or bf16 for a causal model"),
+        ("MatMulIntegerToFloat", "int8 and int16 graphs are for CPUs"),
+        ("DynamicQuantizeLinear", "take another precision"),
+    ):
+        gpu.assigned = [(CUDA, "MatMul"), (CPU, "Gather"), (CPU, operator), (CPU, operator)]
+        with pytest.raises(ProviderError, match=f"cannot run on {CUDA}: .* no kernels for 2 {operator}, .*{cure}"):
+            Session(graph, "cuda", threads=1)
+
+
+def test_onnxruntime_says_where_each_node_went(graph: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(cuda.ASSIGNMENT, "1")
+    parts = onnxruntime.InferenceSession(graph, options, [CPU]).get_provider_graph_assignment_info()
+    assert {part.ep_name for part in parts} == {CPU}
+    attentions = [node for part in parts for node in part.get_nodes() if node.op_type == "MultiHeadAttention"]
+    assert len(attentions) == 4  # in the branches of two Ifs
+
+
+def test_auto_runs_on_the_cpu_what_the_gpu_cannot(gpu: Runtime, graph: Path) -> None:
+    gpu.assigned = [(CPU, "GroupQueryAttention")]
+    with pytest.warns(UserWarning, match="running on the CPU, because .*precision='fp16'"):
+        assert auto(graph) == CPU
+
+
+def test_attention_is_not_cudnns(gpu: Runtime, graph: Path) -> None:
+    Session(graph, "cuda", threads=1)
+    assert gpu.opened[0][0][1]["sdpa_kernel"] & 8 == 0
+    Session(graph, [("cuda", {"sdpa_kernel": 8})], threads=1)
+    assert gpu.opened[1][0][1]["sdpa_kernel"] == 8
+
+
+def test_the_cpu_has_no_options(graph: Path) -> None:
+    """ONNX Runtime itself ignores whatever it is given."""
+    with pytest.raises(UsageError, match=rf"^{CPU} has no option arena_extend_strategy; it has: none$"):
+        Session(graph, [("cpu", {"arena_extend_strategy": "1"})], threads=1)
+
+
+def test_a_device_is_an_option_of_the_providers_for_gpus(gpu: Runtime, graph: Path) -> None:
+    assert Session(graph, "cuda", threads=1, device_id=2).device_id == 2
+    assert gpu.opened == [[(CUDA, {**ON_CUDA, "device_id": 2}), (CPU, {})]]
+    assert Session(graph, [("cuda", {"device_id": "3"})], threads=1, device_id=3).device_id == 3
+    assert Session(graph, "cpu", threads=1).device_id is None
+
+
+def test_tensorrt_leaves_to_cuda_what_it_cannot_run(gpu: Runtime, graph: Path) -> None:
+    gpu.available = gpu.starts = [TENSORRT, CUDA, CPU]
+    assert Session(graph, "tensorrt", threads=1, device_id=1).provider == TENSORRT
+    assert gpu.opened == [[(TENSORRT, {"device_id": 1}), (CUDA, {**ON_CUDA, "device_id": 1}), (CPU, {})]]
+
+
+def test_tensorrt_that_does_not_start(gpu: Runtime, graph: Path) -> None:
+    gpu.available = [TENSORRT, CUDA, CPU]
+    with pytest.raises(ProviderError, match=r"TensorrtExecutionProvider could not be started: .* needs TensorRT 10"):
+        Session(graph, "tensorrt", threads=1)
+
+
+@pytest.mark.parametrize(
+    ("providers", "message"),
+    [
+        ("cpu", rf"device_id names a GPU of {CUDA} or {TENSORRT}, not of {CPU}"),
+        ([("cuda", {"device_id": 1})], f"{CUDA} has the option device_id=1, but device_id is 0"),
+    ],
+)
+def test_a_device_that_contradicts_the_providers(gpu: Runtime, graph: Path, providers: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Session(graph, providers, threads=1, device_id=0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "meaning"),
+    [
+        ("CUDA failure 35: CUDA driver version is insufficient ; GPU=-1", "driver is too old .*: update it"),
+        ("CUDA failure 100: no CUDA-capable device is detected ; GPU=32", "no GPU is visible: .*CUDA_VISIBLE_DEVICES"),
+        ("CUDA failure 2: out of memory ; GPU=0", "memory is taken: `nvidia-smi` shows by whom"),
+        ("CUDA failure 209: no kernel image is available ; GPU=0", "has no code for this GPU"),
+        ("libcudnn.so.9 not found. Require cuDNN 9", "cuDNN 9 cannot be loaded: pip install"),
+    ],
+)
+def test_what_cuda_says_is_explained(gpu: Runtime, graph: Path, reason: str, meaning: str) -> None:
+    gpu.fails = lambda options: reason
+    with pytest.raises(ProviderError, match=meaning) as caught:
+        Session(graph, "cuda", threads=1)
+    assert reason in str(caught.value)
+
+
+# ---- a run
+
+
+class Bound:
+    """Runs with bound inputs and outputs, on the CPU in place of the GPU, and what they were told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, graph: Path) -> None:
+        self.session = Session(graph, "cpu", threads=1)
+        self.session.device_id = 1
+        self.real = self.session._session
+        self.session._session = self
+        self.outputs: list[tuple[str, str, int]] = []
+        self.entries: list[str] = []
+        self.fails = ""
+
+    def io_binding(self) -> Any:
+        binding = self.real.io_binding()
+        bound, outputs = binding.bind_output, self.outputs
+
+        def bind_output(name: str, device: str, device_id: int) -> None:
+            outputs.append((name, device, device_id))
+            bound(name, "cpu", 0)
+
+        binding.bind_output = bind_output
+        return binding
+
+    def run_with_iobinding(self, binding: Any, options: Any) -> None:
+        if self.fails:
+            raise RuntimeError(self.fails)
+        with suppress(RuntimeError):  # it has no such entry
+            self.entries.append(options.get_run_config_entry(cuda.SHRINK))
+        self.real.run_with_iobinding(binding, None)
+
+
+def test_a_run_on_a_gpu_copies_one_output(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = Bound(monkeypatch, graph)
+    (expected,) = Session(graph, "cpu", threads=1).run(["sentence_embedding"], FEEDS)
+    (vectors,) = bound.session.run(["sentence_embedding"], FEEDS)
+    assert np.array_equal(vectors, expected)
+    assert bound.outputs == [("sentence_embedding", "cuda", 1)]
+    assert bound.entries == []
+    bound.session.run(["sentence_embedding"], FEEDS, shrink=True)
+    assert bound.entries == ["gpu:1"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "bfc_arena.cc:376 AllocateRawInternal Failed to allocate memory for requested buffer of size 939524096",
+        "Available memory of 100 is smaller than requested bytes of 200",
+        "CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc((void**)&p, size);",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+    ],
+)
+def test_a_run_that_does_not_fit(graph: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    bound = Bound(monkeypatch, graph)
+    bound.fails = message
+    with pytest.raises(DeviceMemoryError, match=r"a run of the shape \(1, 4\) does not fit .*max_length") as caught:
+        bound.session.run(["sentence_embedding"], FEEDS)
+    assert message in str(caught.value)
+
+
+def test_another_failure_is_left_alone(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = Bound(monkeypatch, graph)
+    bound.fails = "CUDA failure 20: something else"
+    with pytest.raises(RuntimeError, match="failure 20"):
+        bound.session.run(["sentence_embedding"], FEEDS)
+
+
+# ---- auto
+
+
+def auto(graph: Path) -> str:
+    opened = open_graph(GraphFiles(graph, graph.stat().st_size), "auto", threads=1)
+    opened.close()
+    return opened.provider
+
+
+def test_auto_is_silent_with_the_cpu_wheel(runtime: Runtime, graph: Path) -> None:
+    assert auto(graph) == CPU
+    assert runtime.preloaded == 0
+
+
+def test_auto_is_cuda_where_it_works(gpu: Runtime, graph: Path) -> None:
+    assert auto(graph) == CUDA
+    assert gpu.opened == [[(CUDA, ON_CUDA), (CPU, {})]]
+
+
+def test_auto_falls_back_and_says_so_once(gpu: Runtime, graph: Path) -> None:
+    gpu.starts = [CPU]
+    gpu.unloadable = ["libcublasLt.so.13"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert auto(graph) == CPU
+    assert len(caught) == 1
+    assert str(caught[0].message).startswith(
+        "running on the CPU, because CUDAExecutionProvider could not be started: libcublasLt.so.13: cannot open"
+    )
+    assert caught[0].filename == __file__
+
+
+def test_auto_says_that_the_cpu_wheel_has_overwritten_the_gpu_wheel(
+    runtime: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, "onnxruntime", "onnxruntime-gpu")
+    with pytest.warns(UserWarning, match="running on the CPU, because .* are both installed"):
+        assert auto(graph) == CPU

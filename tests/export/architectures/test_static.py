@@ -1,0 +1,270 @@
+"""Static embeddings: a real model2vec model, tiny ones, and sentence-transformers' StaticEmbedding."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+
+from onnxembed import OnnxEmbedder
+from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.encoder import UNBOUNDED
+from onnxembed.decisions.flags import Flags
+from onnxembed.errors import ModelFilesError, UnsupportedError, VerificationError
+from onnxembed.export.pipeline import Options, build, export
+from onnxembed.facts.facts import read_facts
+from onnxembed.manifest import Manifest, Precision
+from parity_table import Architecture, record_differences
+from tiny import TEXTS, VOCAB, change_json, write_json, write_tokenizer
+
+FloatArray = NDArray[np.float32]
+# Single-precision sums of hundreds of rows, which torch does not sum better.
+TOLERANCE = 5e-6
+
+# Nothing but unknown tokens, some, special tokens spelled out, and more tokens than most models take.
+MORE = [*TEXTS, "\N{SNOWMAN}", "the \N{SNOWMAN} cat", "[CLS] the [SEP]", "of that " * 300]
+
+STATIC, NORMALIZE = "sentence_transformers.models.StaticEmbedding", "sentence_transformers.models.Normalize"
+
+
+def table(rows: int = len(VOCAB), width: int = 6) -> FloatArray:
+    return np.random.default_rng(3).normal(0, 1, (rows, width)).astype(np.float32)
+
+
+def assert_close(actual: FloatArray, desired: FloatArray) -> None:
+    np.testing.assert_allclose(actual, desired, atol=TOLERANCE, rtol=1e-5)
+
+
+def write_static(folder: Path, tensors: dict[str, NDArray[Any]], *, normalize: bool = True, **config: Any) -> Path:
+    """A model2vec folder as its own save_pretrained writes it."""
+    folder.mkdir(parents=True)
+    write_tokenizer(folder)
+    (folder / "tokenizer_config.json").unlink()
+    save_file(tensors, folder / "model.safetensors")
+    values = {"model_type": "model2vec", "hidden_dim": 6, "apply_pca": 6, "apply_zipf": True, "seq_length": 1000000}
+    write_json(folder / "config.json", {**values, "normalize": normalize, **config})
+    kinds = [(".", STATIC), ("1_Normalize", NORMALIZE)][: 1 + normalize]
+    write_json(
+        folder / "modules.json", [{"idx": i, "name": str(i), "path": p, "type": t} for i, (p, t) in enumerate(kinds)]
+    )
+    return folder
+
+
+def expected(folder: Path, texts: Sequence[str], *, normalize: bool = True, unknown: bool = False) -> FloatArray:
+    """model2vec's definition, in double precision: the average of the rows of all tokens but the unknown ones."""
+    tensors = load_file(folder / "model.safetensors")
+    rows = tensors["embeddings" if "embeddings" in tensors else "embedding.weight"].astype(np.float64)
+    if "mapping" in tensors:
+        rows = rows[tensors["mapping"]]
+    if "weights" in tensors:
+        rows = rows * tensors["weights"].astype(np.float64)[:, None]
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    left_out = None if unknown else tokenizer.token_to_id(tokenizer.model.unk_token)
+    vectors = np.zeros((len(texts), rows.shape[1]))
+    for place, encoding in enumerate(tokenizer.encode_batch(list(texts), add_special_tokens=False)):
+        if ids := [each for each in encoding.ids if each != left_out]:
+            vectors[place] = rows[ids].mean(axis=0)
+    if normalize:
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors.astype(np.float32)
+
+
+def encoded(folder: Path, out: Path, texts: Sequence[str], **options: Any) -> tuple[FloatArray, Manifest]:
+    manifest = export(folder, out, Options(**options))
+    with OnnxEmbedder(out, providers="cpu") as model:
+        return model.encode(list(texts)), manifest
+
+
+def test_a_real_model(shared_data: Path, tmp_path: Path) -> None:
+    """potion-base-4M with int8 vectors; sentences of many scripts, of which many are unknown tokens to it."""
+    folder = shared_data / "configs/potion-base-4m-int8"
+    files = sorted((shared_data / "text/tatoeba").glob("tatoeba.*-*"))
+    texts = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    texts += ["", "\N{SNOWMAN}", " ".join(texts[:40])]
+    actual, manifest = encoded(folder, tmp_path / "out", texts, precisions=("fp32", "fp16"))
+    reference = expected(folder, texts)
+    assert len(texts) > 300
+    assert np.abs(actual - reference).max() <= TOLERANCE
+    assert np.abs(expected(folder, texts, unknown=True) - reference).max() > 0.1  # unknown tokens do matter
+    assert not actual[texts.index("")].any()
+    assert manifest.tokenization.max_length.value == UNBOUNDED
+    assert manifest.model.inputs == ("input_ids", "attention_mask")
+    assert (tmp_path / "out/onnx/model.onnx").stat().st_size < 4_000_000  # int8 stays int8
+    with OnnxEmbedder(tmp_path / "out", precision="fp16", providers="cpu") as model:
+        assert np.abs(model.encode(texts) - reference).max() <= TOLERANCE  # its numbers are exact in halves, too
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8])
+def test_every_type_with_and_without_normalizing(dtype: Any, normalize: bool, tmp_path: Path) -> None:
+    vectors = (table() * 20).astype(dtype)
+    folder = write_static(tmp_path / "model", {"embeddings": vectors}, normalize=normalize)
+    actual, manifest = encoded(folder, tmp_path / "out", MORE)
+    assert_close(actual, expected(folder, MORE, normalize=normalize))
+    assert manifest.require_embedding().normalize.value is normalize
+    assert not actual[TEXTS.index("")].any()
+    assert not actual[MORE.index("\N{SNOWMAN}")].any()
+
+
+@pytest.mark.parametrize("mapping_type", [np.int64, np.int32])
+@pytest.mark.parametrize("parts", [("mapping",), ("weights",), ("mapping", "weights")])
+def test_a_table_shared_and_weighted_by_token(parts: tuple[str, ...], mapping_type: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    rows = 11 if "mapping" in parts else len(VOCAB)
+    tensors: dict[str, NDArray[Any]] = {"embeddings": table(rows)}
+    if "mapping" in parts:
+        tensors["mapping"] = rng.integers(0, rows, len(VOCAB)).astype(mapping_type)
+    if "weights" in parts:
+        tensors["weights"] = rng.uniform(0.1, 2, len(VOCAB)).astype(np.float32)
+    folder = write_static(tmp_path / "model", tensors, vocabulary_quantization=11, embedding_dtype="float32")
+    actual, _ = encoded(folder, tmp_path / "out", MORE)
+    assert_close(actual, expected(folder, MORE))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_without_modules_its_config_says_whether_to_normalize(normalize: bool, tmp_path: Path) -> None:
+    folder = write_static(tmp_path / "model", {"embeddings": table()}, normalize=normalize)
+    (folder / "modules.json").unlink()
+    actual, manifest = encoded(folder, tmp_path / "out", MORE)
+    assert_close(actual, expected(folder, MORE, normalize=normalize))
+    assert manifest.require_embedding().normalize.reason == f"config.json: normalize is {json.dumps(normalize)}"
+
+
+def test_a_token_of_its_own_is_the_same_alone_and_beside_longer_texts(tmp_path: Path) -> None:
+    folder = write_static(tmp_path / "model", {"embeddings": table()})
+    together, _ = encoded(folder, tmp_path / "out", MORE)
+    with OnnxEmbedder(tmp_path / "out", providers="cpu") as model:
+        for text, vector in zip(MORE, together, strict=True):
+            assert_close(model.encode([text])[0], vector)
+
+
+@pytest.mark.torch
+def test_an_export_is_verified_and_a_wrong_one_is_not(shared_data: Path, tmp_path: Path) -> None:
+    """The built-in probes have unknown tokens, an empty text and texts of thousands of tokens."""
+    verify = pytest.importorskip("onnxembed.verify.verify").verify
+    pytest.importorskip("sentence_transformers", reason="needs the [torch] extra")
+    source = shared_data / "configs/potion-base-4m-int8"
+    export(source, tmp_path / "out", Options(precisions=("fp32", "fp16")))
+    assert verify(tmp_path / "out").verification.keys() == {"fp32", "fp16"}
+    other = write_static(tmp_path / "other", {"embeddings": table()})
+    export(other, tmp_path / "wrong")
+    save_file({"embeddings": table() + 1}, other / "model.safetensors")
+    with pytest.raises(VerificationError, match="vectors are"):
+        verify(tmp_path / "wrong")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("subfolder", ["", "0_StaticEmbedding"])
+def test_equals_sentence_transformers(subfolder: str, normalize: bool, tmp_path: Path) -> None:
+    """Its own StaticEmbedding, saved by it: without a config.json, and unknown tokens count."""
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the [torch] extra")
+    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    (tmp_path / "tokenizer").mkdir()
+    write_tokenizer(tmp_path / "tokenizer")
+    static = modules.StaticEmbedding(Tokenizer.from_file(str(tmp_path / "tokenizer/tokenizer.json")), table())
+    parts = [static, modules.Normalize()][: 1 + normalize]
+    reference = sentence_transformers.SentenceTransformer(modules=parts, device="cpu")
+    reference.save(str(tmp_path / "model"))
+    listed = json.loads((tmp_path / "model/modules.json").read_text(encoding="utf-8"))
+    if listed[0]["path"] != subfolder:
+        for file in ("model.safetensors", "tokenizer.json"):
+            (tmp_path / "model" / subfolder).mkdir(exist_ok=True)
+            shutil.move(tmp_path / "model" / listed[0]["path"] / file, tmp_path / "model" / subfolder / file)
+        write_json(tmp_path / "model/modules.json", [{**listed[0], "path": subfolder}, *listed[1:]])
+        reference = sentence_transformers.SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    actual, manifest = encoded(tmp_path / "model", tmp_path / "out", MORE)
+    theirs = reference.encode(MORE)
+    assert_close(actual, theirs)
+    assert manifest.model.model_type == "static_embedding"
+    architecture = Architecture("static_embedding", "build", manifest.model.attention.value)
+    record_differences(architecture, {"hidden_size": 6}, {"mean": float(np.abs(actual - theirs).max())})
+
+
+@pytest.mark.torch
+def test_a_real_model_in_sentence_transformers(shared_data: Path, tmp_path: Path) -> None:
+    """It counts unknown tokens and reads no int8, so: in floats, and texts whose tokens are all known."""
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the [torch] extra")
+    source, folder = shared_data / "configs/potion-base-4m-int8", tmp_path / "model"
+    folder.mkdir()
+    for file in ("config.json", "modules.json", "tokenizer.json"):
+        shutil.copyfile(source / file, folder / file)
+    vectors = load_file(source / "model.safetensors")["embeddings"].astype(np.float32)
+    save_file({"embeddings": vectors}, folder / "model.safetensors")
+    texts = ["hello world", "The quick brown fox jumps over the lazy dog.", "antidisestablishmentarianism, 1984!", ""]
+    actual, _ = encoded(folder, tmp_path / "out", texts)
+    reference = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    assert_close(actual, reference.encode(texts))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_graph_is_a_look_up_and_a_mean(precision: Precision, tmp_path: Path) -> None:
+    folder = write_static(tmp_path / "model", {"embeddings": table()})
+    facts = read_facts(folder)
+    operators = build(facts, resolve_embedding(facts, Flags()), Options(), precision).operators()
+    assert operators["Gather"] == 1
+    assert sum(operators.values()) == 15 + (precision == "fp16")
+    assert operators["MatMul"] == 1  # the mean
+    assert not {"If", "MultiHeadAttention"} & operators.keys()
+
+
+def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
+    folder = write_static(tmp_path / "model", {"embeddings": table()})
+    export(folder, tmp_path / "out", Options(precisions=("fp16",)))
+    texts = [text for text in MORE if text not in ("", "\N{SNOWMAN}")]
+    with OnnxEmbedder(tmp_path / "out", providers="cpu", precision="fp16") as model:
+        assert (model.encode(texts) * expected(folder, texts)).sum(axis=1).min() >= 0.999
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"pooling": "first"}, UnsupportedError, "does not know: pooling"),
+        ({"hidden_dim": 7}, ModelFilesError, r"hidden_dim say \(7,\), but embeddings has the shape \(6,\)"),
+        ({"normalize": "yes"}, ModelFilesError, "normalize is 'yes', not a bool"),
+    ],
+)
+def test_a_config_that_is_not_built_is_named(
+    change: dict[str, Any], error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    folder = write_static(tmp_path / "model", {"embeddings": table()})
+    change_json(folder / "config.json", **change)
+    with pytest.raises(error, match=said):
+        export(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "error", "said"),
+    [
+        ({"embeddings": table(9)}, ModelFilesError, r"tokenizer\.json has 86 tokens, the weights only 9 rows"),
+        ({"embeddings": table(), "mapping": np.zeros(9, np.int64)}, ModelFilesError, "only 9 rows"),
+        ({"embeddings": table(), "bias": table()}, UnsupportedError, "as bias"),
+        ({"vectors": table()}, ModelFilesError, "no tensor embeddings"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(
+    tensors: dict[str, NDArray[Any]], error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=said):
+        export(write_static(tmp_path / "model", tensors), tmp_path / "out")
+
+
+def test_pooling_cannot_be_left_to_the_runtime_which_does_not_know_what_is_left_out(tmp_path: Path) -> None:
+    folder = write_static(tmp_path / "model", {"embeddings": table()})
+    with pytest.raises(UnsupportedError, match="--pooling-out"):
+        export(folder, tmp_path / "out", Options(pooling_out=True))
+
+
+def test_a_static_embedding_without_a_readable_table_is_named(tmp_path: Path) -> None:
+    folder = write_static(tmp_path / "model", {"embeddings": table()})
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelFilesError, match="is not the table of a StaticEmbedding"):
+        read_facts(folder)

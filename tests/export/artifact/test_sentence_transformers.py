@@ -1,0 +1,168 @@
+"""The sentence-transformers files of an artifact say what was decided, to us and to others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from onnxembed import OnnxEmbedder
+from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.flags import Flags
+from onnxembed.export.artifact.sentence_transformers import write_modules
+from onnxembed.export.pipeline import Options, export
+from onnxembed.facts.facts import read_facts
+from onnxembed.manifest import POOLING_MODES, Dense, PoolingMode
+from tiny import CONFIG, TEXTS, change_json, write_json, write_sentence_bert
+from torch_files import write_torch
+
+TANH, IDENTITY = "torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.Identity"
+
+MODES: list[tuple[PoolingMode, ...]] = [
+    *[(mode,) for mode in POOLING_MODES],
+    ("cls", "mean"),
+    ("mean", "cls"),
+    ("lasttoken", "mean_sqrt_len"),
+    ("mean", "mean"),
+]
+
+
+def write(folder: Path, out: Path, *, pooling_out: bool = False, **flags: Any) -> tuple[Dense, ...]:
+    """Write the modules of a checkpoint into `out`; returns the manifest's Dense entries."""
+    out.mkdir(exist_ok=True)
+    facts = read_facts(folder)
+    return write_modules(facts, resolve_embedding(facts, Flags(**flags)), pooling_out, out)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("modes", MODES, ids="+".join)
+def test_the_files_lead_back_to_the_same_decisions(
+    tmp_path: Path, modes: tuple[PoolingMode, ...], normalize: bool
+) -> None:
+    folder = write_sentence_bert(tmp_path / "model", prompts={"query": "q: "}, default_prompt_name="query")
+    write(folder, tmp_path / "out", pooling=modes, normalize=normalize, max_length=9)
+    again = resolve_embedding(read_facts(tmp_path / "out"), Flags())
+    assert again.pooling.value == modes
+    assert again.normalize.value == normalize
+    assert again.max_length.value == 9
+    assert again.prompts.texts.value == {"query": "q: "}
+    assert again.prompts.default.value == "query"
+    assert again.dimension == 32 * len(modes)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("modes", MODES, ids="+".join)
+def test_sentence_transformers_reads_the_pooling(tmp_path: Path, modes: tuple[PoolingMode, ...]) -> None:
+    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    write(write_sentence_bert(tmp_path / "model"), tmp_path / "out", pooling=modes)
+    pooling = modules.Pooling.load(str(tmp_path / "out"), subfolder="1_Pooling")
+    names = tuple("mean_sqrt_len_tokens" if mode == "mean_sqrt_len" else mode for mode in modes)
+    assert pooling.pooling_mode == (names[0] if len(names) == 1 else names)
+    assert pooling.include_prompt
+    assert pooling.get_embedding_dimension() == 32 * len(modes)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "flags", [{}, {"pooling": ("mean", "cls")}, {"normalize": False, "max_length": 15}, {"pooling": ("lasttoken",)}]
+)
+def test_sentence_transformers_makes_the_artifacts_vectors_from_its_files(
+    tmp_path: Path, flags: dict[str, Any]
+) -> None:
+    """With the checkpoint's weights beside them, the artifact's files are a sentence-transformers model."""
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    wide = 64 if len(flags.get("pooling", ())) == 2 else 32
+    folder = write_sentence_bert(tmp_path / "model", dense=((wide, 8, TANH), (8, 12, IDENTITY)))
+    export(folder, tmp_path / "out", Options(flags=Flags(**flags)))
+    texts = [text for text in TEXTS if len(text) < 15]
+    with OnnxEmbedder(tmp_path / "out", providers="cpu") as model:
+        expected = model.encode(texts)
+    shutil.copy(folder / "model.safetensors", tmp_path / "out")
+    reference = sentence_transformers.SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    assert reference.max_seq_length == flags.get("max_length", 20)
+    np.testing.assert_allclose(reference.encode(texts), expected, atol=5e-6)
+
+
+def test_modules_are_numbered_without_gaps(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path / "model", dense=((32, 8, TANH), (8, 12, IDENTITY)))
+    write(folder, tmp_path / "out")
+    assert [(module["idx"], module["path"]) for module in read(tmp_path / "out/modules.json")] == [
+        (0, ""),
+        (1, "1_Pooling"),
+        (2, "2_Dense"),
+        (3, "3_Dense"),
+        (4, "4_Normalize"),
+    ]
+
+
+def test_dropout_is_left_out(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path / "model", dense=((32, 8, TANH),))
+    listed = read(folder / "modules.json")
+    listed.insert(2, {"idx": 9, "name": "9", "path": "2_Dropout", "type": "sentence_transformers.models.Dropout"})
+    write_json(folder / "modules.json", listed)
+    write(folder, tmp_path / "out")
+    assert [module["path"] for module in read(tmp_path / "out/modules.json")][1:] == [
+        "1_Pooling",
+        "2_Dense",
+        "3_Normalize",
+    ]
+
+
+def test_dense_modules_are_copied_and_described(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path / "model", dense=((32, 8, TANH),))
+    assert write(folder, tmp_path / "out") == (Dense(32, 8, "tanh", None, None),)
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "out/2_Dense" / file).read_bytes() == (folder / "2_Dense" / file).read_bytes()
+    assert not list((tmp_path / "out").rglob("*.npy"))
+
+
+def test_a_dense_module_that_is_a_pickle_becomes_safetensors(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path / "model", dense=((32, 8, TANH),))
+    weights = load_file(folder / "2_Dense/model.safetensors")
+    (folder / "2_Dense/model.safetensors").unlink()
+    write_torch(folder / "2_Dense/pytorch_model.bin", weights)
+    write(folder, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out/2_Dense").iterdir()) == ["config.json", "model.safetensors"]
+    written = load_file(tmp_path / "out/2_Dense/model.safetensors")
+    assert written.keys() == weights.keys()
+    for name, expected in weights.items():
+        np.testing.assert_array_equal(written[name], expected)
+
+
+def test_with_pooling_left_to_the_runtime_dense_weights_lie_beside_it(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path / "model", dense=((32, 8, TANH),))
+    written = write(folder, tmp_path / "out", pooling_out=True)
+    assert written == (Dense(32, 8, "tanh", "2_Dense/weight.npy", "2_Dense/bias.npy"),)
+    weights = load_file(folder / "2_Dense/model.safetensors")
+    np.testing.assert_array_equal(np.load(tmp_path / "out/2_Dense/weight.npy"), weights["linear.weight"])
+    np.testing.assert_array_equal(np.load(tmp_path / "out/2_Dense/bias.npy"), weights["linear.bias"])
+
+
+def test_config_is_kept_as_it_is(tmp_path: Path) -> None:
+    write(write_sentence_bert(tmp_path / "model"), tmp_path / "out")
+    assert read(tmp_path / "out/config.json") == CONFIG
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_case_is_said(tmp_path: Path, lower: bool) -> None:
+    folder = write_sentence_bert(tmp_path / "model")
+    change_json(folder / "sentence_bert_config.json", do_lower_case=lower)
+    write(folder, tmp_path / "out")
+    assert read(tmp_path / "out/sentence_bert_config.json") == {"max_seq_length": 20, "do_lower_case": lower}
+
+
+@pytest.mark.parametrize("similarity", ["dot", None])
+def test_similarity_is_the_sources_and_not_ours(tmp_path: Path, similarity: str | None) -> None:
+    folder = write_sentence_bert(tmp_path / "model")
+    change_json(folder / "config_sentence_transformers.json", similarity_fn_name=similarity)
+    write(folder, tmp_path / "out")
+    assert read(tmp_path / "out/config_sentence_transformers.json")["similarity_fn_name"] == similarity

@@ -1,0 +1,274 @@
+"""8-bit graphs: what is rounded is measured, one text's vector does not depend on another's, floors hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from safetensors.numpy import save_file
+
+from onnxembed import OnnxEmbedder
+from onnxembed.errors import ManifestError, MissingExtraError, UnsupportedError, UsageError, VerificationError
+from onnxembed.export.artifact.graph_file import write_graph
+from onnxembed.export.checkpoint.tensors import Checkpoint
+from onnxembed.export.graph.graph import Array, Graph
+from onnxembed.export.pipeline import Options, export
+from onnxembed.export.quantize.calibration_texts import TEXTS, read_texts
+from onnxembed.export.quantize.int8 import Int8Graph
+from onnxembed.export.quantize.int8w import Int8WGraph
+from onnxembed.export.quantize.int16 import Int16Graph
+from onnxembed.export.quantize.opened_graph import cosines
+from onnxembed.export.quantize.plan import Plan, Site, rounded_rest, rounded_rows, row_scales
+from onnxembed.manifest import FILE_NAME, Quality, parse_manifest, read_manifest
+from tiny import TEXTS as TINY_TEXTS
+from tiny import VOCAB, write_json, write_sentence_bert, write_tokenizer
+
+# The tiny BERT cuts texts to 20 tokens.
+pytestmark = pytest.mark.filterwarnings(r"ignore:\d+ of \d+ texts were longer")
+
+PRODUCTS = 12  # of the tiny BERT: two layers of query, key, value, out, in, out
+LOW = Options(precisions=("fp32", "int16", "int8", "int8w"), min_cosine=0.9)
+KEY = "encoder.layer.0.intermediate.dense"
+
+
+@pytest.fixture(scope="module")
+def eight_bit(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    output = tmp_path_factory.mktemp("eight-bit") / "out"
+    export(checkpoint, output, LOW)
+    return output
+
+
+def product(folder: Path, graph: Graph, width: int, x: Array) -> Array:
+    """The product KEY of a graph, on x [B, T, K]."""
+    value = graph.input("x", 1, ("batch", "sequence", width))
+    graph.output("y", graph.product(value, KEY), ("batch", "sequence", "out"))
+    variant = write_graph(graph, folder, graph.precision, lambda stage, done, total: None)
+    result: Array = onnxruntime.InferenceSession(folder / variant.file).run(["y"], {"x": x})[0]
+    return result
+
+
+@pytest.fixture
+def x() -> Array:
+    """Values [2, 5, 32], with an outlier channel and one token far larger than the others."""
+    x = np.random.default_rng(3).standard_normal((2, 5, 32)).astype(np.float32)
+    x[..., 7] *= 30
+    x[1, 2] *= 1000
+    return x
+
+
+def exact(checkpoint: Path, x: Array) -> Array:
+    result: Array = x @ Checkpoint(checkpoint).read(f"{KEY}.weight").T
+    return result
+
+
+def share(ours: Array, theirs: Array) -> float:
+    """The worst token's error as a share of its length."""
+    return float((np.linalg.norm(ours - theirs, axis=-1) / np.linalg.norm(theirs, axis=-1)).max())
+
+
+SMOOTHING = np.where(np.arange(32) == 7, 10, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("wide", [frozenset[str](), frozenset({KEY})])
+@pytest.mark.parametrize("site", [Site(), Site(zero_point=100), Site(SMOOTHING)])
+def test_a_product_is_near_the_exact_one(
+    tmp_path: Path, checkpoint: Path, x: Array, *, site: Site, wide: frozenset[str]
+) -> None:
+    graph = Int8Graph(Checkpoint(checkpoint), Plan({KEY: site}, wide))
+    assert 0 < share(product(tmp_path, graph, 32, x), exact(checkpoint, x)) < 0.04
+
+
+def test_a_wide_weight_leaves_the_rounding_of_the_values(tmp_path: Path, checkpoint: Path) -> None:
+    x = np.random.default_rng(0).integers(-127, 128, (1, 4, 32)).astype(np.float32)
+    x[..., 0] = 127  # every token's step is 1, so these values are not rounded at all
+    errors = [
+        share(
+            product(tmp_path, Int8Graph(Checkpoint(checkpoint), Plan({KEY: Site(zero_point=128)}, wide)), 32, x),
+            exact(checkpoint, x),
+        )
+        for wide in (frozenset[str](), frozenset({KEY}))
+    ]
+    assert errors[1] < errors[0] / 100
+
+
+def test_a_large_token_leaves_others_alone(tmp_path: Path, checkpoint: Path, x: Array) -> None:
+    graph = Int8Graph(Checkpoint(checkpoint), Plan({KEY: Site()}))
+    together = product(tmp_path, graph, 32, x)
+    again = Int8Graph(Checkpoint(checkpoint), Plan({KEY: Site()}))
+    assert np.array_equal(product(tmp_path, again, 32, x[:1]), together[:1])
+
+
+def test_two_bytes_of_values_and_weights_are_nearly_exact(tmp_path: Path, checkpoint: Path, x: Array) -> None:
+    assert 0 < share(product(tmp_path, Int16Graph(Checkpoint(checkpoint)), 32, x), exact(checkpoint, x)) < 2e-4
+
+
+def test_an_integer_product_of_two_bytes_keeps_texts_apart(tmp_path: Path, checkpoint: Path, x: Array) -> None:
+    together = product(tmp_path, Int16Graph(Checkpoint(checkpoint)), 32, x)
+    assert np.array_equal(product(tmp_path, Int16Graph(Checkpoint(checkpoint)), 32, x[:1]), together[:1])
+
+
+def test_weights_in_blocks(tmp_path: Path, checkpoint: Path, x: Array) -> None:
+    assert 0 < share(product(tmp_path, Int8WGraph(Checkpoint(checkpoint)), 32, x), exact(checkpoint, x)) < 0.03
+
+
+def test_two_bytes_are_a_weight_to_a_thousandth_of_a_step() -> None:
+    tensor = np.random.default_rng(1).standard_normal((6, 40)).astype(np.float32)
+    tensor[2] = 0
+    scales = row_scales(tensor)[:, None]
+    first, rest = rounded_rows(tensor), rounded_rest(tensor)
+    assert np.abs(first).max() == 127
+    assert np.abs(rest).max() <= 127
+    assert np.abs((first + rest / 254) * scales - tensor).max() <= scales.max() / 254 / 2 * 1.01
+
+
+def test_every_product_and_table_is_rounded(eight_bit: Path) -> None:
+    variants = read_manifest(eight_bit).variants
+    for precision, operator in (("int8", "MatMulIntegerToFloat"), ("int8w", "MatMulNBits")):
+        variant = variants[precision]
+        assert variant.quality is not None
+        wide = [key for key in variant.quality.kept_wider if "embeddings" not in key]
+        assert variant.operators[operator] == PRODUCTS + len(wide)
+        # What is left pools the tokens.
+        assert variant.operators["MatMul"] == variants["fp32"].operators["MatMul"] - PRODUCTS == 1
+        assert variant.operators["Cast"] == variants["fp32"].operators["Cast"] + 2  # the tables of words and segments
+    # Three readers of one value share its integers.
+    assert variants["int8"].operators["QuantizeLinear"] == 8
+
+
+def test_quality_is_recorded_and_true(eight_bit: Path) -> None:
+    variants = read_manifest(eight_bit).variants
+    assert variants["fp32"].quality is None
+    held_back = read_texts(None)[1::2]
+    with OnnxEmbedder(eight_bit, precision="fp32") as model:
+        expected = model.encode(held_back)
+    for precision, least, most in ("int16", 0.99999, 1), ("int8", 0.9, 0.99999), ("int8w", 0.9, 0.99999):
+        quality = variants[precision].quality
+        assert quality is not None
+        assert (quality.texts, quality.required) == (len(held_back), 0.9)
+        with OnnxEmbedder(eight_bit, precision=precision) as model:  # type: ignore[arg-type]
+            found = cosines(model.encode(held_back), expected)
+        assert quality.min_cosine == pytest.approx(found.min(), abs=1e-5)
+        assert quality.mean_cosine == pytest.approx(found.mean(), abs=1e-5)
+        assert least <= quality.min_cosine <= most
+
+
+@pytest.mark.parametrize("precision", ["int16", "int8", "int8w"])
+def test_a_vector_is_the_same_alone_and_among_others(eight_bit: Path, precision: str) -> None:
+    texts = [*TINY_TEXTS, *read_texts(None)]
+    with OnnxEmbedder(eight_bit, precision=precision, providers="cpu") as model:  # type: ignore[arg-type]
+        together = model.encode(texts)
+        alone = np.concatenate([model.encode([text]) for text in texts])
+    # Much nearer than the rounding is to fp32: a run with padding in it would show.
+    assert cosines(alone, together).min() >= 1 - 1e-10
+
+
+def test_auto_takes_fp32(eight_bit: Path) -> None:
+    with OnnxEmbedder(eight_bit) as auto, OnnxEmbedder(eight_bit, precision="fp32") as full:
+        assert np.array_equal(auto.encode(["the cat"]), full.encode(["the cat"]))
+
+
+def test_the_search_widens_what_hurts(tmp_path: Path, checkpoint: Path) -> None:
+    loose = export(checkpoint, tmp_path / "loose", Options(precisions=("int8",), min_cosine=0.5)).variants["int8"]
+    tight = export(checkpoint, tmp_path / "tight", Options(precisions=("int8",), min_cosine=0.99997)).variants["int8"]
+    assert loose.quality is not None
+    assert tight.quality is not None
+    assert loose.quality.kept_wider == ()
+    assert tight.quality.kept_wider
+    assert tight.quality.min_cosine > loose.quality.min_cosine
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8w"])
+def test_a_graph_under_its_floor_is_refused(tmp_path: Path, checkpoint: Path, precision: str) -> None:
+    options = Options(precisions=(precision,), min_cosine=0.9999999)  # type: ignore[arg-type]
+    with pytest.raises(VerificationError, match=rf"{precision} vectors are too far from fp32's: min cosine 0\.\d+ "):
+        export(checkpoint, tmp_path / "out", options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_error_says_what_hurts_most(tmp_path: Path, checkpoint: Path) -> None:
+    with pytest.raises(VerificationError, match=r"what hurts most: \S+ \(\d\.\de-\d\d\)"):
+        export(checkpoint, tmp_path / "out", Options(precisions=("int8",), min_cosine=0.9999999))
+
+
+def test_calibration_texts_of_ones_own(tmp_path: Path, checkpoint: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(["the cat", "", "it was that of the and to in is"] * 10), encoding="utf-8")
+    options = replace(LOW, precisions=("int8",), calibration=file)
+    quality = export(checkpoint, tmp_path / "out", options).variants["int8"].quality
+    assert quality is not None
+    assert quality.texts == 10
+
+
+def test_too_few_calibration_texts(tmp_path: Path, checkpoint: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("the cat\n" * 15, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"texts\.txt has 15 texts, one a line; 16 are the fewest"):
+        export(checkpoint, tmp_path / "out", replace(LOW, calibration=file))
+
+
+def test_a_cosine_that_is_none(tmp_path: Path, checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match="--min-cosine: 2 is not a cosine"):
+        export(checkpoint, tmp_path / "out", replace(LOW, min_cosine=2))
+
+
+def test_pooling_left_to_the_runtime(tmp_path: Path, checkpoint: Path) -> None:
+    manifest = export(checkpoint, tmp_path / "out", replace(LOW, pooling_out=True))
+    assert manifest.variants["int8"].quality is not None
+    with OnnxEmbedder(tmp_path / "out", precision="int8") as model, OnnxEmbedder(tmp_path / "out") as full:
+        assert cosines(model.encode(TINY_TEXTS), full.encode(TINY_TEXTS)).min() > 0.9
+
+
+def test_int8_alone(tmp_path: Path, checkpoint: Path) -> None:
+    manifest = export(checkpoint, tmp_path / "out", replace(LOW, precisions=("int8",)))
+    assert list(manifest.variants) == ["int8"]
+    assert sorted(path.name for path in (tmp_path / "out/onnx").iterdir()) == ["model_int8.onnx"]
+    with OnnxEmbedder(tmp_path / "out") as model:
+        assert model.encode(["the cat"]).shape == (1, 32)
+
+
+def test_it_needs_onnxruntime(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'onnxembed\[cpu\]'"):
+        export(checkpoint, tmp_path / "out", LOW)
+
+
+def test_a_model_without_products(tmp_path: Path) -> None:
+    folder = tmp_path / "static"
+    folder.mkdir()
+    write_tokenizer(folder)
+    save_file({"embeddings": np.ones((len(VOCAB), 6), np.float32)}, folder / "model.safetensors")
+    write_json(folder / "config.json", {"model_type": "model2vec", "hidden_dim": 6, "normalize": True})
+    modules = [{"idx": 0, "name": "0", "path": ".", "type": "sentence_transformers.models.StaticEmbedding"}]
+    write_json(folder / "modules.json", modules)
+    with pytest.raises(UnsupportedError, match="--precision int8: this model has no matrix products"):
+        export(folder, tmp_path / "out", replace(LOW, precisions=("int8",)))
+
+
+def test_the_manifest_keeps_quality(eight_bit: Path) -> None:
+    text = (eight_bit / FILE_NAME).read_text(encoding="utf-8")
+    assert parse_manifest(text).to_json() == text
+    quality = parse_manifest(text).variants["int8"].quality
+    assert isinstance(quality, Quality)
+    with pytest.raises(ManifestError, match=r"variants\.int8\.quality\.min_cosine is 'high'"):
+        parse_manifest(text.replace(f'"min_cosine": {quality.min_cosine}', '"min_cosine": "high"'))
+
+
+def test_our_texts_are_many_and_unlike() -> None:
+    lines = read_texts(None)
+    assert len(lines) == len(set(lines)) >= 64
+    assert TEXTS.is_file()
+
+
+def test_the_same_bytes_twice(tmp_path: Path, checkpoint: Path, eight_bit: Path) -> None:
+    export(checkpoint, tmp_path / "out", LOW)
+    for name in ("model_int16.onnx", "model_int8.onnx", "model_int8w.onnx"):
+        assert (tmp_path / "out/onnx" / name).read_bytes() == (eight_bit / "onnx" / name).read_bytes()
+
+
+def test_a_random_model_of_odd_width(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path / "odd", hidden_size=20, intermediate_size=37, num_attention_heads=2)
+    export(folder, tmp_path / "out", LOW)
+    assert read_manifest(tmp_path / "out").variants.keys() == {"fp32", "int16", "int8", "int8w"}

@@ -1,0 +1,168 @@
+"""Texts in, vectors out: every line counts, every error names its line, and no file is left half-written."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from onnxembed.errors import UsageError
+from onnxembed.files.texts import read_texts
+from onnxembed.files.vectors import check_vector_file, vector_line, write_lines, write_npy
+
+Write = Callable[[Path, Iterator[NDArray[np.float32]]], int]
+
+
+def read(content: bytes, field: str | None = None) -> list[str]:
+    return list(read_texts(io.BytesIO(content), "texts", field))
+
+
+def vectors(count: int, dimension: int = 3) -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=(count, dimension)).astype(np.float32)
+
+
+# Texts
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (b"", []),
+        (b"\n", [""]),
+        (b"one\ntwo\n", ["one", "two"]),
+        (b"one\ntwo", ["one", "two"]),
+        (b"one\r\n\r\ntwo\r\n", ["one", "", "two"]),
+        (b"  one \t\n", ["  one \t"]),
+        ("\ufeffStraße\n東京\n".encode(), ["Straße", "東京"]),
+        ("a\u2028b\x0bc\x85d\n".encode(), ["a\u2028b\x0bc\x85d"]),  # what str.splitlines would split
+        (b"x" * 1_000_000, ["x" * 1_000_000]),
+    ],
+)
+def test_every_line_is_a_text(content: bytes, texts: list[str]) -> None:
+    assert read(content) == texts
+
+
+def test_lines_are_read_when_they_are_needed() -> None:
+    source = io.BytesIO(b"one\n\xff\n")
+    texts = read_texts(source, "texts")
+    assert next(texts) == "one"
+    with pytest.raises(UsageError, match="texts, line 2: not UTF-8"):
+        next(texts)
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (b'{"text": "one", "id": 1}\n{"text": ""}\n', ["one", ""]),
+        (b'"one"\n\n  \r\n"two"', ["one", "two"]),
+        (b'\xef\xbb\xbf{"text": "one"}\r\n', ["one"]),
+        (rb'{"text": "line\nbreak \ud83d\ude42"}', ["line\nbreak 🙂"]),
+    ],
+)
+def test_a_json_line_is_a_string_or_has_it_in_a_field(content: bytes, texts: list[str]) -> None:
+    assert read(content, "text") == texts
+
+
+def test_the_field_can_be_named() -> None:
+    assert read(b'{"text": "one", "body": "two"}', "body") == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        (b'{"text": "two"', r"not JSON \(Expecting ',' delimiter at column 15\)"),
+        (b"two", r"not JSON \(Expecting value at column 1\)"),
+        (b"[" * 100_000, "not JSON that can be read"),
+        (b"1" * 5_000, "not JSON that can be read"),
+        (b"\xff", "not UTF-8"),
+        (b'{"body": "two", "id": 2}', r"no 'text' \(it has: body, id\); see --field"),
+        (b"{}", r"no 'text' \(it has: nothing\)"),
+        (b'{"text": 2}', "'text' is int, not str"),
+        (b'{"text": null}', "'text' is NoneType, not str"),
+        (b'["two"]', "is list, not str"),
+        (rb'{"text": "\ud800"}', "'text' is not Unicode"),
+    ],
+)
+def test_a_bad_json_line_is_named(line: bytes, complaint: str) -> None:
+    with pytest.raises(UsageError, match=f"^texts, line 3.* ?{complaint}"):
+        read(b'"one"\n\n' + line + b"\n", "text")
+
+
+# Vectors
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 10_240])
+def test_an_npy_file_holds_the_vectors(tmp_path: Path, count: int) -> None:
+    expected = vectors(count)
+    assert write_npy(tmp_path / "v.npy", iter(expected), 3) == count
+    found = np.load(tmp_path / "v.npy")
+    assert found.dtype == np.float32
+    assert found.shape == (count, 3)
+    assert np.array_equal(found, expected)
+
+
+def test_vectors_that_are_slices_are_written_whole(tmp_path: Path) -> None:
+    wide = vectors(5, 6)
+    write_npy(tmp_path / "v.npy", iter(wide[:, ::2]), 3)
+    assert np.array_equal(np.load(tmp_path / "v.npy"), wide[:, ::2])
+
+
+def test_json_lines_round_trip_to_the_same_numbers(tmp_path: Path) -> None:
+    expected = np.concatenate([vectors(50), np.array([[0, -0.0, 1e-30], [1, 3.4e38, 1e-45]], np.float32)])
+    assert write_lines(tmp_path / "v.jsonl", map(vector_line, expected)) == len(expected)
+    lines = (tmp_path / "v.jsonl").read_text().splitlines()
+    assert np.array_equal(np.array([json.loads(line) for line in lines], np.float32), expected)
+
+
+def test_no_lines_are_an_empty_file(tmp_path: Path) -> None:
+    assert write_lines(tmp_path / "v.jsonl", []) == 0
+    assert (tmp_path / "v.jsonl").read_bytes() == b""
+
+
+WRITERS: dict[str, Write] = {
+    "v.npy": lambda path, vectors: write_npy(path, vectors, 3),
+    "v.jsonl": lambda path, vectors: write_lines(path, map(vector_line, vectors)),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"older")
+
+    def interrupted() -> Iterator[NDArray[np.float32]]:
+        yield from vectors(2)
+        assert (tmp_path / name).read_bytes() == b"older"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        WRITERS[name](tmp_path / name, interrupted())
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"older"
+    WRITERS[name](tmp_path / name, iter(vectors(2)))
+    assert (tmp_path / name).read_bytes() != b"older"
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("v.csv", "vectors are written to .npy or .jsonl"),
+        ("v", "vectors are written to .npy or .jsonl"),
+        ("absent/v.npy", "absent is not a folder"),
+        ("folder.npy", "is a folder"),
+    ],
+)
+def test_a_path_for_no_vectors_is_refused(tmp_path: Path, name: str, complaint: str) -> None:
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(UsageError, match=complaint):
+        check_vector_file(tmp_path / name)
+
+
+def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    name = "v" * 250 + ".npy"  # valid as it is, too long as a temporary name
+    with pytest.raises(UsageError, match=r"cannot write .*v\.npy: File name too long"):
+        write_npy(tmp_path / name, [], 3)

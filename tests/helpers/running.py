@@ -1,0 +1,53 @@
+"""How the tests of the command line run it, and read what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from onnxembed.verify.verify import lacking
+
+# What a process of its own sees: not how the tests' own Python was told to treat its output.
+USUAL = {name: value for name, value in os.environ.items() if name not in ("PYTHONUNBUFFERED", "PYTHONIOENCODING")}
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+def refused(outcome: Outcome, *words: str) -> bool:
+    """Whether it ended with one sentence on standard error, with these words in it, and nothing else."""
+    code, out, err = outcome
+    assert (code, out) == (2, ""), outcome
+    assert err.startswith("onnxembed: "), err
+    assert err.count("\n") == 1, err
+    assert [word for word in words if word not in err] == [], err
+    return True
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "onnxembed", *map(str, arguments)]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def rows(text: str) -> NDArray[np.float32]:
+    return np.array([json.loads(line) for line in text.splitlines()], np.float32)
+
+
+needs_torch = pytest.mark.skipif(bool(lacking()), reason=lacking() or "all is there")

@@ -1,0 +1,41 @@
+"""Checkpoints and artifacts that are wrong on purpose, with hashes that are right."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from safetensors.numpy import load_file, save_file
+
+from onnxembed.manifest import FILE_NAME, FileRecord, read_manifest
+
+
+def change_weights(checkpoint: Path, change: Callable[[str, Any], Any]) -> None:
+    weights = load_file(checkpoint / "model.safetensors")
+    save_file({name: change(name, tensor) for name, tensor in weights.items()}, checkpoint / "model.safetensors")
+
+
+def change_graph(folder: Path, change: Callable[[onnx.GraphProto], None]) -> None:
+    """Change the fp32 graph, and the manifest so that its hash is right."""
+    path = folder / "onnx/model.onnx"
+    proto = onnx.load(path)
+    change(proto.graph)
+    onnx.save(proto, path)
+    manifest = read_manifest(folder)
+    record = FileRecord(hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
+    changed = replace(manifest, files={**manifest.files, "onnx/model.onnx": record})
+    (folder / FILE_NAME).write_text(changed.to_json())
+
+
+def ignore_mask(graph: onnx.GraphProto) -> None:
+    """Every slot is attended to and pooled, padding included."""
+    for node in graph.node:
+        node.input[:] = ["everything" if name == "attention_mask" else name for name in node.input]
+    zero, one = (onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [], [i]) for i, name in enumerate(("no", "yes")))
+    graph.initializer.extend([zero, one])
+    graph.node.insert(0, onnx.helper.make_node("Mul", ["attention_mask", "no"], ["nothing"]))
+    graph.node.insert(1, onnx.helper.make_node("Add", ["nothing", "yes"], ["everything"]))

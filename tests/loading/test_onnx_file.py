@@ -1,0 +1,77 @@
+"""What is read of an ONNX file without the onnx package is what the onnx package reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxembed.loading.onnx_file import QUANTIZED, Value, read_onnx
+
+
+def operators(graph: onnx.GraphProto) -> Iterator[str]:
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from operators(inner)
+
+
+@pytest.mark.parametrize(("precision", "weights"), [("model", "float32"), ("model_fp16", "float16")])
+def test_a_graph_of_ours(artifact: Path, precision: str, weights: str) -> None:
+    path = artifact / f"onnx/{precision}.onnx"
+    found, model = read_onnx(path), onnx.load(path)
+    assert found.producer == "onnxembed"
+    assert [value.name for value in found.inputs] == [value.name for value in model.graph.input]
+    assert found.inputs[0] == Value("input_ids", (None, None))
+    assert found.outputs == [
+        Value("sentence_embedding", (None, 32)),
+        Value("token_embeddings", (None, None, 32)),
+    ]
+    assert found.operators == Counter(operators(model.graph))
+    assert found.weights == weights
+    assert found.data == set()
+    matrices = [numpy_helper.to_array(each) for each in model.graph.initializer if len(each.dims) > 1]
+    assert found.matrices.total() == sum(each.size for each in matrices)
+
+
+def write(path: Path, *weights: onnx.TensorProto, listed: bool = False) -> Path:
+    """A graph of one node; with `listed` its weights stand among the inputs, as in files of before 2020."""
+    floats = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y")]
+    inputs = [floats[0], *(helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in weights if listed)]
+    node = helper.make_node("Identity", ["x"], ["y"])
+    graph = helper.make_graph([node], "one", inputs, [floats[1]], initializer=weights)
+    model = helper.make_model(graph, producer_name="somebody", producer_version="1.2")
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_weights_are_no_inputs_and_shapes_may_be_absent(tmp_path: Path) -> None:
+    weight = numpy_helper.from_array(np.ones((300, 2), np.float32), "w")
+    found = read_onnx(write(tmp_path / "old.onnx", weight, listed=True))
+    assert found.inputs == [Value("x", None)]
+    assert found.producer == "somebody 1.2"
+    assert found.matrices == {"float32": 600}
+
+
+def test_one_quantized_weight_makes_a_graph_quantized(tmp_path: Path) -> None:
+    large = numpy_helper.from_array(np.ones((9, 9), np.float32), "large")
+    small = numpy_helper.from_array(np.ones((2, 2), np.int8), "small")
+    indices = numpy_helper.from_array(np.ones((9, 99), np.int64), "indices")
+    assert read_onnx(write(tmp_path / "a.onnx", large, small, indices)).weights == QUANTIZED
+    assert read_onnx(write(tmp_path / "b.onnx", large, indices)).weights == "float32"
+    assert read_onnx(write(tmp_path / "c.onnx", indices)).weights is None
+
+
+def test_files_that_hold_weights_are_named(tmp_path: Path) -> None:
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT16, dims=(3, 5), data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="offset", value="0")
+    weight.external_data.add(key="location", value="folder/w.bin")
+    found = read_onnx(write(tmp_path / "a.onnx", weight))
+    assert found.data == {"folder/w.bin"}
+    assert found.weights == "float16"
