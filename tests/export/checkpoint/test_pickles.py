@@ -117,7 +117,8 @@ def test_the_core_needs_no_torch(tmp_path: Path) -> None:
     write_torch(tmp_path / BIN, {"a": VALUES})
     program = (
         "import sys; sys.modules['torch'] = None; from pathlib import Path; "
-        "from onnxembed.export.checkpoint.tensors import Checkpoint; print(Checkpoint(Path(sys.argv[1])).read('a').sum())"
+        "from onnxembed.export.checkpoint.tensors import Checkpoint; "
+        "print(Checkpoint(Path(sys.argv[1])).read('a').sum())"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stdout == "66.0\n", done.stderr

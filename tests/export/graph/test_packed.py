@@ -30,7 +30,7 @@ from onnxembed.execution.cuda import CUDA
 from onnxembed.execution.gpu import GpuBackend
 from onnxembed.execution.packing import pack
 from onnxembed.execution.session import Session
-from onnxembed.export.artifact import folder as artifacts
+from onnxembed.export.artifact import graph_file
 from onnxembed.export.graph.packed import MODEL_TYPES
 from onnxembed.export.pipeline import Options, export
 from onnxembed.loading.locate import locate
@@ -289,8 +289,8 @@ def test_only_cuda_has_no_kernel_for_it(tmp_path: Path) -> None:
 
 def test_large_weights_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_sentence_bert(tmp_path / "checkpoint", max_length=None)
-    monkeypatch.setattr(artifacts, "INLINE_LIMIT", 1000)
-    monkeypatch.setattr(artifacts, "PAGE", 64)
+    monkeypatch.setattr(graph_file, "INLINE_LIMIT", 1000)
+    monkeypatch.setattr(graph_file, "PAGE", 64)
     folder = packed(tmp_path / "checkpoint", tmp_path / "out")
     size = (folder / "onnx/model.onnx_data").stat().st_size
     assert size > 5 * (folder / "onnx/model_packed.onnx").stat().st_size

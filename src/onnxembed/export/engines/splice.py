@@ -40,7 +40,7 @@ def splice(graph: Graph, inputs: Inputs, model: ir.Model, by: str) -> Value:
     hidden = model.graph.outputs[0]
     _rename(model)
     weights = [_initializer(value) for value in model.graph.initializers.values()]
-    graph.include([ir.serde.serialize_node(node) for node in model.graph], weights, opset)
+    graph.append_nodes([ir.serde.serialize_node(node) for node in model.graph], weights, opset)
     return str(hidden.name)
 
 

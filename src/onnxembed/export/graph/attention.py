@@ -105,7 +105,7 @@ def local_mask(g: Graph, mask: Mask, reach: int) -> Mask:
 def _bias_unless(g: Graph, unused: Value, keys: Value, reach: int) -> Value:
     """The local bias, or something small in runs that do not look at it."""
     nothing = g.constant("no_bias", np.zeros((1, 1, 1, 1), g.numpy_float))
-    return g.choose(unused, lambda: g.op("Identity", nothing), lambda: _local_bias(g, keys, reach))
+    return g.if_else(unused, lambda: g.op("Identity", nothing), lambda: _local_bias(g, keys, reach))
 
 
 def _local_bias(g: Graph, keys: Value, reach: int) -> Value:
@@ -178,7 +178,7 @@ def attention(
         # has no fp32, runs only then.
         if g.precision != "fp32":
             return grouped(unread=2)
-        return g.choose(mask.long, lambda: grouped(unread=2), lambda: grouped(unread=0))
+        return g.if_else(mask.long, lambda: grouped(unread=2), lambda: grouped(unread=0))
 
     def packed(rows: Packed, bias_by_distance: Value) -> Value:
         flat = [g.op("Squeeze", x, g.integers(0)) for x in (query, *repeated())]  # [N, D]
@@ -195,15 +195,15 @@ def attention(
 
     def local() -> Value:
         blocks = mask.blocks
-        return g.choose(blocks.long, lambda: in_blocks(blocks), masked) if blocks else masked()
+        return g.if_else(blocks.long, lambda: in_blocks(blocks), masked) if blocks else masked()
 
     if rows := mask.packed:
         if mask.bias and mask.free:
-            return g.choose(mask.free, lambda: packed(rows, ""), lambda: packed(rows, mask.bias))
+            return g.if_else(mask.free, lambda: packed(rows, ""), lambda: packed(rows, mask.bias))
         return packed(rows, mask.bias)
     if not mask.free:
         return masked()
-    return g.choose(mask.free, unmasked, local)
+    return g.if_else(mask.free, unmasked, local)
 
 
 def _joined_biases(g: Graph, linears: tuple[str, ...], heads: int) -> Value:

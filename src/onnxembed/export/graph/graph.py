@@ -74,7 +74,7 @@ class Graph:
         self.initializers: dict[str, Initializer] = {}
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
-        self._known: list[onnx.ValueInfoProto] = []
+        self._shape_hints: list[onnx.ValueInfoProto] = []
         self._nodes: list[onnx.NodeProto] = []
         self._counts: dict[str, int] = {}
 
@@ -93,7 +93,7 @@ class Graph:
         self._nodes.append(node)
         return output
 
-    def include(self, nodes: Sequence[onnx.NodeProto], weights: Sequence[Initializer], opset: int) -> None:
+    def append_nodes(self, nodes: Sequence[onnx.NodeProto], weights: Sequence[Initializer], opset: int) -> None:
         """Take over finished nodes, written in `opset`, and their weights; no name may be one of ours."""
         self._nodes.extend(nodes)
         self.initializers.update({weight.name: weight for weight in weights})
@@ -111,9 +111,9 @@ class Graph:
                 names[:] = [name if each == value else each for each in names]
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
-    def known(self, value: Value, onnx_type: int, shape: tuple[str | int, ...]) -> Value:
+    def hint_shape(self, value: Value, onnx_type: int, shape: tuple[str | int, ...]) -> Value:
         """`value`, of which ONNX Runtime cannot infer this shape: it fuses sums only where the shapes are the same."""
-        self._known.append(helper.make_tensor_value_info(value, onnx_type, shape))
+        self._shape_hints.append(helper.make_tensor_value_info(value, onnx_type, shape))
         return value
 
     def constant(self, name: str, value: Array) -> Value:
@@ -242,7 +242,7 @@ class Graph:
     def _norm_weights(self, name: str, bias: bool) -> list[Value]:
         return [self.weight(f"{name}.{part}") for part in ("weight", "bias")[: 1 + bias]]
 
-    def choose(self, condition: Value, then: Callable[[], Value], otherwise: Callable[[], Value]) -> Value:
+    def if_else(self, condition: Value, then: Callable[[], Value], otherwise: Callable[[], Value]) -> Value:
         """The value of one of two bodies, only one of which is computed in a run."""
         branches = {"then_branch": self._branch(then), "else_branch": self._branch(otherwise)}
         return self.op("If", condition, **branches)
@@ -281,7 +281,7 @@ class Graph:
 
     def proto(self, name: str) -> onnx.GraphProto:
         """The graph without its initializers' bytes."""
-        return helper.make_graph(self._nodes, name, self.inputs, self.outputs, value_info=self._known)
+        return helper.make_graph(self._nodes, name, self.inputs, self.outputs, value_info=self._shape_hints)
 
     def operators(self) -> dict[str, int]:
         """How many nodes of each type the graph has, branches included, sorted by name."""

@@ -41,7 +41,7 @@ class Inputs:
     def position_rows(self, table: str) -> Value:
         """The rows of a table of the checkpoint for the positions of the tokens: [T, D]."""
         g = self._graph
-        return g.known(g.rows(table, self.input_ids, axis=1), g.onnx_float, (T, g.weights.shape(table)[1]))
+        return g.hint_shape(g.rows(table, self.input_ids, axis=1), g.onnx_float, (T, g.weights.shape(table)[1]))
 
     def counted(self, marks: Value) -> Value:
         """How many tokens of its text are marked up to each token, itself included: int64 [B, T], as `marks`."""

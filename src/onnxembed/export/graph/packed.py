@@ -89,7 +89,7 @@ class PackedInputs(Inputs):
         every = g.op("Range", g.integer(0), g.op("Squeeze", tokens), g.integer(1))
         firsts = g.op("Sub", every, places)  # of the text of each token
         counted = g.op("Sub", count, g.op("Gather", g.op("Sub", count, marks), firsts, axis=1))
-        return g.known(counted, TensorProto.INT64, (1, N))
+        return g.hint_shape(counted, TensorProto.INT64, (1, N))
 
     @cached_property
     def mask(self) -> Mask:

@@ -9,11 +9,10 @@ from typing import Any
 from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.export.tokenizer import markers
 from onnxembed.export.tokenizer.vocabularies import convert
+from onnxembed.export.tokenizer.vocabularies.special_tokens import ROLES
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json, write_json
 from onnxembed.tokenizer import changes as tokenizer_json
-
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 def write_tokenizer(facts: Facts, decisions: EncoderDecisions, folder: Path) -> tuple[str, ...]:
@@ -44,5 +43,5 @@ def _special_tokens(facts: Facts, of_class: Mapping[str, str]) -> dict[str, Any]
     if path.is_file():
         return dict(read_json(path))
     config = facts.tokenizer_config
-    tokens = {**of_class, **{name: config[name] for name in SPECIAL_TOKENS if config.get(name) is not None}}
+    tokens = {**of_class, **{name: config[name] for name in ROLES if config.get(name) is not None}}
     return {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}

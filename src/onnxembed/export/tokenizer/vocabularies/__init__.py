@@ -21,11 +21,11 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError
-from onnxembed.export.tokenizer.vocabularies import post_processors as surround
+from onnxembed.export.tokenizer.vocabularies import post_processors
 from onnxembed.export.tokenizer.vocabularies.byte_fallback import read_gemma, read_llama
 from onnxembed.export.tokenizer.vocabularies.byte_level import read_gpt2, read_qwen2
 from onnxembed.export.tokenizer.vocabularies.special_tokens import Token, read_special_tokens
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import Source, TokenizerClass
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, TokenizerClass
 from onnxembed.export.tokenizer.vocabularies.unigram import (
     read_albert,
     read_camembert,
@@ -68,24 +68,24 @@ QWEN2 = dict.fromkeys(("eos_token", "unk_token", "pad_token"), END_OF_TEXT)
 CAMEMBERT: dict[str, Token] = {**ANGLES, "mask_token": MASK}
 MPNET: dict[str, Token] = {**ANGLES, "unk_token": "[UNK]", "mask_token": MASK}
 
-BERT_CLASS = TokenizerClass(("vocab.txt",), BRACKETS, read_wordpiece, surround.cls_and_sep)
+BERT_CLASS = TokenizerClass(("vocab.txt",), BRACKETS, read_wordpiece, post_processors.cls_and_sep)
 SPM = ("sentencepiece.bpe.model",)
 BPE = ("vocab.json", "merges.txt")
 
 CLASSES: dict[str, TokenizerClass] = {
-    "AlbertTokenizer": TokenizerClass(("spiece.model",), ALBERT, read_albert, surround.cls_and_sep),
+    "AlbertTokenizer": TokenizerClass(("spiece.model",), ALBERT, read_albert, post_processors.cls_and_sep),
     "BertTokenizer": BERT_CLASS,
-    "CamembertTokenizer": TokenizerClass(SPM, CAMEMBERT, read_camembert, surround.bos_and_eos),
-    "DebertaV2Tokenizer": TokenizerClass(("spm.model",), DEBERTA, read_deberta_v2, surround.cls_and_sep),
+    "CamembertTokenizer": TokenizerClass(SPM, CAMEMBERT, read_camembert, post_processors.bos_and_eos),
+    "DebertaV2Tokenizer": TokenizerClass(("spm.model",), DEBERTA, read_deberta_v2, post_processors.cls_and_sep),
     "DistilBertTokenizer": BERT_CLASS,
     "ElectraTokenizer": BERT_CLASS,
-    "GPT2Tokenizer": TokenizerClass(BPE, GPT2, read_gpt2, surround.as_asked),
-    "GemmaTokenizer": TokenizerClass(("tokenizer.model",), GEMMA, read_gemma, surround.as_said),
-    "LlamaTokenizer": TokenizerClass(("tokenizer.model",), LLAMA, read_llama, surround.as_said),
-    "MPNetTokenizer": TokenizerClass(("vocab.txt",), MPNET, read_wordpiece, surround.roberta),
-    "Qwen2Tokenizer": TokenizerClass(BPE, QWEN2, read_qwen2, surround.as_asked),
-    "RobertaTokenizer": TokenizerClass(BPE, ANGLES, read_gpt2, surround.roberta),
-    "XLMRobertaTokenizer": TokenizerClass(SPM, ANGLES, read_xlm_roberta, surround.bos_and_eos),
+    "GPT2Tokenizer": TokenizerClass(BPE, GPT2, read_gpt2, post_processors.flagged_bos_eos),
+    "GemmaTokenizer": TokenizerClass(("tokenizer.model",), GEMMA, read_gemma, post_processors.required_bos_eos),
+    "LlamaTokenizer": TokenizerClass(("tokenizer.model",), LLAMA, read_llama, post_processors.required_bos_eos),
+    "MPNetTokenizer": TokenizerClass(("vocab.txt",), MPNET, read_wordpiece, post_processors.roberta),
+    "Qwen2Tokenizer": TokenizerClass(BPE, QWEN2, read_qwen2, post_processors.flagged_bos_eos),
+    "RobertaTokenizer": TokenizerClass(BPE, ANGLES, read_gpt2, post_processors.roberta),
+    "XLMRobertaTokenizer": TokenizerClass(SPM, ANGLES, read_xlm_roberta, post_processors.bos_and_eos),
 }
 
 # Where no file names a class; model types that share no one tokenizer are not in it.
@@ -128,21 +128,21 @@ def convert(facts: Facts) -> Converted:
     """
     folder, config = facts.transformer_folder, facts.tokenizer_config
     name, origin = _class(facts)
-    known = CLASSES[name]
-    missing = [file for file in known.files if not (folder / file).is_file()]
+    tokenizer_class = CLASSES[name]
+    missing = [file for file in tokenizer_class.files if not (folder / file).is_file()]
     if missing:
         raise ModelFilesError(f"{folder} has no tokenizer.json, and no {', '.join(missing)} for its {name}; {FIX}")
     if config.get("split_special_tokens", False) is not False:
         raise UnsupportedError(
             f"{folder / 'tokenizer_config.json'} sets split_special_tokens, which tokenizer.json cannot hold"
         )
-    source = Source(folder, config, read_special_tokens(folder, config, known.special))
-    files = " and ".join(known.files)
+    source = CheckpointVocabulary(folder, config, read_special_tokens(folder, config, tokenizer_class.special))
+    files = " and ".join(tokenizer_class.files)
     try:
-        vocabulary = known.read(source)
+        vocabulary = tokenizer_class.read(source)
         tokenizer = vocabulary.tokenizer
         source.special.add_to(tokenizer, vocabulary.marked)
-        tokenizer.post_processor = known.surround(source, tokenizer)
+        tokenizer.post_processor = tokenizer_class.post_processor(source, tokenizer)
         state: dict[str, Any] = json.loads(tokenizer.to_str())
     except OnnxEmbedError:
         raise

@@ -8,13 +8,13 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.tokenizer.vocabularies.sentencepiece import BPE, Pieces, read_pieces
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import Source, Vocabulary
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Vocabulary
 from onnxembed.export.tokenizer.vocabularies.unigram import SPACE, marked
 
 FILE = "tokenizer.model"
 
 
-def read_llama(source: Source) -> Vocabulary:
+def read_llama(source: CheckpointVocabulary) -> Vocabulary:
     """Llama's and Mistral's: a space before every text unless add_prefix_space says no, nothing normalized."""
     file = _read(source)
     prefix = source.flag("add_prefix_space", True)
@@ -35,7 +35,7 @@ def read_llama(source: Source) -> Vocabulary:
     return Vocabulary(tokenizer, marked(file))
 
 
-def read_gemma(source: Source) -> Vocabulary:
+def read_gemma(source: CheckpointVocabulary) -> Vocabulary:
     """Gemma's: no space before a text."""
     file = _read(source)
     if file.add_dummy_prefix:
@@ -60,7 +60,7 @@ def merges(vocab: dict[str, int]) -> Iterator[tuple[str, str]]:
                 yield left, right
 
 
-def _read(source: Source) -> Pieces:
+def _read(source: CheckpointVocabulary) -> Pieces:
     file = read_pieces(source.folder / FILE)
     file.expect(BPE)
     if file.charsmap:

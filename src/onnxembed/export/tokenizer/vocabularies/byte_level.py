@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import Source, Vocabulary
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Vocabulary
 
 # What Qwen2 splits a text into before it merges; from transformers' Qwen2Tokenizer.
 QWEN2_WORDS = (
@@ -14,7 +14,7 @@ QWEN2_WORDS = (
 )
 
 
-def read_gpt2(source: Source) -> Vocabulary:
+def read_gpt2(source: CheckpointVocabulary) -> Vocabulary:
     """GPT-2's and RoBERTa's: split by the regular expression that ByteLevel has built in, nothing normalized."""
     tokenizer = Tokenizer(_bpe(source))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=source.flag("add_prefix_space", False))
@@ -22,7 +22,7 @@ def read_gpt2(source: Source) -> Vocabulary:
     return Vocabulary(tokenizer)
 
 
-def read_qwen2(source: Source) -> Vocabulary:
+def read_qwen2(source: CheckpointVocabulary) -> Vocabulary:
     """Qwen2's: NFC, and a regular expression of its own."""
     tokenizer = Tokenizer(_bpe(source))
     tokenizer.normalizer = normalizers.NFC()
@@ -34,7 +34,7 @@ def read_qwen2(source: Source) -> Vocabulary:
     return Vocabulary(tokenizer)
 
 
-def _bpe(source: Source) -> models.BPE:
+def _bpe(source: CheckpointVocabulary) -> models.BPE:
     vocab, merges = models.BPE.read_file(str(source.folder / "vocab.json"), str(source.folder / "merges.txt"))
     for left, right in merges:  # the library itself breaks off here, without an error that can be caught
         if missing := [token for token in (left, right, left + right) if token not in vocab]:

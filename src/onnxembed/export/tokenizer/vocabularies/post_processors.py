@@ -6,10 +6,10 @@ from tokenizers import Tokenizer
 from tokenizers.processors import PostProcessor, RobertaProcessing, TemplateProcessing
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import Source
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary
 
 
-def cls_and_sep(source: Source, tokenizer: Tokenizer) -> PostProcessor:
+def cls_and_sep(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProcessor:
     """BERT's: [CLS] A [SEP], and B [SEP] of the second type."""
     cls, sep = source.special.content("cls_token"), source.special.content("sep_token")
     return TemplateProcessing(
@@ -19,14 +19,14 @@ def cls_and_sep(source: Source, tokenizer: Tokenizer) -> PostProcessor:
     )
 
 
-def roberta(source: Source, tokenizer: Tokenizer) -> PostProcessor:
+def roberta(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProcessor:
     """RoBERTa's: <s> A </s></s> B </s>. The options shape offsets, not ids."""
     cls, sep = source.special.content("cls_token"), source.special.content("sep_token")
     end, start = _with_ids(tokenizer, sep, cls)
     return RobertaProcessing(end, start, source.flag("trim_offsets", True), source.flag("add_prefix_space", False))
 
 
-def bos_and_eos(source: Source, tokenizer: Tokenizer) -> PostProcessor:
+def bos_and_eos(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProcessor:
     """XLM-R's: <s> A </s></s> B </s>."""
     bos, eos = source.special.content("bos_token"), source.special.content("eos_token")
     return TemplateProcessing(
@@ -36,7 +36,7 @@ def bos_and_eos(source: Source, tokenizer: Tokenizer) -> PostProcessor:
     )
 
 
-def as_asked(source: Source, tokenizer: Tokenizer) -> PostProcessor:
+def flagged_bos_eos(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProcessor:
     """Decoders': a first and a last token only where add_bos_token and add_eos_token ask for them."""
     first = [source.special.content("bos_token")] if source.flag("add_bos_token", False) else []
     last = [source.special.content("eos_token")] if source.flag("add_eos_token", False) else []
@@ -45,14 +45,14 @@ def as_asked(source: Source, tokenizer: Tokenizer) -> PostProcessor:
     return TemplateProcessing(single=single, pair=single + second, special_tokens=_with_ids(tokenizer, *first, *last))
 
 
-def as_said(source: Source, tokenizer: Tokenizer) -> PostProcessor:
+def required_bos_eos(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProcessor:
     """As asked, for classes where silence is no answer: transformers 4 then added the first token, 5 does not."""
     if source.optional_flag("add_bos_token") is None:
         raise ModelFilesError(
             f"{source.folder / 'tokenizer_config.json'} does not say add_bos_token; set it to true or false "
             "(left out, transformers 4 began every text with bos_token, transformers 5 does not)"
         )
-    return as_asked(source, tokenizer)
+    return flagged_bos_eos(source, tokenizer)
 
 
 def _with_ids(tokenizer: Tokenizer, *tokens: str) -> list[tuple[str, int]]:

@@ -15,7 +15,7 @@ from onnxembed.facts.json_file import JsonObject
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckpointVocabulary:
     """One checkpoint without tokenizer.json."""
 
     folder: Path
@@ -48,10 +48,10 @@ class TokenizerClass:
     """How one tokenizer class of transformers reads a checkpoint.
 
     `files`: those that make up the vocabulary, all needed. `special`: the class's tokens where no file names them.
-    `read`: the vocabulary with what prepares a text for it. `surround`: what goes around every text.
+    `read`: the vocabulary with what prepares a text for it. `post_processor`: what goes around every text.
     """
 
     files: tuple[str, ...]
     special: Mapping[str, Token]
-    read: Callable[[Source], Vocabulary]
-    surround: Callable[[Source, Tokenizer], PostProcessor]
+    read: Callable[[CheckpointVocabulary], Vocabulary]
+    post_processor: Callable[[CheckpointVocabulary, Tokenizer], PostProcessor]

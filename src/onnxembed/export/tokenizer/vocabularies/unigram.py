@@ -15,13 +15,13 @@ from onnxembed.export.tokenizer.vocabularies.sentencepiece import (
     Pieces,
     read_pieces,
 )
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import Source, Vocabulary
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Vocabulary
 
 Scores = list[tuple[str, float]]
 SPACE = "▁"
 
 
-def read_xlm_roberta(source: Source) -> Vocabulary:
+def read_xlm_roberta(source: CheckpointVocabulary) -> Vocabulary:
     """fairseq's ids: four tokens of its own instead of the file's three (<unk>, <s>, </s>), so all are one higher."""
     file = read_pieces(source.folder / "sentencepiece.bpe.model")
     file.expect(UNIGRAM, UNKNOWN, CONTROL, CONTROL)
@@ -30,7 +30,7 @@ def read_xlm_roberta(source: Source) -> Vocabulary:
     return _words(source, file, scores, unk_id=3, normalizer=_charsmap(file))
 
 
-def read_camembert(source: Source) -> Vocabulary:
+def read_camembert(source: CheckpointVocabulary) -> Vocabulary:
     """fairseq's ids again: five tokens before the file's <s> and </s>, which texts are ended with."""
     file = read_pieces(source.folder / "sentencepiece.bpe.model")
     file.expect(UNIGRAM, UNKNOWN, CONTROL, CONTROL)
@@ -40,7 +40,7 @@ def read_camembert(source: Source) -> Vocabulary:
     return _words(source, file, scores, unk_id=3, normalizer=_charsmap(file))
 
 
-def read_albert(source: Source) -> Vocabulary:
+def read_albert(source: CheckpointVocabulary) -> Vocabulary:
     """The file's own ids; quotes, accents and case are evened out first."""
     file = read_pieces(source.folder / "spiece.model")
     file.expect(UNIGRAM)
@@ -54,7 +54,7 @@ def read_albert(source: Source) -> Vocabulary:
     return _words(source, file, _scores(file), unk_id=file.unk_id, normalizer=normalizers.Sequence(steps))
 
 
-def read_deberta_v2(source: Source) -> Vocabulary:
+def read_deberta_v2(source: CheckpointVocabulary) -> Vocabulary:
     """The file's own ids, without its normalization table: transformers 5 applies NFC instead."""
     file = read_pieces(source.folder / "spm.model")
     file.expect(UNIGRAM)
@@ -86,7 +86,9 @@ def marked(file: Pieces) -> tuple[AddedToken, ...]:
     )
 
 
-def _words(source: Source, file: Pieces, scores: Scores, unk_id: int, normalizer: Normalizer | None) -> Vocabulary:
+def _words(
+    source: CheckpointVocabulary, file: Pieces, scores: Scores, unk_id: int, normalizer: Normalizer | None
+) -> Vocabulary:
     """Words between spaces, each with the mark of a space before it."""
     tokenizer = Tokenizer(models.Unigram(scores, unk_id, False))
     if normalizer:
@@ -97,7 +99,7 @@ def _words(source: Source, file: Pieces, scores: Scores, unk_id: int, normalizer
     return Vocabulary(tokenizer, marked(file))
 
 
-def _prefix(source: Source, file: Pieces) -> bool:
+def _prefix(source: CheckpointVocabulary, file: Pieces) -> bool:
     """Whether a text begins as if after a space: tokenizer_config.json says, else the class does so."""
     asked = source.optional_flag("add_prefix_space")
     if asked is None and not file.add_dummy_prefix:

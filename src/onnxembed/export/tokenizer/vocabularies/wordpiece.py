@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import Source, Vocabulary
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Vocabulary
 
 
-def read_wordpiece(source: Source) -> Vocabulary:
+def read_wordpiece(source: CheckpointVocabulary) -> Vocabulary:
     """One token per line; its id is the line's number."""
     vocab = models.WordPiece.read_file(str(source.folder / "vocab.txt"))
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=source.special.content("unk_token")))
