@@ -24,7 +24,7 @@ from onnxembed.errors import (
     UsageError,
 )
 from onnxembed.export.pipeline import Options
-from onnxembed.hub.source import Fetched
+from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading import locate
 from onnxembed.loading.locate import graph_names
 from onnxembed.manifest import FILE_NAME
@@ -214,19 +214,19 @@ class Hub:
     """Stands in for `fetch` and its kin: a repository whose files lie in a folder, at one commit."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        self.folder, self.commit, self.asked = folder, "c" * 40, []  # type: tuple[Path, str, list[dict[str, Any]]]
+        self.folder, self.commit, self.asked = folder, "c" * 40, []  # type: tuple[Path, str, list[tuple[HubOptions, list[str]]]]
         monkeypatch.setattr(locate, "fetch", self.fetch)
         monkeypatch.setattr(locate, "fetch_first", self.fetch_first)
-        monkeypatch.setattr(locate, "list_files", lambda model, **request: [path.name for path in folder.rglob("*")])
+        monkeypatch.setattr(locate, "list_files", lambda model, hub: [path.name for path in folder.rglob("*")])
 
-    def fetch_first(self, model: str, **request: Any) -> tuple[Fetched, str | None]:
-        self.asked.append(request)
-        first = next((name for name in request["candidates"] if (self.folder / name).is_file()), None)
+    def fetch_first(self, model: str, hub: HubOptions, *, candidates: list[str]) -> tuple[Fetched, str | None]:
+        self.asked.append((hub, candidates))
+        first = next((name for name in candidates if (self.folder / name).is_file()), None)
         return Fetched(model, self.folder, self.commit), first
 
-    def fetch(self, model: str, **request: Any) -> Fetched:
-        self.asked.append(request)
-        absent = [name for name in request["wanted"] if not (self.folder / name).is_file()]
+    def fetch(self, model: str, hub: HubOptions, *, wanted: list[str]) -> Fetched:
+        self.asked.append((hub, wanted))
+        absent = [name for name in wanted if not (self.folder / name).is_file()]
         if absent:
             raise ModelFilesError(f"{model} at main has no {', '.join(absent)}")
         return Fetched(model, self.folder, self.commit)
@@ -240,17 +240,16 @@ def test_a_hub_model_is_fetched_at_one_commit_and_only_what_is_read(
         "someone/model", precision="fp16", revision="v2", cache_dir=tmp_path, local_files_only=True
     ) as model:
         assert model.encode("the").shape == (1, D)
-    shared = {"cache_dir": tmp_path, "local_files_only": True}
     assert hub.asked == [
-        {"candidates": ["onnxembed.json", *graph_names("fp16", None)], "revision": "v2", **shared},
-        {"wanted": ["tokenizer.json", "onnx/model_fp16.onnx"], "revision": hub.commit, **shared},
+        (HubOptions("v2", tmp_path, local_files_only=True), ["onnxembed.json", *graph_names("fp16", None)]),
+        (HubOptions(hub.commit, tmp_path, local_files_only=True), ["tokenizer.json", "onnx/model_fp16.onnx"]),
     ]
 
 
 def test_dense_layers_are_fetched_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Hub(monkeypatch, make(tmp_path, Options(pooling_out=True), dense=DENSE[:1]))
     OnnxEmbedder("someone/model").close()
-    assert hub.asked[1]["wanted"][-2:] == ["2_Dense/weight.npy", "2_Dense/bias.npy"]
+    assert hub.asked[1][1][-2:] == ["2_Dense/weight.npy", "2_Dense/bias.npy"]
 
 
 def test_a_hub_model_that_is_no_artifact_names_the_command(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +259,7 @@ def test_a_hub_model_that_is_no_artifact_names_the_command(checkpoint: Path, mon
 
 
 def test_a_hub_that_says_no_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(model: str, **request: Any) -> Fetched:
+    def refuse(model: str, hub: HubOptions, **request: Any) -> Fetched:
         raise HubError("someone/model is gated")
 
     monkeypatch.setattr(locate, "fetch_first", refuse)

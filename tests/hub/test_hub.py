@@ -11,7 +11,7 @@ from hub_server import HubServer
 from onnxembed.errors import HubError, ModelFilesError, UsageError
 from onnxembed.hub.checkpoint import fetch_checkpoint
 from onnxembed.hub.fetch import fetch
-from onnxembed.hub.source import Fetched, is_local
+from onnxembed.hub.source import Fetched, HubOptions, is_local
 
 # Paths and ids
 
@@ -49,7 +49,7 @@ def test_what_exists_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_folder_is_used_as_it_lies(tmp_path: Path, given: type[str] | type[Path]) -> None:
     model = given(write(tmp_path / "model", ARTIFACT))
     expected = Fetched(str(model), Path(model), None)
-    assert fetch(model, wanted=list(ARTIFACT), optional=["absent.json"]) == expected
+    assert fetch(model, HubOptions(), wanted=list(ARTIFACT), optional=["absent.json"]) == expected
     assert fetch_checkpoint(model) == expected
 
 
@@ -61,7 +61,7 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_folder_that_lacks_wanted_files_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelFilesError, match=r"model has no a\.json, b\.json$"):
-        fetch(write(tmp_path / "model", ARTIFACT), wanted=["a.json", "onnxembed.json", "b.json"])
+        fetch(write(tmp_path / "model", ARTIFACT), HubOptions(), wanted=["a.json", "onnxembed.json", "b.json"])
 
 
 def test_paths_that_cannot_be_a_model_are_errors(tmp_path: Path) -> None:
@@ -69,24 +69,25 @@ def test_paths_that_cannot_be_a_model_are_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no folder at .*absent"):
         fetch_checkpoint(tmp_path / "absent")
     with pytest.raises(UsageError, match="is a file; give the folder"):
-        fetch(str(file), wanted=["onnxembed.json"])
+        fetch(str(file), HubOptions(), wanted=["onnxembed.json"])
     with pytest.raises(UsageError, match="has no revision 'v1'"):
-        fetch_checkpoint(tmp_path, revision="v1")
+        fetch_checkpoint(tmp_path, HubOptions(revision="v1"))
     with pytest.raises(UsageError, match="at least one wanted file"):
-        fetch(tmp_path, wanted=[])
+        fetch(tmp_path, HubOptions(), wanted=[])
 
 
 @pytest.mark.parametrize("model", ["", "name/", "two words", "org/na:me", "a--b", "org/.name", "org/name.git", "ä"])
 def test_what_is_neither_a_path_nor_an_id_is_an_error(hub: HubServer, cache: Path, model: str) -> None:
     with pytest.raises(UsageError, match="neither a folder nor the name of a model"):
-        fetch_checkpoint(model, cache_dir=cache)
+        fetch_checkpoint(model, HubOptions(cache_dir=cache))
     assert hub.requests == []
 
 
 def test_a_local_folder_imports_no_hub_library(tmp_path: Path) -> None:
     write(tmp_path, ARTIFACT)
     run(
-        "import sys; from onnxembed.hub import checkpoint, fetch; fetch.fetch(sys.argv[1], wanted=['onnxembed.json']); "
+        "import sys; from onnxembed.hub import checkpoint, fetch, source; "
+        "fetch.fetch(sys.argv[1], source.HubOptions(), wanted=['onnxembed.json']); "
         "checkpoint.fetch_checkpoint(sys.argv[1]); assert 'huggingface_hub' not in sys.modules",
         tmp_path,
     )
@@ -97,7 +98,7 @@ def test_a_local_folder_imports_no_hub_library(tmp_path: Path) -> None:
 
 def test_fetch_downloads_the_named_files_and_no_others(hub: HubServer, cache: Path, tmp_path: Path) -> None:
     commit = push(hub, UNWANTED | ARTIFACT, tmp_path)
-    fetched = fetch(MODEL, wanted=list(ARTIFACT), cache_dir=cache)
+    fetched = fetch(MODEL, HubOptions(cache_dir=cache), wanted=list(ARTIFACT))
     assert (fetched.model, fetched.revision) == (MODEL, commit)
     assert contents(fetched.folder) == ARTIFACT
     assert sorted(hub.downloaded()) == sorted(ARTIFACT)
@@ -105,14 +106,14 @@ def test_fetch_downloads_the_named_files_and_no_others(hub: HubServer, cache: Pa
 
 def test_fetch_asks_nothing_for_what_is_cached(hub: HubServer, cache: Path, tmp_path: Path) -> None:
     commit = push(hub, ARTIFACT, tmp_path)
-    first = fetch(MODEL, wanted=["onnxembed.json"], cache_dir=cache)
-    second = fetch(MODEL, wanted=list(ARTIFACT), revision=first.revision, cache_dir=cache)
+    first = fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"])
+    second = fetch(MODEL, HubOptions(revision=first.revision, cache_dir=cache), wanted=list(ARTIFACT))
     push(hub, ARTIFACT | {"onnxembed.json": b'{"newer": 1}'}, tmp_path)
     hub.requests.clear()
-    assert fetch(MODEL, wanted=list(ARTIFACT), cache_dir=cache) == second
-    assert fetch(MODEL, wanted=list(ARTIFACT), revision="main", cache_dir=cache) == second
-    assert fetch(MODEL, wanted=list(ARTIFACT), revision=commit, cache_dir=cache) == second
-    assert fetch(MODEL, wanted=list(ARTIFACT), cache_dir=cache, local_files_only=True) == second
+    assert fetch(MODEL, HubOptions(cache_dir=cache), wanted=list(ARTIFACT)) == second
+    assert fetch(MODEL, HubOptions(revision="main", cache_dir=cache), wanted=list(ARTIFACT)) == second
+    assert fetch(MODEL, HubOptions(revision=commit, cache_dir=cache), wanted=list(ARTIFACT)) == second
+    assert fetch(MODEL, HubOptions(cache_dir=cache, local_files_only=True), wanted=list(ARTIFACT)) == second
     assert hub.requests == []
 
 
@@ -126,62 +127,69 @@ def test_fetch_takes_branches_tags_and_commits(hub: HubServer, cache: Path, tmp_
         ("refs/pr/1", request, b"request"),
         (None, hub.commit(MODEL), b"new"),
     ]:
-        fetched = fetch(MODEL, wanted=["onnxembed.json"], revision=revision, cache_dir=cache)
+        fetched = fetch(MODEL, HubOptions(revision=revision, cache_dir=cache), wanted=["onnxembed.json"])
         assert fetched.revision == commit
         assert (fetched.folder / "onnxembed.json").read_bytes() == content
 
 
 def test_a_name_without_an_organization_is_an_id(hub: HubServer, cache: Path, tmp_path: Path) -> None:
     commit = hub.push("gpt2", write(tmp_path / "source", PLAIN))
-    assert fetch("gpt2", wanted=["config.json"], cache_dir=cache) == fetch_checkpoint("gpt2", cache_dir=cache)
-    assert fetch_checkpoint("gpt2", cache_dir=cache).revision == commit
+    assert fetch("gpt2", HubOptions(cache_dir=cache), wanted=["config.json"]) == fetch_checkpoint(
+        "gpt2", HubOptions(cache_dir=cache)
+    )
+    assert fetch_checkpoint("gpt2", HubOptions(cache_dir=cache)).revision == commit
 
 
 def test_fetch_names_all_missing_files_before_downloading(hub: HubServer, cache: Path, tmp_path: Path) -> None:
     push(hub, ARTIFACT, tmp_path)
     with pytest.raises(ModelFilesError, match=rf"{MODEL} at [0-9a-f]+ has no a\.json, b\.json"):
-        fetch(MODEL, wanted=[*ARTIFACT, "a.json", "b.json"], cache_dir=cache)
+        fetch(MODEL, HubOptions(cache_dir=cache), wanted=[*ARTIFACT, "a.json", "b.json"])
     assert hub.downloaded() == []
 
 
 def test_fetch_remembers_that_an_optional_file_is_absent(hub: HubServer, cache: Path, tmp_path: Path) -> None:
     push(hub, ARTIFACT, tmp_path)
     optional = ["tokenizer.json", "1_Pooling/config.json"]
-    first = fetch(MODEL, wanted=["onnxembed.json"], optional=optional, cache_dir=cache)
+    first = fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"], optional=optional)
     assert names(first) == {"onnxembed.json", "tokenizer.json"}
     hub.requests.clear()
-    assert fetch(MODEL, wanted=["onnxembed.json"], optional=optional, cache_dir=cache) == first
+    assert fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"], optional=optional) == first
     assert hub.requests == []
 
 
 def test_fetch_looks_for_an_optional_file_beside_the_cached_ones(hub: HubServer, cache: Path, tmp_path: Path) -> None:
     push(hub, ARTIFACT, tmp_path)
-    first = fetch(MODEL, wanted=["onnxembed.json"], cache_dir=cache)
+    first = fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"])
     push(hub, ARTIFACT | {"tokenizer.json": b"newer"}, tmp_path)
     offline = fetch(
-        MODEL, wanted=["onnxembed.json"], optional=["tokenizer.json"], cache_dir=cache, local_files_only=True
+        MODEL,
+        HubOptions(cache_dir=cache, local_files_only=True),
+        wanted=["onnxembed.json"],
+        optional=["tokenizer.json"],
     )
     assert offline == first
     assert names(offline) == {"onnxembed.json"}
-    second = fetch(MODEL, wanted=["onnxembed.json"], optional=["tokenizer.json"], cache_dir=cache)
+    second = fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"], optional=["tokenizer.json"])
     assert second == first
     assert (second.folder / "tokenizer.json").read_bytes() == ARTIFACT["tokenizer.json"]
 
 
 def test_fetch_without_a_network_goes_on_without_an_optional_file(hub: HubServer, cache: Path, tmp_path: Path) -> None:
     push(hub, ARTIFACT, tmp_path)
-    first = fetch(MODEL, wanted=["onnxembed.json"], cache_dir=cache)
+    first = fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"])
     hub.status = 503
     with pytest.warns(UserWarning, match=r"could not reach .*503.*; using the cached copy of org/model"):
-        assert fetch(MODEL, wanted=["onnxembed.json"], optional=["tokenizer.json"], cache_dir=cache) == first
+        assert (
+            fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"], optional=["tokenizer.json"]) == first
+        )
 
 
 def test_fetch_offline_without_the_files_is_an_error(hub: HubServer, cache: Path, tmp_path: Path) -> None:
     push(hub, ARTIFACT, tmp_path)
-    fetch(MODEL, wanted=["onnxembed.json"], cache_dir=cache)
+    fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"])
     hub.requests.clear()
     with pytest.raises(HubError, match=r"local_files_only.*cache .* has no tokenizer\.json of org/model at main"):
-        fetch(MODEL, wanted=["onnxembed.json", "tokenizer.json"], cache_dir=cache, local_files_only=True)
+        fetch(MODEL, HubOptions(cache_dir=cache, local_files_only=True), wanted=["onnxembed.json", "tokenizer.json"])
     with pytest.raises(HubError, match=r"has no onnxembed\.json of org/model at v1"):
-        fetch(MODEL, wanted=["onnxembed.json"], revision="v1", cache_dir=cache, local_files_only=True)
+        fetch(MODEL, HubOptions(revision="v1", cache_dir=cache, local_files_only=True), wanted=["onnxembed.json"])
     assert hub.requests == []

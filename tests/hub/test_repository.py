@@ -12,7 +12,7 @@ from hub_server import HubServer
 from onnxembed.errors import HubError, OnnxEmbedError
 from onnxembed.hub.checkpoint import fetch_checkpoint
 from onnxembed.hub.fetch import fetch
-from onnxembed.hub.source import Fetched
+from onnxembed.hub.source import Fetched, HubOptions
 
 # What the hub refuses
 
@@ -21,8 +21,8 @@ def both(cache: Path, model: str = MODEL, revision: str | None = None) -> list[O
     """The errors of both functions; each must be one line that huggingface_hub's error explains."""
     errors = []
     attempts: list[Callable[[], Fetched]] = [
-        lambda: fetch(model, wanted=["config.json"], revision=revision, cache_dir=cache),
-        lambda: fetch_checkpoint(model, revision=revision, cache_dir=cache),
+        lambda: fetch(model, HubOptions(revision=revision, cache_dir=cache), wanted=["config.json"]),
+        lambda: fetch_checkpoint(model, HubOptions(revision=revision, cache_dir=cache)),
     ]
     for attempt in attempts:
         with pytest.raises(OnnxEmbedError) as caught:
@@ -84,7 +84,7 @@ def test_a_private_model_needs_its_token(
     for error in both(cache):
         assert "if it is private, set HF_TOKEN or run `hf auth login`" in str(error)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    assert contents(fetch_checkpoint(MODEL, cache_dir=cache).folder) == PLAIN
+    assert contents(fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)).folder) == PLAIN
 
 
 def test_a_hub_that_goes_away_halfway(

@@ -22,6 +22,7 @@ from onnxembed.errors import ModelFilesError, RecipeError, UnsupportedError, Usa
 from onnxembed.export.pipeline import Options, export
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import read_facts
+from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import Decision, read_manifest
 from onnxembed.recipes import book as recipes
 from onnxembed.recipes.book import find_recipe, read_recipe, recipe_names
@@ -167,8 +168,8 @@ def test_a_hub_model_has_its_recipe_without_being_asked(
         hub.answer(monkeypatch)
         hub.push("Org/tiny", write_sentence_bert(tmp_path / "tiny"))
         hub.push("org/other", write_sentence_bert(tmp_path / "other"))
-        manifest = export("Org/tiny", tmp_path / "out", cache_dir=tmp_path / "cache")
-        other = export("org/other", tmp_path / "plain", cache_dir=tmp_path / "cache")
+        manifest = export("Org/tiny", tmp_path / "out", hub=HubOptions(cache_dir=tmp_path / "cache"))
+        other = export("org/other", tmp_path / "plain", hub=HubOptions(cache_dir=tmp_path / "cache"))
     assert manifest.source.recipe == "tiny"
     assert manifest.prompts.texts.value == {"query": "to be: "}
     assert other.source.recipe is None

@@ -20,6 +20,7 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.errors import HubError, MissingExtraError, ModelFilesError, OnnxEmbedError, UsageError, VerificationError
 from onnxembed.export.pipeline import Options, export
 from onnxembed.export.probes import PROBES
+from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FILE_NAME, PRECISIONS, PoolingMode, read_manifest
 from onnxembed.verify import verify as verifying
 from onnxembed.verify.verify import lacking, verify, verify_against
@@ -286,17 +287,17 @@ def test_the_commit_that_was_exported_is_the_reference(
 ) -> None:
     with HubServer({"org/tiny": {"main": checkpoint}}) as hub:
         hub.answer(monkeypatch)
-        options: dict[str, Any] = {"cache_dir": tmp_path / "cache"}
-        export("org/tiny", tmp_path / "out", Options(), **options)
+        cached = HubOptions(cache_dir=tmp_path / "cache")
+        export("org/tiny", tmp_path / "out", Options(), hub=cached)
         hub.push("org/tiny", write_sentence_bert(tmp_path / "newer", pooling="cls", prompts=PROMPTS))
-        assert verify(tmp_path / "out", **options).verification
-        assert verify(tmp_path / "out", local_files_only=True, **options).verification
+        assert verify(tmp_path / "out", hub=cached).verification
+        assert verify(tmp_path / "out", hub=replace(cached, local_files_only=True)).verification
         with pytest.raises(VerificationError):
-            verify(tmp_path / "out", revision="main", **options)
+            verify(tmp_path / "out", hub=replace(cached, revision="main"))
         with pytest.raises(VerificationError):
-            verify(tmp_path / "out", against="org/tiny", **options)
+            verify(tmp_path / "out", against="org/tiny", hub=cached)
         with pytest.raises(HubError, match="no such model"):
-            verify(tmp_path / "out", against="org/absent", **options)
+            verify(tmp_path / "out", against="org/absent", hub=cached)
 
 
 def test_a_reference_that_cannot_be_loaded_is_one_sentence(copy: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import click
 from onnxembed.cli.new_folder import make, making_options, require_export
 from onnxembed.cli.options import PATH, REVISION, cache_options
 from onnxembed.errors import UsageError
+from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import (
     ENGINES,
     MIN_COSINES,
@@ -171,9 +172,7 @@ def export(
             model,
             folder,
             options,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
+            hub=HubOptions(revision, cache_dir, local_files_only),
             verify=verify,
             progress=progress,
         ),

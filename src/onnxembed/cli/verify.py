@@ -9,6 +9,7 @@ import click
 from onnxembed.cli.options import cache_options
 from onnxembed.cli.texts import opened
 from onnxembed.errors import UsageError, VerificationError
+from onnxembed.hub.source import HubOptions
 
 
 @click.command(short_help="Compare an ONNX folder with its reference.")
@@ -56,9 +57,7 @@ def verify(
         manifest = run(
             folder,
             against=against,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
+            hub=HubOptions(revision, cache_dir, local_files_only),
             texts=more,
             progress=line,
         )

@@ -40,7 +40,7 @@ from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import Facts, read_facts
 from onnxembed.facts.multi_vector import STANFORD_LINEAR
 from onnxembed.hub.checkpoint import fetch_checkpoint
-from onnxembed.hub.source import Fetched, is_local
+from onnxembed.hub.source import Fetched, HubOptions, is_local
 from onnxembed.manifest import (
     FILE_NAME,
     FORMAT_VERSION,
@@ -102,9 +102,7 @@ def export(
     output: Path,
     options: Options | None = None,
     *,
-    revision: str | None = None,
-    cache_dir: Path | None = None,
-    local_files_only: bool = False,
+    hub: HubOptions | None = None,
     verify: Verify | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Manifest:
@@ -112,7 +110,7 @@ def export(
     options = options or Options()
     check_output(output, force=options.force)
     recipe = _recipe(model, options)
-    checkpoint = fetch_checkpoint(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    checkpoint = fetch_checkpoint(model, hub)
     facts = read_facts(checkpoint.folder)
     engine = choose_engine(facts, options.engine)
     task = choose_task(facts, options.flags, recipe)

@@ -13,7 +13,7 @@ from typing import Any
 
 from onnxembed.errors import IntegrityError, ModelFilesError
 from onnxembed.hub.repository import COMMIT, Repository
-from onnxembed.hub.source import Fetched, file_names, is_local, local_folder, refuse_gaps
+from onnxembed.hub.source import Fetched, HubOptions, file_names, is_local, local_folder, refuse_gaps
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -26,13 +26,7 @@ CONFIGURED = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Dens
 WEIGHTED = ("Transformer", "MLMTransformer", "StaticEmbedding", "Dense")
 
 
-def fetch_checkpoint(
-    model: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-) -> Fetched:
+def fetch_checkpoint(model: str | os.PathLike[str], hub: HubOptions | None = None) -> Fetched:
     """The folder of a checkpoint with what an export reads: configurations, tokenizer, one format of weights.
 
     The hub is asked once which commit the revision is, except for a commit that the cache holds. When it
@@ -40,16 +34,17 @@ def fetch_checkpoint(
     damaged one is taken out of the cache and raises IntegrityError. Raises ModelFilesError for a repository
     that is no checkpoint, HubError when the hub cannot be asked or says no.
     """
+    hub = hub or HubOptions()
     if is_local(model):
-        return Fetched(str(model), local_folder(model, revision), None)
-    repository = Repository.of(model, revision, cache_dir)
+        return Fetched(str(model), local_folder(model, hub.revision), None)
+    repository = Repository.of(model, hub)
     folder = repository.cached()
     gaps = _gaps(folder)
     # Another program may have filled the cache and left out files that it has no use for. One that asked
     # for modules.json took all that goes with it; without a network, that is taken on trust.
     proven = not gaps and repository.knows(folder, "modules.json")
     if not (proven and COMMIT.fullmatch(repository.revision)):
-        found = repository.look_up(gaps, local_files_only)
+        found = repository.look_up(gaps, hub.local_files_only)
         if found is not None:
             commit, names = found
             folder = repository.download(_checkpoint_files(repository.snapshot(commit), names), commit)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxembed.errors import UsageError
-from onnxembed.hub.source import Fetched, file_names, is_local, local_folder, refuse_gaps
+from onnxembed.hub.source import Fetched, HubOptions, file_names, is_local, local_folder, refuse_gaps
 
 if TYPE_CHECKING:
     from onnxembed.hub.repository import Repository
@@ -21,12 +20,10 @@ if TYPE_CHECKING:
 
 def fetch(
     model: str | os.PathLike[str],
+    hub: HubOptions,
     *,
     wanted: Sequence[str],
     optional: Sequence[str] = (),
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
 ) -> Fetched:
     """The folder with the `wanted` files, and with the `optional` ones as far as the model has them.
 
@@ -38,10 +35,10 @@ def fetch(
     if not wanted:
         raise UsageError("name at least one wanted file")
     if is_local(model):
-        folder = local_folder(model, revision)
+        folder = local_folder(model, hub.revision)
         refuse_gaps([file for file in wanted if not (folder / file).is_file()], str(folder))
         return Fetched(str(model), folder, None)
-    repository = _repository(model, revision, cache_dir)
+    repository = _repository(model, hub)
     folder = repository.cached()
     missing = [file for file in wanted if not (folder / file).is_file()]
     if not missing:
@@ -49,7 +46,7 @@ def fetch(
             return Fetched(repository.model, folder, folder.name)
         # The optional files are looked for beside the wanted ones: two commits are never mixed.
         repository = replace(repository, revision=folder.name)
-    found = repository.look_up(missing, local_files_only)
+    found = repository.look_up(missing, hub.local_files_only)
     if found is not None:
         commit, names = found
         refuse_gaps([file for file in wanted if file not in names], f"{repository.model} at {commit}")
@@ -60,12 +57,7 @@ def fetch(
 
 
 def fetch_first(
-    model: str | os.PathLike[str],
-    *,
-    candidates: Sequence[str],
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
+    model: str | os.PathLike[str], hub: HubOptions, *, candidates: Sequence[str]
 ) -> tuple[Fetched, str | None]:
     """The folder with the first of `candidates` that the model has, and which that is; None when it has none.
 
@@ -73,13 +65,13 @@ def fetch_first(
     as of `fetch`.
     """
     if is_local(model):
-        folder = local_folder(model, revision)
+        folder = local_folder(model, hub.revision)
         return Fetched(str(model), folder, None), next((file for file in candidates if (folder / file).is_file()), None)
-    repository = _repository(model, revision, cache_dir)
+    repository = _repository(model, hub)
     folder = repository.cached()
     first = next((file for file in candidates if not repository.absent(folder, file)), None)
     if first is None or not (folder / first).is_file():
-        found = repository.look_up(candidates[:1], local_files_only)
+        found = repository.look_up(candidates[:1], hub.local_files_only)
         assert found is not None, "look_up answers, or raises when something is missing"
         commit, names = found
         first = next((file for file in candidates if file in names), None)
@@ -89,22 +81,16 @@ def fetch_first(
     return Fetched(repository.model, folder, folder.name), first
 
 
-def list_files(
-    model: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-) -> list[str]:
+def list_files(model: str | os.PathLike[str], hub: HubOptions) -> list[str]:
     """The names of all files of a model. The hub is asked for them; HubError when it cannot be or says no."""
     if is_local(model):
-        return file_names(local_folder(model, revision))
-    found = _repository(model, revision, cache_dir).look_up(["list of files"], local_files_only)
+        return file_names(local_folder(model, hub.revision))
+    found = _repository(model, hub).look_up(["list of files"], hub.local_files_only)
     assert found is not None, "look_up answers, or raises when something is missing"
     return found[1]
 
 
-def _repository(model: str | os.PathLike[str], revision: str | None, cache_dir: str | Path | None) -> Repository:
+def _repository(model: str | os.PathLike[str], hub: HubOptions) -> Repository:
     from onnxembed.hub.repository import Repository  # a local folder needs nothing of it
 
-    return Repository.of(model, revision, cache_dir)
+    return Repository.of(model, hub)

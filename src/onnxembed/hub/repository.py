@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxembed.errors import HubError, ModelFilesError, OnnxEmbedError, UsageError
+from onnxembed.hub.source import HubOptions
 from onnxembed.warning import warn
 
 # The hub's own rule for names; asked here, it needs neither the hub nor its library.
@@ -31,7 +32,7 @@ class Repository:
     cache_dir: Path
 
     @classmethod
-    def of(cls, model: str | os.PathLike[str], revision: str | None, cache_dir: str | Path | None) -> Repository:
+    def of(cls, model: str | os.PathLike[str], hub: HubOptions) -> Repository:
         """The repository of this name, by default at its main branch and in the hub client's own cache."""
         from huggingface_hub import __version__, constants
 
@@ -44,8 +45,8 @@ class Repository:
             )
         return cls(
             str(model),
-            constants.DEFAULT_REVISION if revision is None else revision,
-            Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser(),
+            constants.DEFAULT_REVISION if hub.revision is None else hub.revision,
+            Path(constants.HF_HUB_CACHE if hub.cache_dir is None else hub.cache_dir).expanduser(),
         )
 
     @property

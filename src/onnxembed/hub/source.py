@@ -6,12 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from onnxembed.errors import ModelFilesError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def read_found_graph(model: str | Path, file: str, precision: str, hub: HubOptio
     """
 
     def get(wanted: Sequence[str], optional: Sequence[str] = ()) -> Fetched:
-        return fetch(model, wanted=wanted, optional=optional, **vars(hub))
+        return fetch(model, hub, wanted=wanted, optional=optional)
 
     got = get([file], [*SENTENCE_FILES, *TRANSFORMER_FILES])
     if got.revision is not None:

@@ -16,12 +16,10 @@ FOLDERS = ("onnx/", "")  # of graphs, in the order in which others look, too
 
 def locate(
     model: str | Path,
+    hub: HubOptions | None = None,
     *,
     precision: str = "auto",
     onnx_file: str | None = None,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
     gpu: bool = False,
 ) -> Located:
     """Find an artifact, or a graph to adopt, and, of a hub repository, fetch the files of the wanted precision.
@@ -31,7 +29,7 @@ def locate(
     Raises ModelFilesError for what is neither, HubError when the hub could not be asked, UsageError for a
     precision that is not there, and what `adopt` does.
     """
-    hub = HubOptions(revision, cache_dir, local_files_only)
+    hub = hub or HubOptions()
     found, name = find(model, precision, onnx_file, hub)
     at = replace(hub, revision=found.revision)
     if name != FILE_NAME:
@@ -39,7 +37,7 @@ def locate(
     manifest = read_manifest(found.folder)
     located = Located(found.folder, manifest, _variant(manifest, precision), gpu=gpu)
     if found.revision is not None:  # a local folder has its files, or check_sizes says so
-        fetch(model, wanted=located.files, **vars(at))
+        fetch(model, at, wanted=located.files)
     return located
 
 
@@ -53,7 +51,7 @@ def read(model: str | Path, onnx_file: str | None, hub: HubOptions) -> Manifest:
 
 def find(model: str | Path, precision: str, onnx_file: str | None, hub: HubOptions) -> tuple[Fetched, str]:
     """The folder of a model with its manifest or else an ONNX graph, and which of them it is, by its name."""
-    found, name = fetch_first(model, candidates=[FILE_NAME, *graph_names(precision, onnx_file)], **vars(hub))
+    found, name = fetch_first(model, hub, candidates=[FILE_NAME, *graph_names(precision, onnx_file)])
     if name == FILE_NAME and onnx_file is not None:
         raise UsageError(f"{model} is an artifact of onnxembed: choose its graph by precision, not by onnx_file")
     return found, name or _sole_graph(model, onnx_file, replace(hub, revision=found.revision))
@@ -69,7 +67,7 @@ def graph_names(precision: str, onnx_file: str | None) -> list[str]:
 
 def _sole_graph(model: str | Path, onnx_file: str | None, hub: HubOptions) -> str:
     """The one ONNX file of a model that has none of the usual names; ModelFilesError for none and for several."""
-    names = list_files(model, **vars(hub))
+    names = list_files(model, hub)
     graphs = sorted(name for name in names if name.endswith(".onnx"))
     if not graphs:
         what = f"{model} has no {FILE_NAME}: it is not an onnxembed artifact"

@@ -19,6 +19,7 @@ from onnxembed.execution.cores import available_threads
 from onnxembed.execution.cpu import CpuBackend
 from onnxembed.execution.gpu import GpuBackend
 from onnxembed.execution.providers import Providers, check_device_ids, may_use_gpu
+from onnxembed.hub.source import HubOptions
 from onnxembed.loading.locate import locate
 from onnxembed.loading.located import Located
 from onnxembed.manifest import PRECISIONS, Task
@@ -67,11 +68,9 @@ class OpenModel:
         devices = check_device_ids(device_id, device_ids)
         located = locate(
             model,
+            HubOptions(revision, cache_dir, local_files_only),
             precision=precision,
             onnx_file=onnx_file,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
             gpu=may_use_gpu(providers, devices),
         )
         self.folder, self.manifest = located.folder, located.manifest

@@ -16,6 +16,7 @@ from onnxembed.errors import MissingExtraError, ModelFilesError, NoReferenceErro
 from onnxembed.export.progress import Progress
 from onnxembed.files.vectors import write_lines
 from onnxembed.hub.checkpoint import fetch_checkpoint
+from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FILE_NAME, Manifest, Task, Verification, read_manifest
 from onnxembed.reranker import OnnxReranker
 from onnxembed.verify import embedding as verify_embedding
@@ -46,9 +47,7 @@ def verify(
     folder: Path,
     *,
     against: str | Path | None = None,
-    revision: str | None = None,
-    cache_dir: Path | None = None,
-    local_files_only: bool = False,
+    hub: HubOptions | None = None,
     texts: Sequence[str] = (),
     progress: Progress = lambda stage, done, total: None,
 ) -> Manifest:
@@ -59,9 +58,8 @@ def verify(
     Args:
         folder: the artifact.
         against: hub id or folder of the checkpoint; the manifest's source when None.
-        revision: branch, tag or commit of a hub model; the manifest's when `against` is None, too.
-        cache_dir: where hub files are kept; the hub client's standard cache when None.
-        local_files_only: never ask the hub; use what is in the cache.
+        hub: the revision of a hub model, its cache, and whether the hub may be asked. Without `against` the
+            revision is the manifest's, unless one is named.
         texts: more texts to compare on, beside the built-in probes.
         progress: called with the stage and how many of its texts are done.
 
@@ -73,12 +71,13 @@ def verify(
     """
     if why := lacking():
         raise MissingExtraError(f"verification compares with torch ({why})")
-    manifest = read_manifest(folder)
+    manifest, hub = read_manifest(folder), hub or HubOptions()
     if against is None:
-        against, revision = manifest.source.model, revision or manifest.source.revision
+        against = manifest.source.model
+        hub = replace(hub, revision=hub.revision or manifest.source.revision)
         if manifest.source.revision is None and not Path(against).expanduser().is_dir():
             raise ModelFilesError(f"the source of {folder} was the folder {against}, which is gone; see --against")
-    checkpoint = fetch_checkpoint(against, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    checkpoint = fetch_checkpoint(against, hub)
     manifest = verify_against(folder, manifest, checkpoint.folder, texts=texts, progress=progress)
     try:
         write_lines(folder / FILE_NAME, manifest.to_json().encode().splitlines())
