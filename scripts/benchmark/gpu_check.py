@@ -39,7 +39,7 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.execution.cuda import CUDA
 from onnxembed.execution.packing import pack
 from onnxembed.execution.providers import load_onnxruntime, wanted_providers
-from onnxembed.export.graph.packed import MODEL_TYPES
+from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.pipeline import Options, export
 from onnxembed.manifest import CUDA_ONLY, AttentionMode, Precision, read_manifest
 from onnxembed.tokenizer.texts import Tokens, pad
@@ -161,7 +161,7 @@ def _check(checks: Checks, name: str, device: str, work: Path) -> None:
     flags = Flags(attention=attention, max_length=LIMIT)
     export(checkpoint, work / "padded", Options(PRECISIONS, flags))
     forms = [Form(work / "padded", precision) for precision in PRECISIONS]
-    if config["model_type"] in MODEL_TYPES:
+    if ARCHITECTURES[config["model_type"]].packable:
         export(checkpoint, work / "packed", Options(("fp32", "fp16"), flags, packed=True))
         forms += [Form(work / "packed", "fp32", packed=True), Form(work / "packed", "fp16", packed=True)]
     texts = [text(random.Random(number), sentences) for number, sentences in enumerate(SENTENCES)]

@@ -30,9 +30,10 @@ from onnxembed.export.engines.engine import TOOLS, EngineOption, announce, choos
 from onnxembed.export.graph import pooling as heads
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import B, Inputs, T
-from onnxembed.export.graph.packed import PackedInputs, check_packable
+from onnxembed.export.graph.packed import PackedInputs
 from onnxembed.export.heads import token_heads
 from onnxembed.export.heads.reranking import classify
+from onnxembed.export.plan import check_packable
 from onnxembed.export.progress import Progress
 from onnxembed.export.quantize.calibration_texts import read_texts, tokenized
 from onnxembed.export.quantize.write import MakeGraph, check_quantizable, write_quantized
@@ -283,10 +284,16 @@ def _built(
     weights = open_checkpoint(facts.transformer_folder, architecture.prefix, decisions.adapter, config)
     graph = make(weights) if make else Graph(weights, precision)
     inputs = PackedInputs(graph) if packed else Inputs(graph, causal=decisions.attention.value == "causal")
-    tokens = graph.to_float32(architecture.build(graph, config, inputs))
+    assert architecture.build is not None  # choose_engine has seen it
+    tokens = architecture.build(graph, config, inputs)
+    if architecture.unpooled_token is not None:
+        unpooled = architecture.unpooled_token(facts.transformer_folder)
+        if unpooled is not None:
+            inputs.pooled = inputs.mask_without(unpooled)
+    tokens = graph.to_float32(tokens)
     config.finish(options.ignored_config_keys)
     projection = decisions.multi_vector is not None and decisions.multi_vector.of_checkpoint
-    strange = [name for name in weights.unused() if not architecture.heads.match(name)]
+    strange = [name for name in weights.unused() if not architecture.is_head(name)]
     strange = [name for name in strange if not (projection and name == STANFORD_LINEAR)]
     if strange:
         names = ", ".join(strange[:3])

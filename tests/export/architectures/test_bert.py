@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 
 from onnxembed import OnnxEmbedder
-from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.engines.transformers_class import STOCK
 from onnxembed.export.pipeline import export
-from onnxembed.facts.model_types import MODEL_TYPES
 from parity import count_layer, max_difference, stock_checkpoint
 from tiny import write_json
 
@@ -150,7 +147,3 @@ def test_multilingual_sentences_end_to_end(shared_data: Path, tmp_path: Path) ->
         actual = model.encode(texts)
     assert len(texts) == 100
     assert np.abs(actual - expected).max() <= TOLERANCE
-
-
-def test_every_encoder_that_can_be_resolved_can_be_exported() -> None:
-    assert MODEL_TYPES.keys() == ARCHITECTURES.keys() | STOCK.keys()

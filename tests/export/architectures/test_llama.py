@@ -301,15 +301,15 @@ def test_a_config_that_contradicts_the_weights_is_refused(
 EXPORT = """
 import sys
 from pathlib import Path
-from onnxembed.export import artifact
+from onnxembed.decisions.flags import Flags
+from onnxembed.export.artifact import graph_file
 from onnxembed.export.pipeline import Options, export
-from onnxembed.resolve_embedding import Flags
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 
-artifact.INLINE_LIMIT = 0
+graph_file.INLINE_LIMIT = 0
 before = peak()
 export(sys.argv[1], Path(sys.argv[2]), Options(flags=Flags(pooling=("lasttoken",), normalize=True)))
 print(peak() - before)

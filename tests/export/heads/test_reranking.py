@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from onnxembed.decisions.reranking import RerankingDecisions, resolve_reranking
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError
-from onnxembed.export.heads.reranking import CLASSIFIERS
+from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.pipeline import Options, build
 from onnxembed.facts.facts import read_facts
 from onnxembed.facts.model_types import MODEL_TYPES
@@ -129,7 +129,8 @@ def test_equals_the_reference(model_type: str, config: dict[str, Any], labels: i
 def test_every_family_is_compared() -> None:
     traced = {"albert", "deberta-v2"}  # below
     named_by_another = {"new"}
-    assert {model_type for model_type, _ in CASES} == CLASSIFIERS.keys() - traced - named_by_another
+    classifiers = {model_type for model_type, architecture in ARCHITECTURES.items() if architecture.classifier}
+    assert {model_type for model_type, _ in CASES} == classifiers - traced - named_by_another
 
 
 def test_a_new_model_has_the_head_of_its_original_code(tmp_path: Path) -> None:
@@ -241,6 +242,6 @@ def test_labels_that_the_weights_do_not_have_are_an_error(tmp_path: Path) -> Non
 
 def test_a_family_without_a_known_head_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = reranker(tmp_path / "checkpoint", "bert", **ENCODER)
-    monkeypatch.delitem(CLASSIFIERS, "bert")
+    monkeypatch.setitem(ARCHITECTURES, "bert", replace(ARCHITECTURES["bert"], classifier=None))
     with pytest.raises(UnsupportedError, match=r"classification head of bert; known: albert"):
         session(folder, tmp_path)

@@ -17,9 +17,10 @@ from onnxembed import OnnxEmbedder
 from onnxembed.decisions.embedding import resolve_embedding
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.pipeline import export
 from onnxembed.export.tokenizer.files import write_tokenizer
-from onnxembed.export.tokenizer.vocabularies import BY_MODEL_TYPE, CLASSES, Converted, convert
+from onnxembed.export.tokenizer.vocabularies import CLASSES, Converted, convert
 from onnxembed.facts.facts import read_facts
 from onnxembed.recipes.book import read_recipe
 from sentencepiece_files import BPE, BYTES, CONTROL, FIRST, NORMAL, UNIGRAM, UNKNOWN, USER_DEFINED, model
@@ -350,9 +351,9 @@ def test_what_was_built_is_said(tmp_path: Path, name: str) -> None:
     assert converted.change.endswith("(tokenizer_config.json: tokenizer_class)")
 
 
-@pytest.mark.parametrize("model_type", BY_MODEL_TYPE)
+@pytest.mark.parametrize("model_type", [name for name, row in ARCHITECTURES.items() if row.tokenizer_class])
 def test_a_model_type_implies_its_class(tmp_path: Path, model_type: str) -> None:
-    case = next(case for case in CASES.values() if case.tokenizer_class == BY_MODEL_TYPE[model_type])
+    case = next(case for case in CASES.values() if case.tokenizer_class == ARCHITECTURES[model_type].tokenizer_class)
     folder = Case(case.tokenizer_class, model_type, case.vocabulary, {"add_bos_token": False}).write(tmp_path / "model")
     named = build(folder)
     change_json(folder / "tokenizer_config.json", tokenizer_class=None)

@@ -5,11 +5,12 @@ Reference: transformers, models/bert, models/roberta and models/electra.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from onnx import TensorProto
 
+from onnxembed.export.architectures.architecture import Architecture, Classifier, MaskedLM
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import Mask, attention
 from onnxembed.export.graph.graph import Graph, Value
@@ -126,3 +127,55 @@ def post_norm_layer(g: Graph, x: Value, mask: Mask, names: LayerNames, style: La
     x = g.add_layer_norm(g.product(attended, out), x, names.attention_norm, style.eps, linear=out)
     inner = g.linear_act(x, names.mlp_in, style.activation)
     return g.add_layer_norm(g.product(inner, names.mlp_out), x, names.mlp_norm, style.eps, linear=names.mlp_out)
+
+
+HEADS = r"pooler|cls|classifier|qa_outputs|lm_head|embeddings\.position_ids"
+ROBERTA_CLASSIFIER = Classifier("classifier.out_proj", dense="classifier.dense")
+ROBERTA_MASKED_LM = MaskedLM(
+    "lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", ("lm_head.bias", "lm_head.decoder.bias")
+)
+
+BERT = Architecture(
+    build=bert,
+    prefix="bert.",
+    heads=HEADS,
+    classifier=Classifier("classifier", dense="pooler.dense"),
+    masked_lm=MaskedLM(
+        "cls.predictions.transform.dense",
+        "cls.predictions.transform.LayerNorm",
+        "cls.predictions.decoder",
+        ("cls.predictions.bias", "cls.predictions.decoder.bias"),
+        activation="hidden_act",
+    ),
+    packable=True,
+    traceable=True,
+    tokenizer_class="BertTokenizer",
+)
+ROBERTA = Architecture(
+    build=roberta,
+    prefix="roberta.",
+    heads=HEADS,
+    classifier=ROBERTA_CLASSIFIER,
+    masked_lm=ROBERTA_MASKED_LM,
+    packable=True,
+    traceable=True,
+    tokenizer_class="RobertaTokenizer",
+)
+XLM_ROBERTA = replace(ROBERTA, tokenizer_class="XLMRobertaTokenizer")
+CAMEMBERT = replace(ROBERTA, tokenizer_class="CamembertTokenizer")
+ELECTRA = Architecture(
+    build=electra,
+    prefix="electra.",
+    heads=r"discriminator_predictions|generator_predictions|generator_lm_head|classifier|qa_outputs"
+    r"|embeddings\.position_ids",
+    classifier=Classifier("classifier.out_proj", dense="classifier.dense", activation="gelu"),
+    masked_lm=MaskedLM(
+        "generator_predictions.dense",
+        "generator_predictions.LayerNorm",
+        "generator_lm_head",
+        ("generator_lm_head.bias",),
+    ),
+    packable=True,
+    traceable=True,
+    tokenizer_class="ElectraTokenizer",
+)

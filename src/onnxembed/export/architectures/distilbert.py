@@ -5,6 +5,7 @@ Reference: transformers, models/distilbert.
 
 from __future__ import annotations
 
+from onnxembed.export.architectures.architecture import Architecture, Classifier, MaskedLM
 from onnxembed.export.architectures.bert import LayerNames, LayerStyle, post_norm_layer
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
@@ -39,3 +40,22 @@ def distilbert(g: Graph, config: Config, inputs: Inputs) -> Value:
         config.confirm_shape(names.mlp_in, g.weights.shape(f"{names.mlp_in}.weight"), "hidden_dim", "dim")
         x = post_norm_layer(g, x, inputs.mask, names, style)
     return x
+
+
+DISTILBERT = Architecture(
+    build=distilbert,
+    prefix="distilbert.",
+    heads=r"vocab_transform|vocab_layer_norm|vocab_projector|pre_classifier|classifier|qa_outputs",
+    classifier=Classifier("classifier", dense="pre_classifier", activation="relu"),
+    masked_lm=MaskedLM(
+        "vocab_transform",
+        "vocab_layer_norm",
+        "vocab_projector",
+        ("vocab_projector.bias",),
+        activation="activation",
+        eps=(None, EPS),
+    ),
+    packable=True,
+    traceable=True,
+    tokenizer_class="DistilBertTokenizer",
+)

@@ -5,6 +5,7 @@ Reference: transformers, models/eurobert.
 
 from __future__ import annotations
 
+from onnxembed.export.architectures.architecture import Architecture, Classifier
 from onnxembed.export.architectures.llama import llama
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
@@ -17,3 +18,11 @@ def eurobert(g: Graph, config: Config, inputs: Inputs) -> Value:
     config.ignore("bos_token", "eos_token", "mask_token", "pad_token", "clf_pooling", "classifier_pooling")
     config.take("rms_norm_eps", float)  # must be given: Llama's default is another
     return llama(g, config, inputs)
+
+
+EUROBERT = Architecture(
+    build=eurobert,
+    prefix="model.",
+    heads=r"lm_head|dense|classifier",
+    classifier=Classifier("classifier", dense="dense", activation="gelu"),
+)

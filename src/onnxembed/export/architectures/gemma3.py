@@ -10,7 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from onnxembed.errors import UnsupportedError
+from onnxembed.export.architectures.architecture import Architecture
 from onnxembed.export.architectures.llama import (
+    DECODER_CLASSIFIER,
+    DECODER_HEADS,
     LAYER_TYPES,
     Style,
     embed_tokens,
@@ -103,3 +106,12 @@ def _rope_settings(config: Config, kind: str) -> Settings:
         return rope_settings(config, kind, theta=1e6)
     nested = config.take("rope_parameters", dict, {}).get(kind) or {}
     return {"rope_type": "default", "rope_theta": config.take("rope_local_base_freq", float, 1e4), **nested}
+
+
+GEMMA3 = Architecture(
+    build=gemma3,
+    prefix="model.",
+    heads=DECODER_HEADS,
+    classifier=DECODER_CLASSIFIER,
+    tokenizer_class="GemmaTokenizer",
+)

@@ -6,7 +6,12 @@ whose config.json calls the model xlm-roberta. Its adapters are merged where the
 
 from __future__ import annotations
 
-from onnxembed.errors import ModelFilesError
+from collections.abc import Mapping
+from typing import Any
+
+from onnxembed.errors import ModelFilesError, NoReferenceError
+from onnxembed.export.architectures.architecture import Architecture
+from onnxembed.export.architectures.bert import HEADS, ROBERTA_CLASSIFIER
 from onnxembed.export.architectures.new import embed
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import attention
@@ -54,3 +59,28 @@ def _attention(g: Graph, x: Value, name: str, inputs: Inputs, turn: Rotary, *, h
     query, key, value = (g.linear(x, name, rows=slice(part * size, (part + 1) * size)) for part in range(3))
     query, key = turn.rotate(query, heads), turn.rotate(key, heads)
     return attention(g, query, key, value, heads=heads, mask=inputs.mask)
+
+
+def _reference_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The published config, which calls itself xlm-roberta, for JinaEmbeddingsV3Model, which has no adapters."""
+    if config.get("lora_adaptations"):
+        raise NoReferenceError("transformers' JinaEmbeddingsV3 class does not read the adapters of the original code")
+    if "position_embedding_type" not in config:
+        return dict(config)
+    shared = {key: value for key, value in config.items() if key not in ("auto_map", "position_embedding_type")}
+    return {
+        **shared,
+        "model_type": "jina_embeddings_v3",
+        "architectures": ["JinaEmbeddingsV3Model"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": config["rotary_emb_base"]},
+    }
+
+
+JINA_EMBEDDINGS_V3 = Architecture(
+    build=jina_embeddings_v3,
+    prefix="roberta.",
+    heads=HEADS,
+    classifier=ROBERTA_CLASSIFIER,
+    packable=True,
+    reference_config=_reference_config,
+)

@@ -6,9 +6,10 @@ as `Inputs` says, causally or both ways; the reference does the same with `is_ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.export.architectures.architecture import OLDER_ROPE_KEYS, Architecture, Classifier
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import Mask, attention, local_mask, mask_for_heads
 from onnxembed.export.graph.graph import Graph, Value
@@ -177,3 +178,26 @@ def gated_mlp(g: Graph, config: Config, x: Value, name: str, style: Style) -> Va
     gate = g.activation(g.linear(x, f"{name}.gate_proj", bias=style.mlp_bias), style.activation)
     inner = g.op("Mul", gate, g.linear(x, f"{name}.up_proj", bias=style.mlp_bias))
     return g.linear(inner, f"{name}.down_proj", bias=style.mlp_bias)
+
+
+DECODER_HEADS = r"lm_head|score|layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+DECODER_CLASSIFIER = Classifier("score", out_bias=False)
+
+LLAMA = Architecture(
+    build=llama,
+    prefix="model.",
+    heads=DECODER_HEADS,
+    classifier=DECODER_CLASSIFIER,
+    tokenizer_class="LlamaTokenizer",
+)
+MISTRAL = replace(LLAMA, build=mistral)
+QWEN2 = Architecture(
+    build=qwen2,
+    prefix="model.",
+    heads=DECODER_HEADS,
+    classifier=DECODER_CLASSIFIER,
+    traceable=True,
+    undeclared_keys=OLDER_ROPE_KEYS,
+    tokenizer_class="Qwen2Tokenizer",
+)
+QWEN3 = replace(QWEN2, build=qwen3)

@@ -6,6 +6,7 @@ Reference: transformers, models/modernbert.
 from __future__ import annotations
 
 from onnxembed.errors import ModelFilesError
+from onnxembed.export.architectures.architecture import Architecture, Classifier, Key, MaskedLM
 from onnxembed.export.architectures.llama import LAYER_TYPES, read_layer_types
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import Mask, attention, local_mask
@@ -76,3 +77,34 @@ def _mlp(g: Graph, config: Config, x: Value, name: str) -> Value:
     inner, gate = (g.linear(x, f"{name}.Wi", rows=rows, bias=bias) for rows in (slice(0, size), slice(size, 2 * size)))
     activated = g.activation(inner, config.take("hidden_activation", str, "gelu"))
     return g.linear(g.op("Mul", activated, gate), f"{name}.Wo", bias=bias)
+
+
+MODERNBERT = Architecture(
+    build=modernbert,
+    prefix="model.",
+    heads=r"head|decoder|classifier",
+    classifier=Classifier(
+        "classifier",
+        dense="head.dense",
+        dense_bias=Key("classifier_bias", False),
+        activation=Key("classifier_activation", "gelu"),
+        norm="head.norm",
+    ),
+    masked_lm=MaskedLM(
+        "head.dense",
+        "head.norm",
+        "decoder",
+        ("decoder.bias",),
+        table="embeddings.tok_embeddings",
+        activation="classifier_activation",
+        eps=("norm_eps", 1e-5),
+        optional={
+            "dense": ("classifier_bias", False),
+            "norm": ("norm_bias", False),
+            "decoder": ("decoder_bias", True),
+        },
+    ),
+    packable=True,
+    traceable=True,
+    undeclared_keys=frozenset({"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"}),
+)

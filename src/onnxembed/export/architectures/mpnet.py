@@ -11,7 +11,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxembed.export.architectures.bert import LayerNames, LayerStyle, places_after_pad, post_norm_layer
+from onnxembed.export.architectures.architecture import Architecture
+from onnxembed.export.architectures.bert import (
+    HEADS,
+    ROBERTA_CLASSIFIER,
+    ROBERTA_MASKED_LM,
+    LayerNames,
+    LayerStyle,
+    places_after_pad,
+    post_norm_layer,
+)
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import Mask
 from onnxembed.export.graph.graph import Graph, Value
@@ -86,3 +95,15 @@ def distance_buckets() -> NDArray[np.int64]:
     wide = np.minimum(exact + steps.astype(np.int64), half - 1)
     buckets: NDArray[np.int64] = np.where(away < exact, away, wide) + half * (distances > 0)
     return buckets
+
+
+MPNET = Architecture(
+    build=mpnet,
+    prefix="mpnet.",
+    heads=HEADS,
+    classifier=ROBERTA_CLASSIFIER,
+    masked_lm=ROBERTA_MASKED_LM,
+    packable=True,
+    traceable=True,
+    tokenizer_class="MPNetTokenizer",
+)

@@ -7,12 +7,14 @@ models/gte, whose checkpoints have the original tensor names or its own.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.errors import ModelFilesError, NoReferenceError, UnsupportedError
+from onnxembed.export.architectures.architecture import Architecture, Classifier
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import attention
 from onnxembed.export.graph.graph import Graph, Value
@@ -205,3 +207,30 @@ def _add_norm(g: Graph, x: Value, skip: Value, style: LayerStyle, *, linear: str
     if style.rms_norm:
         return g.add_rms_norm(g.linear(x, linear, bias=bias), skip, norm, style.eps)[0]
     return g.add_layer_norm(g.product(x, linear), skip, norm, style.eps, linear=linear if bias else None)
+
+
+def _reference_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of NewModel for GteModel, whose linear scaling with a larger base is NewModel's ntk scaling."""
+    scaling = config.get("rope_scaling") or {}
+    plain_ntk = scaling.get("type", "ntk") == "ntk" and scaling.keys() <= {"type", "factor"}
+    layer_norm = config.get("layer_norm_type", "layer_norm") == "layer_norm"
+    if not (plain_ntk and layer_norm and config.get("pack_qkv", True)):
+        raise NoReferenceError(
+            "transformers' Gte class computes a 'new' model only with packed q, k and v, LayerNorm and plain ntk"
+        )
+    theta, factor = float(config.get("rope_theta", 10000.0)), float(scaling.get("factor", 1.0))
+    head_dim = config["hidden_size"] // config["num_attention_heads"]
+    rope = {"rope_type": "linear", "rope_theta": theta * factor, "factor": factor ** (2 / head_dim)}
+    shared = {key: value for key, value in config.items() if key not in ("auto_map", "rope_theta", "rope_scaling")}
+    return {**shared, "model_type": "gte", "architectures": ["GteModel"], "rope_parameters": rope}
+
+
+GTE = Architecture(
+    build=gte,
+    prefix=("gte.", "new."),
+    heads=r"pooler|classifier|lm_head|qa_outputs",
+    classifier=Classifier("classifier", dense="pooler.dense"),
+    packable=True,
+    tokenizer_class="XLMRobertaTokenizer",
+)
+NEW = replace(GTE, build=new, prefix="new.", tokenizer_class=None, reference_config=_reference_config)

@@ -6,7 +6,11 @@ whose keys are GPT-2's). transformers itself ignores the original keys; here bot
 
 from __future__ import annotations
 
-from onnxembed.errors import ModelFilesError, UnsupportedError
+from collections.abc import Mapping
+from typing import Any
+
+from onnxembed.errors import ModelFilesError, NoReferenceError, UnsupportedError
+from onnxembed.export.architectures.architecture import Architecture, Classifier
 from onnxembed.export.architectures.new import NATIVE, LayerNames, LayerStyle, Rows, embed, gated_layers, read_style
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
@@ -83,3 +87,20 @@ def _original_style(config: Config) -> LayerStyle:
     if style.activation != GATES[gate]:
         raise ModelFilesError(f"config.json: activation_function is {gate!r}, but hidden_act {style.activation!r}")
     return style
+
+
+def _reference_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    if "n_embd" in config:
+        raise NoReferenceError("transformers' NomicBert class ignores the keys of a published nomic_bert config")
+    return dict(config)
+
+
+NOMIC_BERT = Architecture(
+    build=nomic_bert,
+    prefix=("nomic_bert.", "bert."),
+    heads=r"pooler|cls|classifier",
+    classifier=Classifier("classifier", dense="pooler.dense"),
+    packable=True,
+    tokenizer_class="BertTokenizer",
+    reference_config=_reference_config,
+)

@@ -7,10 +7,12 @@ out of the average.
 
 from __future__ import annotations
 
-from onnx import TensorProto
+from pathlib import Path
+
 from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
+from onnxembed.export.architectures.architecture import Architecture
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Inputs
@@ -20,7 +22,7 @@ def static_embedding(g: Graph, config: Config, inputs: Inputs) -> Value:
     """sentence-transformers' StaticEmbedding; its config is the table's shape."""
     table = "embedding.weight"
     config.confirm_shape(table, g.weights.shape(table), "vocab_size", "hidden_dim")
-    _tokenizer(g, config.take("vocab_size", int))
+    _check_tokenizer(g, config.take("vocab_size", int))
     return _rows(g, table, inputs.input_ids)
 
 
@@ -34,28 +36,29 @@ def model2vec(g: Graph, config: Config, inputs: Inputs) -> Value:
     table = "embeddings"
     stored = g.weights.shape(table)
     config.confirm_shape(table, stored[1:], "hidden_dim")
-    tokenizer = _tokenizer(g, g.weights.shape("mapping")[0] if has_mapping else stored[0])
+    _check_tokenizer(g, g.weights.shape("mapping")[0] if has_mapping else stored[0])
     rows = g.op("Gather", g.stored("mapping"), inputs.input_ids) if has_mapping else inputs.input_ids
     x = _rows(g, table, rows)
     if has_weights:
         weights = g.op("Gather", g.weight("weights"), inputs.input_ids)
         x = g.op("Mul", x, g.op("Unsqueeze", weights, g.integers(-1)))
-    name = getattr(tokenizer.model, "unk_token", None)
-    unknown = None if name is None else tokenizer.token_to_id(name)
-    if unknown is not None:
-        known = g.op("Not", g.op("Equal", inputs.input_ids, g.integer(unknown)))
-        inputs.pooled = g.op("Mul", inputs.attention_mask, g.op("Cast", known, to=TensorProto.INT64))
     return x
 
 
-def _tokenizer(g: Graph, rows: int) -> Tokenizer:
-    """The model's tokenizer, whose every token must have a row."""
+def unknown_token(folder: Path) -> int | None:
+    """The id of a checkpoint's unknown token, which model2vec leaves out of the average; None where it has none."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    name = getattr(tokenizer.model, "unk_token", None)
+    return None if name is None else tokenizer.token_to_id(name)
+
+
+def _check_tokenizer(g: Graph, rows: int) -> None:
+    """Refuse weights that lack a row for a token of the tokenizer."""
     tokenizer = Tokenizer.from_file(str(g.weights.folder / "tokenizer.json"))
     if tokenizer.get_vocab_size() > rows:
         raise ModelFilesError(
             f"{g.weights.folder}: tokenizer.json has {tokenizer.get_vocab_size()} tokens, the weights only {rows} rows"
         )
-    return tokenizer
 
 
 def _rows(g: Graph, table: str, ids: Value) -> Value:
@@ -63,3 +66,7 @@ def _rows(g: Graph, table: str, ids: Value) -> Value:
     if g.weights.dtype(table).kind == "i":
         return g.op("Cast", g.op("Gather", g.stored(table), ids), to=g.onnx_float)
     return g.op("Gather", g.weight(table), ids)
+
+
+STATIC_EMBEDDING = Architecture(build=static_embedding)
+MODEL2VEC = Architecture(build=model2vec, unpooled_token=unknown_token)

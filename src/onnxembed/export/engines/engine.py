@@ -8,7 +8,6 @@ from typing import Literal
 
 from onnxembed.errors import MissingExtraError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.engines.transformers_class import STOCK
 from onnxembed.export.graph.graph import Graph
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
@@ -67,10 +66,13 @@ def announce(facts: Facts, engine: Decision[Engine], graphs: Iterable[Graph]) ->
 
 
 def _can_export(engine: Engine, model_type: str) -> bool:
+    architecture = ARCHITECTURES.get(model_type)
+    if architecture is None:
+        return False
     if engine == "build":
-        return model_type in ARCHITECTURES
+        return architecture.build is not None
     # optimum writes every decoder as causal, and with inputs that the runtime does not feed.
-    return model_type in STOCK and not (engine == "optimum" and MODEL_TYPES[model_type].decoder)
+    return architecture.traceable and not (engine == "optimum" and MODEL_TYPES[model_type].decoder)
 
 
 def _unknown(facts: Facts) -> str:
@@ -78,7 +80,7 @@ def _unknown(facts: Facts) -> str:
     if code := facts.config.get("auto_map"):
         names = ", ".join(sorted(map(str, code.values()))) if isinstance(code, dict) else str(code)
         why = f"there is no builder for it, and code of the model's own (auto_map: {names}) is never run"
-    known = ", ".join(sorted(ARCHITECTURES.keys() | STOCK.keys()))
+    known = ", ".join(sorted(ARCHITECTURES))
     return f"{facts.folder} is a {facts.model_type!r} model, which onnxembed cannot export: {why}; known: {known}"
 
 

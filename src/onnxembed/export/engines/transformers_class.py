@@ -7,10 +7,9 @@ are read by our own reader, so no pickle is opened here either.
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from importlib import import_module
+from itertools import filterfalse
 from typing import Any
 
 import ml_dtypes
@@ -24,55 +23,6 @@ from onnxembed.export.engines.quiet import quiet
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.manifest import INPUTS, AttentionMode, Precision
-from onnxembed.verify.references.embedding import set_attention
-
-# transformers 5 reads these into rope_parameters.
-_OLDER_ROPE = frozenset({"rope_theta", "rope_scaling", "rope_parameters"})
-_MODERNBERT_KEYS = frozenset({"global_attn_every_n_layers", "global_rope_theta", "local_rope_theta"})
-# Read by DebertaV2Model where they are, and by its config class not even named.
-_DEBERTA_KEYS = frozenset(
-    """
-    attention_head_size conv_act conv_groups conv_kernel_size embedding_size norm_rel_ebd position_buckets share_att_key
-    """.split()  # noqa: SIM905  (a word list)
-)
-
-
-@dataclass(frozen=True)
-class Stock:
-    """What is known of a stock class.
-
-    `heads`: names of tensors that last_hidden_state does not need, as a regular expression for the start of a
-    name. `keys`: keys of config.json that it reads although its config class does not declare them.
-    """
-
-    heads: re.Pattern[str]
-    keys: frozenset[str] = frozenset()
-
-
-def _built(model_type: str, keys: frozenset[str] = frozenset()) -> Stock:
-    return Stock(ARCHITECTURES[model_type].heads, keys)
-
-
-# The model types whose traced graph was proved equal to the stock class.
-STOCK: dict[str, Stock] = {
-    "albert": Stock(
-        re.compile(r"(pooler|predictions|sop_classifier|classifier|qa_outputs|embeddings\.position_ids)\b")
-    ),
-    "deberta-v2": Stock(
-        re.compile(r"(pooler|classifier|cls|lm_predictions|mask_predictions|qa_outputs|embeddings\.position_ids)\b"),
-        _DEBERTA_KEYS,
-    ),
-    "bert": _built("bert"),
-    "camembert": _built("camembert"),
-    "distilbert": _built("distilbert"),
-    "electra": _built("electra"),
-    "modernbert": _built("modernbert", _MODERNBERT_KEYS),
-    "mpnet": _built("mpnet"),
-    "qwen2": _built("qwen2", _OLDER_ROPE),
-    "qwen3": _built("qwen3", _OLDER_ROPE),
-    "roberta": _built("roberta"),
-    "xlm-roberta": _built("xlm-roberta"),
-}
 
 
 def load_stock(facts: Facts, attention: AttentionMode, precision: Precision, ignored: Collection[str]) -> Any:
@@ -84,9 +34,9 @@ def load_stock(facts: Facts, attention: AttentionMode, precision: Precision, ign
     import torch
 
     transformers: Any = import_module("transformers")
-    stock = STOCK[facts.model_type]
+    architecture = ARCHITECTURES[facts.model_type]
     config_class = transformers.CONFIG_MAPPING[facts.model_type]
-    _check_config(facts, config_class, stock.keys, ignored)
+    _check_config(facts, config_class, architecture.undeclared_keys, ignored)
     with quiet():
         config = config_class.from_pretrained(facts.transformer_folder)
         config.use_cache = False
@@ -102,8 +52,10 @@ def load_stock(facts: Facts, attention: AttentionMode, precision: Precision, ign
             output_loading_info=True,
         )
     kind = type(model).__name__
-    _refuse(facts, f"lacks tensors of a {kind}", loading["missing_keys"], stock.heads)
-    _refuse(facts, f"has tensors that a {kind} does not use", loading["unexpected_keys"], stock.heads)
+    _refuse(facts, f"lacks tensors of a {kind}", filterfalse(architecture.is_head, loading["missing_keys"]))
+    _refuse(
+        facts, f"has tensors that a {kind} does not use", filterfalse(architecture.is_head, loading["unexpected_keys"])
+    )
     _refuse(facts, f"has tensors of other shapes than a {kind}", (key for key, *_ in loading["mismatched_keys"]))
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
@@ -116,6 +68,15 @@ def stock_inputs(model: Any) -> list[str]:
     taken = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
     segments = getattr(model.config, "type_vocab_size", 0)
     return [name for name in taken if name != "token_type_ids" or segments > 1]
+
+
+def set_attention(config: Any, attention: AttentionMode) -> None:
+    """Tell a decoder of transformers how its tokens see each other, by `is_causal`, which it honors from 5.2 on.
+
+    Where Gemma's own key, use_bidirectional_attention, is set, it says so already and has changed the windows.
+    """
+    if not (hasattr(type(config), "use_bidirectional_attention") and config.use_bidirectional_attention):
+        config.is_causal = attention == "causal"
 
 
 def _check_config(facts: Facts, config_class: Any, keys: Collection[str], ignored: Collection[str]) -> None:
@@ -140,7 +101,7 @@ def _tensors(facts: Facts) -> dict[str, Any]:
     return tensors
 
 
-def _refuse(facts: Facts, what: str, names: Iterable[str], but: re.Pattern[str] | None = None) -> None:
-    strange = sorted(name for name in names if not (but and but.match(name)))
+def _refuse(facts: Facts, what: str, names: Iterable[str]) -> None:
+    strange = sorted(names)
     if strange:
         raise ModelFilesError(f"{facts.folder} {what} ({len(strange)}, as {', '.join(strange[:3])})")

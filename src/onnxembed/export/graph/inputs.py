@@ -47,6 +47,12 @@ class Inputs:
         """How many tokens of its text are marked up to each token, itself included: int64 [B, T], as `marks`."""
         return self._graph.op("CumSum", marks, self._graph.constant("axis_1", np.array(1, np.int64)))
 
+    def mask_without(self, token_id: int) -> Value:
+        """The attention mask int64 [B, T] with every occurrence of one token masked too."""
+        g = self._graph
+        others = g.op("Not", g.op("Equal", self.input_ids, g.integer(token_id)))
+        return g.op("Mul", self.attention_mask, g.op("Cast", others, to=TensorProto.INT64))
+
     def pool(self, tokens: Value, modes: Sequence[PoolingMode]) -> Value:
         """One vector for each text, of its tokens float32 [B, T, D]."""
         return heads.pool(self._graph, tokens, self.pooled, modes)

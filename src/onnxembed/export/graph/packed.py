@@ -11,44 +11,14 @@ from functools import cached_property
 
 from onnx import TensorProto
 
-from onnxembed.decisions.embedding import EmbeddingDecisions
-from onnxembed.decisions.encoder import EncoderDecisions
-from onnxembed.errors import UnsupportedError
 from onnxembed.execution.packing import ENDS, INPUT_IDS, OFFSETS, POSITIONS, TOKEN_TYPES
 from onnxembed.export.graph import pooling as heads
 from onnxembed.export.graph.attention import Mask, Packed
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import B, Inputs
-from onnxembed.facts.facts import Facts
-from onnxembed.manifest import Engine, PoolingMode, Precision
+from onnxembed.manifest import PoolingMode
 
 N, S, ENDS_SIZE = "tokens", "longest", "batch_plus_1"
-
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
-"""The types that CUDA's PackedMultiHeadAttention has kernels for."""
-
-# Those whose builders know of positions and texts through `Inputs` only.
-MODEL_TYPES = (
-    *("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "mpnet"),
-    *("new", "gte", "nomic_bert", "modernbert", "jina_embeddings_v3"),
-)
-
-
-def check_packable(facts: Facts, decisions: EncoderDecisions, engine: Engine, precisions: Sequence[Precision]) -> None:
-    """Raise UnsupportedError, naming the reason, for what has no packed form."""
-    why = ""
-    if engine != "build":
-        why = f"engine {engine} writes graphs of its own"
-    elif decisions.attention.value == "causal":
-        why = "CUDA's PackedMultiHeadAttention has no causal mask; padded on the right, causal attention needs none"
-    elif facts.model_type not in MODEL_TYPES:
-        why = f"no packed form of {facts.model_type} is built; of these it is: {', '.join(MODEL_TYPES)}"
-    elif not isinstance(decisions, EmbeddingDecisions) or decisions.sparse or decisions.multi_vector:
-        why = "only graphs whose one output is sentence_embedding have one"
-    elif others := [precision for precision in precisions if precision not in PRECISIONS]:
-        why = f"CUDA's PackedMultiHeadAttention has kernels for {' and '.join(PRECISIONS)}, not for {', '.join(others)}"
-    if why:
-        raise UnsupportedError(f"--packed: {why}")
 
 
 class PackedInputs(Inputs):

@@ -9,12 +9,14 @@ splade_pooling.py). The largest logit is found before bias, relu and logarithm, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from onnx import TensorProto
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.export.architectures import ARCHITECTURES
+from onnxembed.export.architectures.architecture import MaskedLM
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Inputs
@@ -25,70 +27,8 @@ from onnxembed.manifest import SparseActivation
 CHUNK = 4096
 """Ids of the vocabulary whose logits are computed together."""
 
-
-@dataclass(frozen=True)
-class MaskedLM:
-    """decoder(norm(activation(dense(x)))): tensor names, and config.json's keys.
-
-    `biases`: what the decoder's bias is called, in order of preference; where it is not tied to the embeddings, in
-    the other order. `table`: the embeddings that the decoder
-    is tied to, where it has no weight of its own. `activation`: the key that names it, None for gelu. `eps`: the
-    key and the default of the norm's epsilon. `optional`: parts whose bias a key, with its default, may leave out.
-    """
-
-    dense: str
-    norm: str
-    decoder: str
-    biases: tuple[str, ...]
-    table: str = "embeddings.word_embeddings"
-    activation: str | None = None
-    eps: tuple[str | None, float] = ("layer_norm_eps", 1e-12)
-    optional: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
-
-
-_ROBERTA = MaskedLM("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", ("lm_head.bias", "lm_head.decoder.bias"))
-
-HEADS: dict[str, MaskedLM] = {
-    "bert": MaskedLM(
-        "cls.predictions.transform.dense",
-        "cls.predictions.transform.LayerNorm",
-        "cls.predictions.decoder",
-        ("cls.predictions.bias", "cls.predictions.decoder.bias"),
-        activation="hidden_act",
-    ),
-    "camembert": _ROBERTA,
-    "distilbert": MaskedLM(
-        "vocab_transform",
-        "vocab_layer_norm",
-        "vocab_projector",
-        ("vocab_projector.bias",),
-        activation="activation",
-        eps=(None, 1e-12),
-    ),
-    "electra": MaskedLM(
-        "generator_predictions.dense",
-        "generator_predictions.LayerNorm",
-        "generator_lm_head",
-        ("generator_lm_head.bias",),
-    ),
-    "modernbert": MaskedLM(
-        "head.dense",
-        "head.norm",
-        "decoder",
-        ("decoder.bias",),
-        table="embeddings.tok_embeddings",
-        activation="classifier_activation",
-        eps=("norm_eps", 1e-5),
-        optional={
-            "dense": ("classifier_bias", False),
-            "norm": ("norm_bias", False),
-            "decoder": ("decoder_bias", True),
-        },
-    ),
-    "mpnet": _ROBERTA,
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-}
+# How often log(1 + x) is applied to the weights after relu.
+LOGARITHMS: dict[SparseActivation, int] = {"relu": 0, "log1p_relu": 1, "log1p_log1p_relu": 2}
 
 
 @dataclass(frozen=True)
@@ -101,11 +41,12 @@ class Decoder:
 
 def sparse_embedding(g: Graph, inputs: Inputs, tokens: Value, facts: Facts, said: SparseFacts) -> tuple[Value, int]:
     """Token embeddings float32 [B, T, D] -> weights float32 [B, V]; also V."""
-    if facts.model_type not in HEADS:
+    head = ARCHITECTURES[facts.model_type].masked_lm
+    if head is None:
+        supported = ", ".join(model_type for model_type, row in ARCHITECTURES.items() if row.masked_lm)
         raise UnsupportedError(
-            f"onnxembed builds no masked-language-model head for {facts.model_type}; it does for {', '.join(HEADS)}"
+            f"onnxembed builds no masked-language-model head for {facts.model_type}; it does for {supported}"
         )
-    head = HEADS[facts.model_type]
     config = Config(facts.config, str(facts.transformer_folder / "config.json"))
     activation = "gelu" if head.activation is None else config.take(head.activation, str, "gelu")
     key, default = head.eps
@@ -196,6 +137,6 @@ def _joined(g: Graph, parts: list[Value]) -> Value:
 
 def _activated(g: Graph, logits: Value, activation: SparseActivation) -> Value:
     weights = g.op("Relu", logits)
-    for _ in range(activation.count("log1p")):
+    for _ in range(LOGARITHMS[activation]):
         weights = g.op("Log", g.op("Add", weights, g.float32(1.0)))
     return weights

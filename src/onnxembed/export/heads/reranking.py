@@ -7,7 +7,6 @@ which is the same unless a batch is padded on the left.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from onnx import TensorProto
 
 from onnxembed.decisions.reranking import RerankingDecisions
 from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.export.architectures import ARCHITECTURES
+from onnxembed.export.architectures.architecture import Classifier, Key
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph import pooling as heads
 from onnxembed.export.graph.graph import Graph, Value
@@ -22,60 +23,6 @@ from onnxembed.export.graph.inputs import Inputs
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.vocabulary import vocabulary
 from onnxembed.manifest import HeadPooling, PoolingMode
-
-
-@dataclass(frozen=True)
-class Key:
-    """A key of config.json, and what the model_type assumes where the key is absent."""
-
-    name: str
-    default: Any
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """out(norm(activation(dense(x)))), by the names of its tensors; a part that is None is not there."""
-
-    out: str
-    dense: str | None = None
-    dense_bias: Key | bool = True
-    activation: Key | str = "tanh"
-    norm: str | None = None
-    out_bias: bool = True
-
-
-BERT = Classifier("classifier", dense="pooler.dense")
-ROBERTA = Classifier("classifier.out_proj", dense="classifier.dense")
-DECODER = Classifier("score", out_bias=False)
-
-CLASSIFIERS: dict[str, Classifier] = {
-    "albert": Classifier("classifier", dense="albert.pooler"),
-    "bert": BERT,
-    "camembert": ROBERTA,
-    "deberta-v2": Classifier("classifier", dense="pooler.dense", activation=Key("pooler_hidden_act", "gelu")),
-    "distilbert": Classifier("classifier", dense="pre_classifier", activation="relu"),
-    "electra": Classifier("classifier.out_proj", dense="classifier.dense", activation="gelu"),
-    "eurobert": Classifier("classifier", dense="dense", activation="gelu"),
-    "gemma3_text": DECODER,
-    "gte": BERT,
-    "jina_embeddings_v3": ROBERTA,
-    "llama": DECODER,
-    "mistral": DECODER,
-    "modernbert": Classifier(
-        "classifier",
-        dense="head.dense",
-        dense_bias=Key("classifier_bias", False),
-        activation=Key("classifier_activation", "gelu"),
-        norm="head.norm",
-    ),
-    "mpnet": ROBERTA,
-    "new": BERT,
-    "nomic_bert": BERT,
-    "qwen2": DECODER,
-    "qwen3": DECODER,
-    "roberta": ROBERTA,
-    "xlm-roberta": ROBERTA,
-}
 
 # The output layer of a language model, and the table that it is where the two are tied.
 LM_HEAD, TIED = "lm_head.weight", "embed_tokens.weight"
@@ -92,12 +39,12 @@ def classify(g: Graph, facts: Facts, decisions: RerankingDecisions, inputs: Inpu
     if reranking.answers is not None:
         x = _pool(g, inputs, tokens, pooling, None)  # its template ends every text, never with padding
         return g.op("MatMul", x, _answer_weights(g, facts, config, reranking.answers.value))
-    if facts.model_type not in CLASSIFIERS:
-        known = ", ".join(CLASSIFIERS)
+    head = ARCHITECTURES[facts.model_type].classifier
+    if head is None:
+        supported = ", ".join(model_type for model_type, row in ARCHITECTURES.items() if row.classifier)
         raise UnsupportedError(
-            f"onnxembed does not build the classification head of {facts.model_type}; known: {known}"
+            f"onnxembed does not build the classification head of {facts.model_type}; known: {supported}"
         )
-    head = CLASSIFIERS[facts.model_type]
     pad = config.take("pad_token_id", int) if config.has("pad_token_id") else None
     x = tokens if pooling == "mean_of_logits" else _pool(g, inputs, tokens, pooling, pad)
     x = _before_last(g, head, config, x, decisions.hidden_size)

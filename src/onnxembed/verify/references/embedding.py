@@ -16,9 +16,10 @@ from tokenizers import Tokenizer
 from onnxembed.decisions.encoder import end_token
 from onnxembed.errors import VerificationError
 from onnxembed.export.engines.quiet import quiet
+from onnxembed.export.engines.transformers_class import set_attention
 from onnxembed.facts.facts import read_facts
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.manifest import AttentionMode, Manifest
+from onnxembed.manifest import Manifest
 from onnxembed.recipes.book import read_recipe
 from onnxembed.tokenizer.end_token import complete
 
@@ -106,15 +107,6 @@ def _complete(tokenizer: Any, token: str) -> None:
     state = json.loads(tokenizer.to_str())
     if complete(state, token):
         tokenizer.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor
-
-
-def set_attention(config: Any, attention: AttentionMode) -> None:
-    """Say outright how a decoder's tokens see each other: transformers honors `is_causal` from 5.2 on.
-
-    Gemma's own key, use_bidirectional_attention, says it already, and has changed the windows with it.
-    """
-    if not (hasattr(type(config), "use_bidirectional_attention") and config.use_bidirectional_attention):
-        config.is_causal = attention == "causal"
 
 
 def _positions(transformer: Any) -> float:

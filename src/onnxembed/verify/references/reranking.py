@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed.errors import VerificationError
+from onnxembed.export.engines.transformers_class import set_attention
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.manifest import Manifest, Reranking, Template
 from onnxembed.tokenizer.pairs import Pair
-from onnxembed.verify.references.embedding import contained, set_attention
+from onnxembed.verify.references.embedding import contained
 
 FloatArray = NDArray[np.float32]
 

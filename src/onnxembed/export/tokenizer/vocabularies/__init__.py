@@ -21,6 +21,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError
+from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.tokenizer.vocabularies import post_processors
 from onnxembed.export.tokenizer.vocabularies.byte_fallback import read_gemma, read_llama
 from onnxembed.export.tokenizer.vocabularies.byte_level import read_gpt2, read_qwen2
@@ -86,26 +87,6 @@ CLASSES: dict[str, TokenizerClass] = {
     "Qwen2Tokenizer": TokenizerClass(BPE, QWEN2, read_qwen2, post_processors.flagged_bos_eos),
     "RobertaTokenizer": TokenizerClass(BPE, ANGLES, read_gpt2, post_processors.roberta),
     "XLMRobertaTokenizer": TokenizerClass(SPM, ANGLES, read_xlm_roberta, post_processors.bos_and_eos),
-}
-
-# Where no file names a class; model types that share no one tokenizer are not in it.
-BY_MODEL_TYPE = {
-    "albert": "AlbertTokenizer",
-    "bert": "BertTokenizer",
-    "camembert": "CamembertTokenizer",
-    "deberta-v2": "DebertaV2Tokenizer",
-    "distilbert": "DistilBertTokenizer",
-    "electra": "ElectraTokenizer",
-    "gemma3_text": "GemmaTokenizer",
-    "gte": "XLMRobertaTokenizer",
-    "llama": "LlamaTokenizer",
-    "mistral": "LlamaTokenizer",
-    "mpnet": "MPNetTokenizer",
-    "nomic_bert": "BertTokenizer",
-    "qwen2": "Qwen2Tokenizer",
-    "qwen3": "Qwen2Tokenizer",
-    "roberta": "RobertaTokenizer",
-    "xlm-roberta": "XLMRobertaTokenizer",
 }
 
 FIX = 'save one with transformers.AutoTokenizer.from_pretrained("...").save_pretrained("...")'
@@ -175,9 +156,10 @@ def _class(facts: Facts) -> tuple[str, str]:
                     f"one that can be converted ({', '.join(CLASSES)}); {FIX}"
                 )
             return name, f"{file}: tokenizer_class"
-    if facts.model_type not in BY_MODEL_TYPE:
+    architecture = ARCHITECTURES.get(facts.model_type)
+    if architecture is None or architecture.tokenizer_class is None:
         raise ModelFilesError(
             f"{facts.transformer_folder} has no tokenizer.json, and neither tokenizer_config.json nor config.json "
             f"names a tokenizer_class, which {facts.model_type} does not imply; {FIX}"
         )
-    return BY_MODEL_TYPE[facts.model_type], f"the class of {facts.model_type}"
+    return architecture.tokenizer_class, f"the class of {facts.model_type}"
