@@ -311,6 +311,6 @@ def _taken_over(
     builder = ARCHITECTURES.get(facts.model_type)  # its names are those that task heads are written in
     graph = Graph(Checkpoint(facts.transformer_folder, builder.prefix if builder else ""), precision)
     inputs = Inputs(graph)
-    write = import_module(f"onnxembed.export.{engine}").write_encoder  # it needs the engine's extra
+    write = import_module(f"onnxembed.export.engines.{engine}").write_encoder  # it needs the engine's extra
     tokens = write(graph, inputs, facts, decisions.attention.value, options.ignored_config_keys)
     return graph, inputs, graph.to_float32(tokens)

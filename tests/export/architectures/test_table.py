@@ -13,6 +13,7 @@ from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.tokenizer.vocabularies import CLASSES
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.tokenizer.changes import CLASS_OPTIONS
+from tiny_heads import MASKED_LM
 
 TESTS = Path(__file__).parent
 
@@ -40,9 +41,9 @@ TABLES: dict[str, tuple[set[str], set[str]]] = {
         {name for name, row in ARCHITECTURES.items() if row.classifier},
         strings([TESTS.parent / "heads/test_reranking.py"]),
     ),
-    "tests/export/heads/test_sparse.py, of masked language models": (
+    "tests/helpers/tiny_heads.py: MASKED_LM": (
         {name for name, row in ARCHITECTURES.items() if row.masked_lm},
-        strings([TESTS.parent / "heads/test_sparse.py"]),
+        {*MASKED_LM},
     ),
     "tests/export/graph/test_packed.py, of packed families": (
         {name for name, row in ARCHITECTURES.items() if row.packable},
