@@ -54,6 +54,15 @@ DISTILBERT_TENSORS = {
     "output.LayerNorm": "output_layer_norm",
 }
 
+# BERT's parts of tensor names -> MPNet's.
+MPNET_TENSORS = {
+    "attention.self.query": "attention.attn.q",
+    "attention.self.key": "attention.attn.k",
+    "attention.self.value": "attention.attn.v",
+    "attention.output.dense": "attention.attn.o",
+    "attention.output.LayerNorm": "attention.LayerNorm",
+}
+
 BERT_LIKE = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
 
 TEXTS = [
@@ -163,6 +172,14 @@ def write_encoder(folder: Path, model_type: str, **options: Any) -> Path:
         del weights["embeddings.token_type_embeddings.weight"]
         for old, new in DISTILBERT_TENSORS.items():
             weights = {name.replace(old, new): tensor for name, tensor in weights.items()}
+    if model_type == "mpnet":
+        unused = dict.fromkeys(("type_vocab_size", "position_embedding_type"))
+        change_json(folder / "config.json", relative_attention_num_buckets=32, **unused)
+        del weights["embeddings.token_type_embeddings.weight"]
+        for old, new in MPNET_TENSORS.items():
+            weights = {name.replace(old, new): tensor for name, tensor in weights.items()}
+        bias = np.random.default_rng(3).normal(0, 0.5, (32, CONFIG["num_attention_heads"]))
+        weights["encoder.relative_attention_bias.weight"] = bias.astype(np.float32)
     if model_type != "electra":
         change_json(folder / "config.json", embedding_size=None)
     save_file(weights, folder / "model.safetensors")

@@ -40,13 +40,16 @@ MASKED_LM = {
     "bert": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
     "distilbert": ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
     "electra": ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head.bias"),
-    **dict.fromkeys(("camembert", "roberta", "xlm-roberta"), ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias")),
+    **dict.fromkeys(
+        ("camembert", "mpnet", "roberta", "xlm-roberta"), ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias")
+    ),
 }
 CLASSES = {
     "bert": "BertForMaskedLM",
     "camembert": "CamembertForMaskedLM",
     "distilbert": "DistilBertForMaskedLM",
     "electra": "ElectraForMaskedLM",
+    "mpnet": "MPNetForMaskedLM",
     "roberta": "RobertaForMaskedLM",
     "xlm-roberta": "XLMRobertaForMaskedLM",
 }
