@@ -293,13 +293,14 @@ def test_an_activation_that_is_not_known_is_refused(tmp_path: Path) -> None:
 
 def test_an_exported_reranker_is_reexported_by_what_its_own_files_say(artifact: Path, model: OnnxReranker) -> None:
     """modules.json and its kind are written for others; they say the same."""
-    from onnxembed.decisions.reranking import resolve_reranking
+    from onnxembed.decisions.decide import decide
     from onnxembed.decisions.task import choose_task
     from onnxembed.facts.facts import read_facts
 
     facts = read_facts(artifact)
     assert choose_task(facts, Flags(), None).reason == "config_sentence_transformers.json: model_type is CrossEncoder"
-    again = resolve_reranking(facts).reranking
+    again = decide(facts).reranking
+    assert again is not None
     assert again.activation.value == "sigmoid"
     assert again.labels.value == model.labels
 

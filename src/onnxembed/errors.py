@@ -5,6 +5,7 @@ OnnxEmbedError
 │   ├── UnsupportedError     a model, option or precision that onnxembed does not do
 │   └── MissingExtraError    an optional dependency is not installed (also an ImportError)
 ├── ModelFilesError          a model's files are missing, contradict each other, or say too little
+│   ├── UnsaidError          neither files nor recipe state a decision; a flag can make it
 │   ├── ManifestError        onnxembed.json cannot be read, or is of a format this version does not know
 │   └── IntegrityError       a file is not the file its hash or size says it is
 ├── RecipeError              a file of the recipe book is not a recipe
@@ -36,6 +37,14 @@ class MissingExtraError(UsageError, ImportError):
 
 class ModelFilesError(OnnxEmbedError):
     """A model's files are missing, contradict each other, or say too little."""
+
+
+class UnsaidError(ModelFilesError):
+    """Neither a model's files nor its recipe state a decision; `flag` names the option that makes it."""
+
+    def __init__(self, message: str, flag: str = "") -> None:
+        super().__init__(message)
+        self.flag = flag
 
 
 class ManifestError(ModelFilesError):

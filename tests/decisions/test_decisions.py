@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from onnxembed.decisions.embedding import EmbeddingDecisions, resolve_embedding
-from onnxembed.decisions.flags import Flags
+from decided import decide_embedding, decide_encoder
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError, UsageError
-from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Decision, PoolingMode
 from tiny import change_json, write_bert, write_json, write_sentence_bert
 
@@ -18,43 +16,40 @@ IDENTITY = "torch.nn.modules.linear.Identity"
 ROBERTA: dict[str, Any] = {"model_type": "roberta", "max_position_embeddings": 66, "pad_token_id": 1}
 
 
-def decide(folder: Path, **flags: Any) -> EmbeddingDecisions:
-    return resolve_embedding(read_facts(folder), Flags(**flags))
-
-
 def test_every_decision_of_the_files_says_which_file_and_key(tmp_path: Path) -> None:
     folder = write_sentence_bert(tmp_path, prompts={"query": "q: "}, default_prompt_name="query")
     change_json(folder / "tokenizer_config.json", truncation_side="left")
-    decisions = decide(folder)
-    assert decisions.attention == Decision("bidirectional", "architecture", "bert is an encoder")
-    assert decisions.pooling == Decision(("mean",), "file", "1_Pooling/config.json: pooling_mode")
-    assert decisions.normalize == Decision(True, "file", "modules.json has a Normalize module")
-    assert decisions.max_length == Decision(20, "file", "sentence_bert_config.json: max_seq_length")
-    assert decisions.truncation_side == Decision("left", "file", "tokenizer_config.json: truncation_side")
-    assert decisions.pad_token_id == Decision(0, "file", "config.json: pad_token_id")
-    assert decisions.lower_case == Decision(False, "file", "sentence_bert_config.json: do_lower_case")
+    encoder, embedding = decide_encoder(folder), decide_embedding(folder)
+    assert encoder.attention == Decision("bidirectional", "architecture", "bert is an encoder")
+    assert embedding.pooling == Decision(("mean",), "file", "1_Pooling/config.json: pooling_mode")
+    assert embedding.normalize == Decision(True, "file", "modules.json has a Normalize module")
+    assert encoder.max_length == Decision(20, "file", "sentence_bert_config.json: max_seq_length")
+    assert encoder.truncation_side == Decision("left", "file", "tokenizer_config.json: truncation_side")
+    assert encoder.pad_token_id == Decision(0, "file", "config.json: pad_token_id")
+    assert encoder.lower_case == Decision(False, "file", "sentence_bert_config.json: do_lower_case")
     name = "config_sentence_transformers.json"
-    assert decisions.prompts.texts == Decision({"query": "q: "}, "file", f"{name}: prompts")
-    assert decisions.prompts.default == Decision("query", "file", f"{name}: default_prompt_name")
-    assert (decisions.hidden_size, decisions.dimension) == (32, 32)
+    assert encoder.prompts.texts == Decision({"query": "q: "}, "file", f"{name}: prompts")
+    assert encoder.prompts.default == Decision("query", "file", f"{name}: default_prompt_name")
+    assert (encoder.hidden_size, embedding.dimension) == (32, 32)
 
 
 def test_flags_win_over_the_files(tmp_path: Path) -> None:
     folder = write_sentence_bert(tmp_path)
-    decisions = decide(folder, pooling=("cls", "max"), normalize=False, max_length=7)
-    assert decisions.pooling == Decision(("cls", "max"), "flag", "--pooling")
-    assert decisions.normalize == Decision(False, "flag", "--no-normalize")
-    assert decisions.max_length == Decision(7, "flag", "--max-length")
-    assert decisions.dimension == 64
-    assert decide(folder, normalize=True).normalize.reason == "--normalize"
+    flags: dict[str, Any] = {"pooling": ("cls", "max"), "normalize": False, "max_length": 7}
+    encoder, embedding = decide_encoder(folder, **flags), decide_embedding(folder, **flags)
+    assert embedding.pooling == Decision(("cls", "max"), "flag", "--pooling")
+    assert embedding.normalize == Decision(False, "flag", "--no-normalize")
+    assert encoder.max_length == Decision(7, "flag", "--max-length")
+    assert embedding.dimension == 64
+    assert decide_embedding(folder, normalize=True).normalize.reason == "--normalize"
 
 
 def test_what_no_file_says_comes_from_the_architecture_and_says_so(tmp_path: Path) -> None:
     folder = write_bert(tmp_path, pad_token_id=None, **{k: v for k, v in ROBERTA.items() if k != "pad_token_id"})
-    decisions = decide(folder, pooling=("mean",), normalize=True)
-    assert decisions.pad_token_id == Decision(1, "architecture", "the default of roberta")
-    assert decisions.truncation_side.origin == "architecture"
-    assert decisions.lower_case == Decision(False, "architecture", "the tokenizer decides about case")
+    encoder = decide_encoder(folder, pooling=("mean",), normalize=True)
+    assert encoder.pad_token_id == Decision(1, "architecture", "the default of roberta")
+    assert encoder.truncation_side.origin == "architecture"
+    assert encoder.lower_case == Decision(False, "architecture", "the tokenizer decides about case")
 
 
 # ---- never guessed
@@ -63,35 +58,35 @@ def test_what_no_file_says_comes_from_the_architecture_and_says_so(tmp_path: Pat
 def test_pooling_that_nothing_names_is_an_error_with_the_flag(tmp_path: Path) -> None:
     folder = write_bert(tmp_path)
     with pytest.raises(ModelFilesError, match="--pooling"):
-        decide(folder, normalize=True)
+        decide_embedding(folder, normalize=True)
 
 
 def test_a_pooling_module_without_a_mode_needs_the_flag_and_takes_it(tmp_path: Path) -> None:
     folder = write_sentence_bert(tmp_path)
     write_json(folder / "1_Pooling/config.json", {"word_embedding_dimension": 32, "pooling_mode_cls_token": False})
     with pytest.raises(ModelFilesError, match="--pooling"):
-        decide(folder)
-    assert decide(folder, pooling=("cls",)).pooling.value == ("cls",)
+        decide_embedding(folder)
+    assert decide_embedding(folder, pooling=("cls",)).pooling.value == ("cls",)
 
 
 def test_normalization_that_nothing_names_is_an_error_with_both_flags(tmp_path: Path) -> None:
     folder = write_bert(tmp_path)
     with pytest.raises(ModelFilesError, match=r"--normalize or --no-normalize"):
-        decide(folder, pooling=("mean",))
+        decide_embedding(folder, pooling=("mean",))
 
 
 def test_modules_without_normalize_are_an_answer(tmp_path: Path) -> None:
-    decision = decide(write_sentence_bert(tmp_path, normalize=False)).normalize
+    decision = decide_embedding(write_sentence_bert(tmp_path, normalize=False)).normalize
     assert decision == Decision(False, "file", "modules.json has no Normalize module")
 
 
 def test_two_pooling_modules_are_both_named_with_the_flag(shared_data: Path) -> None:
     folder = shared_data / "configs/noinstruct-small-v0"
     with pytest.raises(UnsupportedError) as caught:
-        decide(folder)
+        decide_embedding(folder)
     for part in ("cls (1_Pooling", "mean (2_Pooling", "--pooling"):
         assert part in str(caught.value)
-    assert decide(folder, pooling=("cls",)).max_length == Decision(
+    assert decide_encoder(folder, pooling=("cls",)).max_length == Decision(
         512, "file", "sentence_bert_config.json: max_seq_length"
     )
 
@@ -99,7 +94,7 @@ def test_two_pooling_modules_are_both_named_with_the_flag(shared_data: Path) -> 
 @pytest.mark.parametrize("pooling", [(), ("attention",), ("mean", "attention")])
 def test_a_pooling_flag_that_is_none_is_a_usage_error(tmp_path: Path, pooling: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="lasttoken"):
-        decide(write_sentence_bert(tmp_path), pooling=pooling)
+        decide_embedding(write_sentence_bert(tmp_path), pooling=pooling)
 
 
 # ---- length
@@ -109,7 +104,7 @@ def limits(tmp_path: Path, said: Any, tokenizer: Any, **config: Any) -> Decision
     folder = write_sentence_bert(tmp_path, max_length=None, **config)
     write_json(folder / "sentence_bert_config.json", {} if said is ... else {"max_seq_length": said})
     change_json(folder / "tokenizer_config.json", model_max_length=None if tokenizer is ... else tokenizer)
-    return decide(folder).max_length
+    return decide_encoder(folder).max_length
 
 
 @pytest.mark.parametrize(
@@ -161,7 +156,7 @@ def test_robertas_positions_begin_after_the_padding_id(tmp_path: Path, pad: int,
 
 def test_real_lengths(shared_data: Path) -> None:
     def length(name: str) -> Decision[int]:
-        return decide(shared_data / "configs" / name, pooling=("mean",), normalize=True).max_length
+        return decide_encoder(shared_data / "configs" / name, pooling=("mean",), normalize=True).max_length
 
     assert length("bge-m3") == Decision(8192, "file", "tokenizer_config.json: model_max_length")
     assert length("multilingual-e5-large-instruct") == Decision(512, "file", "tokenizer_config.json: model_max_length")
@@ -171,19 +166,19 @@ def test_real_lengths(shared_data: Path) -> None:
 @pytest.mark.parametrize("max_length", [0, -1])
 def test_a_model_without_a_table_of_positions_takes_any_length_from_one_on(tmp_path: Path, max_length: int) -> None:
     folder = write_sentence_bert(tmp_path, model_type="new")
-    assert decide(folder, max_length=65).max_length == Decision(65, "flag", "--max-length")
+    assert decide_encoder(folder, max_length=65).max_length == Decision(65, "flag", "--max-length")
     with pytest.raises(UsageError, match=f"--max-length {max_length}: this model takes 1 token or more"):
-        decide(folder, max_length=max_length)
+        decide_embedding(folder, max_length=max_length)
 
 
 @pytest.mark.parametrize("max_length", [0, -1, 65])
 def test_a_length_flag_outside_the_models_range_is_a_usage_error(tmp_path: Path, max_length: int) -> None:
     with pytest.raises(UsageError, match=f"--max-length {max_length}: this model takes 1 to 64"):
-        decide(write_sentence_bert(tmp_path), max_length=max_length)
+        decide_embedding(write_sentence_bert(tmp_path), max_length=max_length)
 
 
 def test_a_length_flag_may_pass_the_files_but_not_the_positions(tmp_path: Path) -> None:
-    assert decide(write_sentence_bert(tmp_path), max_length=64).max_length.value == 64
+    assert decide_encoder(write_sentence_bert(tmp_path), max_length=64).max_length.value == 64
 
 
 # ---- contradictions
@@ -191,21 +186,20 @@ def test_a_length_flag_may_pass_the_files_but_not_the_positions(tmp_path: Path) 
 
 def test_dense_layers_give_the_dimension(tmp_path: Path) -> None:
     folder = write_sentence_bert(tmp_path, dense=((32, 16, IDENTITY), (16, 24, IDENTITY)))
-    decisions = decide(folder)
-    assert (decisions.hidden_size, decisions.dimension) == (32, 24)
+    assert (decide_encoder(folder).hidden_size, decide_embedding(folder).dimension) == (32, 24)
 
 
 def test_a_dense_layer_that_does_not_fit_is_the_files_fault(tmp_path: Path) -> None:
     folder = write_sentence_bert(tmp_path, dense=((33, 16, IDENTITY),))
     with pytest.raises(ModelFilesError, match=r"2_Dense.config\.json takes 33 features, but gets 32"):
-        decide(folder)
+        decide_embedding(folder)
 
 
 def test_a_pooling_flag_that_does_not_fit_the_dense_layer_is_the_callers(tmp_path: Path) -> None:
     folder = write_sentence_bert(tmp_path, dense=((32, 16, IDENTITY),))
     modes: tuple[PoolingMode, ...] = ("mean", "max")
     with pytest.raises(UsageError, match=r"gets 64 with --pooling mean\+max"):
-        decide(folder, pooling=modes)
+        decide_embedding(folder, pooling=modes)
 
 
 @pytest.mark.parametrize(
@@ -231,15 +225,15 @@ def test_impossible_values_are_errors_that_name_the_key(
     folder = write_sentence_bert(tmp_path)
     change_json(folder / file, **values)
     with pytest.raises(error, match="t5" if error is UnsupportedError else next(reversed(values)) + "|max_position"):
-        decide(folder)
+        decide_embedding(folder)
 
 
 def test_keys_that_contradict_each_other_about_attention_are_an_error(tmp_path: Path) -> None:
     folder = write_bert(tmp_path, model_type="qwen2", is_causal=True, use_bidirectional_attention=True)
     with pytest.raises(ModelFilesError, match=r"is_causal and use_bidirectional_attention are both true.*--attention"):
-        resolve_embedding(read_facts(folder), Flags(pooling=("mean",), normalize=True))
+        decide_encoder(folder, pooling=("mean",), normalize=True)
 
 
 def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"'t5' model.*known: albert, bert"):
-        decide(write_bert(tmp_path, model_type="t5"))
+        decide_embedding(write_bert(tmp_path, model_type="t5"))

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from onnxembed.decisions.embedding import EmbeddingDecisions, resolve_embedding
+from onnxembed.decisions.decide import Decisions, decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.engines.engine import EngineOption, choose_engine
@@ -72,15 +72,15 @@ def load_reference(folder: Path, task: str = "AutoModel") -> Any:
     return getattr(transformers, task).from_pretrained(folder, **loading).eval()
 
 
-def decide(facts: Facts, **flags: Any) -> EmbeddingDecisions:
+def decide_mean(facts: Facts, **flags: Any) -> Decisions:
     """What is decided about a folder: mean pooling, normalized, where `flags` say nothing else."""
-    return resolve_embedding(facts, Flags(**{"pooling": ("mean",), "normalize": True, **flags}))
+    return decide(facts, Flags(**{"pooling": ("mean",), "normalize": True, **flags}))
 
 
 def make_graph(folder: Path, precision: Precision = "fp32", **flags: Any) -> Graph:
     """The graph that we build of a folder, see `decide`."""
     facts = read_facts(folder)
-    return build(facts, decide(facts, **flags), Options(), precision)
+    return build(facts, decide_mean(facts, **flags), Options(), precision)
 
 
 def open_graph(graph: Graph, workdir: Path, precision: Precision = "fp32") -> onnxruntime.InferenceSession:
@@ -114,7 +114,9 @@ def count_layer(
     layer = {name: count - two.get(name, 0) for name, count in three.items() if count != two.get(name, 0)}
     if precision == "fp32":
         facts = read_facts(folders[0])
-        record_layer(Architecture(facts.model_type, "build", decide(facts, **flags).attention.value), layer)
+        record_layer(
+            Architecture(facts.model_type, "build", decide_mean(facts, **flags).encoder.attention.value), layer
+        )
     return layer, three
 
 
@@ -174,12 +176,10 @@ def max_difference(
     if attention is not None:
         reference.config.is_causal = attention == "causal"
     facts = read_facts(folder)
-    decisions = resolve_embedding(
-        facts, Flags(pooling=POOLING_MODES, normalize=False, attention=attention, adapter=adapter)
-    )
+    decisions = decide(facts, Flags(pooling=POOLING_MODES, normalize=False, attention=attention, adapter=adapter))
     session = open_graph(build(facts, decisions, Options(engine=engine), "fp32"), workdir)
     inputs = {value.name for value in session.get_inputs()}
-    pool = Pooling(decisions.hidden_size, [POOLING_NAMES.get(mode, mode) for mode in POOLING_MODES])
+    pool = Pooling(decisions.encoder.hidden_size, [POOLING_NAMES.get(mode, mode) for mode in POOLING_MODES])
     worst = np.zeros(1 + len(POOLING_MODES))  # of hidden states, then of each pooling
     for shape in SHAPES:
         feeds = {name: value for name, value in batch(facts, shape).items() if name in inputs}
@@ -199,6 +199,6 @@ def max_difference(
     if listed:
         engine_used = choose_engine(facts, engine).value
         by_pooling = dict(zip(("tokens", *POOLING_MODES), worst.tolist(), strict=True))
-        architecture = Architecture(facts.model_type, engine_used, decisions.attention.value)
+        architecture = Architecture(facts.model_type, engine_used, decisions.encoder.attention.value)
         record_differences(architecture, facts.config, by_pooling)
     return float(worst.max())

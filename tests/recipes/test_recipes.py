@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from decided import decide_embedding, decide_encoder
 from hub_server import HubServer
 from onnxembed import OnnxEmbedder
 from onnxembed.cli import main
-from onnxembed.decisions.embedding import EmbeddingDecisions, resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, RecipeError, UnsupportedError, UsageError
 from onnxembed.export.pipeline import Options, export
@@ -69,10 +70,6 @@ def write(book: Path, text: str, name: str = "tiny", checked: str = "files: made
     head = f'model = "org/{name}"\nchecked = "{checked}"\n'
     (book / f"{name}.toml").write_text(head + text, encoding="utf-8")
     return read_recipe(name)
-
-
-def decide(folder: Path, recipe: Recipe, **flags: Any) -> EmbeddingDecisions:
-    return resolve_embedding(read_facts(folder), Flags(**flags), recipe)
 
 
 def run(*arguments: object) -> int:
@@ -181,32 +178,32 @@ def test_a_hub_model_has_its_recipe_without_being_asked(
 def test_files_win_over_the_recipe_and_flags_over_both(book: Path, tmp_path: Path) -> None:
     recipe = write(book, f"[pooling]\nvalue = ['cls']\n{WHY}\n[normalize]\nvalue = false\n{WHY}")
     said, silent = write_sentence_bert(tmp_path / "said"), write_bert(tmp_path / "silent")
-    assert decide(said, recipe).pooling.value == ("mean",)
-    assert decide(said, recipe).normalize.origin == "file"
-    assert decide(silent, recipe).pooling.origin == "recipe"
-    assert decide(silent, recipe).normalize == Decision(False, "recipe", "tiny.toml: because")
-    decisions = decide(silent, recipe, pooling=("max",), normalize=True)
-    assert (decisions.pooling.origin, decisions.normalize.origin) == ("flag", "flag")
+    assert decide_embedding(said, recipe).pooling.value == ("mean",)
+    assert decide_embedding(said, recipe).normalize.origin == "file"
+    assert decide_embedding(silent, recipe).pooling.origin == "recipe"
+    assert decide_embedding(silent, recipe).normalize == Decision(False, "recipe", "tiny.toml: because")
+    embedding = decide_embedding(silent, recipe, pooling=("max",), normalize=True)
+    assert (embedding.pooling.origin, embedding.normalize.origin) == ("flag", "flag")
 
 
 def test_attention_is_the_flags_then_the_recipes_then_the_files(book: Path, tmp_path: Path) -> None:
     recipe = write(book, f"[attention]\nvalue = 'bidirectional'\n{WHY}")
     folder = write_sentence_bert(tmp_path, model_type="qwen2", is_causal=True)
-    assert decide(folder, recipe).attention == Decision("bidirectional", "recipe", "tiny.toml: because")
-    assert decide(folder, recipe, attention="causal").attention == Decision("causal", "flag", "--attention")
-    assert resolve_embedding(read_facts(folder)).attention.origin == "file"
+    assert decide_encoder(folder, recipe).attention == Decision("bidirectional", "recipe", "tiny.toml: because")
+    assert decide_encoder(folder, recipe, attention="causal").attention == Decision("causal", "flag", "--attention")
+    assert decide_encoder(folder).attention.origin == "file"
 
 
 def test_a_recipes_prompt_fills_a_name_that_the_files_lack_or_leave_empty(book: Path, tmp_path: Path) -> None:
     recipe = write(book, f"[prompts]\n{WHY}[prompts.value]\nquery = 'q: '\ndocument = 'd: '\nsts = 's: '\n")
     folder = write_sentence_bert(tmp_path, prompts={"query": "to be: ", "document": "", "title": "of: "})
-    assert decide(folder, recipe).prompts.texts == Decision(
+    assert decide_encoder(folder, recipe).prompts.texts == Decision(
         {"query": "to be: ", "document": "d: ", "title": "of: ", "sts": "s: "},
         "recipe",
         "tiny.toml says document, sts: because",
     )
     full = {"query": "to ", "document": "of ", "sts": "as "}
-    assert decide(write_sentence_bert(tmp_path, prompts=full), recipe).prompts.texts.origin == "file"
+    assert decide_encoder(write_sentence_bert(tmp_path, prompts=full), recipe).prompts.texts.origin == "file"
 
 
 def test_a_precision_that_a_model_does_not_bear_is_not_built(book: Path, tmp_path: Path) -> None:
@@ -297,7 +294,7 @@ def test_truncation_keeps_the_end_token(tmp_path: Path, side: str) -> None:
     change_json(folder / "tokenizer_config.json", truncation_side=side, add_eos_token=True, eos_token="[MASK]")
     facts = read_facts(folder)
     (tmp_path / "out").mkdir()
-    changes = write_tokenizer(facts, resolve_embedding(facts, Flags(max_length=5)), tmp_path / "out")
+    changes = write_tokenizer(facts, decide(facts, Flags(max_length=5)).encoder, tmp_path / "out")
     assert "[MASK] added to the end of every text (tokenizer_config.json: add_eos_token)" in changes
     cut = ids(tokenizer_state(tmp_path / "out"), "the of and to in")
     kept = ["the", "of"] if side == "right" else ["to", "in"]
@@ -351,7 +348,7 @@ def test_an_end_token_that_is_asked_for_and_not_named_is_an_error(tmp_path: Path
     folder = write_sentence_bert(tmp_path)
     change_json(folder / "tokenizer_config.json", add_eos_token=True)
     with pytest.raises(ModelFilesError, match="add_eos_token is true, but eos_token is None"):
-        resolve_embedding(read_facts(folder))
+        decide_encoder(folder)
 
 
 @pytest.mark.torch

@@ -1,4 +1,4 @@
-"""What is decided for every task: attention, length, padding, prompts."""
+"""What is decided for every task: attention, length, padding, prompts. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from onnxembed.decisions.flags import NO_ADAPTER, Flags
-from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
+from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.facts.multi_vector import MultiVectorFacts
-from onnxembed.facts.sparse import SparseFacts
 from onnxembed.manifest import AttentionMode, Decision, Prompts
-from onnxembed.recipes.recipe import Recipe, decision_from
+from onnxembed.recipes.recipe import Recipe
 
 UNBOUNDED = 1_000_000  # tokens: a limit for models that have none
 
@@ -30,12 +28,10 @@ class EncoderDecisions:
     prompts: Prompts
     hidden_size: int
     adapter: Decision[str] | None = None
-    sparse: SparseFacts | None = None
-    multi_vector: MultiVectorFacts | None = None
 
 
-def resolve_encoder(facts: Facts, flags: Flags, recipe: Recipe | None) -> EncoderDecisions:
-    """What does not depend on the task; errors as of `resolve_embedding`."""
+def decide_encoder(facts: Facts, flags: Flags, recipe: Recipe | None) -> EncoderDecisions:
+    """Decide what does not depend on the task; errors as of `decide`."""
     _check_model_type(facts)
     hidden_size = _size(facts, MODEL_TYPES[facts.model_type].hidden_size_key)
     return EncoderDecisions(
@@ -48,8 +44,6 @@ def resolve_encoder(facts: Facts, flags: Flags, recipe: Recipe | None) -> Encode
         prompts=_prompts(facts, recipe),
         hidden_size=hidden_size,
         adapter=_adapter(facts, flags),
-        sparse=facts.sparse if flags.task in (None, "sparse") else None,
-        multi_vector=facts.multi_vector if flags.task in (None, "multi_vector") else None,
     )
 
 
@@ -74,8 +68,8 @@ def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[At
     if flags.attention is not None:
         return Decision(flags.attention, "flag", "--attention")
     if recipe and recipe.attention:
-        return decision_from(recipe, recipe.attention)
-    file = facts.transformer_folder / "config.json"
+        return recipe.decision(recipe.attention)
+    file = facts.config_file
     for key, causal in (("is_causal", True), ("use_bidirectional_attention", False)):
         value = facts.config.get(key)
         if isinstance(value, bool):
@@ -99,9 +93,10 @@ def _adapter(facts: Facts, flags: Flags) -> Decision[str] | None:
     if not tasks:
         return None
     if asked is None:
-        raise ModelFilesError(
+        raise UnsaidError(
             f"{facts.folder} has adapters for several tasks; choose one with --adapter: {', '.join(tasks)}, "
-            f"or {NO_ADAPTER} for the model without them"
+            f"or {NO_ADAPTER} for the model without them",
+            "--adapter",
         )
     if asked not in (*tasks, NO_ADAPTER):
         raise UsageError(f"--adapter {asked!r} is not one of {', '.join(tasks)}, or {NO_ADAPTER}")
@@ -162,7 +157,7 @@ def _position_limit(facts: Facts) -> int:
     reserved = _pad_token_id(facts).value + 1 if MODEL_TYPES[facts.model_type].positions_after_pad else 0
     if positions <= reserved:
         raise ModelFilesError(
-            f"{facts.transformer_folder / 'config.json'}: max_position_embeddings is {positions}, of which "
+            f"{facts.config_file}: max_position_embeddings is {positions}, of which "
             f"{facts.model_type} keeps {reserved} for no token"
         )
     return positions - reserved
@@ -174,7 +169,7 @@ def _size(facts: Facts, key: str) -> int:
     if value is None:
         value = facts.config.get(MODEL_TYPES[facts.model_type].older_keys.get(key, key))
     if type(value) is not int or value < 1:
-        raise ModelFilesError(f"{facts.transformer_folder / 'config.json'}: {key} is {value!r}, not a size")
+        raise ModelFilesError(f"{facts.config_file}: {key} is {value!r}, not a size")
     return value
 
 
@@ -202,9 +197,7 @@ def _pad_token_id(facts: Facts) -> Decision[int]:
         )
     vocabulary = _size(facts, "vocab_size")
     if type(pad) is not int or not 0 <= pad < vocabulary:
-        raise ModelFilesError(
-            f"{facts.transformer_folder / 'config.json'}: pad_token_id is {pad!r}, not an id below {vocabulary}"
-        )
+        raise ModelFilesError(f"{facts.config_file}: pad_token_id is {pad!r}, not an id below {vocabulary}")
     return Decision(pad, "file", "config.json: pad_token_id")
 
 
@@ -221,7 +214,7 @@ def _lower_case(facts: Facts) -> Decision[bool]:
 def end_token(facts: Facts, recipe: Recipe | None) -> Decision[str] | None:
     """The token that every text must end with, where something asks for one; tokenizer.json may add it already."""
     if recipe and recipe.end_token:
-        return decision_from(recipe, recipe.end_token)
+        return recipe.decision(recipe.end_token)
     if facts.tokenizer_config.get("add_eos_token") is not True:
         return None
     token = facts.tokenizer_config.get("eos_token")

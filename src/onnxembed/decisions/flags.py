@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from onnxembed.errors import UsageError
 from onnxembed.manifest import AttentionMode, PoolingMode, ScoreActivation, Task
 
 NO_ADAPTER = "none"
@@ -22,3 +24,11 @@ class Flags:
     task: Task | None = None
     activation: ScoreActivation | None = None
     plain_pairs: bool = False
+
+    def refuse_embedding_flags(self, folder: Path) -> None:
+        """Raise UsageError for flags of sentence embeddings, for a model that makes other embeddings alone."""
+        if self.pooling is not None or self.normalize is not None:
+            raise UsageError(
+                f"{folder} makes no sentence embedding here, and --pooling and --normalize are for those; "
+                "--task embedding makes one, without its other heads"
+            )

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxembed.decisions.encoder import EncoderDecisions, resolve_encoder
 from onnxembed.decisions.flags import Flags
-from onnxembed.decisions.task import CLASSIFIER, _class
+from onnxembed.decisions.task import CLASSIFIER, named_class
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.facts.modules import DENSE_ACTIVATIONS
 from onnxembed.facts.vocabulary import vocabulary
 from onnxembed.manifest import Decision, HeadPooling, Reranking, ScoreActivation, Template
-from onnxembed.recipes.recipe import Recipe, decision_from
+from onnxembed.recipes.recipe import Recipe
 
 # What a head reads where config.json decides: the key, its default, and what its values are here.
 HEAD_POOLING_KEYS: dict[str, tuple[str, str, dict[str, HeadPooling]]] = {
@@ -33,20 +31,12 @@ HEAD_POOLING_KEYS: dict[str, tuple[str, str, dict[str, HeadPooling]]] = {
 SHORT_ACTIVATIONS = {f"torch.nn.{name.rpartition('.')[2]}": value for name, value in DENSE_ACTIVATIONS.items()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class RerankingDecisions(EncoderDecisions):
-    """Everything that is decided about a reranker."""
-
-    reranking: Reranking
-
-
-def resolve_reranking(facts: Facts, flags: Flags | None = None, recipe: Recipe | None = None) -> RerankingDecisions:
+def decide_reranking(facts: Facts, flags: Flags, recipe: Recipe | None) -> Reranking:
     """Decide how pairs become scores.
 
     Raises ModelFilesError for what the files leave out or contradict, UnsupportedError for what onnxembed does
     not do, UsageError for flags that do not go with a reranker.
     """
-    flags = flags or Flags()
     if flags.pooling is not None or flags.normalize is not None:
         raise UsageError(
             f"{facts.folder} is a reranker, and --pooling and --normalize are for embeddings; "
@@ -55,26 +45,22 @@ def resolve_reranking(facts: Facts, flags: Flags | None = None, recipe: Recipe |
     if prompts := [name for name, text in facts.prompts.items() if text]:
         file = facts.folder / "config_sentence_transformers.json"
         raise UnsupportedError(f"{file} has prompts ({', '.join(prompts)}), which onnxembed does not put before pairs")
-    encoder = resolve_encoder(facts, flags, recipe)
     answers = _answers(facts, recipe)
     labels = _labels(facts, answers)
-    return RerankingDecisions(
-        **vars(encoder),
-        reranking=Reranking(
-            labels=labels,
-            pooling=_pooling(facts),
-            activation=_activation(facts, flags, recipe, len(labels.value)),
-            truncation=Decision("longest_first", "architecture", "as sentence-transformers cuts every pair"),
-            token_types=_token_types(facts),
-            template=_template(facts, flags, recipe),
-            answers=answers,
-        ),
+    return Reranking(
+        labels=labels,
+        pooling=_pooling(facts),
+        activation=_activation(facts, flags, recipe, len(labels.value)),
+        truncation=Decision("longest_first", "architecture", "as sentence-transformers cuts every pair"),
+        token_types=_token_types(facts),
+        template=_template(facts, flags, recipe),
+        answers=answers,
     )
 
 
 def _answers(facts: Facts, recipe: Recipe | None) -> Decision[tuple[str, ...]] | None:
     """Of a language model, the token whose logit is the score and the one whose logit is taken off; else None."""
-    if facts.answers is None and _class(facts).endswith(CLASSIFIER):
+    if facts.answers is None and named_class(facts).endswith(CLASSIFIER):
         return None
     if facts.answers is not None:
         tokens = {number: token for token, number in vocabulary(facts).items()}
@@ -85,9 +71,9 @@ def _answers(facts: Facts, recipe: Recipe | None) -> Decision[tuple[str, ...]] |
         names = tuple(tokens[number] for number in facts.answers)
         return Decision(names, "file", "modules.json: LogitScore")
     if recipe and recipe.answers:
-        return decision_from(recipe, recipe.answers)
+        return recipe.decision(recipe.answers)
     raise ModelFilesError(
-        f"{facts.transformer_folder / 'config.json'}: architectures names {_class(facts) or 'no class'}, not a "
+        f"{facts.config_file}: architectures names {named_class(facts) or 'no class'}, not a "
         f"...{CLASSIFIER}: it has no head that scores pairs. A language model that answers yes or no needs its "
         "recipe (--recipe NAME), which says what it is asked"
     )
@@ -97,7 +83,7 @@ def _labels(facts: Facts, answers: Decision[tuple[str, ...]] | None) -> Decision
     """The names of the logits, in their order."""
     if answers is not None:
         return Decision((answers.value[0],), answers.origin, answers.reason)
-    file, names, count = facts.transformer_folder / "config.json", facts.config.get("id2label"), _label_count(facts)
+    file, names, count = facts.config_file, facts.config.get("id2label"), _label_count(facts)
     if names is None and count is None:
         return Decision(_numbered(2), "architecture", "transformers' default is two labels")
     if names is None:
@@ -114,7 +100,7 @@ def _label_count(facts: Facts) -> int | None:
         count = facts.config.get(key)
         if count is not None:
             if type(count) is not int or count < 1:
-                raise ModelFilesError(f"{facts.transformer_folder / 'config.json'}: {key} is {count!r}, not a number")
+                raise ModelFilesError(f"{facts.config_file}: {key} is {count!r}, not a number")
             return count
     return None
 
@@ -134,7 +120,7 @@ def _pooling(facts: Facts) -> Decision[HeadPooling]:
     if value is None:
         return Decision(meanings[default], "architecture", f"the default of {facts.model_type} is {default}")
     if value not in meanings:
-        file = facts.transformer_folder / "config.json"
+        file = facts.config_file
         raise UnsupportedError(f"{file}: {key} is {value!r}, not one of {', '.join(meanings)}")
     return Decision(meanings[value], "file", f"config.json: {key} is {value}")
 
@@ -148,19 +134,19 @@ def _activation(facts: Facts, flags: Flags, recipe: Recipe | None, labels: int) 
         (facts.activation_fn, facts.folder / "config_sentence_transformers.json", "activation_fn"),
         (
             own.get("activation_fn") if isinstance(own, Mapping) else None,
-            facts.transformer_folder / "config.json",
+            facts.config_file,
             "sentence_transformers.activation_fn",
         ),
         (
             facts.config.get("sbert_ce_default_activation_function"),
-            facts.transformer_folder / "config.json",
+            facts.config_file,
             "sbert_ce_default_activation_function",
         ),
     ):
         if name is not None:
             return Decision(_known_activation(name, file, key), "file", f"{file.name}: {key}")
     if recipe and recipe.activation:
-        return decision_from(recipe, recipe.activation)
+        return recipe.decision(recipe.activation)
     if labels == 1:
         return Decision("sigmoid", "architecture", "sentence-transformers' default for one label")
     return Decision("identity", "architecture", "sentence-transformers' default for several labels")
@@ -191,14 +177,15 @@ def _template(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[Tem
     if flags.plain_pairs:
         return None
     if recipe and recipe.template:
-        return decision_from(recipe, recipe.template)
+        return recipe.decision(recipe.template)
     folder = facts.transformer_folder
     files = [folder / name for name in ("chat_template.jinja", "chat_template.json")]
-    found = [file.name for file in files if file.is_file()]
-    found += ["tokenizer_config.json: chat_template"] * (facts.tokenizer_config.get("chat_template") is not None)
-    if found:
+    templates = [file.name for file in files if file.is_file()]
+    if facts.tokenizer_config.get("chat_template") is not None:
+        templates.append("tokenizer_config.json: chat_template")
+    if templates:
         raise ModelFilesError(
-            f"{folder} has a chat template ({found[0]}), which onnxembed does not run: name the recipe that says what "
-            "a pair becomes (--recipe NAME), or pass --plain-pairs for a model that reads the two as they are"
+            f"{folder} has a chat template ({templates[0]}), which onnxembed does not run: name the recipe that says "
+            "what a pair becomes (--recipe NAME), or pass --plain-pairs for a model that reads the two as they are"
         )
     return None

@@ -8,7 +8,7 @@ from onnxembed.facts.facts import Facts
 from onnxembed.facts.multi_vector import MULTI_VECTOR_KINDS
 from onnxembed.facts.sparse import SPARSE_KINDS
 from onnxembed.manifest import Decision, Task
-from onnxembed.recipes.recipe import Recipe, decision_from
+from onnxembed.recipes.recipe import Recipe
 
 CLASSIFIER = "ForSequenceClassification"
 
@@ -32,14 +32,14 @@ def choose_task(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[T
     if facts.has_modules:
         return Decision("embedding", "file", "modules.json")
     if recipe and recipe.task:
-        return decision_from(recipe, recipe.task)
-    if (named := _class(facts)).endswith(CLASSIFIER):
+        return recipe.decision(recipe.task)
+    if (named := named_class(facts)).endswith(CLASSIFIER):
         return Decision("reranking", "file", f"config.json: architectures names {named}")
     return Decision("embedding", "architecture", "config.json names no classifier")
 
 
-def _class(facts: Facts) -> str:
-    """The class that config.json names."""
+def named_class(facts: Facts) -> str:
+    """The first class that config.json's architectures names; empty where it names none."""
     names = facts.config.get("architectures") or [""]
     return str(names[0]) if isinstance(names, list) else ""
 

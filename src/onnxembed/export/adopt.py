@@ -16,7 +16,7 @@ from onnxembed.export.pipeline import Verify
 from onnxembed.export.progress import Progress
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.hub.source import Fetched, HubOptions
-from onnxembed.loading.adopt import adopted_manifest, choose_recipe, decide
+from onnxembed.loading.adopt import POOLED, adopted_manifest, choose_recipe, decide_adoption, embedding_section
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
 from onnxembed.loading.locate import find
 from onnxembed.manifest import FILE_NAME, Manifest, Variant
@@ -56,15 +56,15 @@ def adopt(
         raise UsageError(f"{model} is an artifact of onnxembed already: it can be used as it is")
     found = read_found_graph(model, name, "auto", replace(hub, revision=got.revision))
     recipe = choose_recipe(model, options.recipe)
-    decisions, embedding = decide(found, options.flags, recipe)
+    encoder, embedding, graph_output = decide_adoption(found, options.flags, recipe)
     with new_folder(output, force=options.force) as draft:
-        changes = write_tokenizer(found.facts, decisions, draft)
-        dense = write_modules(found.facts, decisions, embedding.pooled_by == "runtime", draft)
+        changes = write_tokenizer(found.facts, encoder, draft)
+        dense = write_modules(found.facts, encoder, embedding, graph_output.name != POOLED, draft)
         variant = _copy_graph(found, draft)
         manifest = adopted_manifest(
             found,
-            decisions,
-            embedding=replace(embedding, dense=dense),
+            encoder,
+            embedding=embedding_section(embedding, graph_output, dense),
             recipe=recipe,
             variant=variant,
             changes=changes,

@@ -10,12 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from onnxembed.decisions.embedding import EmbeddingDecisions, resolve_embedding
-from onnxembed.decisions.encoder import EncoderDecisions
+from onnxembed.decisions.decide import Decisions, decide
 from onnxembed.decisions.flags import Flags
-from onnxembed.decisions.reranking import RerankingDecisions, resolve_reranking
-from onnxembed.decisions.task import choose_task
-from onnxembed.decisions.token_heads import resolve_token_heads
 from onnxembed.errors import UnsupportedError, UsageError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.artifact.cross_encoder import write_cross_encoder
@@ -65,13 +61,6 @@ from onnxembed.tokenizer.texts import TextTokenizer
 Encoder = tuple[Graph, Inputs, Value]
 """A graph under construction, its inputs, and its token embeddings in float32 [B, T, D]."""
 
-DECIDE: dict[Task, Callable[[Facts, Flags, Recipe | None], EncoderDecisions]] = {
-    "embedding": resolve_embedding,
-    "sparse": resolve_token_heads,
-    "multi_vector": resolve_token_heads,
-    "reranking": resolve_reranking,
-}
-
 Verify = Callable[[Path, Manifest, Fetched], Manifest]
 """Checks a finished draft folder and returns the manifest with what it measured."""
 
@@ -114,8 +103,8 @@ def export(
     checkpoint = fetch_checkpoint(model, hub)
     facts = read_facts(checkpoint.folder)
     engine = choose_engine(facts, options.engine)
-    task = choose_task(facts, options.flags, recipe)
-    decisions = DECIDE[task.value](facts, options.flags, recipe)
+    decisions = decide(facts, options.flags, recipe)
+    encoder = decisions.encoder
     quantized = [precision for precision in options.precisions if precision in MIN_COSINES]
     if quantized:
         check_quantizable(decisions, engine.value, quantized)
@@ -125,10 +114,10 @@ def export(
     if options.packed:
         check_packable(facts, decisions, engine.value, options.precisions)
     with new_folder(output, force=options.force) as draft:
-        changes = write_tokenizer(facts, decisions, draft)
+        changes = write_tokenizer(facts, encoder, draft)
         graph = next(iter(graphs.values()))
         sections = _sections(facts, decisions, options, graph, draft)
-        tokenization = Tokenization(decisions.max_length, decisions.truncation_side, decisions.pad_token_id, changes)
+        tokenization = Tokenization(encoder.max_length, encoder.truncation_side, encoder.pad_token_id, changes)
         hashed: dict[str, FileRecord] = {}
         variants = {name: write_graph(graphs[name], draft, name, progress, hashed) for name in floats}
         if options.packed:
@@ -146,15 +135,15 @@ def export(
             tasks=tuple(task for task in TASKS if task in sections),
             model=Model(
                 model_type=facts.model_type,
-                attention=decisions.attention,
+                attention=encoder.attention,
                 engine=engine.value,
                 engine_reason=None if engine.value == "build" else engine.reason,
                 inputs=tuple(value.name for value in graph.inputs),
                 ignored_config_keys=options.ignored_config_keys,
-                adapter=decisions.adapter,
+                adapter=encoder.adapter,
             ),
             tokenization=tokenization,
-            prompts=decisions.prompts,
+            prompts=encoder.prompts,
             variants={str(name): variant for name, variant in variants.items()},
             files=hash_files(draft, progress, hashed),
             verification={},
@@ -167,23 +156,21 @@ def export(
     return manifest
 
 
-def _sections(
-    facts: Facts, decisions: EncoderDecisions, options: Options, graph: Graph, draft: Path
-) -> dict[Task, Any]:
+def _sections(facts: Facts, decisions: Decisions, options: Options, graph: Graph, draft: Path) -> dict[Task, Any]:
     """Write the files that other programs read the task from; returns the manifest's section about each task."""
-    if isinstance(decisions, RerankingDecisions):
-        write_cross_encoder(facts, decisions, draft)
+    if decisions.reranking is not None:
+        write_cross_encoder(facts, decisions.reranking, draft)
         return {"reranking": decisions.reranking}
     sections = token_heads.sections(facts, decisions, graph, draft)
-    if not isinstance(decisions, EmbeddingDecisions):
+    if decisions.embedding is None:
         token_heads.write_files(facts, decisions, draft)
         return sections
-    dense = write_modules(facts, decisions, options.pooling_out, draft)
+    dense = write_modules(facts, decisions.encoder, decisions.embedding, options.pooling_out, draft)
     embedding = Embedding(
-        pooling=decisions.pooling,
+        pooling=decisions.embedding.pooling,
         dense=dense,
-        normalize=decisions.normalize,
-        dimension=decisions.dimension,
+        normalize=decisions.embedding.normalize,
+        dimension=decisions.embedding.dimension,
         pooled_by="runtime" if options.pooling_out else "graph",
     )
     return {"embedding": embedding, **sections}
@@ -191,7 +178,7 @@ def _sections(
 
 def _quantized(
     facts: Facts,
-    decisions: EncoderDecisions,
+    decisions: Decisions,
     options: Options,
     precisions: Sequence[Precision],
     *,
@@ -200,8 +187,8 @@ def _quantized(
     progress: Progress,
 ) -> dict[Precision, Variant]:
     """Write the graphs of integers, measured against the fp32 graph."""
-    assert isinstance(decisions, EmbeddingDecisions)  # check_quantizable has refused all else
-    tokenizer = TextTokenizer(draft, tokenization, decisions.max_length.value)
+    assert decisions.embedding is not None  # check_quantizable has refused all else
+    tokenizer = TextTokenizer(draft, tokenization, decisions.encoder.max_length.value)
     samples = tokenized(read_texts(options.calibration), tokenizer)
     return {
         precision: write_quantized(
@@ -209,7 +196,7 @@ def _quantized(
             draft,
             precision,
             samples,
-            pooling=decisions.pooling.value,
+            pooling=decisions.embedding.pooling.value,
             min_cosine=options.min_cosine,
             progress=progress,
         )
@@ -232,7 +219,7 @@ def _recipe(model: str | Path, options: Options) -> Recipe | None:
 
 def build(
     facts: Facts,
-    decisions: EncoderDecisions,
+    decisions: Decisions,
     options: Options,
     precision: Precision,
     make: MakeGraph | None = None,
@@ -246,10 +233,11 @@ def build(
     engine = choose_engine(facts, options.engine).value
     encoder = partial(_built, make=make, packed=packed) if engine == "build" else partial(_taken_over, engine)
     graph, inputs, tokens = encoder(facts, decisions, options, precision)
-    if isinstance(decisions, RerankingDecisions):
+    hidden_size = decisions.encoder.hidden_size
+    if decisions.reranking is not None:
         if options.pooling_out:
             raise UsageError("--pooling-out is for embeddings: what a reranker reads of its tokens stays in its graph")
-        logits = classify(graph, facts, decisions, inputs, tokens)
+        logits = classify(graph, facts, decisions.reranking, inputs, tokens, hidden_size=hidden_size)
         graph.output("logits", logits, (B, len(decisions.reranking.labels.value)))
         return graph
     token_heads.add(graph, inputs, tokens, facts, decisions)
@@ -257,21 +245,21 @@ def build(
         raise UnsupportedError("--packed: a packed graph pools itself, so it cannot be had with --pooling-out")
     if options.pooling_out and inputs.pooled != inputs.attention_mask:
         raise UnsupportedError(f"--pooling-out: a {facts.model_type} leaves tokens out that only its graph knows")
-    if isinstance(decisions, EmbeddingDecisions) and not options.pooling_out:
-        sentence = inputs.pool(tokens, decisions.pooling.value)
+    if decisions.embedding is not None and not options.pooling_out:
+        sentence = inputs.pool(tokens, decisions.embedding.pooling.value)
         for index, layer in enumerate(facts.dense, start=2):
             sentence = heads.dense(graph, sentence, layer, f"{index}_Dense")
-        if decisions.normalize.value:
+        if decisions.embedding.normalize.value:
             sentence = heads.normalize(graph, sentence)
-        graph.output("sentence_embedding", sentence, (B, decisions.dimension))
+        graph.output("sentence_embedding", sentence, (B, decisions.embedding.dimension))
     if not packed:
-        graph.output("token_embeddings", tokens, (B, T, decisions.hidden_size))
+        graph.output("token_embeddings", tokens, (B, T, hidden_size))
     return graph
 
 
 def _built(
     facts: Facts,
-    decisions: EncoderDecisions,
+    decisions: Decisions,
     options: Options,
     precision: Precision,
     *,
@@ -280,10 +268,10 @@ def _built(
 ) -> Encoder:
     """The encoder that a builder of ours writes."""
     architecture = ARCHITECTURES[facts.model_type]
-    config = Config(facts.config, str(facts.transformer_folder / "config.json"))
-    weights = open_checkpoint(facts.transformer_folder, architecture.prefix, decisions.adapter, config)
+    config = Config(facts.config, str(facts.config_file))
+    weights = open_checkpoint(facts.transformer_folder, architecture.prefix, decisions.encoder.adapter, config)
     graph = make(weights) if make else Graph(weights, precision)
-    inputs = PackedInputs(graph) if packed else Inputs(graph, causal=decisions.attention.value == "causal")
+    inputs = PackedInputs(graph) if packed else Inputs(graph, causal=decisions.encoder.attention.value == "causal")
     assert architecture.build is not None  # choose_engine has seen it
     tokens = architecture.build(graph, config, inputs)
     if architecture.unpooled_token is not None:
@@ -304,13 +292,11 @@ def _built(
     return graph, inputs, tokens
 
 
-def _taken_over(
-    engine: Engine, facts: Facts, decisions: EncoderDecisions, options: Options, precision: Precision
-) -> Encoder:
+def _taken_over(engine: Engine, facts: Facts, decisions: Decisions, options: Options, precision: Precision) -> Encoder:
     """The encoder that another engine writes."""
     builder = ARCHITECTURES.get(facts.model_type)  # its names are those that task heads are written in
     graph = Graph(Checkpoint(facts.transformer_folder, builder.prefix if builder else ""), precision)
     inputs = Inputs(graph)
     write = import_module(f"onnxembed.export.engines.{engine}").write_encoder  # it needs the engine's extra
-    tokens = write(graph, inputs, facts, decisions.attention.value, options.ignored_config_keys)
+    tokens = write(graph, inputs, facts, decisions.encoder.attention.value, options.ignored_config_keys)
     return graph, inputs, graph.to_float32(tokens)

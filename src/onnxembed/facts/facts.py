@@ -52,6 +52,11 @@ class Facts:
     """The ids of a LogitScore module: the token whose logit is the score, and the one whose logit is taken off."""
 
     @property
+    def config_file(self) -> Path:
+        """Where config.json lies."""
+        return self.transformer_folder / "config.json"
+
+    @property
     def model_type(self) -> str:
         """config.json's model_type, but for a model that goes by another's name.
 
@@ -66,7 +71,7 @@ class Facts:
         """The tasks that the checkpoint has an adapter for, in the order in which their weights are stacked."""
         tasks = self.config.get("lora_adaptations") or []
         if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
-            file = self.transformer_folder / "config.json"
+            file = self.config_file
             raise ModelFilesError(f"{file}: lora_adaptations is {tasks!r}, not a list of names")
         return tuple(tasks)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from onnxembed.decisions.embedding import EmbeddingDecisions, resolve_embedding
+from onnxembed.decisions.embedding import EmbeddingDecisions, decide_embedding
+from onnxembed.decisions.encoder import EncoderDecisions, decide_encoder
 from onnxembed.decisions.flags import Flags
-from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
+from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.execution.session import Session
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
@@ -27,6 +27,7 @@ from onnxembed.loading.onnx_file import OnnxFile, Value
 from onnxembed.manifest import (
     FORMAT_VERSION,
     INPUTS,
+    AttentionMode,
     Decision,
     Dense,
     Embedding,
@@ -55,10 +56,12 @@ def choose_recipe(model: str | Path, name: str | None) -> Recipe | None:
     return None if is_local(model) else find_recipe(str(model))
 
 
-def decide(found: FoundGraph, flags: Flags, recipe: Recipe | None) -> tuple[EmbeddingDecisions, Embedding]:
-    """How the graph's outputs become vectors; the Dense layers of the embedding name no files yet.
+def decide_adoption(
+    found: FoundGraph, flags: Flags, recipe: Recipe | None
+) -> tuple[EncoderDecisions, EmbeddingDecisions, Value]:
+    """Decide how the graph's outputs become vectors; the last of the three is the output to read.
 
-    Raises what `resolve_embedding` does, and UnsupportedError for a graph that cannot be fed or read.
+    Raises what `decide` does, and UnsupportedError for a graph that cannot be fed or read.
     """
     facts, graph = found.facts, found.graph
     if facts.kind not in (None, "SentenceTransformer"):
@@ -67,22 +70,27 @@ def decide(found: FoundGraph, flags: Flags, recipe: Recipe | None) -> tuple[Embe
         if refusal.precision == found.precision:
             raise UnsupportedError(f"{found.model} is not used in {refusal.precision}: {refusal.reason}")
     _check_inputs(graph)
-    decisions = resolve_embedding(facts, flags, recipe)
-    output = _output(graph, facts, decisions)
+    encoder = decide_encoder(facts, flags, recipe)
+    embedding = decide_embedding(facts, encoder, flags, recipe)
+    output = _output(graph, facts, embedding)
     pooled = output.name == POOLED
-    _check_output(graph, output, decisions.dimension if pooled else decisions.hidden_size, rank=2 if pooled else 3)
+    _check_output(graph, output, embedding.dimension if pooled else encoder.hidden_size, rank=2 if pooled else 3)
     if MODEL_TYPES[facts.model_type].decoder:
-        decisions = replace(decisions, attention=_measured_attention(graph, output, decisions))
-    return decisions, Embedding(
-        pooling=decisions.pooling,
-        dense=tuple(
-            Dense(layer.in_features, layer.out_features, layer.activation, None, None) for layer in facts.dense
-        ),
-        normalize=decisions.normalize,
-        dimension=decisions.dimension,
+        encoder = replace(encoder, attention=_measured_attention(graph, output, encoder.attention))
+    return encoder, embedding, output
+
+
+def embedding_section(embedding: EmbeddingDecisions, output: Value, dense: tuple[Dense, ...]) -> Embedding:
+    """The manifest's section about an adopted graph's sentence embeddings."""
+    pooled = output.name == POOLED
+    return Embedding(
+        pooling=embedding.pooling,
+        dense=dense,
+        normalize=embedding.normalize,
+        dimension=embedding.dimension,
         pooled_by="graph" if pooled else "runtime",
         output=output.name,
-        normalize_again=pooled and decisions.normalize.value,
+        normalize_again=pooled and embedding.normalize.value,
     )
 
 
@@ -104,12 +112,12 @@ def _check_inputs(graph: OnnxFile) -> None:
             )
 
 
-def _output(graph: OnnxFile, facts: Facts, decisions: EmbeddingDecisions) -> Value:
+def _output(graph: OnnxFile, facts: Facts, embedding: EmbeddingDecisions) -> Value:
     """The output to read: what the graph pooled itself, if the files that it goes with say what was decided."""
     outputs = {value.name: value for value in graph.outputs}
     tokens = next((outputs[name] for name in TOKENS if name in outputs), None)
     said = facts.poolings[0].modes if len(facts.poolings) == 1 else ()
-    as_made = decisions.pooling.value == said and (decisions.normalize.value or not facts.normalize)
+    as_made = embedding.pooling.value == said and (embedding.normalize.value or not facts.normalize)
     if tokens is not None and not (as_made and POOLED in outputs):
         return tokens
     if POOLED not in outputs:
@@ -141,12 +149,11 @@ def _shown(value: Value) -> str:
     return "[" + ", ".join("free" if size is None else str(size) for size in value.shape) + "]"
 
 
-def _measured_attention(graph: OnnxFile, output: Value, decisions: EmbeddingDecisions) -> Decision[Any]:
+def _measured_attention(graph: OnnxFile, output: Value, wanted: Decision[AttentionMode]) -> Decision[AttentionMode]:
     """A decoder's attention: as decided, if the graph's first token sees, or does not see, its second one.
 
     The files cannot know how somebody else's exporter made the graph: one is known to make all causal.
     """
-    wanted = decisions.attention
     if output.name == POOLED:
         return replace(wanted, reason=f"{wanted.reason}; not measured in the graph, which pools its tokens")
     # Two texts of two tokens that differ in the second.
@@ -173,22 +180,28 @@ def adopt(model: str | Path, file: str, *, precision: str, hub: HubOptions) -> L
     found = read_found_graph(model, file, precision, hub)
     recipe = choose_recipe(model, None)
     try:
-        decisions, embedding = decide(found, Flags(), recipe)
-    except ModelFilesError as error:
-        if "pass --" in str(error):
-            raise type(error)(f"{error}, to: {command}") from None
-        raise
-    if embedding.pooled_by == "runtime" and embedding.dense:
+        encoder, embedding, output = decide_adoption(found, Flags(), recipe)
+    except UnsaidError as error:
+        raise UnsaidError(f"{error}, to: {command}", error.flag) from None
+    if output.name != POOLED and found.facts.dense:
         raise UnsupportedError(f"{found.file} leaves out the Dense layers of {found.folder}; to add them: {command}")
     source = found.facts.transformer_folder / "tokenizer.json"
     if not source.is_file():
         raise UnsupportedError(f"{found.folder} has no tokenizer.json; make one of its vocabulary with: {command}")
     state = dict(read_json(source))
     loaded = tuple(tokenizer_json.load_as_class(found.facts, state))
-    text, changes = tokenizer_json.apply(found.facts, decisions, state, source)
+    text, changes = tokenizer_json.apply(found.facts, encoder, state, source)
     variant = Variant(found.file, None, found.graph.operators.total(), dict(found.graph.operators))
+    layers = found.facts.dense  # in the graph: their weights are in no file
+    dense = tuple(Dense(layer.in_features, layer.out_features, layer.activation, None, None) for layer in layers)
     manifest = adopted_manifest(
-        found, decisions, embedding=embedding, recipe=recipe, variant=variant, changes=(*loaded, *changes), files={}
+        found,
+        encoder,
+        embedding=embedding_section(embedding, output, dense),
+        recipe=recipe,
+        variant=variant,
+        changes=(*loaded, *changes),
+        files={},
     )
     if any(name in found.graph.operators for name in SHARED_SCALES):
         warn(
@@ -200,7 +213,7 @@ def adopt(model: str | Path, file: str, *, precision: str, hub: HubOptions) -> L
 
 def adopted_manifest(
     found: FoundGraph,
-    decisions: EmbeddingDecisions,
+    encoder: EncoderDecisions,
     *,
     embedding: Embedding,
     recipe: Recipe | None,
@@ -217,16 +230,16 @@ def adopted_manifest(
         tasks=("embedding",),
         model=Model(
             model_type=found.facts.model_type,
-            attention=decisions.attention,
+            attention=encoder.attention,
             engine="adopted",
             inputs=tuple(value.name for value in found.graph.inputs),
             ignored_config_keys=(),
-            adapter=decisions.adapter,
+            adapter=encoder.adapter,
             engine_reason=f"{found.file} was made by {producer}",
         ),
-        tokenization=Tokenization(decisions.max_length, decisions.truncation_side, decisions.pad_token_id, changes),
+        tokenization=Tokenization(encoder.max_length, encoder.truncation_side, encoder.pad_token_id, changes),
         embedding=embedding,
-        prompts=decisions.prompts,
+        prompts=encoder.prompts,
         variants={found.precision: variant},
         files=files,
         verification={},

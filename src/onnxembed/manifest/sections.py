@@ -28,6 +28,16 @@ class Decision(Generic[T]):
     origin: Origin
     reason: str
 
+    @classmethod
+    def from_file(cls, value: T, file: str, key: str) -> Decision[T]:
+        """What a key of one of the model's files says."""
+        return cls(value, "file", f"{file}: {key}")
+
+    @classmethod
+    def default(cls, value: T, why: str) -> Decision[T]:
+        """What holds where the files say nothing."""
+        return cls(value, "architecture", why)
+
 
 @dataclass(frozen=True)
 class Source:

@@ -137,6 +137,10 @@ class Recipe:
         """All published numbers."""
         return (*self.vectors, *self.similarities, *self.scores)
 
+    def decision(self, fact: RecipeFact[T]) -> Decision[T]:
+        """The decision that follows from one of its facts."""
+        return Decision(fact.value, "recipe", f"{self.file}: {fact.reason}")
+
 
 def _contradictions(recipe: Recipe, path: Path) -> Iterator[str]:
     """What the types cannot say."""
@@ -174,8 +178,3 @@ def _flaws(where: str, golden: Golden, texts: Sized, widths: set[int]) -> Iterat
         yield f"{where} sets not one of atol, rtol and min_cosine"
     if not golden.source:
         yield f"{where}.source is empty"
-
-
-def decision_from(recipe: Recipe, said: RecipeFact[T]) -> Decision[T]:
-    """The decision that follows one fact of a recipe."""
-    return Decision(said.value, "recipe", f"{recipe.file}: {said.reason}")

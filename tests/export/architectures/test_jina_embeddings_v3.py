@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from onnxembed.cli import main
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, NoReferenceError, UnsupportedError, UsageError
 from onnxembed.export.checkpoint.adapters import AdaptedCheckpoint
@@ -174,13 +174,11 @@ def test_adapters_differ(tmp_path: Path) -> None:
 def test_which_adapter_is_never_guessed(tmp_path: Path) -> None:
     facts = read_facts(published(tmp_path / "checkpoint"))
     with pytest.raises(ModelFilesError, match=r"--adapter: retrieval\.query, .*text-matching, or none"):
-        resolve_embedding(facts, Flags(("mean",), normalize=True))
+        decide(facts, Flags(("mean",), normalize=True))
     with pytest.raises(UsageError, match=r"'retrieval' is not one of retrieval\.query"):
-        resolve_embedding(facts, Flags(("mean",), normalize=True, adapter="retrieval"))
+        decide(facts, Flags(("mean",), normalize=True, adapter="retrieval"))
     with pytest.raises(UsageError, match="has no adapters"):
-        resolve_embedding(
-            read_facts(checkpoint(tmp_path / "plain")), Flags(("mean",), normalize=True, adapter="separation")
-        )
+        decide(read_facts(checkpoint(tmp_path / "plain")), Flags(("mean",), normalize=True, adapter="separation"))
 
 
 def test_the_published_config_is_never_built_as_plain_xlm_roberta(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.facts import read_facts
@@ -207,5 +207,5 @@ def test_max_length_may_be_longer_than_the_model_was_made_for(shared_data: Path,
     folder = checkpoint(tmp_path / "checkpoint")
     shutil.copyfile(shared_data / "configs/modernbert/tokenizer_config.json", folder / "tokenizer_config.json")
     flags = Flags(pooling=("cls",), normalize=True)
-    assert resolve_embedding(read_facts(folder), flags).max_length.value == 64
-    assert resolve_embedding(read_facts(folder), replace(flags, max_length=200)).max_length.value == 200
+    assert decide(read_facts(folder), flags).encoder.max_length.value == 64
+    assert decide(read_facts(folder), replace(flags, max_length=200)).encoder.max_length.value == 200

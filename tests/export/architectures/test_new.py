@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from new_checkpoints import LAYERS, SMALL, gte, new, rename
 from onnxembed import OnnxEmbedder
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures.new import NATIVE, PACKED, UNPACKED, LayerNames
@@ -257,7 +257,7 @@ def test_max_length_is_what_the_reference_says_and_may_be_longer(shared_data: Pa
     shutil.copytree(shared_data / "configs/gte-large-en-v1.5", folder, copy_function=shutil.copyfile)
 
     def length(flag: int | None = None) -> tuple[int, str]:
-        decision = resolve_embedding(read_facts(folder), Flags(max_length=flag)).max_length
+        decision = decide(read_facts(folder), Flags(max_length=flag)).encoder.max_length
         return decision.value, decision.reason
 
     assert length() == (8192, "sentence_bert_config.json: max_seq_length")

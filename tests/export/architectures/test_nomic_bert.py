@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.facts import read_facts
@@ -275,12 +275,12 @@ def test_sizes_are_found_under_the_keys_of_both_generations(tmp_path: Path) -> N
     folder = checkpoint(tmp_path / "checkpoint")
     write_json(folder / "config.json", {**ORIGINAL, "n_positions": 8192})
 
-    def decide() -> tuple[int, int]:
-        decisions = resolve_embedding(read_facts(folder), Flags(pooling=("mean",), normalize=True))
-        return decisions.dimension, decisions.max_length.value
+    def sizes() -> tuple[int, int]:
+        encoder = decide(read_facts(folder), Flags(pooling=("mean",), normalize=True)).encoder
+        return encoder.hidden_size, encoder.max_length.value
 
-    assert decide() == (40, 8192)
+    assert sizes() == (40, 8192)
     change_json(folder / "config.json", max_position_embeddings=2048, hidden_size=40)
-    assert decide() == (40, 2048)
+    assert sizes() == (40, 2048)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 8192})
-    assert decide() == (40, 8192)
+    assert sizes() == (40, 8192)

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UsageError
 from onnxembed.export.artifact import folder as artifact
@@ -54,7 +54,7 @@ def fail() -> None:
 
 def tiny_graph(folder: Path) -> Graph:
     facts = read_facts(write_sentence_bert(folder))
-    return build(facts, resolve_embedding(facts, Flags()), Options(), "fp32")
+    return build(facts, decide(facts, Flags()), Options(), "fp32")
 
 
 # ---- whole or not at all

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.export.artifact import folder as artifact
 from onnxembed.export.artifact import hashing
@@ -69,7 +69,7 @@ def test_the_weights_of_a_graph_are_hashed_while_they_are_written(
 ) -> None:
     monkeypatch.setattr(artifact, "INLINE_LIMIT", 0)
     facts = read_facts(write_sentence_bert(tmp_path / "model"))
-    graph = build(facts, resolve_embedding(facts, Flags()), Options(), precision)
+    graph = build(facts, decide(facts, Flags()), Options(), precision)
     records: dict[str, FileRecord] = {}
     variant = write_graph(graph, tmp_path / "out", precision, lambda *call: None, records)
     assert variant.data

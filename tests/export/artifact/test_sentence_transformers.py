@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from decided import decide_embedding, decide_encoder
 from onnxembed import OnnxEmbedder
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.export.artifact.sentence_transformers import write_modules
 from onnxembed.export.pipeline import Options, export
@@ -36,7 +37,9 @@ def write(folder: Path, out: Path, *, pooling_out: bool = False, **flags: Any) -
     """Write the modules of a checkpoint into `out`; returns the manifest's Dense entries."""
     out.mkdir(exist_ok=True)
     facts = read_facts(folder)
-    return write_modules(facts, resolve_embedding(facts, Flags(**flags)), pooling_out, out)
+    decisions = decide(facts, Flags(**flags))
+    assert decisions.embedding is not None
+    return write_modules(facts, decisions.encoder, decisions.embedding, pooling_out, out)
 
 
 def read(path: Path) -> Any:
@@ -50,13 +53,13 @@ def test_the_files_lead_back_to_the_same_decisions(
 ) -> None:
     folder = write_sentence_bert(tmp_path / "model", prompts={"query": "q: "}, default_prompt_name="query")
     write(folder, tmp_path / "out", pooling=modes, normalize=normalize, max_length=9)
-    again = resolve_embedding(read_facts(tmp_path / "out"), Flags())
-    assert again.pooling.value == modes
-    assert again.normalize.value == normalize
-    assert again.max_length.value == 9
-    assert again.prompts.texts.value == {"query": "q: "}
-    assert again.prompts.default.value == "query"
-    assert again.dimension == 32 * len(modes)
+    encoder, embedding = decide_encoder(tmp_path / "out"), decide_embedding(tmp_path / "out")
+    assert embedding.pooling.value == modes
+    assert embedding.normalize.value == normalize
+    assert encoder.max_length.value == 9
+    assert encoder.prompts.texts.value == {"query": "q: "}
+    assert encoder.prompts.default.value == "query"
+    assert embedding.dimension == 32 * len(modes)
 
 
 @pytest.mark.torch

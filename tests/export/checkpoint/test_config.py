@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.checkpoint.config import HARMLESS_KEYS, NEUTRAL_VALUES, Config
@@ -40,7 +40,7 @@ def build_bert(folder: Path, *ignored: str, **values: Any) -> None:
     write_sentence_bert(folder)
     (folder / "config.json").write_text(json.dumps({**CONFIG, **values}))
     facts = read_facts(folder)
-    build(facts, resolve_embedding(facts, Flags()), Options(ignored_config_keys=ignored), "fp32")
+    build(facts, decide(facts, Flags()), Options(ignored_config_keys=ignored), "fp32")
 
 
 # ---- taking keys

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from onnxembed import OnnxEmbedder
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
@@ -96,7 +96,7 @@ def run(file: Path, feeds: dict[str, Any]) -> list[Any]:
 
 def graph(folder: Path, precision: Precision = "fp32") -> Graph:
     facts = read_facts(folder)
-    return build(facts, resolve_embedding(facts, Flags(("mean",), normalize=True)), Options(engine="trace"), precision)
+    return build(facts, decide(facts, Flags(("mean",), normalize=True)), Options(engine="trace"), precision)
 
 
 def change_weights(folder: Path, **changes: Any) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from safetensors.numpy import load_file, save_file
 
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UnsupportedError
 from onnxembed.execution.providers import CPU
@@ -36,7 +36,7 @@ PER_LAYER = {"MultiHeadAttention": 2, "If": 1, "Add": 4, "LayerNormalization": 2
 
 def make(folder: Path, precision: Precision = "fp32", **options: Any) -> Graph:
     facts = read_facts(folder)
-    return build(facts, resolve_embedding(facts, Flags()), Options(**options), precision)
+    return build(facts, decide(facts, Flags()), Options(**options), precision)
 
 
 def write(graph: Graph, folder: Path, precision: Precision = "fp32") -> Variant:

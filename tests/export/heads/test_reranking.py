@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from onnxembed.decisions.reranking import RerankingDecisions, resolve_reranking
+from onnxembed.decisions.decide import Decisions, decide
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.pipeline import Options, build
@@ -89,10 +89,10 @@ def reranker(folder: Path, model_type: str, labels: int = 1, **config: Any) -> P
 
 
 def session(
-    folder: Path, workdir: Path, precision: Precision = "fp32", decisions: RerankingDecisions | None = None
+    folder: Path, workdir: Path, precision: Precision = "fp32", decisions: Decisions | None = None
 ) -> onnxruntime.InferenceSession:
     facts = read_facts(folder)
-    graph = build(facts, decisions or resolve_reranking(facts), Options(), precision)
+    graph = build(facts, decisions or decide(facts), Options(), precision)
     return open_graph(graph, workdir, precision)
 
 
@@ -175,7 +175,8 @@ def test_modernbert_reads_what_its_config_says(tmp_path: Path) -> None:
     feeds = batch(read_facts(folder), (5, 40, None))
     model, right = load_reference(folder, TASK), run(session(folder, tmp_path), "logits", feeds)
     np.testing.assert_allclose(right, expected(model, "modernbert", feeds, types=False), rtol=0, atol=TOLERANCE)
-    decisions = resolve_reranking(read_facts(folder))
+    decisions = decide(read_facts(folder))
+    assert decisions.reranking is not None
     assert decisions.reranking.pooling == Decision("mean", "file", "config.json: classifier_pooling is mean")
     first = replace(decisions.reranking, pooling=Decision("cls", "flag", "a test"))
     wrong = run(session(folder, tmp_path, decisions=replace(decisions, reranking=first)), "logits", feeds)

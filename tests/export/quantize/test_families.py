@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.export.pipeline import Options, build
 from onnxembed.export.quantize.calibration_texts import Samples
@@ -69,7 +69,7 @@ def test_a_family(tmp_path: Path, family: str, precision: Precision) -> None:
     folder = stock_checkpoint(tmp_path / "model", family, values)
     facts = read_facts(folder)
     attention: AttentionMode | None = "bidirectional" if family in DECODERS else None
-    decisions = resolve_embedding(facts, Flags(pooling=("mean",), normalize=True, attention=attention))
+    decisions = decide(facts, Flags(pooling=("mean",), normalize=True, attention=attention))
     samples = Samples([feeds(ids) for ids in IDS[::2]], [feeds(ids) for ids in IDS[1::2]])
     variant = write_quantized(
         lambda make: build(facts, decisions, Options(), "fp32", make),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.export.tokenizer.files import write_tokenizer
@@ -31,7 +31,7 @@ def write(folder: Path, out: Path, **flags: Any) -> tuple[str, ...]:
     """Write the tokenizer files of a checkpoint into `out`; returns the changes."""
     out.mkdir(exist_ok=True)
     facts = read_facts(folder)
-    return write_tokenizer(facts, resolve_embedding(facts, Flags(**flags)), out)
+    return write_tokenizer(facts, decide(facts, Flags(**flags)).encoder, out)
 
 
 def ids(out: Path, text: str) -> list[int]:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from hard_texts import HARD
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import read_facts
@@ -72,7 +72,7 @@ def write(folder: Path, out: Path, limit: int = 8000, recipe: str | None = None)
     out.mkdir()
     facts = read_facts(folder)
     flags = Flags(pooling=("mean",), normalize=True, max_length=limit)
-    return write_tokenizer(facts, resolve_embedding(facts, flags, read_recipe(recipe) if recipe else None), out)
+    return write_tokenizer(facts, decide(facts, flags, read_recipe(recipe) if recipe else None).encoder, out)
 
 
 def ours(out: Path, limit: int) -> Callable[[Sequence[str]], Ids]:

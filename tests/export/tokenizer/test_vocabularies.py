@@ -14,7 +14,7 @@ from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer, Tokenizer,
 
 from hard_texts import HARD
 from onnxembed import OnnxEmbedder
-from onnxembed.decisions.embedding import resolve_embedding
+from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
@@ -269,7 +269,7 @@ def test_special_tokens_survive_truncation_as_in_the_reference(tmp_path: Path, n
         out = tmp_path / str(limit)
         out.mkdir()
         flags = Flags(max_length=limit, pooling=("mean",), normalize=True)
-        changes = write_tokenizer(facts, resolve_embedding(facts, flags), out)
+        changes = write_tokenizer(facts, decide(facts, flags).encoder, out)
         written = Tokenizer.from_file(str(out / "tokenizer.json"))
         encoded = [encoding.ids for encoding in written.encode_batch(texts)]
         assert encoded == expected(texts, truncation=True, max_length=limit).input_ids
@@ -380,7 +380,7 @@ def test_a_recipes_end_token_survives_truncation(tmp_path: Path, side: str, kept
     facts, flags = read_facts(folder), Flags(max_length=3, pooling=("lasttoken",), normalize=True)
     (tmp_path / "out").mkdir()
     changes = write_tokenizer(
-        facts, resolve_embedding(facts, flags, read_recipe("e5-mistral-7b-instruct")), tmp_path / "out"
+        facts, decide(facts, flags, read_recipe("e5-mistral-7b-instruct")).encoder, tmp_path / "out"
     )
     written = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
     tokens = written.encode("the quick fox").tokens

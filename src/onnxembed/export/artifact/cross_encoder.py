@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnxembed.decisions.reranking import RerankingDecisions
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import write_json
 from onnxembed.facts.modules import DENSE_ACTIVATIONS
 from onnxembed.facts.transformer import CROSS_ENCODER_EXPECTED
+from onnxembed.manifest import Reranking
 
 ACTIVATION_CLASSES = {value: name for name, value in DENSE_ACTIVATIONS.items()}
 
 
-def write_cross_encoder(facts: Facts, decisions: RerankingDecisions, folder: Path) -> None:
+def write_cross_encoder(facts: Facts, reranking: Reranking, folder: Path) -> None:
     """Write config.json, modules.json, sentence_bert_config.json and config_sentence_transformers.json.
 
     A reranker with a template has config.json alone: no other program's files say what a pair becomes.
     """
     write_json(folder / "config.json", facts.config)
-    if decisions.reranking.template or decisions.reranking.answers:
+    if reranking.template or reranking.answers:
         return
     task = "sequence-classification"
     write_json(folder / "sentence_bert_config.json", {"transformer_task": task, **CROSS_ENCODER_EXPECTED[task]})
@@ -29,7 +29,7 @@ def write_cross_encoder(facts: Facts, decisions: RerankingDecisions, folder: Pat
         folder / "config_sentence_transformers.json",
         {
             "model_type": "CrossEncoder",
-            "activation_fn": ACTIVATION_CLASSES[decisions.reranking.activation.value],
+            "activation_fn": ACTIVATION_CLASSES[reranking.activation.value],
             "prompts": {},
             "default_prompt_name": None,
         },

@@ -7,23 +7,27 @@ normalization or length was set by a flag.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from onnxembed.decisions.embedding import EmbeddingDecisions
+from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.export.checkpoint.safetensors import write_safetensors
 from onnxembed.export.checkpoint.tensors import SINGLE
 from onnxembed.export.graph.pooling import dense_weights
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import write_json
 from onnxembed.facts.modules import POOLING_FLAGS, DenseFacts
-from onnxembed.manifest import Dense
+from onnxembed.manifest import Dense, PoolingMode
 
 MODULE = "sentence_transformers.models"
 
 
-def write_modules(facts: Facts, decisions: EmbeddingDecisions, pooling_out: bool, folder: Path) -> tuple[Dense, ...]:
+def write_modules(
+    facts: Facts, encoder: EncoderDecisions, embedding: EmbeddingDecisions, pooling_out: bool, folder: Path
+) -> tuple[Dense, ...]:
     """Write config.json, modules.json and the modules' folders; returns the manifest's Dense entries.
 
     With `pooling_out` the Dense layers' weights are written as .npy too, for the runtime to apply.
@@ -31,24 +35,24 @@ def write_modules(facts: Facts, decisions: EmbeddingDecisions, pooling_out: bool
     write_json(folder / "config.json", facts.config)
     write_json(
         folder / "sentence_bert_config.json",
-        {"max_seq_length": decisions.max_length.value, "do_lower_case": decisions.lower_case.value},
+        {"max_seq_length": encoder.max_length.value, "do_lower_case": encoder.lower_case.value},
     )
     write_json(
         folder / "config_sentence_transformers.json",
         {
-            "prompts": decisions.prompts.texts.value,
-            "default_prompt_name": decisions.prompts.default.value,
+            "prompts": encoder.prompts.texts.value,
+            "default_prompt_name": encoder.prompts.default.value,
             "similarity_fn_name": facts.similarity,
         },
     )
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    write_json(folder / "1_Pooling/config.json", _pooling(decisions))
+    write_json(folder / "1_Pooling/config.json", _pooling(embedding.pooling.value, encoder.hidden_size))
     dense = []
     for layer in facts.dense:
         path = f"{len(modules)}_Dense"
         modules.append((path, "Dense"))
         dense.append(_write_dense(layer, folder, path, pooling_out))
-    if decisions.normalize.value:
+    if embedding.normalize.value:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))
     write_json(
         folder / "modules.json",
@@ -60,9 +64,8 @@ def write_modules(facts: Facts, decisions: EmbeddingDecisions, pooling_out: bool
     return tuple(dense)
 
 
-def _pooling(decisions: EmbeddingDecisions) -> dict[str, object]:
+def _pooling(modes: Sequence[PoolingMode], size: int) -> dict[str, object]:
     """The pooling in the older generation's keys, which every release reads, where they can say it."""
-    modes, size = decisions.pooling.value, decisions.hidden_size
     if modes == tuple(mode for mode in POOLING_FLAGS.values() if mode in modes):
         flags = {flag: mode in modes for flag, mode in POOLING_FLAGS.items()}
         return {"word_embedding_dimension": size, **flags, "include_prompt": True}

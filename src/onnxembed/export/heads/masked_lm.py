@@ -47,7 +47,7 @@ def sparse_embedding(g: Graph, inputs: Inputs, tokens: Value, facts: Facts, said
         raise UnsupportedError(
             f"onnxembed builds no masked-language-model head for {facts.model_type}; it does for {supported}"
         )
-    config = Config(facts.config, str(facts.transformer_folder / "config.json"))
+    config = Config(facts.config, str(facts.config_file))
     activation = "gelu" if head.activation is None else config.take(head.activation, str, "gelu")
     key, default = head.eps
     eps = default if key is None else config.take(key, float, default)

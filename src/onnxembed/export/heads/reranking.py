@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from onnxembed.decisions.reranking import RerankingDecisions
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.architectures.architecture import Classifier, Key
@@ -22,19 +21,19 @@ from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Inputs
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.vocabulary import vocabulary
-from onnxembed.manifest import HeadPooling, PoolingMode
+from onnxembed.manifest import HeadPooling, PoolingMode, Reranking
 
 # The output layer of a language model, and the table that it is where the two are tied.
 LM_HEAD, TIED = "lm_head.weight", "embed_tokens.weight"
 
 
-def classify(g: Graph, facts: Facts, decisions: RerankingDecisions, inputs: Inputs, tokens: Value) -> Value:
-    """Logits float32 [B, labels] of token embeddings float32 [B, T, D].
+def classify(g: Graph, facts: Facts, reranking: Reranking, inputs: Inputs, tokens: Value, *, hidden_size: int) -> Value:
+    """Logits float32 [B, labels] of token embeddings float32 [B, T, hidden_size].
 
     Raises ModelFilesError for a tensor that is missing or not of the shape that config.json says,
     UnsupportedError for a model_type whose head onnxembed does not build.
     """
-    reranking, config = decisions.reranking, Config(facts.config, str(facts.transformer_folder / "config.json"))
+    config = Config(facts.config, str(facts.config_file))
     pooling = reranking.pooling.value
     if reranking.answers is not None:
         x = _pool(g, inputs, tokens, pooling, None)  # its template ends every text, never with padding
@@ -47,8 +46,8 @@ def classify(g: Graph, facts: Facts, decisions: RerankingDecisions, inputs: Inpu
         )
     pad = config.take("pad_token_id", int) if config.has("pad_token_id") else None
     x = tokens if pooling == "mean_of_logits" else _pool(g, inputs, tokens, pooling, pad)
-    x = _before_last(g, head, config, x, decisions.hidden_size)
-    x = _linear(g, x, head.out, (len(reranking.labels.value), decisions.hidden_size), bias=head.out_bias)
+    x = _before_last(g, head, config, x, hidden_size)
+    x = _linear(g, x, head.out, (len(reranking.labels.value), hidden_size), bias=head.out_bias)
     _check_unused(g, facts, head)
     return _pool(g, inputs, x, "mean", pad) if pooling == "mean_of_logits" else x
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
-from onnxembed.decisions.encoder import EncoderDecisions
+from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.checkpoint.linear import linear, read_linear
 from onnxembed.export.graph import pooling as heads
@@ -24,39 +24,39 @@ from onnxembed.manifest import Decision, MultiVector, QueryExpansion, Sparse, Ta
 from onnxembed.runtime.outputs import multi_vector, sparse
 
 
-def add(g: Graph, inputs: Inputs, tokens: Value, facts: Facts, decisions: EncoderDecisions) -> None:
+def add(g: Graph, inputs: Inputs, tokens: Value, facts: Facts, decisions: Decisions) -> None:
     """Declare the outputs of the heads that were decided on, made of token embeddings float32 [B, T, D]."""
     if decisions.sparse is not None:
         if decisions.sparse.head is None:
             weights, vocabulary = masked_lm.sparse_embedding(g, inputs, tokens, facts, decisions.sparse)
             g.output(sparse.OUTPUTS["graph"], weights, (B, vocabulary))
         else:
-            weights = _token_weights(g, inputs, tokens, decisions.sparse.head, decisions.hidden_size)
+            weights = _token_weights(g, inputs, tokens, decisions.sparse.head, decisions.encoder.hidden_size)
             g.output(sparse.OUTPUTS["runtime"], weights, (B, T))
     if decisions.multi_vector is not None:
-        _add_multi_vector(g, tokens, facts, decisions.multi_vector, decisions.hidden_size)
+        _add_multi_vector(g, tokens, facts, decisions.multi_vector, decisions.encoder.hidden_size)
 
 
-def sections(facts: Facts, decisions: EncoderDecisions, g: Graph, folder: Path) -> dict[Task, Sparse | MultiVector]:
+def sections(facts: Facts, decisions: Decisions, g: Graph, folder: Path) -> dict[Task, Sparse | MultiVector]:
     """The manifest's sections about these heads; tokens are named in the files, and numbered by the tokenizer."""
     found: dict[Task, Sparse | MultiVector] = {}
     if decisions.sparse is not None:
         found["sparse"] = _sparse(decisions.sparse, int(facts.config["vocab_size"]), TokenIds(folder))
     if decisions.multi_vector is not None:
-        width, limit = _width(g, multi_vector.OUTPUT), decisions.max_length
+        width, limit = _width(g, multi_vector.OUTPUT), decisions.encoder.max_length
         found["multi_vector"] = _multi_vector(decisions.multi_vector, limit, width, TokenIds(folder))
     return found
 
 
-def write_files(facts: Facts, decisions: EncoderDecisions, folder: Path) -> None:
+def write_files(facts: Facts, decisions: Decisions, folder: Path) -> None:
     """config.json, and the file that tells other programs what kind of model this is."""
     write_json(folder / "config.json", facts.config)
     write_json(
         folder / "config_sentence_transformers.json",
         {
             "model_type": "SparseEncoder" if decisions.sparse else "MultiVectorEncoder",
-            "prompts": decisions.prompts.texts.value,
-            "default_prompt_name": decisions.prompts.default.value,
+            "prompts": decisions.encoder.prompts.texts.value,
+            "default_prompt_name": decisions.encoder.prompts.default.value,
             "similarity_fn_name": facts.similarity,
         },
     )

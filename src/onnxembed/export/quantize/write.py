@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxembed.decisions.embedding import EmbeddingDecisions
-from onnxembed.decisions.encoder import EncoderDecisions
+from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import UnsupportedError, VerificationError
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
@@ -46,14 +45,14 @@ ROOM = 0.55
 """The search goes on until the distance to 1 is this share of what is allowed: other texts may fare worse."""
 
 
-def check_quantizable(decisions: EncoderDecisions, engine: str, precisions: Sequence[Precision]) -> None:
+def check_quantizable(decisions: Decisions, engine: str, precisions: Sequence[Precision]) -> None:
     """Refuse what has no form in integers: UnsupportedError, with what to do instead."""
     asked = f"--precision {','.join(precisions)}"
     if engine != "build":
         raise UnsupportedError(
             f"{asked}: a graph of engine {engine} is taken as it comes; only built ones can be quantized"
         )
-    if not isinstance(decisions, EmbeddingDecisions) or decisions.sparse or decisions.multi_vector:
+    if decisions.embedding is None or decisions.sparse or decisions.multi_vector:
         raise UnsupportedError(
             f"{asked}: what rounding costs is measured for sentence embeddings alone, and this model gives other "
             "outputs; use fp16, or --task embedding where it has both"

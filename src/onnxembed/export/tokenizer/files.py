@@ -15,7 +15,7 @@ from onnxembed.facts.json_file import read_json, write_json
 from onnxembed.tokenizer import changes as tokenizer_json
 
 
-def write_tokenizer(facts: Facts, decisions: EncoderDecisions, folder: Path) -> tuple[str, ...]:
+def write_tokenizer(facts: Facts, encoder: EncoderDecisions, folder: Path) -> tuple[str, ...]:
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json.
 
     tokenizer.json is the source's own, or built from its older vocabulary files. Returns what was built and
@@ -26,9 +26,9 @@ def write_tokenizer(facts: Facts, decisions: EncoderDecisions, folder: Path) -> 
     state = converted.state if converted else dict(read_json(source))
     read = [converted.change] if converted else [*tokenizer_json.load_as_class(facts, state)]
     read += markers.register(facts, state)
-    text, changes = tokenizer_json.apply(facts, decisions, state, source)
+    text, changes = tokenizer_json.apply(facts, encoder, state, source)
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-    config = {**facts.tokenizer_config, "model_max_length": decisions.max_length.value}
+    config = {**facts.tokenizer_config, "model_max_length": encoder.max_length.value}
     write_json(folder / "tokenizer_config.json", config)
     write_json(folder / "special_tokens_map.json", _special_tokens(facts, converted.special if converted else {}))
     return (*read, *changes)
