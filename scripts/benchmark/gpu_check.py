@@ -36,9 +36,8 @@ from benchmark.worker import resident
 from onnxembed import OnnxEmbedder, OnnxEmbedError
 from onnxembed.arrays import IntArray
 from onnxembed.decisions.flags import Flags
-from onnxembed.execution.cuda import CUDA
 from onnxembed.execution.packing import pack
-from onnxembed.execution.providers import load_onnxruntime, wanted_providers
+from onnxembed.execution.providers import CUDA, load_onnxruntime, wanted_providers
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.pipeline import Options, export
 from onnxembed.manifest import CUDA_ONLY, AttentionMode, Precision, read_manifest

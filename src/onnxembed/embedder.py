@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
 from onnxembed.arguments import whole_number
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.errors import UsageError
+from onnxembed.execution.backend import Placement
 from onnxembed.execution.providers import Providers
-from onnxembed.manifest import TEXT_KINDS, Embedding, TextKind
+from onnxembed.hub.source import HubOptions
+from onnxembed.manifest import TEXT_KINDS, Precision, TextKind
 from onnxembed.runtime.model import OpenModel
-from onnxembed.runtime.outputs.dense import dense_vectors, finishing, load_layers
-from onnxembed.runtime.outputs.joint import Embeddings, Read, columns, joint_job
-from onnxembed.runtime.outputs.multi_vector import OUTPUT, multi_vectors, plain_vectors, prepare, treats_alike
-from onnxembed.runtime.outputs.sparse import OUTPUTS, SparseEmbedding, sparse_embeddings
+from onnxembed.runtime.onnx_model import OnnxModel, named_devices
+from onnxembed.runtime.outputs.dense import DenseReadout, dense_readout
+from onnxembed.runtime.outputs.joint import Embeddings, JointReadout
+from onnxembed.runtime.outputs.multi_vector import MultiVectorReadout, treats_alike
+from onnxembed.runtime.outputs.readout import Readout
+from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseReadout
 from onnxembed.runtime.prompts import Prompting
-from onnxembed.runtime.streaming import Job, items, rows, windows
+from onnxembed.runtime.streaming import windows
 from onnxembed.tokenizer.texts import Tokens
 
 VectorStream = Generator[FloatArray, None, None]
@@ -36,7 +38,7 @@ class EmbedOptions(TypedDict, total=False):
     normalize: bool | None
 
 
-class OnnxEmbedder:
+class OnnxEmbedder(OnnxModel):
     """An embedding model from an artifact folder or a hub repository that holds one.
 
     Needs numpy, tokenizers and onnxruntime; never torch. Safe to use from many threads. `with
@@ -71,7 +73,7 @@ class OnnxEmbedder:
         self,
         model: str | Path,
         *,
-        precision: Literal["auto", "fp32", "fp16", "bf16", "int16", "int8", "int8w"] = "auto",
+        precision: Literal["auto"] | Precision = "auto",
         onnx_file: str | None = None,
         providers: Providers = "auto",
         threads: int | None = None,
@@ -83,38 +85,29 @@ class OnnxEmbedder:
         local_files_only: bool = False,
         check_files: bool = True,
     ) -> None:
-        self._runner = OpenModel(
+        opened = OpenModel(
             model,
             ("embedding", "sparse", "multi_vector"),
+            HubOptions(revision, cache_dir, local_files_only),
+            Placement(providers, threads, named_devices(device_id, device_ids)),
             precision=precision,
             onnx_file=onnx_file,
-            providers=providers,
-            threads=threads,
-            device_id=device_id,
-            device_ids=device_ids,
             max_length=max_length,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
             check_files=check_files,
         )
-        self.folder, self.manifest = self._runner.folder, self._runner.manifest
-        self.threads, self.max_length = self._runner.threads, self._runner.max_length
-        self.provider = self._runner.provider
-        """The ONNX Runtime provider in use."""
-        self._layers = load_layers(self.folder, self.manifest.embedding) if self.manifest.embedding else []
-        self._prompting = Prompting(self.manifest.prompts)
+        self._use(opened)
+
+    def _use(self, model: OpenModel) -> None:
+        super()._use(model)
+        section = model.manifest.embedding
+        self._dense = dense_readout(model.folder, section) if section else None
+        self._prompting = Prompting(model.manifest.prompts)
 
     @property
     def dimension(self) -> int:
         """Length of this model's vectors; of those that its tokens have, where it makes no others."""
         section = self.manifest.embedding or self.manifest.multi_vector or self.manifest.require_sparse()
         return section.dimension
-
-    @property
-    def _embedding(self) -> Embedding:
-        """How dense vectors are made; UsageError for a model that makes none."""
-        return self.manifest.require_embedding()
 
     def embed(
         self,
@@ -145,8 +138,10 @@ class OnnxEmbedder:
             UsageError: an element that is not a str (its position is named), an impossible option, or a
                 closed embedder.
         """
-        blocks = self._blocks(texts, prompt, prompt_name, dimensions, normalize)
-        return (vector for block in blocks for vector in block)
+        readout = self._dense_readout(dimensions, normalize)
+        prefix = self._prompting.choose(prompt, prompt_name)
+        blocks = self.model.stream(windows(texts, prefix), readout)
+        return (vector for _, vectors in blocks for vector in vectors)
 
     def encode(
         self,
@@ -158,8 +153,10 @@ class OnnxEmbedder:
         normalize: bool | None = None,
     ) -> FloatArray:
         """The vectors of all texts, float32 [N, D]; [1, D] for one text. Arguments and errors as in `embed`."""
-        blocks = list(self._blocks(texts, prompt, prompt_name, dimensions, normalize))
-        return np.concatenate(blocks) if blocks else np.empty((0, dimensions or self.dimension), np.float32)
+        readout = self._dense_readout(dimensions, normalize)
+        prefix = self._prompting.choose(prompt, prompt_name)
+        blocks = [vectors for _, vectors in self.model.stream(windows(texts, prefix), readout)]
+        return np.concatenate(blocks) if blocks else np.empty((0, readout.dimensions), np.float32)
 
     def query_embed(self, queries: str | Iterable[str], **options: Unpack[EmbedOptions]) -> VectorStream:
         """`embed` with the model's query prompt, or none; `prompt` or `prompt_name` choose another."""
@@ -184,17 +181,10 @@ class OnnxEmbedder:
 
         Raises UsageError also for a model that makes none.
         """
-        section = self.manifest.require_sparse()
-        output = OUTPUTS[section.aggregated_by]
-
-        def compute(tokens: list[Tokens]) -> Sequence[SparseEmbedding]:
-            feeds = self._runner.feeds(tokens)
-            return sparse_embeddings(section, self._runner.run([output], feeds)[0], feeds)
-
+        readout = SparseReadout(self.manifest.require_sparse())
         prefix = self._prompting.choose(prompt, prompt_name)
-        self._runner.check_open()
-        blocks = self._runner.stream(windows(texts, prefix), Job(compute, items))
-        return (embedding for block in blocks for embedding in block)
+        blocks = self.model.stream(windows(texts, prefix), readout)
+        return (embedding for _, embeddings in blocks for embedding in embeddings)
 
     def embed_multi_vector(
         self,
@@ -222,14 +212,10 @@ class OnnxEmbedder:
             options = self._prompted(kind, options)
         prefix = self._prompting.choose(options["prompt"], options["prompt_name"])
 
-        def compute(tokens: list[Tokens]) -> Sequence[FloatArray]:
-            feeds, kept = prepare(section, kind or "document", self._runner.feeds(tokens))
-            return multi_vectors(self._runner.run([OUTPUT], feeds)[0], kept)
-
-        self._runner.check_open()
         length = section.query_length if kind == "query" else section.document_length
-        blocks = self._runner.stream(windows(texts, prefix), Job(compute, items), max_length=length.value)
-        return (vectors for block in blocks for vectors in block)
+        readout = MultiVectorReadout(section, kind or "document")
+        blocks = self.model.stream(windows(texts, prefix), readout, max_length=length.value)
+        return (vectors for _, texts_vectors in blocks for vectors in texts_vectors)
 
     def encode_all(
         self,
@@ -245,31 +231,30 @@ class OnnxEmbedder:
 
         Raises UsageError for a kind that the model does not make (pass False for it), and as `embed` does.
         """
-        reads: dict[str, Read] = {}  # by the graph's output that is read
+        readouts: list[Readout[Any]] = []
         if dense:
-            reads[self._embedding.graph_output] = partial(dense_vectors, self._embedding, self._layers)
+            readouts.append(self._dense_readout())
         if sparse:
-            weights = self.manifest.require_sparse()
-            reads[OUTPUTS[weights.aggregated_by]] = partial(sparse_embeddings, weights)
+            readouts.append(SparseReadout(self.manifest.require_sparse()))
         if multi_vector:
-            reads[OUTPUT] = plain_vectors(self.manifest.require_multi_vector())
-        if not reads:
+            section = self.manifest.require_multi_vector()
+            if not treats_alike(section):
+                raise UsageError(
+                    "this model does not treat queries and documents alike: use embed_multi_vector(texts, kind=...)"
+                )
+            readouts.append(MultiVectorReadout(section, "document"))
+        if not readouts:
             raise UsageError("encode_all was asked for no kind of embedding: dense, sparse and multi_vector are False")
-
         prefix = self._prompting.choose(prompt, prompt_name)
-        self._runner.check_open()
-        blocks = self._runner.stream(windows(texts, prefix), joint_job(self._runner, reads))
-        found = iter(columns(blocks, len(reads)))
+        blocks = self.model.stream(windows(texts, prefix), JointReadout(readouts))
+        embeddings = [items for _, block in blocks for items in block]
+        columns = iter([list(column) for column in zip(*embeddings, strict=True)] or [[] for _ in readouts])
+        vectors = next(columns) if dense else None
         return Embeddings(
-            dense=self._stacked(next(found)) if dense else None,
-            sparse=next(found) if sparse else None,
-            multi_vector=next(found) if multi_vector else None,
+            dense=None if vectors is None else np.array(vectors, np.float32).reshape(-1, self.dimension),
+            sparse=next(columns) if sparse else None,
+            multi_vector=next(columns) if multi_vector else None,
         )
-
-    def _stacked(self, vectors: list[FloatArray]) -> FloatArray:
-        """Vectors [D] from the graph as an array [N, D], finished as the model does it."""
-        none = np.empty((0, self.dimension), np.float32)
-        return finishing(self._embedding, None, None)(np.stack(vectors)) if vectors else none
 
     def decode_sparse(self, embedding: SparseEmbedding, top_k: int | None = None) -> list[tuple[str | None, float]]:
         """The tokens that a sparse embedding's indices stand for, with their weights, the largest first.
@@ -280,16 +265,16 @@ class OnnxEmbedder:
         self.manifest.require_sparse()
         top = None if top_k is None else whole_number("top_k", top_k)
         order = np.argsort(-embedding.values, kind="stable")[:top]
-        tokens = self._runner.tokens(embedding.indices[order])
+        tokens = self.model.tokens(embedding.indices[order])
         return list(zip(tokens, embedding.values[order].tolist(), strict=True))
 
     def token_count(self, texts: str | Iterable[str]) -> int:
         """Number of tokens the model reads for these texts: special tokens included, prompts not, cut to length."""
-        return sum(len(tokens) for window in windows(texts) for tokens in self._runner.tokenize(window))
+        return sum(len(tokens) for window in windows(texts) for tokens in self.model.tokenize(window))
 
     def tokenize(self, texts: str | Iterable[str]) -> list[Tokens]:
         """Token ids of each text as the model gets them: special tokens included, cut to length, no prompt."""
-        return [tokens for window in windows(texts) for tokens in self._runner.tokenize(window)]
+        return [tokens for window in windows(texts) for tokens in self.model.tokenize(window)]
 
     def forward(self, feeds: Feeds) -> FloatArray:
         """Vectors [B, D] of a padded batch: int64 [B, T] each for input_ids, attention_mask and token_type_ids.
@@ -297,57 +282,21 @@ class OnnxEmbedder:
         For callers with ids of their own; a text's vector is as `embed` gives it without options. Inputs that
         the graph does not take may be left out. Raises UsageError for one that is missing.
         """
-        missing = [name for name in self.manifest.model.inputs if name not in feeds]
-        if missing:
-            raise UsageError(f"this model also takes {', '.join(missing)}")
-        return finishing(self._embedding, None, None)(self._compute(feeds))
-
-    def close(self) -> None:
-        """Free the session and its threads; the embedder cannot be used afterwards. Safe to repeat.
-
-        A stream that is still being read gives the vectors it has, then raises UsageError.
-        """
-        self._runner.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+        return self.model.compute(self._dense_readout(), feeds)
 
     def __repr__(self) -> str:
         return f"OnnxEmbedder({str(self.folder)!r}, dimension={self.dimension}, max_length={self.max_length})"
 
-    # ---- from texts to vectors
+    def _dense_readout(self, dimensions: int | None = None, normalize: bool | None = None) -> DenseReadout:
+        """How dense vectors are made; UsageError for a model that makes none, and for an impossible option."""
+        if self._dense is None:
+            self._dense = dense_readout(self.folder, self.manifest.require_embedding())
+        if dimensions is None and normalize is None:
+            return self._dense
+        return self._dense.with_options(dimensions, normalize)
 
     def _prompted(self, kind: TextKind, options: EmbedOptions) -> EmbedOptions:
         """The options with the model's prompt for texts of this kind, unless they choose one themselves."""
         if options.get("prompt") is None and options.get("prompt_name") is None:
             options["prompt"] = self._prompting.of_kind(kind)
         return options
-
-    def _blocks(
-        self,
-        texts: str | Iterable[str],
-        prompt: str | None,
-        prompt_name: str | None,
-        dimensions: int | None,
-        normalize: bool | None,
-    ) -> Iterator[FloatArray]:
-        """Check everything but the texts themselves; then vectors [N, D] of one window after another."""
-        finish = finishing(self._embedding, dimensions, normalize)
-        prefix = self._prompting.choose(prompt, prompt_name)
-        self._runner.check_open()
-        blocks = self._runner.stream(windows(texts, prefix), Job(self._run, rows))
-        return (finish(vectors) for vectors in blocks)
-
-    def _run(self, texts: list[Tokens]) -> FloatArray:
-        """Vectors [B, D] of the texts of one run, before `finishing`."""
-        return self._compute(self._runner.feeds(texts))
-
-    def _compute(self, feeds: Feeds) -> FloatArray:
-        """What the graph, and the pooling and Dense layers left out of it, give: vectors [B, D] before `finishing`."""
-        output = self._runner.run([self._embedding.graph_output], feeds)[0]
-        return dense_vectors(self._embedding, self._layers, output, feeds)

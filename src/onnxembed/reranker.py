@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 
 from onnxembed.arguments import check_text, whole_number
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.errors import UsageError
+from onnxembed.execution.backend import Placement
 from onnxembed.execution.providers import Providers
+from onnxembed.hub.source import HubOptions
 from onnxembed.loading.located import Located
-from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation
+from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation, Precision
 from onnxembed.runtime.model import OpenModel
-from onnxembed.runtime.outputs.pooling import ACTIVATIONS
-from onnxembed.runtime.streaming import Job, cut, rows
+from onnxembed.runtime.onnx_model import OnnxModel, named_devices
+from onnxembed.runtime.outputs.scores import ScoresReadout
+from onnxembed.runtime.streaming import cut
 from onnxembed.tokenizer.pairs import Pair, PairTokenizer, TemplateTokenizer
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 
@@ -36,7 +36,7 @@ class RankedDocument:
     text: str | None = None
 
 
-class OnnxReranker:
+class OnnxReranker(OnnxModel):
     """A reranker (cross-encoder) from an artifact folder or a hub repository that holds one.
 
     Needs numpy, tokenizers and onnxruntime; never torch. Safe to use from many threads. `with
@@ -71,7 +71,7 @@ class OnnxReranker:
         self,
         model: str | Path,
         *,
-        precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto",
+        precision: Literal["auto"] | Precision = "auto",
         providers: Providers = "auto",
         threads: int | None = None,
         device_id: int | None = None,
@@ -88,31 +88,24 @@ class OnnxReranker:
             raise UsageError(f"truncation is {truncation!r}, not {' or '.join(PAIR_TRUNCATIONS)}")
         if instruction is not None:
             check_text(instruction, "instruction")
-        self._runner = OpenModel(
+        opened = OpenModel(
             model,
             ("reranking",),
+            HubOptions(revision, cache_dir, local_files_only),
+            Placement(providers, threads, named_devices(device_id, device_ids)),
             precision=precision,
-            providers=providers,
-            threads=threads,
-            device_id=device_id,
-            device_ids=device_ids,
             max_length=max_length,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
             check_files=check_files,
-            tokenizer=partial(_make_tokenizer, truncation=truncation, instruction=instruction),
+            make_tokenizer=partial(_make_tokenizer, truncation=truncation, instruction=instruction),
         )
-        self.folder, self.manifest = self._runner.folder, self._runner.manifest
-        self.threads, self.max_length = self._runner.threads, self._runner.max_length
-        self.provider = self._runner.provider
-        """The ONNX Runtime provider in use."""
-        self._reranking = self.manifest.require_reranking()
+        self._use(opened)
 
-    @property
-    def labels(self) -> tuple[str, ...]:
+    def _use(self, model: OpenModel) -> None:
+        super()._use(model)
+        section = model.manifest.require_reranking()
+        self.labels = section.labels.value
         """The names of the model's labels: one for a reranker, several for a classifier of pairs."""
-        return self._reranking.labels.value
+        self._scores, self._logits = ScoresReadout(section, raw=False), ScoresReadout(section, raw=True)
 
     def score(self, query: str, documents: Iterable[str], *, raw_scores: bool = False) -> FloatArray:
         """The score of each document for the query, float32 [N]; [N, labels] for a model of several labels.
@@ -126,11 +119,11 @@ class OnnxReranker:
             UsageError: a query or document that is no str (its position is named), a single str for the
                 documents, or a closed reranker.
         """
-        return self._joined(self._blocks(_beside(query, documents), raw_scores))
+        return self._joined(_beside(query, documents), raw_scores)
 
     def score_pairs(self, pairs: Iterable[Pair], *, raw_scores: bool = False) -> FloatArray:
         """The score of each (query, document) pair; arguments, result and errors as of `score`."""
-        return self._joined(self._blocks(_pairs(pairs), raw_scores))
+        return self._joined(_pairs(pairs), raw_scores)
 
     def score_stream(self, pairs: Iterable[Pair], *, raw_scores: bool = False) -> Generator[FloatArray, None, None]:
         """Stream the score of each pair, in order: float32 scalars, or [labels] for a model of several labels.
@@ -138,7 +131,7 @@ class OnnxReranker:
         Takes any iterable, also an endless one: about two thousand pairs are read ahead, and memory stays bounded.
         """
         blocks = self._blocks(_pairs(pairs), raw_scores)
-        return (score for block in blocks for score in block)
+        return (score for _, scores in blocks for score in scores)
 
     def rerank(self, query: str, documents: Iterable[str]) -> Generator[float, None, None]:
         """Stream the logit of each document, in their order: what FastEmbed's TextCrossEncoder.rerank gives.
@@ -147,7 +140,7 @@ class OnnxReranker:
         """
         self._check_one_label("rerank")
         blocks = self._blocks(_beside(query, documents), raw_scores=True)
-        return (float(score) for block in blocks for score in block)
+        return (float(score) for _, scores in blocks for score in scores)
 
     def rank(
         self,
@@ -173,19 +166,19 @@ class OnnxReranker:
         self._check_one_label("rank")
         if top_k is not None:
             whole_number("top_k", top_k)
-        waiting: deque[str] = deque()
         best: list[RankedDocument] = []
-        index = count()
-        for block in self._blocks(_noting(_beside(query, documents), waiting), raw_scores):
-            scored = ((next(index), float(score), waiting.popleft()) for score in block)
-            best += [RankedDocument(at, score, text if return_documents else None) for at, score, text in scored]
+        index = 0
+        for window, scores in self._blocks(_beside(query, documents), raw_scores):
+            for (_, document), score in zip(window, scores, strict=True):
+                best.append(RankedDocument(index, float(score), document if return_documents else None))
+                index += 1
             if top_k is not None:
                 best = _sorted(best)[:top_k]  # so that memory stays bounded
         return _sorted(best)
 
     def tokenize(self, pairs: Iterable[Pair]) -> list[Tokens]:
         """Token ids of each pair as the model gets them: special tokens or template included, cut to length."""
-        return [tokens for window in _windows(_pairs(pairs)) for tokens in self._runner.tokenize(window)]
+        return [tokens for window in _windows(_pairs(pairs)) for tokens in self.model.tokenize(window)]
 
     def forward(self, feeds: Feeds) -> FloatArray:
         """Logits [B, labels] of a padded batch: int64 [B, T] each for input_ids, attention_mask and token_type_ids.
@@ -193,22 +186,8 @@ class OnnxReranker:
         For callers with ids of their own. Inputs that the graph does not take may be left out. Raises UsageError
         for one that is missing.
         """
-        missing = [name for name in self.manifest.model.inputs if name not in feeds]
-        if missing:
-            raise UsageError(f"this model also takes {', '.join(missing)}")
-        return self._runner.run(["logits"], feeds)[0]
-
-    def close(self) -> None:
-        """Free the session and its threads; the reranker cannot be used afterwards. Safe to repeat."""
-        self._runner.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+        logits = self.model.compute(self._logits, feeds)
+        return logits[:, None] if len(self.labels) == 1 else logits
 
     def __repr__(self) -> str:
         return f"OnnxReranker({str(self.folder)!r}, labels={len(self.labels)}, max_length={self.max_length})"
@@ -220,23 +199,15 @@ class OnnxReranker:
                 f"{method} is for models of one label, and this one has {len(self.labels)} ({names}); see score"
             )
 
-    def _blocks(self, pairs: Iterator[Pair], raw_scores: bool) -> Iterator[FloatArray]:
-        """Scores [N] or [N, labels] of one window of pairs after another."""
-        self._runner.check_open()
-        blocks = self._runner.stream(_windows(pairs), Job(self._run, rows), "pairs")
-        return (self._scores(logits, raw_scores) for logits in blocks)
+    def _blocks(self, pairs: Iterator[Pair], raw_scores: bool) -> Generator[tuple[list[Pair], FloatArray], None, None]:
+        """One window of pairs after another, with their scores [N] or [N, labels]."""
+        readout = self._logits if raw_scores else self._scores
+        return self.model.stream(_windows(pairs), readout, items="pairs")
 
-    def _run(self, pairs: list[Tokens]) -> FloatArray:
-        """Logits [B, labels] of the pairs of one run."""
-        return self._runner.run(["logits"], self._runner.feeds(pairs))[0]
-
-    def _scores(self, logits: FloatArray, raw: bool) -> FloatArray:
-        activation = self._reranking.activation.value
-        scores = logits if raw or activation == "identity" else ACTIVATIONS[activation](logits).astype(np.float32)
-        return scores[:, 0] if len(self.labels) == 1 else scores
-
-    def _joined(self, blocks: Iterator[FloatArray]) -> FloatArray:
+    def _joined(self, pairs: Iterator[Pair], raw_scores: bool) -> FloatArray:
+        """The scores of all pairs."""
         shape = (0,) if len(self.labels) == 1 else (0, len(self.labels))
+        blocks = [scores for _, scores in self._blocks(pairs, raw_scores)]
         return np.concatenate([np.empty(shape, np.float32), *blocks])
 
 
@@ -279,13 +250,6 @@ def _iterate(values: Iterable[object], name: str, what: str) -> Iterator[object]
         with suppress(TypeError):
             return iter(values)
     raise UsageError(f"{name} is {type(values).__name__}, not a list or another iterable of {what}")
-
-
-def _noting(pairs: Iterator[Pair], documents: deque[str]) -> Iterator[Pair]:
-    """The pairs; `documents` gets the document of each when it passes."""
-    for pair in pairs:
-        documents.append(pair[1])
-        yield pair
 
 
 def _sorted(results: list[RankedDocument]) -> list[RankedDocument]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 
 
@@ -12,3 +13,18 @@ def warn(message: str) -> None:
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "onnxembed":
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)
+
+
+class Once:
+    """A warning that is given once, however many threads come upon it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._given = False
+
+    def warn(self, message: str) -> None:
+        """Warn as the function `warn` does, the first time only."""
+        with self._lock:
+            first, self._given = not self._given, True
+        if first:
+            warn(message)

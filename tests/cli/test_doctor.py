@@ -16,8 +16,7 @@ from onnxembed.cli import cli
 from onnxembed.cli import environment as doctor
 from onnxembed.errors import MissingExtraError, ProviderError
 from onnxembed.execution import cores
-from onnxembed.execution.cuda import CUDA
-from onnxembed.execution.providers import CPU
+from onnxembed.execution.providers import CPU, CUDA
 from onnxembed.execution.session import Session
 
 SMI = "0, NVIDIA H200, 12, 143771, 580.65.06, 9.0\n1, NVIDIA H200, 0, 143771, 580.65.06, 9.0\n"

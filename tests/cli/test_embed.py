@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hub_server import HubServer
 from onnxembed import OnnxEmbedder
 from onnxembed.errors import ProviderError
-from onnxembed.runtime import model as runner
+from onnxembed.execution.backend import Placement
 from running import Run, names, refused, rows
 
 D = 32
@@ -125,7 +125,7 @@ def test_embed_warns_in_one_line_of_texts_that_were_cut(run: Run, artifact: Path
         (["the cat", "--no-normalize"], ["normalizes in its graph", "--no-normalize"]),
         (["the cat", "--provider", "tpu"], ["tpu is not in the installed onnxruntime", "cpu, cuda, tensorrt"]),
         (["the cat", "--provider", "cpu", "--device-id", "1"], ["device_id names a GPU", "not of CPU"]),
-        (["the cat", "--device-id", "-1"], ["-1 is no number of a GPU"]),
+        (["the cat", "--device-id", "-1"], ["-1 is not a GPU number"]),
         (["the cat", "--device-id", "0", "--device-id", "0"], ["device_ids is (0, 0)", "each once"]),
         (["\udcff"], ["not Unicode"]),
     ],
@@ -147,10 +147,10 @@ def test_embed_refuses_what_cannot_be(
 
 
 def test_embed_asks_for_the_gpus_that_are_named(run: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(graph: object, providers: object, threads: object, devices: object) -> NoReturn:
-        raise ProviderError(f"asked for {providers} on {devices}")
+    def refuse(placement: Placement) -> NoReturn:
+        raise ProviderError(f"asked for {placement.providers} on {placement.device_ids}")
 
-    monkeypatch.setattr(runner, "open_graph", refuse)
+    monkeypatch.setattr(Placement, "may_use_gpu", property(refuse))
     assert refused(run("embed", artifact, "the cat"), "asked for auto on None")
     named = ("--provider", "tensorrt", "--device-id", 1, "--device-id", 0)
     assert refused(run("embed", artifact, "the cat", *named), "asked for tensorrt on (1, 0)")

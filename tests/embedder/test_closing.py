@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -44,30 +45,28 @@ def test_a_closed_embedder_still_describes_itself(artifact: Path) -> None:
 def test_closing_frees_the_session_and_the_threads(artifact: Path) -> None:
     before = threading.active_count()
     with OnnxEmbedder(artifact, threads=2) as model:
-        session = weakref.ref(model._runner.session)
+        backend = weakref.ref(model.model.backend)
         model.encode(texts_of_many_lengths(200))
         assert threading.active_count() > before
     assert threading.active_count() == before
     gc.collect()
-    assert session() is None
+    assert backend() is None
 
 
 def test_closing_waits_for_no_run_that_has_not_begun(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one_text_each(monkeypatch)
-    gate = Gate(monkeypatch, passing=4)
+    gate = Gate(passing=4)
     monkeypatch.setattr(streaming, "WINDOW_TEXTS", 4)
-    with OnnxEmbedder(artifact, threads=1) as model:
-        stream = model.embed(numbered())
-        next(stream)
-        assert gate.held.wait(60)
-        shutdown = model._runner.session._workers.shutdown
-
-        def and_open_the_gate() -> None:
-            gate.opened.set()
-            shutdown()
-
-        monkeypatch.setattr(model._runner.session._workers, "shutdown", and_open_the_gate)
-        model.close()  # while the stream has three runs waiting
+    model = one_text_each(artifact, gate, threads=1)
+    backend = model.model.backend
+    stream = model.embed(numbered())
+    next(stream)
+    assert gate.held.wait(60)
+    with ThreadPoolExecutor(1) as thread:
+        closing = thread.submit(model.close)  # while the stream has three runs waiting
+        while not backend.closed:
+            time.sleep(0.001)
+        gate.opened.set()
+        closing.result(60)
     assert gate.runs == 5
 
 
@@ -90,23 +89,14 @@ def test_a_stream_ends_with_an_error_when_its_embedder_is_closed(
         next(stream)
 
 
-def test_closing_ends_a_stream_in_another_thread(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one_text_each(monkeypatch)
-    gate = Gate(monkeypatch, passing=5)
-    model = OnnxEmbedder(artifact, threads=1)
-    shutdown = model._runner.session._workers.shutdown
-
-    def and_wait_for_the_stream() -> None:
-        shutdown()
-        encoding.exception(60)
-
-    monkeypatch.setattr(model._runner.session._workers, "shutdown", and_wait_for_the_stream)
+def test_closing_ends_a_stream_in_another_thread(artifact: Path) -> None:
+    gate = Gate(passing=5)
+    model = one_text_each(artifact, gate, threads=1)
     with ThreadPoolExecutor(2) as threads:
         encoding = threads.submit(model.encode, numbered())
         assert gate.held.wait(60)
         closing = threads.submit(model.close)
-        # The others of its window find the session gone; should closing begin late, they are followed by
-        # windows that the closed workers refuse.
+        # The other runs of its window are refused; if closing begins late, the next windows are.
         gate.opened.set()
         with pytest.raises(UsageError, match="this model is closed"):
             encoding.result(60)

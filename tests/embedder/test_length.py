@@ -46,7 +46,7 @@ def test_truncation_is_said_once_with_the_number_of_texts(artifact: Path, monkey
     with OnnxEmbedder(artifact) as model:
         with pytest.warns(UserWarning, match="were cut") as caught:
             model.encode(["the", LONG, "a", LONG, "of", LONG + "a", "in"])
-        message = "3 of 7 texts were longer than max_length=20 tokens and were cut (this is said once)"
+        message = "3 of 7 texts were longer than max_length=20 tokens and were cut (shown once)"
         assert [str(warning.message) for warning in caught] == [message]
         model.encode([LONG])  # a second warning would be an error
 

@@ -134,7 +134,7 @@ def test_a_broken_dense_layer_whose_hash_is_not_checked_is_still_an_error_of_the
     folder = make(tmp_path, Options(pooling_out=True), dense=DENSE)
     path = folder / "2_Dense/weight.npy"
     path.write_bytes(b"\0" * path.stat().st_size)
-    with pytest.raises(ModelFilesError, match="is no array"):
+    with pytest.raises(ModelFilesError, match="is not an array"):
         OnnxEmbedder(folder, check_files=False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -16,9 +16,8 @@ import pytest
 from held_runs import Gate, numbered, one_text_each
 from onnxembed import OnnxEmbedder
 from onnxembed.errors import UsageError
-from onnxembed.execution.session import Session
 from onnxembed.runtime import streaming
-from tiny_embedders import TEXTS, Array, D, assert_same, one_by_one, texts_of_many_lengths
+from tiny_embedders import TEXTS, D, assert_same, one_by_one, texts_of_many_lengths
 
 # ---- windows
 
@@ -44,10 +43,9 @@ def test_long_texts_make_small_windows(model: OnnxEmbedder, monkeypatch: pytest.
     assert_same(model.encode(TEXTS), one_by_one(model, TEXTS))
 
 
-def test_many_runs_in_one_window(model: OnnxEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = model.encode(TEXTS)
-    one_text_each(monkeypatch)
-    assert_same(model.encode(TEXTS), expected)
+def test_many_runs_in_one_window(artifact: Path, model: OnnxEmbedder) -> None:
+    with one_text_each(artifact) as other:
+        assert_same(other.encode(TEXTS), model.encode(TEXTS))
 
 
 # ---- streams
@@ -85,9 +83,8 @@ def test_a_window_is_computed_while_the_one_before_is_handed_out(
     artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "WINDOW_TEXTS", 4)
-    one_text_each(monkeypatch)
-    gate = Gate(monkeypatch, passing=4)
-    with OnnxEmbedder(artifact, threads=1) as model:
+    gate = Gate(passing=4)
+    with one_text_each(artifact, gate, threads=1) as model:
         stream = model.embed(islice(numbered(), 8))
         next(stream)
         assert gate.held.wait(60)  # the fifth text is being computed, and nobody has asked for it
@@ -100,9 +97,8 @@ def test_a_stream_that_is_left_drops_the_work_that_has_not_begun(
     artifact: Path, monkeypatch: pytest.MonkeyPatch, leave: Callable[[Any], None]
 ) -> None:
     monkeypatch.setattr(streaming, "WINDOW_TEXTS", 8)
-    one_text_each(monkeypatch)
-    gate = Gate(monkeypatch, passing=8)
-    with OnnxEmbedder(artifact, threads=1) as model:
+    gate = Gate(passing=8)
+    with one_text_each(artifact, gate, threads=1) as model:
         stream = model.embed(numbered())
         next(stream)
         assert gate.held.wait(60)
@@ -113,12 +109,9 @@ def test_a_stream_that_is_left_drops_the_work_that_has_not_begun(
     assert gate.runs == 9  # the first window, and the run that had begun
 
 
-def test_an_error_in_a_run_surfaces_as_it_is_and_drops_the_others(
-    artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one_text_each(monkeypatch)
-    gate = Gate(monkeypatch, passing=2, failing=1)
-    with OnnxEmbedder(artifact, threads=1) as model:
+def test_an_error_in_a_run_surfaces_as_it_is_and_drops_the_others(artifact: Path) -> None:
+    gate = Gate(passing=2, failing=1)
+    with one_text_each(artifact, gate, threads=1) as model:
         with pytest.raises(ZeroDivisionError, match="in run 3"):
             model.encode(list(islice(numbered(), 100)))
         gate.opened.set()
@@ -126,9 +119,9 @@ def test_an_error_in_a_run_surfaces_as_it_is_and_drops_the_others(
     assert gate.runs in (4, 5)  # the fourth had begun, or not yet; and the one text afterwards
 
 
-def test_an_error_in_the_only_run_surfaces_as_it_is(model: OnnxEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    Gate(monkeypatch, passing=0, failing=1)
-    with pytest.raises(ZeroDivisionError, match="in run 1"):
+def test_an_error_in_the_only_run_surfaces_as_it_is(artifact: Path) -> None:
+    gate = Gate(passing=0, failing=1)
+    with one_text_each(artifact, gate) as model, pytest.raises(ZeroDivisionError, match="in run 1"):
         model.encode("the")
 
 
@@ -151,17 +144,9 @@ def test_the_number_of_threads_does_not_change_vectors(artifact: Path, model: On
         assert_same(other.encode(texts), model.encode(texts))
 
 
-def test_runs_go_on_as_many_threads_as_told(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one_text_each(monkeypatch)
-    together = threading.Barrier(3)
-    run = Session.run
-
-    def meeting(session: Session, outputs: Sequence[str], feeds: Any) -> list[Array]:
-        together.wait(60)  # broken unless three runs are under way at once
-        return run(session, outputs, feeds)
-
-    monkeypatch.setattr(Session, "run", meeting)
-    with OnnxEmbedder(artifact, threads=3) as model:
+def test_runs_go_on_as_many_threads_as_told(artifact: Path) -> None:
+    together = threading.Barrier(3)  # broken unless three runs are under way at once
+    with one_text_each(artifact, lambda: together.wait(60), threads=3) as model:
         model.encode(list(islice(numbered(), 9)))
 
 

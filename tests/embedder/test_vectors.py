@@ -47,7 +47,7 @@ def test_a_model_that_normalizes(model: OnnxEmbedder) -> None:
 def test_what_the_graph_gives_is_not_touched(model: OnnxEmbedder) -> None:
     for text, tokens in zip(TEXTS, model.tokenize(TEXTS), strict=True):
         feeds = {"input_ids": tokens.ids[None], "attention_mask": np.ones((1, len(tokens)), np.int64)}
-        (given,) = model._runner.session.run(["sentence_embedding"], {**feeds, "token_type_ids": tokens.type_ids[None]})
+        (given,) = model.model.backend.run(["sentence_embedding"], {**feeds, "token_type_ids": tokens.type_ids[None]})
         np.testing.assert_array_equal(model.encode(text), given)
 
 

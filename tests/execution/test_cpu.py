@@ -6,16 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from onnxembed.execution import cpu as sessions
+from onnxembed.execution.backend import GraphFiles
 from onnxembed.execution.cpu import KEEP_BOTH, CpuBackend
-from onnxembed.execution.cuda import CUDA
-from onnxembed.execution.providers import CPU
+from onnxembed.execution.providers import CPU, CUDA
+from onnxembed.execution.session import OpenSession
 
 SECONDS = 0.02
 FEEDS: dict[str, Any] = {}
@@ -34,10 +33,11 @@ class Machine:
         self.at_once: dict[int, int] = {}
         self.provider = CPU
         self.opening: Callable[[int], None] = lambda threads: None
+        self.running: Callable[[], None] = lambda: None
         self._running: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def session(self, graph: Path, providers: Any, threads: int) -> MachineSession:
+    def session(self, graph: Path, providers: Any, threads: int, device_id: int | None = None) -> MachineSession:
         self.opening(threads)
         self.opened.append(threads)
         return MachineSession(self, threads)
@@ -47,6 +47,7 @@ class Machine:
             self.runs.append(threads)
             self._running[threads] = self._running.get(threads, 0) + 1
             self.at_once[threads] = max(self.at_once.get(threads, 0), self._running[threads])
+        self.running()
         time.sleep(SECONDS)
         with self._lock:
             self.now += SECONDS
@@ -63,24 +64,22 @@ class MachineSession:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    machine = Machine()
-    monkeypatch.setattr(sessions, "Session", machine.session)
-    monkeypatch.setattr(sessions, "time", SimpleNamespace(perf_counter=lambda: machine.now))
-    return machine
+def machine() -> Machine:
+    return Machine()
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[..., CpuBackend]]:
-    every = []
+def opened(machine: Machine) -> Iterator[Callable[..., CpuBackend]]:
+    backends = []
 
     def open_(size: int = 1, threads: int = 4) -> CpuBackend:
-        every.append(CpuBackend(Path("model.onnx"), size, "cpu", threads))
-        return every[-1]
+        graph, open_session = GraphFiles(Path("model.onnx"), size), cast(OpenSession, machine.session)
+        backends.append(CpuBackend(graph, "cpu", threads, open_session=open_session, clock=lambda: machine.now))
+        return backends[-1]
 
     yield open_
-    for each in every:
-        each.close()
+    for backend in backends:
+        backend.close()
 
 
 def lone(opened: CpuBackend, times: int) -> None:
@@ -91,14 +90,14 @@ def lone(opened: CpuBackend, times: int) -> None:
 
 def stream(opened: CpuBackend, times: int) -> None:
     """Runs on the worker threads."""
-    for future in [opened.submit(opened.run, ["output"], FEEDS) for _ in range(times)]:
+    for future in opened.start(lambda _: opened.run(["output"], FEEDS), range(times)):
         future.result()
 
 
 def settle(opened: CpuBackend) -> None:
     """Wait until nothing is being opened."""
-    if opened._opening:
-        opened._opening.result()
+    if opened.opening:
+        opened.opening.result()
 
 
 def test_a_stream_runs_side_by_side_with_a_thread_each(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
@@ -128,7 +127,7 @@ def test_the_second_session_waits_until_it_would_have_paid(machine: Machine, ope
     model = opened()
     lone(model, 4)
     assert machine.opened == [1]
-    assert model._opening is None
+    assert model.opening is None
     lone(model, 4)
     settle(model)
     assert machine.opened == [1, 4]
@@ -170,10 +169,10 @@ def test_large_weights_are_held_once(machine: Machine, opened: Callable[..., Cpu
     settle(model)
     stream(model, 8)
     assert machine.opened == [4, 1]
-    assert list(model._open) == ["apart"]
+    assert model.open_sessions == ("side_by_side",)
     lone(model, 2)
     settle(model)
-    assert list(model._open) == ["together"]
+    assert model.open_sessions == ("all_threads",)
     assert machine.opened == [4, 1, 4]
 
 
@@ -198,9 +197,11 @@ def test_a_second_session_that_cannot_be_opened_is_heard_of(
     machine.opening = opening
     model = opened()
     lone(model, 1)
-    assert model._opening
-    model._opening.exception()
-    with pytest.warns(UserWarning, match=r"all runs go apart, because model.onnx could not be opened .*: no room"):
+    assert model.opening
+    model.opening.exception()
+    with pytest.warns(
+        UserWarning, match=r"all texts are run side by side, because model.onnx could not be opened .*: no room"
+    ):
         lone(model, 1)
     lone(model, 3)
     assert machine.runs == [1] * 5
@@ -208,8 +209,19 @@ def test_a_second_session_that_cannot_be_opened_is_heard_of(
 
 def test_closing_while_the_last_run_ends_is_no_error(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
     model = opened()
-    model.close()
-    lone(model, 3)
+    machine.running = model.close
+    lone(model, 1)
     assert machine.opened == [1]
+    assert model.closed
+    assert model.open_sessions == ()
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_closed_backend_refuses_runs(machine: Machine, opened: Callable[..., CpuBackend], runs: int) -> None:
+    model = opened()
+    model.close()
     with pytest.raises(RuntimeError):
-        model.submit(print)
+        lone(model, 1)
+    with pytest.raises(RuntimeError):
+        model.start(print, range(runs))
+    assert machine.runs == []

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,20 +17,24 @@ from numpy.typing import NDArray
 
 from onnxembed import OnnxEmbedder
 from onnxembed.errors import DeviceMemoryError, ProviderError, UsageError
-from onnxembed.execution import backend
-from onnxembed.execution import gpu as devices
-from onnxembed.execution.backend import GraphFiles, open_graph
+from onnxembed.execution.backend import GraphFiles, Placement
 from onnxembed.execution.cpu import CpuBackend
-from onnxembed.execution.cuda import CUDA
-from onnxembed.execution.gpu import RUNS_IN_FLIGHT, TOKENS_PER_RUN, GpuBackend
-from onnxembed.execution.providers import CPU, check_device_ids
-from onnxembed.execution.session import Session
-from onnxembed.runtime import model as runner
+from onnxembed.execution.gpu import RUNS_IN_FLIGHT, GpuBackend
+from onnxembed.execution.opening import open_backend
+from onnxembed.execution.providers import CPU, CUDA
+from onnxembed.execution.scheduling import GPU_TOKENS_PER_RUN
+from onnxembed.execution.session import OpenSession, Session
+from onnxembed.hub.source import HubOptions
 from onnxembed.runtime import streaming
+from onnxembed.runtime.model import OpenModel
+from onnxembed.runtime.onnx_model import named_devices
 
 SECONDS = 0.02
 WORDS = ["the", "cat", "it", "was", "that", "of", "and", "to", "in", "is"]
 TEXTS = [" ".join(WORDS[:count]) for count in (1, 2, 5, 10, 0)]
+
+
+OnGpus = Callable[..., tuple[OnnxEmbedder, list["Gpu"]]]
 
 
 class Gpu:
@@ -66,8 +70,8 @@ def feeds(slots: int) -> dict[str, Any]:
     return {"input_ids": np.zeros((1, slots), np.int64)}
 
 
-def opened(*gpus: Gpu) -> GpuBackend:
-    return GpuBackend(gpus)  # type: ignore[arg-type]  # they are stand-ins
+def opened(*gpus: Gpu, tokens_per_run: int | None = None) -> GpuBackend:
+    return GpuBackend(cast(Sequence[Session], gpus), tokens_per_run)
 
 
 # ---- which GPU
@@ -91,16 +95,8 @@ def test_one_run_leaves_the_caller_free_to_tokenize() -> None:
     assert threading.current_thread().name not in names
     with pytest.raises(RuntimeError):
         model.start(print, ["run"])
-
-
-def test_a_stream_of_single_runs_keeps_every_gpu_busy(
-    artifact: Path, on_gpus: Callable[..., list[Gpu]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "WINDOW_TEXTS", 1)
-    gpus = on_gpus(np.inf, np.inf)
-    with OnnxEmbedder(artifact) as model:
-        assert model.encode([f"the {number}" for number in range(40)]).shape == (40, 32)
-    assert [gpu.most_at_once for gpu in gpus] == [RUNS_IN_FLIGHT] * 2
+    with pytest.raises(RuntimeError):
+        model.run(["output"], feeds(8))
 
 
 def test_closing_frees_the_sessions() -> None:
@@ -109,8 +105,8 @@ def test_closing_frees_the_sessions() -> None:
     model = opened(gpu)
     model.start(partial(model.run, ["output"]), [feeds(8)])[0].result()
     model.close()
-    del model, gpu
-    assert freed() is None
+    del gpu
+    assert freed() is None  # though the backend is still there
 
 
 # ---- which runs
@@ -119,12 +115,12 @@ def test_closing_frees_the_sessions() -> None:
 def test_runs_are_large_and_may_hold_a_little_padding() -> None:
     model = opened(Gpu())
     lengths = [100, 99, 98, 97] * 100
-    assert len(model.plan(lengths)) == -(-100 * 400 // TOKENS_PER_RUN)
+    assert len(model.plan(lengths)) == -(-100 * 400 // GPU_TOKENS_PER_RUN)
     model.close()
 
 
-def test_runs_of_an_quantized_graph_hold_no_padding() -> None:
-    model = GpuBackend([Gpu()], quantized=True)  # type: ignore[list-item]  # a stand-in
+def test_runs_of_a_quantized_graph_hold_no_padding() -> None:
+    model = GpuBackend(cast(Sequence[Session], [Gpu()]), quantized=True)
     assert model.plan([9, 8, 9, 8]) == [[0, 2], [1, 3]]
     model.close()
 
@@ -135,11 +131,11 @@ def test_runs_of_an_quantized_graph_hold_no_padding() -> None:
 def test_a_run_that_does_not_fit_bounds_those_after_it() -> None:
     gpu = Gpu(holds=5000)
     model = opened(gpu)
-    said = r"16000 tokens did not fit .* now of at most 8000 tokens \(this is said once\)"
-    with pytest.warns(UserWarning, match=said), pytest.raises(DeviceMemoryError):
+    words = r"16000 tokens did not fit .* runs have at most 8000 tokens \(shown once\)"
+    with pytest.warns(UserWarning, match=words), pytest.raises(DeviceMemoryError):
         model.run(["output"], feeds(16000))
     assert max(sum(100 for _ in run) for run in model.plan([100] * 200)) == 8000
-    with pytest.raises(DeviceMemoryError):  # not said again: a warning is an error here
+    with pytest.raises(DeviceMemoryError):  # not shown again: a warning is an error here
         model.run(["output"], feeds(8000))
     assert max(sum(100 for _ in run) for run in model.plan([100] * 200)) == 4000
     model.run(["output"], feeds(4000))
@@ -160,74 +156,70 @@ def test_two_runs_that_do_not_fit_together_count_once() -> None:
 def test_memory_of_a_text_beyond_the_budget_is_given_back() -> None:
     gpu = Gpu()
     model = opened(gpu)
-    for slots in (TOKENS_PER_RUN, TOKENS_PER_RUN + 1, 10):
+    for slots in (GPU_TOKENS_PER_RUN, GPU_TOKENS_PER_RUN + 1, 10):
         model.run(["output"], feeds(slots))
     model.close()
     assert [shrink for _, shrink in gpu.runs] == [False, True, False]
 
 
 @pytest.fixture
-def on_gpus(monkeypatch: pytest.MonkeyPatch, artifact: Path) -> Callable[..., list[Gpu]]:
-    """Have the runner find GPUs that compute as the CPU does."""
+def on_gpus(artifact: Path) -> OnGpus:
+    """An embedder on GPUs that compute as the CPU does, each with so many slots of memory."""
     real = Session(artifact / "onnx/model.onnx", "cpu", threads=1)
 
-    def use(*holds: float) -> list[Gpu]:
-        gpus = [Gpu(number, held, real.run) for number, held in enumerate(holds)]
-        monkeypatch.setattr(runner, "open_graph", lambda *arguments: opened(*gpus))
-        return gpus
+    def open_(*holds: float, tokens_per_run: int | None = None) -> tuple[OnnxEmbedder, list[Gpu]]:
+        gpus = [Gpu(number, slots, real.run) for number, slots in enumerate(holds)]
+        model = OpenModel(
+            artifact,
+            ("embedding",),
+            HubOptions(),
+            Placement(tokens_per_run=tokens_per_run),
+            open_backend=lambda graph, placement: opened(*gpus, tokens_per_run=placement.tokens_per_run),
+        )
+        return OnnxEmbedder.over(model), gpus
 
-    return use
+    return open_
 
 
-def test_a_stream_halves_what_does_not_fit_and_keeps_the_order(
-    artifact: Path, on_gpus: Callable[..., list[Gpu]]
-) -> None:
+def test_a_stream_of_single_runs_keeps_every_gpu_busy(on_gpus: OnGpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "WINDOW_TEXTS", 1)
+    model, gpus = on_gpus(np.inf, np.inf)
+    with model:
+        assert model.encode([f"the {number}" for number in range(40)]).shape == (40, 32)
+    assert [gpu.most_at_once for gpu in gpus] == [RUNS_IN_FLIGHT] * 2
+
+
+def test_a_stream_halves_what_does_not_fit_and_keeps_the_order(artifact: Path, on_gpus: OnGpus) -> None:
     texts = [f"{text} {number}" for text in TEXTS for number in range(9)]
     expected = OnnxEmbedder(artifact, providers="cpu").encode(texts)
-    (gpu,) = on_gpus(100)
-    with OnnxEmbedder(artifact) as model:
+    model, (gpu,) = on_gpus(100)
+    with model:
         with pytest.warns(UserWarning, match="did not fit into the GPU's memory"):
             vectors = model.encode(texts)
         np.testing.assert_allclose(vectors, expected, atol=1e-6)
         assert max(slots for slots, _ in gpu.runs) > 100
         gpu.runs.clear()
         np.testing.assert_allclose(model.encode(texts), expected, atol=1e-6)
-    assert max(slots for slots, _ in gpu.runs) <= 100  # learnt
+    assert max(slots for slots, _ in gpu.runs) <= 100  # learned
 
 
-def test_a_single_text_that_does_not_fit_is_an_error(artifact: Path, on_gpus: Callable[..., list[Gpu]]) -> None:
-    on_gpus(5)
-    said = pytest.warns(UserWarning, match="did not fit")
-    with OnnxEmbedder(artifact) as model, said, pytest.raises(DeviceMemoryError):
+def test_a_single_text_that_does_not_fit_is_an_error(on_gpus: OnGpus) -> None:
+    model, _ = on_gpus(5)
+    with model, pytest.warns(UserWarning, match="did not fit"), pytest.raises(DeviceMemoryError):
         model.encode(["the", "the cat it was that of the and to"])
 
 
-def test_several_gpus_give_the_same_vectors(artifact: Path, on_gpus: Callable[..., list[Gpu]]) -> None:
+def test_several_gpus_give_the_same_vectors(artifact: Path, on_gpus: OnGpus) -> None:
     texts = [f"the {number}" for number in range(300)] + TEXTS
     expected = OnnxEmbedder(artifact, providers="cpu").encode(texts)
-    gpus = on_gpus(np.inf, np.inf)
-    with OnnxEmbedder(artifact) as model:
-        model._runner.session._tokens_per_run = 64  # type: ignore[union-attr]
+    model, gpus = on_gpus(np.inf, np.inf, tokens_per_run=64)
+    with model:
         np.testing.assert_allclose(model.encode(texts), expected, atol=1e-6)
     assert all(gpu.runs for gpu in gpus)
+    assert max(slots for gpu in gpus for slots, _ in gpu.runs) <= 64
 
 
 # ---- the choice
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int | None]]:
-    """The sessions that were opened: their providers and devices. There is a GPU wheel."""
-    opened: list[tuple[Any, int | None]] = []
-
-    def session(graph: Path, providers: Any, threads: int, device_id: int | None = None) -> Gpu:
-        opened.append((providers, device_id))
-        return Gpu(device_id)
-
-    monkeypatch.setattr(devices, "Session", session)
-    monkeypatch.setattr(backend, "Session", session)
-    monkeypatch.setattr(backend, "wants_cuda", lambda providers: providers == "auto")
-    return opened
 
 
 @pytest.mark.parametrize(
@@ -245,19 +237,29 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, int | None]]:
         ),
     ],
 )
-def test_each_gpu_has_a_session(asked: list[Any], providers: Any, device_ids: Any, sessions: list[Any]) -> None:
-    open_graph(GraphFiles(Path("model.onnx"), 1), providers, 2, device_ids).close()
+def test_each_gpu_has_a_session(
+    monkeypatch: pytest.MonkeyPatch, providers: Any, device_ids: Any, sessions: list[Any]
+) -> None:
+    asked: list[tuple[Any, int | None]] = []
+
+    def session(graph: Path, providers: Any, threads: int, device_id: int | None) -> Gpu:
+        asked.append((providers, device_id))
+        return Gpu(device_id)
+
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CUDA, CPU])
+    placement = Placement(providers, threads=2, device_ids=device_ids)
+    open_backend(GraphFiles(Path("model.onnx"), 1), placement, cast(OpenSession, session)).close()
     assert asked == sessions
 
 
 def test_the_cpu_has_sessions_of_its_own(artifact: Path) -> None:
-    model = open_graph(GraphFiles(artifact / "onnx/model.onnx", 1), "cpu", 2)
+    model = open_backend(GraphFiles(artifact / "onnx/model.onnx", 1), Placement("cpu", threads=2))
     model.close()
     assert isinstance(model, CpuBackend)
     assert model.provider == CPU
 
 
-def test_who_names_a_gpu_gets_no_cpu(monkeypatch: pytest.MonkeyPatch, artifact: Path) -> None:
+def test_naming_a_gpu_never_gives_the_cpu(monkeypatch: pytest.MonkeyPatch, artifact: Path) -> None:
     with pytest.raises(ProviderError, match="onnxruntime"):
         OnnxEmbedder(artifact, device_id=0)
     with pytest.raises(UsageError, match=r"device_id names a GPU of .*, not of CPUExecutionProvider"):
@@ -265,27 +267,27 @@ def test_who_names_a_gpu_gets_no_cpu(monkeypatch: pytest.MonkeyPatch, artifact: 
 
 
 @pytest.mark.parametrize(
-    ("device_id", "device_ids", "found"),
+    ("device_id", "device_ids", "devices"),
     [(None, None, None), (0, None, (0,)), (None, [1, 0], (1, 0)), (None, range(3), (0, 1, 2))],
 )
-def test_numbers_of_gpus(device_id: Any, device_ids: Any, found: Any) -> None:
-    assert check_device_ids(device_id, device_ids) == found
+def test_numbers_of_gpus(device_id: Any, device_ids: Any, devices: Any) -> None:
+    assert Placement(device_ids=named_devices(device_id, device_ids)).device_ids == devices
 
 
 @pytest.mark.parametrize(
     ("device_id", "device_ids", "message"),
     [
         (0, [1], "give device_id or device_ids, not both"),
-        (-1, None, "-1 is no number of a GPU"),
-        (True, None, "True is no number of a GPU"),
-        ("0", None, "'0' is no number of a GPU"),
+        (-1, None, "-1 is not a GPU number"),
+        (True, None, "True is not a GPU number"),
+        ("0", None, "'0' is not a GPU number"),
         (None, [], "names at least one"),
         (None, [0, 0], "and each once"),
         (None, 0, "device_ids is 0, not a list"),
         (None, "01", "device_ids is '01', not a list"),
-        (None, [0, 1.5], "1.5 is no number of a GPU"),
+        (None, [0, 1.5], "1.5 is not a GPU number"),
     ],
 )
-def test_what_is_no_number_of_a_gpu(device_id: Any, device_ids: Any, message: str) -> None:
+def test_impossible_numbers_of_gpus(device_id: Any, device_ids: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        check_device_ids(device_id, device_ids)
+        Placement(device_ids=named_devices(device_id, device_ids))

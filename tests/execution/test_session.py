@@ -22,9 +22,9 @@ import pytest
 
 from onnxembed.errors import DeviceMemoryError, MissingExtraError, ModelFilesError, ProviderError, UsageError
 from onnxembed.execution import cuda
-from onnxembed.execution.backend import GraphFiles, open_graph
-from onnxembed.execution.cuda import CUDA, TENSORRT
-from onnxembed.execution.providers import CPU
+from onnxembed.execution.backend import GraphFiles, Placement
+from onnxembed.execution.opening import open_backend
+from onnxembed.execution.providers import CPU, CUDA, CUDA_OPTIONS, TENSORRT
 from onnxembed.execution.session import Session
 
 FEEDS = {
@@ -33,12 +33,12 @@ FEEDS = {
     "token_type_ids": np.zeros((1, 4), np.int64),
 }
 
-ON_CUDA = dict(cuda.OPTIONS)
+ON_CUDA = dict(CUDA_OPTIONS)
 KNOWN = {
     CUDA: {
         "device_id": "0",
         "gpu_mem_limit": "18446744073709551615",
-        **{name: value for name, value in cuda.OPTIONS.items() if name != "enable_skip_layer_norm_strict_mode"},
+        **{name: value for name, value in CUDA_OPTIONS.items() if name != "enable_skip_layer_norm_strict_mode"},
     },
     TENSORRT: {"device_id": "0"},
 }
@@ -540,7 +540,7 @@ def test_another_failure_is_left_alone(graph: Path, monkeypatch: pytest.MonkeyPa
 
 
 def auto(graph: Path) -> str:
-    opened = open_graph(GraphFiles(graph, graph.stat().st_size), "auto", threads=1)
+    opened = open_backend(GraphFiles(graph, graph.stat().st_size), Placement(threads=1))
     opened.close()
     return opened.provider
 

@@ -1,22 +1,40 @@
-"""A session's runs under a test's control: one for each text, and held until the test lets them go."""
+"""An embedder whose runs are under a test's control: one for each text, and held until the test lets them go."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
-import pytest
-
-from onnxembed.execution import cpu as sessions
+from onnxembed import OnnxEmbedder
+from onnxembed.execution.backend import Placement
+from onnxembed.execution.opening import open_backend
 from onnxembed.execution.session import Session
+from onnxembed.hub.source import HubOptions
+from onnxembed.runtime.model import OpenModel
 from tiny_embedders import Array
 
 
-def one_text_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every text be a run of its own."""
-    monkeypatch.setattr(sessions, "plan_runs", lambda lengths, **_: [[index] for index in range(len(lengths))])
+def one_text_each(artifact: Path, before: Callable[[], object] = lambda: None, threads: int = 2) -> OnnxEmbedder:
+    """An embedder that runs every text alone, and does something `before` each run."""
+
+    class Watched(Session):
+        def run(self, outputs: Sequence[str], feeds: Any, *, shrink: bool = False) -> list[Array]:
+            before()
+            return super().run(outputs, feeds, shrink=shrink)
+
+    return OnnxEmbedder.over(
+        OpenModel(
+            artifact,
+            ("embedding",),
+            HubOptions(),
+            Placement("cpu", threads=threads, tokens_per_run=1),
+            open_backend=partial(open_backend, open_session=Watched),
+        )
+    )
 
 
 def numbered() -> Iterator[str]:
@@ -25,22 +43,20 @@ def numbered() -> Iterator[str]:
 
 
 class Gate:
-    """Lets so many runs pass, or fail, then holds the next until it is opened."""
+    """Lets some runs pass, then some fail, and holds the next until it is opened. Called before each run."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, passing: int, failing: int = 0) -> None:
+    def __init__(self, passing: int, failing: int = 0) -> None:
         self.runs = 0
         self.held, self.opened = threading.Event(), threading.Event()
-        run, counting = Session.run, threading.Lock()
+        self._passing, self._failing = passing, failing
+        self._counting = threading.Lock()
 
-        def gated(session: Session, outputs: Sequence[str], feeds: Any) -> list[Array]:
-            with counting:
-                self.runs += 1
-                number = self.runs
-            if number > passing + failing:
-                self.held.set()
-                assert self.opened.wait(60)
-            elif number > passing:
-                raise ZeroDivisionError(f"in run {number}")
-            return run(session, outputs, feeds)
-
-        monkeypatch.setattr(Session, "run", gated)
+    def __call__(self) -> None:
+        with self._counting:
+            self.runs += 1
+            number = self.runs
+        if number > self._passing + self._failing:
+            self.held.set()
+            assert self.opened.wait(60)
+        elif number > self._passing:
+            raise ZeroDivisionError(f"in run {number}")

@@ -76,7 +76,7 @@ class Recorder:
 def test_the_library_gets_no_more_texts_at_once_than_it_may_use_threads(artifact: Path, threads: int) -> None:
     texts = [VOCAB[5 + i % 30] for i in range(2 * BATCH + 3)]
     with OnnxEmbedder(artifact, threads=threads) as model:
-        tokenizer = model._runner._tokenizer
+        tokenizer = model.model.tokenizer
         recorder = Recorder(tokenizer._tokenizer)
         tokenizer._tokenizer = recorder  # type: ignore[assignment]
         assert [VOCAB[each.ids[1]] for each in model.tokenize(texts)] == texts
@@ -86,7 +86,7 @@ def test_the_library_gets_no_more_texts_at_once_than_it_may_use_threads(artifact
 
 def test_all_threads_are_the_librarys_own_number(artifact: Path) -> None:
     with OnnxEmbedder(artifact) as model:
-        assert model._runner._tokenizer.at_once == BATCH
+        assert model.model.tokenizer.at_once == BATCH
 
 
 def test_no_texts_have_no_tokens(folder: Path) -> None:

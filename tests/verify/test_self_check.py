@@ -16,10 +16,10 @@ import pytest
 from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, VerificationError
+from onnxembed.execution.cpu import CpuBackend
 from onnxembed.export.pipeline import Options, export
 from onnxembed.export.probes import BRIEF
 from onnxembed.manifest import FILE_NAME, PRECISIONS, read_manifest
-from onnxembed.runtime.model import OpenModel
 from onnxembed.verify import embedding as verify_embedding
 from onnxembed.verify.comparison import opened
 from onnxembed.verify.verify import self_check
@@ -102,12 +102,12 @@ def test_nothing_is_run_more_often_than_it_must_be(artifact: Path, monkeypatch: 
     """Texts of the same ids once; each alone, the commonest length once more, and all once more in batches."""
     runs: list[tuple[int, int]] = []
 
-    def run(runner: OpenModel, outputs: Sequence[str], feeds: Mapping[str, Any]) -> Any:
+    def run(backend: CpuBackend, outputs: Sequence[str], feeds: Mapping[str, Any]) -> Any:
         runs.append(feeds["input_ids"].shape)
-        return honest(runner, outputs, feeds)
+        return honest(backend, outputs, feeds)
 
-    honest = OpenModel.run
-    monkeypatch.setattr(OpenModel, "run", run)
+    honest = CpuBackend.run
+    monkeypatch.setattr(CpuBackend, "run", run)
     with opened(OnnxEmbedder, artifact, "fp32") as model:
         tokens = {tuple(each.ids.tolist()) for each in model.tokenize(BRIEF)}
         verify_embedding.self_check(model, "fp32")

@@ -62,7 +62,7 @@ def _providers() -> Iterator[Finding]:
         return
     available = runtime.get_available_providers()
     yield Finding("onnxruntime", f"{runtime.__version__} with {', '.join(available)}")
-    if wants_cuda("auto"):
+    if wants_cuda():
         failure = _try("cuda")
         if not failure:
             yield Finding("auto", "uses CUDA, which works")

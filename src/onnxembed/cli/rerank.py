@@ -66,7 +66,7 @@ def rerank(
             model,
             truncation=truncation,
             instruction=instruction,
-            **running,  # type: ignore[arg-type]  # of precisions it has all but two, and says so itself
+            **running,
         ) as reranker,
         counter(source, "reading", "document") as counted,
     ):

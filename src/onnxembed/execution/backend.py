@@ -1,58 +1,102 @@
-"""Where runs are computed: the protocol of backends, and which one opens a graph."""
+"""Where graphs run: the protocol of backends, and what the choice of one depends on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol, TypeVar
 
-from onnxembed.errors import ProviderError
-from onnxembed.execution.cpu import CpuBackend
-from onnxembed.execution.cuda import GPU_PROVIDERS
-from onnxembed.execution.gpu import GpuBackend
-from onnxembed.execution.providers import Providers, wanted_providers, wants_cuda
-from onnxembed.execution.scheduling import SMALL_RUN
-from onnxembed.execution.session import Session
-from onnxembed.warning import warn
+from onnxembed.arguments import whole_number
+from onnxembed.arrays import Feeds, FloatArray
+from onnxembed.execution.cores import available_threads
+from onnxembed.execution.providers import GPU_PROVIDERS, Providers, check_device_ids, wanted_providers, wants_cuda
+
+Run = TypeVar("Run")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class GraphFiles:
-    """One graph: its file, its bytes with its weights, and whether the CPU has no kernels for it.
-
-    `packed` is its form for CUDA, whose runs have no padding, where there is one.
-    """
+    """The files of one graph."""
 
     path: Path
     size: int
+    """Bytes of the graph and its weights."""
     cuda_only: bool = False
+    """Whether the CPU has no kernels for the graph."""
     packed: Path | None = None
+    """The form of the graph for CUDA whose runs have no padding, if there is one."""
     quantized: bool = False
-    """Whether runs must be of texts of one length, because padding would change how values are rounded."""
+    """Whether runs must hold texts of one length, because padding would change how values are rounded."""
 
 
-def open_graph(
-    graph: GraphFiles, providers: Providers, threads: int, device_ids: Sequence[int] | None = None
-) -> CpuBackend | GpuBackend:
-    """Open a graph where the caller wants it: on these GPUs, on one, or on the CPU.
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a graph is run. Raises UsageError for an impossible value."""
 
-    `providers` are those of `Session`, or "auto": CUDA where it can be used, else the CPU, which is then said.
-    Who names GPUs, or a graph that only they run, gets them or a ProviderError.
-    """
-    if providers == "auto" and (device_ids or graph.cuda_only):
-        providers = "cuda"
-    if wants_cuda(providers):
-        try:
-            return open_graph(graph, "cuda", threads)
-        except ProviderError as error:
-            warn(f"running on the CPU, because {error}")
-    if providers == "auto":
-        providers = "cpu"
-    devices = list(device_ids) if device_ids else [None]
-    if wanted_providers(providers, devices[0])[0][0] not in GPU_PROVIDERS:
-        if graph.cuda_only:
-            raise ProviderError(f"{graph.path} runs on CUDA only: the CPU has no kernels for its numbers")
-        return CpuBackend(graph.path, graph.size, providers, threads, 0 if graph.quantized else SMALL_RUN)
-    path = graph.packed or graph.path
-    sessions = [Session(path, providers, threads, device) for device in devices]
-    return GpuBackend(sessions, packed=graph.packed is not None, quantized=graph.quantized)
+    providers: Providers = "auto"
+    """The providers of `Session`; or "auto", CUDA if it can be used, else the CPU."""
+    threads: int | None = None
+    """Threads of the CPU to use; as many as the process may use if None."""
+    device_ids: Sequence[int] | None = None
+    """The numbers of the GPUs to share the work among; the first one if None."""
+    tokens_per_run: int | None = None
+    """The most slots of a run, padding included; what suits the device if None."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            whole_number("threads", self.threads)
+        if self.tokens_per_run is not None:
+            whole_number("tokens_per_run", self.tokens_per_run)
+        if self.device_ids is not None:
+            object.__setattr__(self, "device_ids", check_device_ids(self.device_ids))
+
+    @property
+    def may_use_gpu(self) -> bool:
+        """Whether a graph would be opened on a GPU, if it can be."""
+        if self.providers == "auto":
+            return bool(self.device_ids) or wants_cuda()
+        return wanted_providers(self.providers)[0][0] in GPU_PROVIDERS
+
+    @cached_property
+    def cpu_threads(self) -> int:
+        """The number of threads to use on the CPU."""
+        return available_threads() if self.threads is None else int(self.threads)
+
+
+class Backend(Protocol):
+    """A graph that is open for runs from many threads."""
+
+    @property
+    def provider(self) -> str:
+        """The ONNX Runtime provider that takes the graph's nodes first."""
+
+    @property
+    def blocks_ahead(self) -> int:
+        """How many blocks of runs must have been started beside the one that is waited for, to keep the device busy."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+
+    def plan(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Group texts, given their numbers of tokens, into runs: lists of their indices."""
+
+    def start(self, work: Callable[[Run], Result], runs: Sequence[Run]) -> list[Future[Result]]:
+        """Do the work of each run on worker threads, or on the caller's; RuntimeError after `close`."""
+
+    def run(self, outputs: Sequence[str], feeds: Feeds) -> list[FloatArray]:
+        """Compute outputs by name, as float32, from inputs int64 [B, T].
+
+        Raises DeviceMemoryError for a run that does not fit into the device's memory, and RuntimeError after `close`.
+        """
+
+    def close(self) -> None:
+        """Refuse further runs, wait for those that have begun, and free the graph. Safe to repeat."""
+
+
+OpenBackend = Callable[[GraphFiles, Placement], Backend]
+"""Opens a graph where the placement says; `open_backend` does, and tests have others."""

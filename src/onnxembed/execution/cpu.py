@@ -1,66 +1,78 @@
-"""The sessions of one graph, and which of them a run goes to.
+"""A graph on the CPU, in one or two sessions, and which of them a run goes to.
 
-On a CPU many texts are done soonest side by side, a thread each: threads that share one run's products wait
-for each other at every node. A single text is done soonest by all threads together. ONNX Runtime fixes the
-number of threads when it opens a graph, so these are two sessions, each with a copy of the weights in the
-layout of its products.
+A CPU finishes many texts soonest side by side, with a thread each: threads that share the products of one run wait
+for each other at every node. It finishes a single text soonest with all threads together. ONNX Runtime fixes the
+number of threads when it opens a graph, so these are two sessions, each with a copy of the weights in the layout
+that its products need.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from onnxembed.arrays import Feeds, FloatArray
+from onnxembed.execution.backend import GraphFiles
 from onnxembed.execution.providers import CPU, Providers
-from onnxembed.execution.scheduling import SMALL_RUN, plan_runs
-from onnxembed.execution.session import Session
+from onnxembed.execution.scheduling import CPU_TOKENS_PER_RUN, SMALL_RUN, plan_runs
+from onnxembed.execution.session import OpenSession, Session
 from onnxembed.warning import warn
 
 Run = TypeVar("Run")
-Part = TypeVar("Part")
+Result = TypeVar("Result")
 
-Way = Literal["apart", "together"]
-"""Runs with a thread each, side by side; or with all threads, one after another."""
+Sharing = Literal["side_by_side", "all_threads"]
+"""How runs share the threads: side by side with a thread each, or one after another with all threads."""
 
 KEEP_BOTH = 512 * 2**20
-"""Bytes of a graph and its weights up to which both sessions stay open; a larger one has one at a time."""
+"""Up to this many bytes of a graph and its weights both sessions stay open; a larger graph has one at a time."""
+
+_IN_WORDS: dict[Sharing, str] = {"side_by_side": "side by side", "all_threads": "with all threads"}
 
 
 class CpuBackend:
-    """A graph open for runs from many threads.
+    """A graph that is open on the CPU for runs from many threads.
 
-    The first session is that of runs side by side, or of runs together where the weights are too large to be
-    held twice. The other one is opened, in the background, once the runs that would rather have had it have
-    taken as long as opening takes; the first is then closed if only one may stay.
+    The first session is the one for runs side by side, or the one for all threads if the weights are too large to be
+    held twice. The other session is opened in the background, once the runs it would have sped up have together taken
+    longer than opening it; the first one is then closed if only one may stay.
 
-    `submit` runs work on the threads for runs side by side; a run from any other thread, while nothing else
-    runs, is a single text.
-
-    Runs of less than `small_run` tokens may take in texts of other lengths. Never in a quantized graph, which takes
-    0: padding changes sums by their last bit, and rounding makes a whole step of that.
+    A run on a worker thread is one of many; a run on any other thread, while nothing else runs, is a single text.
     """
 
-    def __init__(self, graph: Path, size: int, providers: Providers, threads: int, small_run: int = SMALL_RUN) -> None:
-        self.blocks_ahead = 1
-        self._small_run = small_run
+    blocks_ahead = 1
+
+    def __init__(
+        self,
+        graph: GraphFiles,
+        providers: Providers,
+        threads: int,
+        tokens_per_run: int | None = None,
+        *,
+        open_session: OpenSession = Session,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.closed = False
         self._graph, self._providers, self._threads = graph, providers, threads
-        self._keep_both = size <= KEEP_BOTH
-        first: Way = "apart" if self._keep_both else "together"
-        started = time.perf_counter()
+        self._tokens_per_run = CPU_TOKENS_PER_RUN if tokens_per_run is None else tokens_per_run
+        # Padding changes sums by their last bit, and rounding would make a whole step of that.
+        self._small_run = 0 if graph.quantized else SMALL_RUN
+        self._open_session, self._clock = open_session, clock
+        self._keep_both = graph.size <= KEEP_BOTH
+        first: Sharing = "side_by_side" if self._keep_both else "all_threads"
+        started = clock()
         session = self._opened(first)
-        self._patience = time.perf_counter() - started
-        self._open: dict[Way, Session] = {first: session}
+        self._opening_time = clock() - started  # seconds
+        self.provider = session.provider
+        self._sessions: dict[Sharing, Session] = {first: session}
         self._only = first if threads == 1 or session.provider != CPU else None
-        self._unserved: dict[Way, float] = {"apart": 0.0, "together": 0.0}  # seconds
-        self._opening: Future[None] | None = None
+        self._unserved: dict[Sharing, float] = {"side_by_side": 0.0, "all_threads": 0.0}  # seconds
+        self.opening: Future[None] | None = None
+        """The opening of the second session, once it has begun."""
         self._state = threading.Lock()
         self._running = 0
         self._one_at_a_time = threading.Lock()
@@ -68,72 +80,87 @@ class CpuBackend:
         self._workers = ThreadPoolExecutor(threads, "onnxembed", initializer=self._mark_worker)
 
     @property
-    def provider(self) -> str:
-        """The provider that takes the graph's nodes first."""
-        return next(iter(self._open.values())).provider
+    def open_sessions(self) -> tuple[Sharing, ...]:
+        """Which sessions are open now."""
+        return tuple(self._sessions)
 
     def plan(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Group texts of so many tokens into runs."""
-        return plan_runs(lengths, small_run=self._small_run)
+        """Group texts into runs of equal lengths; small runs may hold a little padding."""
+        return plan_runs(lengths, self._tokens_per_run, self._small_run)
 
-    def start(self, work: Callable[[Run], Part], runs: Sequence[Run]) -> list[Future[Part]]:
-        """Have worker threads do the work of each run; of a single one the caller's, which spares a detour."""
+    def start(self, work: Callable[[Run], Result], runs: Sequence[Run]) -> list[Future[Result]]:
+        """Do the work of each run on worker threads; that of a single run on the caller's, which spares a detour."""
         if len(runs) > 1:
-            return [self.submit(work, run) for run in runs]
-        done: Future[Part] = Future()
+            return [self._workers.submit(work, run) for run in runs]
+        self._check_open()
+        done: Future[Result] = Future()
         done.set_result(work(runs[0]))
         return [done]
 
-    def submit(self, work: Any, *arguments: Any) -> Future[Any]:
-        """Have a worker thread do something; RuntimeError after `close`."""
-        return self._workers.submit(work, *arguments)
-
-    def run(self, outputs: Sequence[str], feeds: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.float32]]:
+    def run(self, outputs: Sequence[str], feeds: Feeds) -> list[FloatArray]:
         """Compute outputs by name, as float32; outputs that are not asked for are not copied."""
         with self._state:
-            self._heed_failure()
-            way = self._only or self._wanted()
-            used, session = (way, self._open[way]) if way in self._open else next(iter(self._open.items()))
+            self._check_open()
+            self._check_opening()
+            wanted = self._only or self._wanted()
+            used = wanted if wanted in self._sessions else next(iter(self._sessions))
+            session = self._sessions[used]
             self._running += 1
-        started = time.perf_counter()
+        started = self._clock()
         try:
-            with self._one_at_a_time if used == "together" else nullcontext():
+            with self._one_at_a_time if used == "all_threads" else nullcontext():
                 return session.run(outputs, feeds)
         finally:
             with self._state:
                 self._running -= 1
-                if way not in self._open:
-                    self._miss(way, time.perf_counter() - started)
+                if wanted not in self._sessions and not self.closed:
+                    self._count_unserved(wanted, self._clock() - started)
 
     def close(self) -> None:
-        """Wait for what runs, and end the threads. Safe to repeat."""
+        """Refuse further runs, wait for those that have begun, and free the sessions. Safe to repeat."""
+        with self._state:
+            self.closed = True
         self._workers.shutdown()
+        with self._state:
+            self._sessions = {}
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise RuntimeError(f"{self._graph.path} is closed")
 
     def _mark_worker(self) -> None:
         self._thread.is_worker = True
 
-    def _wanted(self) -> Way:
-        return "apart" if self._running or getattr(self._thread, "is_worker", False) else "together"
+    def _wanted(self) -> Sharing:
+        """Which session suits the run that begins on this thread."""
+        return "side_by_side" if self._running or getattr(self._thread, "is_worker", False) else "all_threads"
 
-    def _miss(self, way: Way, seconds: float) -> None:
-        """Count the time of a run that another session would have done sooner; open that when it is worth it."""
-        self._unserved[way] += seconds
-        if self._unserved[way] > self._patience and (self._opening is None or self._opening.done()):
-            self._unserved[way] = 0.0
-            with suppress(RuntimeError):  # closed meanwhile
-                self._opening = self._workers.submit(self._add, way)
+    def _count_unserved(self, wanted: Sharing, seconds: float) -> None:
+        """Count the time of a run that another session would have sped up; open that session once it pays."""
+        self._unserved[wanted] += seconds
+        if self._unserved[wanted] > self._opening_time and (self.opening is None or self.opening.done()):
+            self._unserved[wanted] = 0.0
+            with suppress(RuntimeError):  # the interpreter is ending
+                self.opening = self._workers.submit(self._add, wanted)
 
-    def _heed_failure(self) -> None:
-        """Say once that the second session could not be opened, and do without."""
-        if self._opening and self._opening.done() and (error := self._opening.exception()):
-            self._opening = None
-            self._only = next(iter(self._open))
-            warn(f"all runs go {self._only}, because {self._graph} could not be opened a second time: {error}")
+    def _check_opening(self) -> None:
+        """If the second session could not be opened, warn and do without it from now on."""
+        if self.opening and self.opening.done() and (error := self.opening.exception()):
+            self.opening = None
+            self._only = only = next(iter(self._sessions))
+            warn(
+                f"all texts are run {_IN_WORDS[only]}, because {self._graph.path} could not be opened "
+                f"a second time: {error}"
+            )
 
-    def _add(self, way: Way) -> None:
-        session = self._opened(way)
+    def _add(self, sharing: Sharing) -> None:
+        """Open the second session; it replaces the first one if only one may stay."""
+        if self.closed:
+            return
+        session = self._opened(sharing)
         with self._state:
-            self._open = {**self._open, way: session} if self._keep_both else {way: session}
+            self._sessions = {**self._sessions, sharing: session} if self._keep_both else {sharing: session}
 
-    def _opened(self, way: Way) -> Session:
-        return Session(self._graph, self._providers, threads=1 if way == "apart" else self._threads)
+    def _opened(self, sharing: Sharing) -> Session:
+        threads = 1 if sharing == "side_by_side" else self._threads
+        return self._open_session(self._graph.path, self._providers, threads, None)

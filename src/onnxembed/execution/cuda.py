@@ -1,4 +1,4 @@
-"""What is particular to GPUs: options, devices, running out of memory, and what failures mean.
+"""What is particular to GPUs: the driver, running out of memory, and what failures mean.
 
 Messages are those of onnxruntime-gpu 1.31 (CUDA 13, cuDNN 9).
 """
@@ -8,30 +8,9 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Iterable
 
-CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
-
-GPU_PROVIDERS = (CUDA, TENSORRT)
-"""Providers whose option `device_id` says which GPU they run on."""
-
-OPTIONS: Mapping[str, Any] = MappingProxyType(
-    {
-        # The promise is the model's own vectors: TF32 keeps 10 bits of a product's 23, and a LayerNormalization
-        # that is fused with a sum would add up in fp16.
-        "use_tf32": 0,
-        "enable_skip_layer_norm_strict_mode": 1,
-        # Runs have many sizes; doubling the memory for each that is larger takes up to twice what is needed.
-        "arena_extend_strategy": "kSameAsRequested",
-        # Attention by kernels that take any shape: flash (1), memory-efficient (2), TensorRT's (4, 32, 64), unfused
-        # (16). Not by cuDNN's (8), which ONNX Runtime else prefers from compute capability 9 on: it compiles a plan
-        # for each shape and keeps them all, once for each thread, and runs have many shapes.
-        "sdpa_kernel": 1 | 2 | 4 | 16 | 32 | 64,
-    }
-)
-"""The CUDA provider's options where the caller does not say otherwise."""
+from onnxembed.execution.providers import CUDA, TENSORRT
 
 SHRINK = "memory.enable_memory_arena_shrinkage"
 """The run option that gives memory back to the GPU when the run ends; its value is `gpu:` and the device."""

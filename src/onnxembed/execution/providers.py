@@ -6,20 +6,39 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from types import MappingProxyType
 from typing import Any
 
 from onnxembed.errors import MissingExtraError, UsageError
-from onnxembed.execution import cuda
-from onnxembed.execution.cuda import CUDA, GPU_PROVIDERS, TENSORRT
 
 Provider = tuple[str, dict[str, Any]]
-
+"""The name of one of ONNX Runtime's execution providers, and its options."""
 
 Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]]
-
+"""Providers as a caller names them: see `Session`."""
 
 CPU = "CPUExecutionProvider"
 
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+GPU_PROVIDERS = (CUDA, TENSORRT)
+"""Providers whose option `device_id` says which GPU they run on."""
+
+CUDA_OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        # The promise is the model's own vectors: TF32 keeps 10 bits of a product's 23, and a LayerNormalization
+        # that is fused with a sum would add up in fp16.
+        "use_tf32": 0,
+        "enable_skip_layer_norm_strict_mode": 1,
+        # Runs have many sizes; doubling the memory for each that is larger takes up to twice what is needed.
+        "arena_extend_strategy": "kSameAsRequested",
+        # Attention by kernels that take any shape: flash (1), memory-efficient (2), TensorRT's (4, 32, 64), unfused
+        # (16). Not by cuDNN's (8), which ONNX Runtime else prefers from compute capability 9 on: it compiles a plan
+        # for each shape and keeps them all, once for each thread, and runs have many shapes.
+        "sdpa_kernel": 1 | 2 | 4 | 16 | 32 | 64,
+    }
+)
+"""The CUDA provider's options unless the caller sets them."""
 
 SHORT_NAMES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 
@@ -38,10 +57,8 @@ def load_onnxruntime() -> Any:
     return onnxruntime
 
 
-def wants_cuda(providers: Providers) -> bool:
-    """Whether "auto" should try the GPU: its wheel is a wish for it, also where the CPU wheel has overwritten it."""
-    if providers != "auto":
-        return False
+def wants_cuda() -> bool:
+    """Whether "auto" should try the GPU: an installed GPU wheel asks for it, even if the CPU wheel overwrote it."""
     return CUDA in load_onnxruntime().get_available_providers() or is_installed("onnxruntime-gpu")
 
 
@@ -67,19 +84,19 @@ def wanted_providers(providers: Providers, device_id: int | None = None) -> list
         wanted.setdefault(CUDA, {})  # it has none of ONNX Runtime's fused operators
     wanted.setdefault(CPU, {})
     if CUDA in wanted:
-        wanted[CUDA] = {**cuda.OPTIONS, **wanted[CUDA]}
+        wanted[CUDA] = {**CUDA_OPTIONS, **wanted[CUDA]}
     return list(wanted.items()) if device_id is None else _on_device(wanted, device_id)
 
 
 def _on_device(wanted: Mapping[str, Mapping[str, Any]], device_id: int) -> list[Provider]:
     """The providers, those for GPUs on this one."""
-    if not any(name in cuda.GPU_PROVIDERS for name in wanted):
-        raise UsageError(f"device_id names a GPU of {' or '.join(cuda.GPU_PROVIDERS)}, not of {', '.join(wanted)}")
+    if not any(name in GPU_PROVIDERS for name in wanted):
+        raise UsageError(f"device_id names a GPU of {' or '.join(GPU_PROVIDERS)}, not of {', '.join(wanted)}")
     for name, options in wanted.items():
         if str(named := options.get("device_id", device_id)) != str(device_id):
             raise UsageError(f"{name} has the option device_id={named}, but device_id is {device_id}")
     own = {"device_id": device_id}
-    return [(name, {**options, **(own if name in cuda.GPU_PROVIDERS else {})}) for name, options in wanted.items()]
+    return [(name, {**options, **(own if name in GPU_PROVIDERS else {})}) for name, options in wanted.items()]
 
 
 def preload_cuda(runtime: Any) -> str:
@@ -93,7 +110,7 @@ def preload_cuda(runtime: Any) -> str:
 
 def why_unavailable(name: str, available: list[str]) -> str:
     """The cause and the cure when a provider is not in the installed ONNX Runtime."""
-    if name not in cuda.GPU_PROVIDERS:
+    if name not in GPU_PROVIDERS:
         return (
             f"{name} is not in the installed onnxruntime, which has {', '.join(available)} "
             f"(short names: {', '.join(SHORT_NAMES)})"
@@ -123,26 +140,11 @@ def is_installed(name: str) -> bool:
     return True
 
 
-def may_use_gpu(providers: Providers, device_ids: Sequence[int] | None) -> bool:
-    """Whether `open_graph` would try a GPU."""
-    if providers == "auto":
-        return bool(device_ids) or wants_cuda(providers)
-    return wanted_providers(providers)[0][0] in GPU_PROVIDERS
-
-
-def check_device_ids(device_id: int | None, device_ids: Sequence[int] | None) -> tuple[int, ...] | None:
-    """The numbers of the GPUs to use; None for whichever is first. Raises UsageError for what is no such list."""
-    if device_id is not None and device_ids is not None:
-        raise UsageError("give device_id or device_ids, not both")
-    if device_id is None and device_ids is None:
-        return None
-    if device_ids is None:
-        named: tuple[Any, ...] = (device_id,)
-    elif isinstance(device_ids, list | tuple | range) and device_ids and len({*device_ids}) == len(device_ids):
-        named = tuple(device_ids)
-    else:
+def check_device_ids(device_ids: Sequence[int]) -> tuple[int, ...]:
+    """The numbers of GPUs; UsageError unless they are a non-empty list of distinct integers from 0."""
+    if not isinstance(device_ids, list | tuple | range) or not device_ids or len({*device_ids}) < len(device_ids):
         raise UsageError(f"device_ids is {device_ids!r}, not a list that names at least one GPU, and each once")
-    for each in named:
-        if not isinstance(each, int) or isinstance(each, bool) or each < 0:
-            raise UsageError(f"{each!r} is no number of a GPU, which is 0, 1, ...")
-    return named
+    for number in device_ids:
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise UsageError(f"{number!r} is not a GPU number (they count from 0)")
+    return tuple(device_ids)

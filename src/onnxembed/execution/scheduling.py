@@ -7,14 +7,18 @@ busy take in slightly longer texts. On a GPU, which needs far larger runs to be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
-TOKENS_PER_RUN = 512
-"""A run holds at most this many slots (texts x longest), unless one text alone is longer.
+CPU_TOKENS_PER_RUN = 512
+"""A run on the CPU holds at most this many slots (texts x longest), unless one text alone is longer.
 
 Matrix products reach their full rate at about 64 rows and lose some of it above 512, where the activations
 leave the cache; in between every budget is as fast. A small one also shares work out more evenly.
 """
+
+GPU_TOKENS_PER_RUN = 16384
+"""A run on a GPU holds at most this many slots, unless one text alone is longer. Not measured yet."""
 
 SMALL_RUN = 64
 """Below this many tokens a run may take texts of other lengths: the products are too small to pay."""
@@ -22,17 +26,22 @@ SMALL_RUN = 64
 MAX_PADDING = 0.25
 """A small run's largest share of padded slots."""
 
-
 MAX_SPREAD = 2
-"""A packed run's tokens, each text padded to the longest, would be at most this many budgets: pooling may pad them."""
+"""Pooling may pad a packed run again; padded, it may hold this many times the budget."""
 
-Fits = Callable[[int, int, int, int], bool]
-"""Whether a run takes one more text: from that text's tokens, the longest text's, those of all before, and the
-slots that all of them would have."""
+
+class Fits(Protocol):
+    """Whether a run takes one more text."""
+
+    def __call__(self, length: int, longest: int, tokens: int, slots: int) -> bool:
+        """Decide from that text's tokens, the longest text's, those of all texts before it, and the run's slots.
+
+        The slots are those of all texts, the new one included, each padded to the longest.
+        """
 
 
 def plan_runs(
-    lengths: Sequence[int], tokens_per_run: int = TOKENS_PER_RUN, small_run: int = SMALL_RUN
+    lengths: Sequence[int], tokens_per_run: int = CPU_TOKENS_PER_RUN, small_run: int = SMALL_RUN
 ) -> list[list[int]]:
     """Group texts into runs.
 
@@ -50,12 +59,11 @@ def plan_runs(
 
 def plan_packed(lengths: Sequence[int], tokens_per_run: int) -> list[list[int]]:
     """Group texts into runs without padding, which may hold texts of any lengths; as `plan_runs` otherwise."""
-    return _group(
-        lengths,
-        lambda length, longest, tokens, slots: (
-            tokens + length <= tokens_per_run and slots <= MAX_SPREAD * tokens_per_run
-        ),
-    )
+
+    def fits(length: int, longest: int, tokens: int, slots: int) -> bool:
+        return tokens + length <= tokens_per_run and slots <= MAX_SPREAD * tokens_per_run
+
+    return _group(lengths, fits)
 
 
 def _group(lengths: Sequence[int], fits: Fits) -> list[list[int]]:

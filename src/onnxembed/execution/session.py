@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from onnxembed.errors import DeviceMemoryError, ModelFilesError, ProviderError, UsageError
 from onnxembed.execution import cuda
-from onnxembed.execution.cuda import CUDA
 from onnxembed.execution.providers import (
     CPU,
+    CUDA,
+    GPU_PROVIDERS,
     Provider,
     Providers,
     load_onnxruntime,
@@ -61,7 +62,7 @@ class Session:
         self._narrow = {value.name for value in inputs if value.type == "tensor(int32)"}
 
     def _find_device(self) -> int | None:
-        if self.provider not in cuda.GPU_PROVIDERS:
+        if self.provider not in GPU_PROVIDERS:
             return None
         return int(self._session.get_provider_options()[self.provider]["device_id"])
 
@@ -107,6 +108,10 @@ class Session:
         return results
 
 
+OpenSession = Callable[[Path, Providers, int, int | None], Session]
+"""Opens one graph with these providers, on this many CPU threads, and on this GPU."""
+
+
 def _create(runtime: Any, graph: Path, options: Any, wanted: list[Provider]) -> Any:
     names = [name for name, _ in wanted]
     unloaded = preload_cuda(runtime) if CUDA in names else ""
@@ -114,18 +119,18 @@ def _create(runtime: Any, graph: Path, options: Any, wanted: list[Provider]) -> 
     for name in names:
         if name not in available:
             raise ProviderError(why_unavailable(name, available))
-    if names[0] in cuda.GPU_PROVIDERS:
+    if names[0] in GPU_PROVIDERS:
         options.add_session_config_entry(cuda.ASSIGNMENT, "1")
     session = _open(runtime, graph, options, wanted)
     # ONNX Runtime only logs when a provider's libraries cannot be loaded, and goes on without it.
     missing = [name for name in names if name not in session.get_providers()]
     if missing:
-        driver = cuda.missing_driver() if missing[0] in cuda.GPU_PROVIDERS else ""
+        driver = cuda.missing_driver() if missing[0] in GPU_PROVIDERS else ""
         because = "; ".join(filter(None, [driver, unloaded])) or "its libraries are missing or do not fit the driver"
         cure = cuda.CURES.get(missing[0], "ONNX Runtime's log on standard error says more")
         raise ProviderError(f"{missing[0]} could not be started: {because} ({cure})")
     _check_options(session.get_provider_options(), wanted)
-    if names[0] in cuda.GPU_PROVIDERS:
+    if names[0] in GPU_PROVIDERS:
         parts = session.get_provider_graph_assignment_info()
         if left := cuda.left_behind(node.op_type for part in parts if part.ep_name == CPU for node in part.get_nodes()):
             raise ProviderError(f"{graph} cannot run on {names[0]}: {left}")
@@ -138,7 +143,7 @@ def _check_options(reported: Mapping[str, Mapping[str, str]], wanted: Sequence[P
     Nor are those for GPUs: they refuse what they do not know when they open a graph, and do not report all they have.
     """
     for name, options in wanted:
-        if name in cuda.GPU_PROVIDERS:
+        if name in GPU_PROVIDERS:
             continue
         known = reported.get(name, {})
         unknown = sorted(options.keys() - known.keys())

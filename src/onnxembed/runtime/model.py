@@ -1,174 +1,170 @@
-"""An opened artifact: files checked, tokenizer and session ready, texts streamed over worker threads.
+"""An open model: files checked, tokenizer and backend ready, texts streamed over worker threads.
 
-What OnnxEmbedder and OnnxReranker share. It knows token ids, runs and outputs by name, but not what they mean.
+What OnnxEmbedder and OnnxReranker share. It knows token ids, runs and readouts, but not what outputs mean.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 from onnxembed.arguments import whole_number
-from onnxembed.arrays import Feeds, FloatArray, IntArray
+from onnxembed.arrays import Feeds
 from onnxembed.errors import ModelFilesError, UsageError
-from onnxembed.execution.backend import open_graph
-from onnxembed.execution.cores import available_threads
-from onnxembed.execution.cpu import CpuBackend
-from onnxembed.execution.gpu import GpuBackend
-from onnxembed.execution.providers import Providers, check_device_ids, may_use_gpu
+from onnxembed.execution.backend import Backend, OpenBackend, Placement
+from onnxembed.execution.opening import open_backend
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.locate import locate
 from onnxembed.loading.located import Located
 from onnxembed.manifest import PRECISIONS, Task
-from onnxembed.runtime.streaming import Job, in_order, start_block
-from onnxembed.tokenizer.texts import TextTokenizer, Tokens, pad
-from onnxembed.warning import warn
+from onnxembed.runtime.outputs.readout import Readout
+from onnxembed.runtime.streaming import Runner, stream
+from onnxembed.tokenizer.texts import TextTokenizer, Tokens
+from onnxembed.warning import Once
 
-Part = TypeVar("Part")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MakeTokenizer = Callable[[Located, int], TextTokenizer]
-"""Makes the tokenizer of an artifact, for texts of at most so many tokens."""
+"""Makes the tokenizer of an artifact; the number is the most tokens of a text."""
 
 
-def _text_tokenizer(located: Located, max_length: int) -> TextTokenizer:
+def make_text_tokenizer(located: Located, max_length: int) -> TextTokenizer:
+    """The tokenizer for single texts."""
     return TextTokenizer(located.folder, located.manifest.tokenization, max_length, located.tokenizer)
 
 
 class OpenModel:
-    """An artifact ready to run, for any of `tasks`; its other options are those of OnnxEmbedder.
+    """An artifact that is ready to run. Safe to use from many threads.
 
-    Safe to use from many threads. Raises UsageError for an artifact that does none of the tasks.
+    Args:
+        model: a folder, or the hub id of a repository, as for OnnxEmbedder.
+        tasks: what the artifact may be for: one of them, or several.
+        hub: where and how a hub repository is asked for.
+        placement: where and how the graph is run.
+        precision, onnx_file, max_length, check_files: as for OnnxEmbedder.
+        make_tokenizer: makes the tokenizer, which may be for pairs.
+        open_backend: opens the graph.
+
+    Raises UsageError for an artifact that has none of the tasks, and what OnnxEmbedder raises.
     """
 
     def __init__(
         self,
         model: str | Path,
         tasks: Sequence[Task],
+        hub: HubOptions,
+        placement: Placement,
         *,
         precision: str = "auto",
         onnx_file: str | None = None,
-        providers: Providers = "auto",
-        threads: int | None = None,
-        device_id: int | None = None,
-        device_ids: Sequence[int] | None = None,
         max_length: int | None = None,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
         check_files: bool = True,
-        tokenizer: MakeTokenizer = _text_tokenizer,
+        make_tokenizer: MakeTokenizer = make_text_tokenizer,
+        open_backend: OpenBackend = open_backend,
     ) -> None:
         if precision not in ("auto", *PRECISIONS):
             raise UsageError(f"precision is {precision!r}, not one of auto, {', '.join(PRECISIONS)}")
-        self.threads = available_threads() if threads is None else whole_number("threads", threads)
-        devices = check_device_ids(device_id, device_ids)
         located = locate(
             model,
-            HubOptions(revision, cache_dir, local_files_only),
+            hub,
             precision=precision,
             onnx_file=onnx_file,
-            gpu=may_use_gpu(providers, devices),
+            gpu=placement.may_use_gpu,
         )
         self.folder, self.manifest = located.folder, located.manifest
         if not set(tasks) & set(self.manifest.tasks):
             raise UsageError(f"{model} is made for {self.manifest.abilities()}, not for {' or '.join(tasks)}")
         limit = self.manifest.tokenization.max_length.value
         self.max_length = limit if max_length is None else whole_number("max_length", max_length, limit)
+        self.threads = placement.cpu_threads
         located.check_sizes()
         with ThreadPoolExecutor(1) as hashing:
-            # Hashing takes about as long as opening the session: do both at once, and let a
-            # wrong hash explain a session that could not be opened.
+            # Hashing takes about as long as opening the graph: do both at once, and let a
+            # wrong hash explain a graph that could not be opened.
             hashed = hashing.submit(located.check_hashes if check_files else lambda: None)
             try:
-                self._tokenizer = tokenizer(located, self.max_length)
-                if threads is not None:
-                    self._tokenizer.at_once = min(self.threads, self._tokenizer.at_once)
-                self._session: CpuBackend | GpuBackend | None = open_graph(
-                    located.graph, providers, self.threads, devices
-                )
+                self.tokenizer = make_tokenizer(located, self.max_length)
+                if placement.threads is not None:
+                    self.tokenizer.at_once = min(self.threads, self.tokenizer.at_once)
+                self._backend: Backend | None = open_backend(located.graph, placement)
             except ModelFilesError:
                 hashed.result()
                 raise
             hashed.result()
-        self.provider = self._session.provider
-        self._shorter: dict[int, TextTokenizer] = {}
-        # Taken, for good, by the thread that says it.
-        self._truncation_unsaid = threading.Lock()
+        self.provider = self._backend.provider
+        """The ONNX Runtime provider in use."""
+        self._inputs = self.manifest.model.inputs
+        self._pad_token_id = self.manifest.tokenization.pad_token_id.value
+        self._shortened: dict[int, TextTokenizer] = {}  # by the most tokens of a text
+        self._truncation_warning = Once()
 
     @property
-    def session(self) -> CpuBackend | GpuBackend:
-        """The sessions; UsageError when the model is closed."""
-        session = self._session
-        if session is None:
+    def backend(self) -> Backend:
+        """Where the graph runs; UsageError when the model is closed."""
+        backend = self._backend
+        if backend is None:
             raise UsageError("this model is closed")
-        return session
-
-    def check_open(self) -> None:
-        """Raise UsageError when the model is closed."""
-        _ = self.session
+        return backend
 
     def tokenize(self, texts: Sequence[Any]) -> list[Tokens]:
-        """Token ids of each text, special tokens included, cut to length."""
-        self.check_open()
-        return self._tokenizer.tokenize(texts)
+        """Token ids of each text, special tokens included, cut to length; UsageError when the model is closed."""
+        _ = self.backend
+        return self.tokenizer.tokenize(texts)
 
     def tokens(self, ids: Iterable[int]) -> list[str | None]:
         """The token that each id stands for; None for an id that the tokenizer does not use."""
-        return self._tokenizer.tokens(ids)
+        return self.tokenizer.tokens(ids)
 
-    def feeds(self, texts: Sequence[Tokens]) -> dict[str, IntArray]:
-        """The graph's inputs for the texts of one run, int64 [B, T] each, padded on the right."""
-        return pad(texts, self.manifest.tokenization.pad_token_id.value)
+    def compute(self, readout: Readout[Result], feeds: Feeds) -> Result:
+        """What the readout makes of a padded batch, int64 [B, T] for each input.
 
-    def run(self, outputs: Sequence[str], feeds: Feeds) -> list[FloatArray]:
-        """Compute outputs by name; inputs that the graph does not take may be among the feeds."""
-        return self.session.run(outputs, {name: feeds[name] for name in self.manifest.model.inputs})
+        Inputs that the graph does not take may be left out, or be there. Raises UsageError for one that is missing.
+        """
+        missing = [name for name in self._inputs if name not in feeds]
+        if missing:
+            raise UsageError(f"this model also takes {', '.join(missing)}")
+        return Runner(self.backend, readout, self._inputs, self._pad_token_id).result(feeds)
 
     def stream(
-        self, windows: Iterator[list[Any]], job: Job[Part, Result], what: str = "texts", max_length: int | None = None
-    ) -> Generator[Result, None, None]:
-        """The job's results, one for each window, in order; the next window is already under way.
+        self,
+        windows: Iterator[list[Item]],
+        readout: Readout[Result],
+        *,
+        items: str = "texts",
+        max_length: int | None = None,
+    ) -> Generator[tuple[list[Item], Result], None, None]:
+        """Each window with what the readout makes of its items, in order; the next windows are already under way.
 
-        `max_length` cuts to fewer tokens than the model's own limit.
-        At the end, or when the caller stops listening, says once how many of `what` were cut to length.
+        `max_length` cuts to fewer tokens than the model's own limit. At the end, or when the caller stops listening,
+        warns once if `items` were cut. Raises UsageError at once when the model is closed, and later when it is
+        closed meanwhile.
         """
-        seen = cut = 0
+        runner = Runner(self.backend, readout, self._inputs, self._pad_token_id)
         limit = self.max_length if max_length is None else min(max_length, self.max_length)
-        tokenizer = self._cutting(limit)
-        started = (start_block(window, tokenizer, job, self.session) for window in windows)
-        try:
-            for result, texts, truncated in in_order(started, self.session.blocks_ahead):
-                seen, cut = seen + texts, cut + truncated
-                yield result
-        except RuntimeError:
-            self.check_open()  # closed workers refuse runs with a bare RuntimeError
-            raise
-        except GeneratorExit:
-            self._warn_truncated(cut, seen, what, limit)
-            raise
-        self._warn_truncated(cut, seen, what, limit)
+
+        def report(truncated: int, seen: int) -> None:
+            self._truncation_warning.warn(
+                f"{truncated} of {seen} {items} were longer than max_length={limit} tokens and were cut (shown once)"
+            )
+
+        return stream(windows, self._tokenizer_for(limit), runner, report)
 
     def close(self) -> None:
-        """Free the session and its threads. Safe to repeat.
+        """Free the graph and its threads. Safe to repeat.
 
         A stream that is still being read gives the results it has, then raises UsageError.
         """
-        session, self._session = self._session, None  # runs that have not begun find nothing to run on, and end
-        if session:
-            session.close()
+        backend, self._backend = self._backend, None
+        if backend:
+            backend.close()
 
-    def _cutting(self, limit: int) -> TextTokenizer:
+    def _tokenizer_for(self, limit: int) -> TextTokenizer:
         """The tokenizer that cuts to this many tokens."""
         if limit == self.max_length:
-            return self._tokenizer
-        if limit not in self._shorter:
-            self._shorter[limit] = self._tokenizer.shortened(self.folder, limit)
-        return self._shorter[limit]
-
-    def _warn_truncated(self, cut: int, seen: int, what: str, limit: int) -> None:
-        if cut and self._truncation_unsaid.acquire(blocking=False):
-            warn(f"{cut} of {seen} {what} were longer than max_length={limit} tokens and were cut (this is said once)")
+            return self.tokenizer
+        if limit not in self._shortened:
+            self._shortened[limit] = self.tokenizer.shortened(self.folder, limit)
+        return self._shortened[limit]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
 from onnxembed.arguments import check_text
 from onnxembed.errors import UsageError
 from onnxembed.manifest import Prompts, TextKind
-from onnxembed.warning import warn
+from onnxembed.warning import Once
 
 PROMPTS_OF_KIND: Mapping[TextKind, tuple[str, ...]] = {
     "query": ("query",),
@@ -24,8 +23,7 @@ class Prompting:
 
     def __init__(self, prompts: Prompts) -> None:
         self._texts, self._default = prompts.texts.value, prompts.default.value
-        # Taken, for good, by the thread that says it.
-        self._unsaid = threading.Lock()
+        self._unprompted_warning = Once()
 
     def of_kind(self, kind: TextKind) -> str:
         """The model's prompt for texts of this kind, or "".
@@ -54,12 +52,12 @@ class Prompting:
         return self._texts[name]
 
     def _warn_unprompted(self) -> None:
-        """Say once that a model whose every text has a prompt got a text without."""
-        found = [[name for name in names if self._texts.get(name)] for names in PROMPTS_OF_KIND.values()]
-        if all(found) and self._unsaid.acquire(blocking=False):
-            prompts = ", ".join(f"{name}: {self._texts[name]!r}" for name, *_ in found)
-            warn(
+        """Warn once if every text should have a prompt: the model has one for each kind of text, and no default."""
+        names = [[name for name in names if self._texts.get(name)] for names in PROMPTS_OF_KIND.values()]
+        if all(names):
+            prompts = ", ".join(f"{name}: {self._texts[name]!r}" for name, *_ in names)
+            self._unprompted_warning.warn(
                 f"this model expects a prompt before every text ({prompts}): "
                 "query_embed, encode_query, passage_embed and encode_document put it there, as does "
-                'prompt_name (--prompt-name); prompt="" means none (this is said once)'
+                'prompt_name (--prompt-name); prompt="" means none (shown once)'
             )

@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from onnxembed.arguments import check_text
-from onnxembed.arrays import FloatArray, IntArray
+from onnxembed.arrays import Feeds, IntArray
 from onnxembed.errors import DeviceMemoryError, UsageError
-from onnxembed.tokenizer.texts import TextTokenizer, Tokens
+from onnxembed.execution.backend import Backend
+from onnxembed.runtime.outputs.readout import Readout
+from onnxembed.tokenizer.texts import TextTokenizer, Tokens, pad
 
 Item = TypeVar("Item")
-Part = TypeVar("Part")
 Result = TypeVar("Result")
 
-# A window is what is sorted by length together. Larger windows find more texts of equal length;
-# both limits bound the memory of a stream, the second for long texts.
+# The texts of a window are sorted by length together. A larger window finds more texts of equal length; both
+# limits bound the memory of a stream, the second one for long texts.
 WINDOW_TEXTS = 1024
 WINDOW_CHARACTERS = 2**20
 
 
 def windows(texts: str | Iterable[str], prefix: str = "") -> Iterator[list[str]]:
-    """Cut an iterable of texts into windows, each text checked and with its prompt.
+    """Cut an iterable of texts into windows; each text is checked and gets the prefix.
 
-    Raises UsageError: now when `texts` is nothing to iterate over, later for an element that is no text.
+    Raises UsageError: at once if `texts` is not iterable, later for an element that is not a str.
     """
     if isinstance(texts, str):
         texts = [texts]
-    # Iterating over bytes gives numbers, over a mapping its keys: neither is what was meant.
+    # Iterating over bytes gives numbers, over a mapping its keys: neither can be meant.
     if not isinstance(texts, bytes | bytearray | Mapping):
         with suppress(TypeError):
             checked = (prefix + check_text(text, f"texts[{position}]") for position, text in enumerate(iter(texts)))
@@ -44,7 +44,7 @@ def windows(texts: str | Iterable[str], prefix: str = "") -> Iterator[list[str]]
 
 
 def cut(items: Iterator[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Cut items, each of so many characters, into windows."""
+    """Cut items into windows; `characters` counts those of an item."""
     window: list[Item] = []
     total = 0
     for item in items:
@@ -58,40 +58,51 @@ def cut(items: Iterator[Item], characters: Callable[[Item], int]) -> Iterator[li
 
 
 @dataclass(frozen=True)
-class Job(Generic[Part, Result]):
-    """What is done with token ids: `compute` gives the part of one run, on a worker thread.
+class Runner(Generic[Result]):
+    """Computes runs: pads their texts, runs the graph and reads its outputs."""
 
-    `arrange` makes the result of a window from the parts of its runs and, for each of its texts, the place
-    [N] of that text among all texts of all runs.
-    """
+    backend: Backend
+    readout: Readout[Result]
+    inputs: Sequence[str]
+    """The names of the graph's inputs."""
+    pad_token_id: int
 
-    compute: Callable[[list[Tokens]], Part]
-    arrange: Callable[[list[Part], IntArray], Result]
+    def results(self, texts: list[Tokens]) -> list[Result]:
+        """The result of a run: one, or those of its halves if it does not fit into the device's memory."""
+        try:
+            return [self.result(pad(texts, self.pad_token_id))]
+        except DeviceMemoryError:
+            if len(texts) == 1:
+                raise
+            half = len(texts) // 2
+            return self.results(texts[:half]) + self.results(texts[half:])
 
-
-def rows(parts: list[FloatArray], places: IntArray) -> FloatArray:
-    """`Job.arrange` for arrays with a row for each text."""
-    return np.concatenate(parts)[places]
-
-
-def items(parts: list[Sequence[Item]], places: IntArray) -> list[Item]:
-    """`Job.arrange` for sequences with an item for each text."""
-    every = list(chain.from_iterable(parts))
-    return [every[place] for place in places]
+    def result(self, feeds: Feeds) -> Result:
+        """What the readout makes of a padded batch, int64 [B, T] each. Raises RuntimeError on a closed backend."""
+        feeds = self.readout.prepare(feeds)
+        outputs = self.backend.run(self.readout.outputs, {name: feeds[name] for name in self.inputs})
+        return self.readout.read(outputs, feeds)
 
 
 @dataclass(frozen=True)
-class Block(Generic[Part, Result]):
-    """A window of texts whose runs have been started."""
+class Block(Generic[Item, Result]):
+    """A window whose runs have been started."""
 
-    job: Job[Part, Result]
-    places: IntArray  # [N]
-    futures: list[Future[list[Part]]]
+    window: list[Item]
     truncated: int
+    """How many of its texts were cut."""
+    futures: list[Future[list[Result]]]
+    places: IntArray
+    """The place of each text of the window among the texts of all runs, [N]."""
 
     def result(self) -> Result:
-        """Wait for the runs; what they give, in the order of the window's texts."""
-        return self.job.arrange([part for future in self.futures for part in future.result()], self.places)
+        """Wait for the runs, and put their results into the order of the window."""
+        results: list[Any] = [result for future in self.futures for result in future.result()]
+        if isinstance(results[0], np.ndarray):
+            rows: Any = np.concatenate(results)[self.places]
+            return rows  # type: ignore[no-any-return]
+        items: Any = list(chain.from_iterable(results))
+        return [items[place] for place in self.places]  # type: ignore[return-value]
 
     def cancel(self) -> None:
         """Drop the runs that have not begun."""
@@ -99,66 +110,54 @@ class Block(Generic[Part, Result]):
             future.cancel()
 
 
-class Opened(Protocol):
-    """A graph that runs can be started on: `CpuBackend` or `GpuBackend`.
+def stream(
+    windows: Iterator[list[Item]],
+    tokenizer: TextTokenizer,
+    runner: Runner[Result],
+    report: Callable[[int, int], None],
+) -> Generator[tuple[list[Item], Result], None, None]:
+    """Each window with its result, in order; the next windows are already being computed.
 
-    `blocks_ahead`: how many blocks must have been started beside the one that is waited for, to keep it busy.
+    At the end, or when the caller stops listening, calls `report` with the numbers of texts that were cut and of all
+    texts, if any was cut. An error, or a caller that stops listening, drops the runs that have not begun.
+    Raises UsageError when the backend is closed meanwhile.
     """
-
-    blocks_ahead: int
-
-    def plan(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Group texts of so many tokens into runs."""
-
-    def start(self, work: Callable[[Item], Part], runs: Sequence[Item]) -> list[Future[Part]]:
-        """Do the work of each run."""
-
-
-def start_block(
-    window: Sequence[Any], tokenizer: TextTokenizer, job: Job[Part, Result], session: Opened
-) -> Block[Part, Result]:
-    """Tokenize a window and start its runs; identical texts are computed once."""
-    distinct = {text: number for number, text in enumerate(dict.fromkeys(window))}
-    tokens = tokenizer.tokenize(list(distinct))
-    runs = session.plan([len(each) for each in tokens])
-    futures = session.start(partial(_compute, job), [[tokens[index] for index in run] for run in runs])
-    numbers = np.array([distinct[text] for text in window])
-    place = np.empty(len(tokens), np.int64)
-    place[np.concatenate(runs)] = np.arange(len(tokens))
-    return Block(job, place[numbers], futures, truncated=sum(tokens[number].truncated for number in numbers))
-
-
-def _compute(job: Job[Part, Result], batch: list[Tokens]) -> list[Part]:
-    """The parts of a run: one, or those of its halves where it does not fit into the device's memory."""
+    backend = runner.backend
+    pending: deque[Block[Item, Result]] = deque()
+    seen = truncated = 0
     try:
-        return [job.compute(batch)]
-    except DeviceMemoryError:
-        if len(batch) == 1:
-            raise
-        half = len(batch) // 2
-        return [part for texts in (batch[:half], batch[half:]) for part in _compute(job, texts)]
-
-
-def in_order(blocks: Iterator[Block[Part, Result]], ahead: int) -> Iterator[tuple[Result, int, int]]:
-    """The result of each block, its number of texts and of truncated ones; the next `ahead` are already under way.
-
-    An error, or a caller that stops listening, drops what has been started and not begun.
-    """
-    pending: deque[Block[Part, Result]] = deque()
-    try:
-        for block in blocks:
-            pending.append(block)
-            if len(pending) > ahead:
-                yield _first(pending)
-        while pending:
-            yield _first(pending)
+        while True:
+            while len(pending) <= backend.blocks_ahead and (window := next(windows, None)) is not None:
+                pending.append(start(window, tokenizer, runner))
+            if not pending:
+                break
+            result = pending[0].result()  # it stays pending until then, so that an error cancels its runs, too
+            block = pending.popleft()
+            seen, truncated = seen + len(block.window), truncated + block.truncated
+            yield block.window, result
+    except RuntimeError as error:
+        if backend.closed:
+            raise UsageError("this model is closed") from error
+        raise
+    except GeneratorExit:
+        if truncated:
+            report(truncated, seen)
+        raise
     finally:
         for block in pending:
             block.cancel()
+    if truncated:
+        report(truncated, seen)
 
 
-def _first(pending: deque[Block[Part, Result]]) -> tuple[Result, int, int]:
-    """Take the first block out; until its result is there it stays, so that an error cancels its runs too."""
-    result = pending[0].result()
-    block = pending.popleft()
-    return result, len(block.places), block.truncated
+def start(window: list[Item], tokenizer: TextTokenizer, runner: Runner[Result]) -> Block[Item, Result]:
+    """Tokenize a window and start its runs; identical texts are computed once."""
+    distinct = {text: number for number, text in enumerate(dict.fromkeys(window))}
+    texts: list[Any] = list(distinct)  # or pairs
+    tokens = tokenizer.tokenize(texts)
+    runs = runner.backend.plan([len(text) for text in tokens])
+    futures = runner.backend.start(runner.results, [[tokens[index] for index in run] for run in runs])
+    numbers = np.array([distinct[text] for text in window])
+    places = np.empty(len(tokens), np.int64)
+    places[np.concatenate(runs)] = np.arange(len(tokens))
+    return Block(window, sum(tokens[number].truncated for number in numbers), futures, places[numbers])

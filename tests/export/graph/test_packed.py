@@ -7,8 +7,9 @@ tokens of the run with a bias that keeps the texts apart; all other operators ar
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -23,18 +24,19 @@ from onnxembed import OnnxEmbedder
 from onnxembed.cli import cli
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UnsupportedError
-from onnxembed.execution import backend
-from onnxembed.execution import gpu as devices
-from onnxembed.execution.backend import GraphFiles
-from onnxembed.execution.cuda import CUDA
+from onnxembed.execution.backend import GraphFiles, Placement
 from onnxembed.execution.gpu import GpuBackend
+from onnxembed.execution.opening import open_backend
 from onnxembed.execution.packing import pack
-from onnxembed.execution.session import Session
+from onnxembed.execution.providers import CUDA
+from onnxembed.execution.session import OpenSession, Session
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.artifact import graph_file
 from onnxembed.export.pipeline import Options, export
+from onnxembed.hub.source import HubOptions
 from onnxembed.loading.locate import locate
 from onnxembed.manifest import POOLING_MODES, read_manifest
+from onnxembed.runtime.model import OpenModel
 from tiny import TEXTS, write_encoder, write_sentence_bert
 
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")
@@ -314,7 +316,7 @@ def test_only_gpus_read_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])  # which takes positions, and which counts them itself
-def test_an_embedder_on_cuda_runs_it(model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_embedder_on_cuda_runs_it(model_type: str, tmp_path: Path) -> None:
     write_encoder(tmp_path / "checkpoint", model_type)
     folder = packed(tmp_path / "checkpoint", tmp_path / "out")
     expected = OnnxEmbedder(folder, providers="cpu").encode(TEXTS[:6])
@@ -324,9 +326,14 @@ def test_an_embedder_on_cuda_runs_it(model_type: str, tmp_path: Path, monkeypatc
         sessions.append(Packed(path))
         return sessions[-1]
 
-    monkeypatch.setattr(devices, "Session", session)
-    monkeypatch.setattr(backend, "Session", session)
-    with OnnxEmbedder(folder, providers="cuda") as model:
+    opened = OpenModel(
+        folder,
+        ("embedding",),
+        HubOptions(),
+        Placement("cuda"),
+        open_backend=partial(open_backend, open_session=cast(OpenSession, session)),
+    )
+    with OnnxEmbedder.over(opened) as model:
         np.testing.assert_allclose(model.encode(TEXTS[:6]), expected, atol=TOLERANCE)
         lengths = [len(tokens) for tokens in model.tokenize(sorted(set(TEXTS[:6])))]
         assert sessions[0].tokens == [sum(lengths)]  # one run, no padding
@@ -337,17 +344,16 @@ def test_an_embedder_on_cuda_runs_it(model_type: str, tmp_path: Path, monkeypatc
         )
 
 
-def test_cuda_runs_the_padded_graph_where_there_is_no_other(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_runs_the_padded_graph_where_there_is_no_other(artifact: Path) -> None:
     opened = []
 
     def session(path: Path, *arguments: Any) -> Packed:
         opened.append(path)
         return Packed.__new__(Packed)
 
-    monkeypatch.setattr(devices, "Session", session)
-    monkeypatch.setattr(backend, "Session", session)
     graph = locate(artifact, gpu=True).graph
-    assert isinstance(backend.open_graph(graph, "cuda", 1), GpuBackend)
+    backend = open_backend(graph, Placement("cuda", threads=1), cast(OpenSession, session))
+    assert isinstance(backend, GpuBackend)
     assert opened == [artifact / "onnx/model.onnx"]
     assert graph == GraphFiles(artifact / "onnx/model.onnx", (artifact / "onnx/model.onnx").stat().st_size)
 

@@ -1,14 +1,15 @@
-"""Dense embeddings: one vector for a text, from what the graph gives of it."""
+"""Dense embeddings: one vector for each text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from onnxembed.arguments import whole_number
-from onnxembed.arrays import FloatArray, IntArray
+from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.manifest import Dense, Embedding
 from onnxembed.runtime.outputs import pooling
@@ -17,55 +18,70 @@ Layer = tuple[FloatArray, FloatArray | None, str]
 """Weight (out, in), bias (out,) or None, and activation of a Dense layer."""
 
 
-def load_layers(folder: Path, section: Embedding) -> list[Layer]:
-    """The Dense layers that the graph leaves out; ModelFilesError for files that hold none."""
-    return [_load(folder, layer, layer.weight) for layer in section.dense if layer.weight]
+@dataclass(frozen=True)
+class DenseReadout:
+    """Reads vectors [B, D]: pools token embeddings if the graph does not, then truncates and normalizes."""
+
+    section: Embedding
+    outputs: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    """The Dense layers that the graph leaves to the runtime."""
+    dimensions: int
+    """Vectors are truncated to this many numbers."""
+    normalize: bool
+    """Whether vectors are scaled to length 1 at the end."""
+
+    def with_options(self, dimensions: int | None, normalize: bool | None) -> DenseReadout:
+        """The same readout, truncating to `dimensions` and normalizing or not; None does what the model does.
+
+        Raises UsageError for a value that is not possible, and for `normalize=False` when the graph normalizes.
+        """
+        section = self.section
+        size = section.dimension if dimensions is None else whole_number("dimensions", dimensions, section.dimension)
+        if not isinstance(normalize, bool | np.bool_ | None):
+            raise UsageError(f"normalize is {normalize!r}, not True, False or None")
+        wanted = section.normalize.value if normalize is None else bool(normalize)
+        normalized = section.normalize.value and section.pooled_by == "graph"
+        if normalized and not wanted:
+            raise UsageError(
+                "this artifact normalizes in its graph, so normalize=False is not possible; "
+                "export it with --no-normalize or --pooling-out"
+            )
+        again = size < section.dimension or not normalized or section.normalize_again
+        return replace(self, dimensions=size, normalize=wanted and again)
+
+    def prepare(self, feeds: Feeds) -> Feeds:
+        """The feeds, unchanged."""
+        return feeds
+
+    def read(self, outputs: Sequence[FloatArray], feeds: Feeds) -> FloatArray:
+        """Vectors [B, D], from the graph's sentence embeddings [B, D] or token embeddings [B, T, D]."""
+        (vectors,) = outputs
+        if self.section.pooled_by == "runtime":
+            vectors = pooling.pool(vectors, feeds["attention_mask"], self.section.pooling.value)
+            for weight, bias, activation in self.layers:
+                vectors = pooling.dense(vectors, weight, bias, activation)
+        if self.dimensions < self.section.dimension:
+            vectors = vectors[:, : self.dimensions]
+        return pooling.normalize(vectors) if self.normalize else vectors
 
 
-def dense_vectors(
-    section: Embedding, layers: Sequence[Layer], output: FloatArray, feeds: Mapping[str, IntArray]
-) -> FloatArray:
-    """The graph's output [B, D], or the token embeddings [B, T, D] pooled and taken through the Dense layers."""
-    if section.pooled_by == "graph":
-        return output
-    vectors = pooling.pool(output, feeds["attention_mask"], section.pooling.value)
-    for weight, bias, activation in layers:
-        vectors = pooling.dense(vectors, weight, bias, activation)
-    return vectors
+def dense_readout(folder: Path, section: Embedding) -> DenseReadout:
+    """The readout of an artifact's dense embeddings, as the model makes them.
 
-
-def finishing(section: Embedding, dimensions: int | None, normalize: bool | None) -> Callable[[FloatArray], FloatArray]:
-    """What is done to vectors [N, D] in the end: cut to so many `dimensions`, scaled to length 1.
-
-    None leaves either as the model does it. Raises UsageError for what cannot be had.
+    Raises ModelFilesError for a Dense layer's file that is not an array.
     """
-    if dimensions is not None:
-        whole_number("dimensions", dimensions, section.dimension)
-    if not isinstance(normalize, bool | np.bool_ | None):
-        raise UsageError(f"normalize is {normalize!r}, not True, False or None")
-    wanted = section.normalize.value if normalize is None else normalize
-    done = section.normalize.value and section.pooled_by == "graph"
-    if done and not wanted:
-        raise UsageError(
-            "this artifact normalizes in its graph, so normalize=False cannot be had from it; "
-            "export it with --no-normalize or --pooling-out"
-        )
-    cut = dimensions is not None and dimensions < section.dimension
-    again = section.normalize_again
-
-    def finish(vectors: FloatArray) -> FloatArray:
-        vectors = vectors[:, :dimensions] if cut else vectors
-        return pooling.normalize(vectors) if wanted and (cut or not done or again) else vectors
-
-    return finish
+    layers = tuple(_load(folder, layer, layer.weight) for layer in section.dense if layer.weight)
+    normalize = section.normalize.value and (section.pooled_by == "runtime" or section.normalize_again)
+    return DenseReadout(section, (section.graph_output,), layers, section.dimension, normalize)
 
 
 def _load(folder: Path, layer: Dense, weight: str) -> Layer:
     if layer.activation not in pooling.ACTIVATIONS:
-        known = ", ".join(pooling.ACTIVATIONS)
-        raise ModelFilesError(f"{folder}: a Dense layer has activation {layer.activation!r}; known: {known}")
+        supported = ", ".join(pooling.ACTIVATIONS)
+        raise ModelFilesError(f"{folder}: a Dense layer has activation {layer.activation!r}; known: {supported}")
     try:
         bias = np.load(folder / layer.bias, allow_pickle=False) if layer.bias else None
         return np.load(folder / weight, allow_pickle=False), bias, layer.activation
     except (ValueError, EOFError) as error:
-        raise ModelFilesError(f"{folder / weight} or its bias is no array: {error}") from error
+        raise ModelFilesError(f"{folder / weight} or its bias is not an array: {error}") from error

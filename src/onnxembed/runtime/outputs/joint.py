@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from onnxembed.arrays import Feeds, FloatArray
-from onnxembed.runtime.model import OpenModel
+from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.outputs.sparse import SparseEmbedding
-from onnxembed.runtime.streaming import Job, items
-from onnxembed.tokenizer.texts import Tokens
-
-Read = Callable[[FloatArray, Feeds], Iterable[Any]]
-"""Makes one kind of embedding of each text from the graph's output for a run, and what was fed for it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """The kinds that were asked for, each in the order of the texts; None for the others.
+    """The kinds of embeddings that were asked for, each in the order of the texts; None for the others.
 
-    `dense` float32 [N, D], `sparse` one for each text, `multi_vector` float32 [T, D] for each text.
+    `dense` is float32 [N, D]; `sparse` has one embedding, and `multi_vector` one float32 [T, D], for each text.
     """
 
     dense: FloatArray | None
@@ -29,18 +23,21 @@ class Embeddings:
     multi_vector: list[FloatArray] | None
 
 
-def joint_job(runner: OpenModel, reads: Mapping[str, Read]) -> Job[Sequence[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """Of each text, what the `reads` make of the outputs of their names, all computed in one run."""
+class JointReadout:
+    """Reads a tuple for each text, with one item of each of several readouts."""
 
-    def compute(tokens: list[Tokens]) -> Sequence[tuple[Any, ...]]:
-        feeds = runner.feeds(tokens)
-        outputs = zip(reads.values(), runner.run(list(reads), feeds), strict=True)
-        return list(zip(*(read(output, feeds) for read, output in outputs), strict=True))
+    def __init__(self, readouts: Sequence[Readout[Any]]) -> None:
+        self.outputs = [name for readout in readouts for name in readout.outputs]
+        self._readouts = readouts
 
-    return Job(compute, items)
+    def prepare(self, feeds: Feeds) -> Feeds:
+        """The inputs as all readouts want them, one after another."""
+        for readout in self._readouts:
+            feeds = readout.prepare(feeds)
+        return feeds
 
-
-def columns(blocks: Iterable[list[tuple[Any, ...]]], kinds: int) -> list[list[Any]]:
-    """Of rows of so many kinds, a list for each kind."""
-    rows = list(chain.from_iterable(blocks))
-    return [[row[kind] for row in rows] for kind in range(kinds)]
+    def read(self, outputs: Sequence[FloatArray], feeds: Feeds) -> list[tuple[Any, ...]]:
+        """The items of each text, in the order of the readouts."""
+        remaining = iter(outputs)
+        results = [readout.read([next(remaining) for _ in readout.outputs], feeds) for readout in self._readouts]
+        return list(zip(*results, strict=True))

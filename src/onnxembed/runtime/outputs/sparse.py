@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from onnxembed.arrays import FloatArray, IntArray
+from onnxembed.arrays import Feeds, FloatArray, IntArray
 from onnxembed.manifest import Sparse
 
 OUTPUTS: dict[Literal["graph", "runtime"], str] = {"graph": "sparse_embedding", "runtime": "sparse_weights"}
-"""The graph's output, by who aggregates it."""
+"""The output to fetch, by where the weights of a text's tokens are aggregated."""
 
 GATHER: dict[Literal["max", "sum"], np.ufunc] = {"max": np.maximum, "sum": np.add}
+"""How the weights of equal ids are aggregated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,20 +38,43 @@ class SparseEmbedding:
         return {"indices": self.indices, "values": self.values}
 
 
-def sparse_embeddings(section: Sparse, output: FloatArray, feeds: Mapping[str, IntArray]) -> Sequence[SparseEmbedding]:
-    """The embeddings of the texts of one run, from the graph's output: [B, V], or [B, T] for the runtime to gather."""
+class SparseReadout:
+    """Reads one sparse embedding for each text."""
+
+    def __init__(self, section: Sparse) -> None:
+        self.outputs = (OUTPUTS[section.aggregated_by],)
+        self._section = section
+
+    def prepare(self, feeds: Feeds) -> Feeds:
+        """The feeds, unchanged."""
+        return feeds
+
+    def read(self, outputs: Sequence[FloatArray], feeds: Feeds) -> list[SparseEmbedding]:
+        """The embeddings of a run, from weights [B, V] of ids, or weights [B, T] of tokens to aggregate by id."""
+        return sparse_embeddings(self._section, outputs[0], feeds)
+
+
+def sparse_embeddings(section: Sparse, output: FloatArray, feeds: Feeds) -> list[SparseEmbedding]:
+    """The embeddings of the texts of one run, from the graph's output: [B, V], or [B, T] for the runtime to aggregate.
+
+    V is the size of the vocabulary.
+    """
     if section.aggregated_by == "graph":
-        every = ((np.flatnonzero(row > 0), row) for row in output)
-        found = [SparseEmbedding(indices, row[indices]) for indices, row in every]
+        embeddings = [_positive(row) for row in output]
     else:
         gather = GATHER[section.aggregation.value]
-        real = feeds["attention_mask"] == 1
-        found = [
-            _gathered(gather, ids[kept], weights[kept])
-            for ids, weights, kept in zip(feeds["input_ids"], output, real & (output > 0), strict=True)
+        weighted = (feeds["attention_mask"] == 1) & (output > 0)
+        embeddings = [
+            _gathered(gather, ids[places], weights[places])
+            for ids, weights, places in zip(feeds["input_ids"], output, weighted, strict=True)
         ]
     dropped = section.dropped_token_ids.value
-    return [_without(each, dropped) for each in found] if dropped else found
+    return [_without(embedding, dropped) for embedding in embeddings] if dropped else embeddings
+
+
+def _positive(weights: FloatArray) -> SparseEmbedding:
+    indices = np.flatnonzero(weights > 0)
+    return SparseEmbedding(indices, weights[indices])
 
 
 def _gathered(gather: np.ufunc, ids: IntArray, weights: FloatArray) -> SparseEmbedding:
