@@ -9,17 +9,17 @@ from pathlib import Path
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UnsupportedError, UsageError
 from onnxembed.export.artifact.folder import check_output, new_folder
-from onnxembed.export.artifact.graph_file import GRAPH_FILES
 from onnxembed.export.artifact.hashing import hash_files
 from onnxembed.export.artifact.sentence_transformers import write_modules
 from onnxembed.export.pipeline import Verify
 from onnxembed.export.progress import Progress
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.hub.source import Fetched, HubOptions
-from onnxembed.loading.adopt import POOLED, adopted_manifest, choose_recipe, decide_adoption, embedding_section
+from onnxembed.loading.adopt import adopted_manifest, decide_adoption, embedding_section
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
 from onnxembed.loading.locate import find
-from onnxembed.manifest import FILE_NAME, Manifest, Variant
+from onnxembed.manifest import FILE_NAME, PRECISIONS, SENTENCE_EMBEDDING, Manifest, Variant, graph_file
+from onnxembed.recipes.book import choose_recipe
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def adopt(
     encoder, embedding, graph_output = decide_adoption(found, options.flags, recipe)
     with new_folder(output, force=options.force) as draft:
         changes = write_tokenizer(found.facts, encoder, draft)
-        dense = write_modules(found.facts, encoder, embedding, graph_output.name != POOLED, draft)
+        dense = write_modules(found.facts, encoder, embedding, graph_output.name != SENTENCE_EMBEDDING, draft)
         variant = _copy_graph(found, draft)
         manifest = adopted_manifest(
             found,
@@ -85,8 +85,7 @@ def _copy_graph(found: FoundGraph, folder: Path) -> Variant:
             f"{found.graph.path} has its weights in {', '.join(names)}; onnxembed's folders have one"
         )
     source = found.graph.path
-    usual = {str(precision): file for precision, file in GRAPH_FILES.items()}
-    file = usual.get(found.precision, f"onnx/{source.name}")
+    file = graph_file(found.precision) if found.precision in PRECISIONS else f"onnx/{source.name}"
     data = f"onnx/{names[0]}" if names else None
     for origin, target in ((source, file), *([(source.parent / names[0], data)] if data else [])):
         (folder / target).parent.mkdir(parents=True, exist_ok=True)

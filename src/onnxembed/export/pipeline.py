@@ -37,12 +37,15 @@ from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import Facts, read_facts
 from onnxembed.facts.multi_vector import STANFORD_LINEAR
 from onnxembed.hub.checkpoint import fetch_checkpoint
-from onnxembed.hub.source import Fetched, HubOptions, is_local
+from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.manifest import (
     FILE_NAME,
     FORMAT_VERSION,
+    LOGITS,
     MIN_COSINES,
+    SENTENCE_EMBEDDING,
     TASKS,
+    TOKEN_EMBEDDINGS,
     Embedding,
     Engine,
     FileRecord,
@@ -54,8 +57,7 @@ from onnxembed.manifest import (
     Tokenization,
     Variant,
 )
-from onnxembed.recipes.book import find_recipe, read_recipe
-from onnxembed.recipes.recipe import Recipe
+from onnxembed.recipes.book import choose_recipe
 from onnxembed.tokenizer.texts import TextTokenizer
 
 Encoder = tuple[Graph, Inputs, Value]
@@ -99,7 +101,7 @@ def export(
     """Export a checkpoint (hub id or folder) to an artifact folder, which appears whole or not at all."""
     options = options or Options()
     check_output(output, force=options.force)
-    recipe = _recipe(model, options)
+    recipe = choose_recipe(model, options.recipe, options.precisions)
     checkpoint = fetch_checkpoint(model, hub)
     facts = read_facts(checkpoint.folder)
     engine = choose_engine(facts, options.engine)
@@ -204,19 +206,6 @@ def _quantized(
     }
 
 
-def _recipe(model: str | Path, options: Options) -> Recipe | None:
-    """The recipe to follow: the named one, else the hub id's; never one for a folder that happens to be named so."""
-    if options.recipe is not None:
-        recipe: Recipe | None = read_recipe(options.recipe)
-    else:
-        recipe = None if is_local(model) else find_recipe(str(model))
-    for refusal in recipe.refused if recipe else ():
-        if refusal.precision in options.precisions:
-            hint = "; bf16, for CUDA, has the range of fp32" if refusal.precision == "fp16" else ""
-            raise UnsupportedError(f"{model} is not built in {refusal.precision}: {refusal.reason}{hint}")
-    return recipe
-
-
 def build(
     facts: Facts,
     decisions: Decisions,
@@ -238,7 +227,7 @@ def build(
         if options.pooling_out:
             raise UsageError("--pooling-out is for embeddings: what a reranker reads of its tokens stays in its graph")
         logits = classify(graph, facts, decisions.reranking, inputs, tokens, hidden_size=hidden_size)
-        graph.output("logits", logits, (B, len(decisions.reranking.labels.value)))
+        graph.output(LOGITS, logits, (B, len(decisions.reranking.labels.value)))
         return graph
     token_heads.add(graph, inputs, tokens, facts, decisions)
     if options.pooling_out and packed:
@@ -251,9 +240,9 @@ def build(
             sentence = heads.dense(graph, sentence, layer, f"{index}_Dense")
         if decisions.embedding.normalize.value:
             sentence = heads.normalize(graph, sentence)
-        graph.output("sentence_embedding", sentence, (B, decisions.embedding.dimension))
+        graph.output(SENTENCE_EMBEDDING, sentence, (B, decisions.embedding.dimension))
     if not packed:
-        graph.output("token_embeddings", tokens, (B, T, hidden_size))
+        graph.output(TOKEN_EMBEDDINGS, tokens, (B, T, hidden_size))
     return graph
 
 

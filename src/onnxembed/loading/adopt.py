@@ -20,13 +20,16 @@ from onnxembed.execution.session import Session
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.hub.source import HubOptions, is_local
+from onnxembed.hub.source import HubOptions
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
 from onnxembed.loading.located import Located
 from onnxembed.loading.onnx_file import OnnxFile, Value
 from onnxembed.manifest import (
     FORMAT_VERSION,
     INPUTS,
+    LAST_HIDDEN_STATE,
+    SENTENCE_EMBEDDING,
+    TOKEN_EMBEDDINGS,
     AttentionMode,
     Decision,
     Dense,
@@ -38,22 +41,16 @@ from onnxembed.manifest import (
     Tokenization,
     Variant,
 )
-from onnxembed.recipes.book import find_recipe, read_recipe
+from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.recipe import Recipe
 from onnxembed.tokenizer import changes as tokenizer_json
 from onnxembed.warning import warn
 
-POOLED, TOKENS = "sentence_embedding", ("token_embeddings", "last_hidden_state")
+# The names of an output of token embeddings, in order of preference.
+TOKEN_OUTPUTS = (TOKEN_EMBEDDINGS, LAST_HIDDEN_STATE)
 
 # The operators of dynamic quantization that scale the activations of all texts of a run by one number.
 SHARED_SCALES = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul")
-
-
-def choose_recipe(model: str | Path, name: str | None) -> Recipe | None:
-    """The recipe to follow: the named one, else that of a hub id."""
-    if name is not None:
-        return read_recipe(name)
-    return None if is_local(model) else find_recipe(str(model))
 
 
 def decide_adoption(
@@ -66,14 +63,13 @@ def decide_adoption(
     facts, graph = found.facts, found.graph
     if facts.kind not in (None, "SentenceTransformer"):
         raise UnsupportedError(f"{found.model} is a {facts.kind}; only embedding models are adopted: export it instead")
-    for refusal in recipe.refused if recipe else ():
-        if refusal.precision == found.precision:
-            raise UnsupportedError(f"{found.model} is not used in {refusal.precision}: {refusal.reason}")
+    if recipe:
+        recipe.refuse_precisions([found.precision])
     _check_inputs(graph)
     encoder = decide_encoder(facts, flags, recipe)
     embedding = decide_embedding(facts, encoder, flags, recipe)
     output = _output(graph, facts, embedding)
-    pooled = output.name == POOLED
+    pooled = output.name == SENTENCE_EMBEDDING
     _check_output(graph, output, embedding.dimension if pooled else encoder.hidden_size, rank=2 if pooled else 3)
     if MODEL_TYPES[facts.model_type].decoder:
         encoder = replace(encoder, attention=_measured_attention(graph, output, encoder.attention))
@@ -82,7 +78,7 @@ def decide_adoption(
 
 def embedding_section(embedding: EmbeddingDecisions, output: Value, dense: tuple[Dense, ...]) -> Embedding:
     """The manifest's section about an adopted graph's sentence embeddings."""
-    pooled = output.name == POOLED
+    pooled = output.name == SENTENCE_EMBEDDING
     return Embedding(
         pooling=embedding.pooling,
         dense=dense,
@@ -115,20 +111,20 @@ def _check_inputs(graph: OnnxFile) -> None:
 def _output(graph: OnnxFile, facts: Facts, embedding: EmbeddingDecisions) -> Value:
     """The output to read: what the graph pooled itself, if the files that it goes with say what was decided."""
     outputs = {value.name: value for value in graph.outputs}
-    tokens = next((outputs[name] for name in TOKENS if name in outputs), None)
+    tokens = next((outputs[name] for name in TOKEN_OUTPUTS if name in outputs), None)
     said = facts.poolings[0].modes if len(facts.poolings) == 1 else ()
     as_made = embedding.pooling.value == said and (embedding.normalize.value or not facts.normalize)
-    if tokens is not None and not (as_made and POOLED in outputs):
+    if tokens is not None and not (as_made and SENTENCE_EMBEDDING in outputs):
         return tokens
-    if POOLED not in outputs:
-        known = f"{POOLED}, {' or '.join(TOKENS)}"
+    if SENTENCE_EMBEDDING not in outputs:
+        known = f"{SENTENCE_EMBEDDING}, {' or '.join(TOKEN_OUTPUTS)}"
         raise UnsupportedError(f"{graph.path} has no output {known}; it has {', '.join(outputs)}")
     if said and not as_made:
         raise UsageError(
             f"{graph.path} pools its tokens as the model's files say, and gives nothing else: neither --pooling nor "
             "--no-normalize can change that"
         )
-    return outputs[POOLED]
+    return outputs[SENTENCE_EMBEDDING]
 
 
 def _check_output(graph: OnnxFile, output: Value, width: int, rank: int) -> None:
@@ -154,7 +150,7 @@ def _measured_attention(graph: OnnxFile, output: Value, wanted: Decision[Attenti
 
     The files cannot know how somebody else's exporter made the graph: one is known to make all causal.
     """
-    if output.name == POOLED:
+    if output.name == SENTENCE_EMBEDDING:
         return replace(wanted, reason=f"{wanted.reason}; not measured in the graph, which pools its tokens")
     # Two texts of two tokens that differ in the second.
     ids = np.array([[1, 2], [1, 3]], np.int64)
@@ -178,12 +174,12 @@ def adopt(model: str | Path, file: str, *, precision: str, hub: HubOptions) -> L
     """
     command = f"onnxembed adopt {model} -o DIR"
     found = read_found_graph(model, file, precision, hub)
-    recipe = choose_recipe(model, None)
+    recipe = choose_recipe(model)
     try:
         encoder, embedding, output = decide_adoption(found, Flags(), recipe)
     except UnsaidError as error:
         raise UnsaidError(f"{error}, to: {command}", error.flag) from None
-    if output.name != POOLED and found.facts.dense:
+    if output.name != SENTENCE_EMBEDDING and found.facts.dense:
         raise UnsupportedError(f"{found.file} leaves out the Dense layers of {found.folder}; to add them: {command}")
     source = found.facts.transformer_folder / "tokenizer.json"
     if not source.is_file():

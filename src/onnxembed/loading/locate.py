@@ -9,9 +9,7 @@ from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.hub.fetch import fetch, fetch_first, list_files
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading.located import Located
-from onnxembed.manifest import FILE_NAME, Manifest, Variant, read_manifest
-
-FOLDERS = ("onnx/", "")  # of graphs, in the order in which others look, too
+from onnxembed.manifest import FILE_NAME, Manifest, Variant, graph_file, read_manifest
 
 
 def locate(
@@ -58,11 +56,11 @@ def find(model: str | Path, precision: str, onnx_file: str | None, hub: HubOptio
 
 
 def graph_names(precision: str, onnx_file: str | None) -> list[str]:
-    """Where a graph is looked for, in this order."""
+    """Where a graph is looked for, in this order: in onnx/ and in the root, where others look for it, too."""
     if onnx_file is not None:
         return [PurePosixPath(onnx_file).as_posix()]
-    named = [] if precision in ("auto", "fp32") else [f"model_{precision}.onnx"]
-    return [folder + name for name in (*named, "model.onnx") for folder in FOLDERS]
+    precisions = ["fp32"] if precision in ("auto", "fp32") else [precision, "fp32"]
+    return [name for file in map(graph_file, precisions) for name in (file, PurePosixPath(file).name)]
 
 
 def _sole_graph(model: str | Path, onnx_file: str | None, hub: HubOptions) -> str:

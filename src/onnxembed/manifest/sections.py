@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 from onnxembed.manifest.words import (
+    SENTENCE_EMBEDDING,
+    SPARSE_EMBEDDING,
+    SPARSE_WEIGHTS,
+    TOKEN_EMBEDDINGS,
     AttentionMode,
     HeadPooling,
     Maker,
@@ -108,7 +112,7 @@ class Embedding:
     @property
     def graph_output(self) -> str:
         """The graph's output to read: sentence embeddings, or token embeddings for the runtime to pool."""
-        return self.output or ("sentence_embedding" if self.pooled_by == "graph" else "token_embeddings")
+        return self.output or (SENTENCE_EMBEDDING if self.pooled_by == "graph" else TOKEN_EMBEDDINGS)
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,11 @@ class Sparse:
     aggregated_by: Literal["graph", "runtime"]
     dropped_token_ids: Decision[tuple[int, ...]]
     dimension: int
+
+    @property
+    def graph_output(self) -> str:
+        """The graph's output to read: sparse embeddings, or the tokens' weights for the runtime to aggregate."""
+        return SPARSE_EMBEDDING if self.aggregated_by == "graph" else SPARSE_WEIGHTS
 
 
 @dataclass(frozen=True)

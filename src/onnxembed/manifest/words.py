@@ -14,6 +14,27 @@ Origin = Literal["file", "recipe", "flag", "architecture"]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """The graph inputs that this version can feed."""
 
+SENTENCE_EMBEDDING = "sentence_embedding"
+"""The graph output of sentence embeddings, float32 [B, dimension]."""
+
+TOKEN_EMBEDDINGS = "token_embeddings"
+"""The graph output of token embeddings, float32 [B, T, D]."""
+
+LAST_HIDDEN_STATE = "last_hidden_state"
+"""What transformers, and graphs exported from it, call the token embeddings."""
+
+SPARSE_EMBEDDING = "sparse_embedding"
+"""The graph output of sparse embeddings that the graph aggregates, float32 [B, vocabulary]."""
+
+SPARSE_WEIGHTS = "sparse_weights"
+"""The graph output of one weight for each token, which the runtime aggregates, float32 [B, T]."""
+
+MULTI_VECTOR = "multi_vector"
+"""The graph output of one vector for each token, float32 [B, T, dimension]."""
+
+LOGITS = "logits"
+"""The graph output of a reranker, float32 [B, labels]."""
+
 Task = Literal["embedding", "sparse", "multi_vector", "reranking"]
 """What a model can do; each has the section of its name in the manifest."""
 
@@ -71,3 +92,8 @@ MIN_COSINES: dict[Precision, float] = {"int16": 0.9999, "int8": 0.995, "int8w": 
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 TEXT_KINDS: tuple[TextKind, ...] = get_args(TextKind)
+
+
+def graph_file(precision: str) -> str:
+    """Where the graph of a precision lies in a model's folder. Other exporters use the same names."""
+    return "onnx/model.onnx" if precision == "fp32" else f"onnx/model_{precision}.onnx"

@@ -8,14 +8,13 @@ key that is not known here is an error.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 from onnxembed.errors import RecipeError, UsageError
+from onnxembed.hub.source import is_local
 from onnxembed.manifest.schema import decode
-from onnxembed.recipes.recipe import (
-    Recipe,
-    _contradictions,
-)
+from onnxembed.recipes.recipe import Recipe, contradictions
 
 PACKAGE = Path(__file__).parent
 # In the wheel, or in a checkout.
@@ -25,6 +24,20 @@ BOOK = next((book for book in (PACKAGE / "data", PACKAGE.parents[2] / "export/re
 def recipe_names() -> list[str]:
     """The names of all recipes, in the order of the alphabet."""
     return sorted((path.stem for path in BOOK.glob("*.toml")), key=str.casefold)
+
+
+def choose_recipe(model: str | Path, name: str | None = None, precisions: Collection[str] = ()) -> Recipe | None:
+    """The recipe to follow: the one that `name` names, else that of a hub id; a folder has none unless it is named.
+
+    Raises UnsupportedError when the recipe refuses one of `precisions`, and what `read_recipe` does.
+    """
+    if name is not None:
+        recipe: Recipe | None = read_recipe(name)
+    else:
+        recipe = None if is_local(model) else find_recipe(str(model))
+    if recipe is not None:
+        recipe.refuse_precisions(precisions)
+    return recipe
 
 
 def find_recipe(model: str) -> Recipe | None:
@@ -54,7 +67,7 @@ def read_recipe(name: str) -> Recipe:
         raise RecipeError(f"{path} is not readable TOML: {error}") from error
     problems: list[str] = []
     recipe: Recipe = decode(Recipe, data, "", problems)
-    problems = problems or list(_contradictions(recipe, path))
+    problems = problems or list(contradictions(recipe, path))
     if problems:
         raise RecipeError(f"{path} is not a recipe: {'; '.join(problems)}")
     return recipe

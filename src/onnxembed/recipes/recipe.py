@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Collection, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from onnxembed.errors import UnsupportedError
 from onnxembed.manifest import (
     AttentionMode,
     Decision,
@@ -137,12 +138,19 @@ class Recipe:
         """All published numbers."""
         return (*self.vectors, *self.similarities, *self.scores)
 
+    def refuse_precisions(self, precisions: Collection[str]) -> None:
+        """Raise UnsupportedError for a precision that the model's vectors do not survive."""
+        for refusal in self.refused:
+            if refusal.precision in precisions:
+                hint = "; bf16, for CUDA, has the range of fp32" if refusal.precision == "fp16" else ""
+                raise UnsupportedError(f"{self.model} cannot be run in {refusal.precision}: {refusal.reason}{hint}")
+
     def decision(self, fact: RecipeFact[T]) -> Decision[T]:
         """The decision that follows from one of its facts."""
         return Decision(fact.value, "recipe", f"{self.file}: {fact.reason}")
 
 
-def _contradictions(recipe: Recipe, path: Path) -> Iterator[str]:
+def contradictions(recipe: Recipe, path: Path) -> Iterator[str]:
     """What the types cannot say."""
     if recipe.model.count("/") != 1 or recipe.file != path.name:
         yield f"model is {recipe.model!r}, not organization/{path.stem}"

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import UsageError
-from onnxembed.hub.source import is_local
 from onnxembed.manifest import TEXT_KINDS, Source, read_manifest
-from onnxembed.recipes.book import find_recipe, read_recipe
+from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.describe import describe_golden
 from onnxembed.recipes.recipe import Golden, GoldenSimilarities, GoldenVectors, Recipe
 from onnxembed.reranker import OnnxReranker
@@ -31,9 +30,7 @@ class Outcome:
 
 def recipe_of(source: Source) -> Recipe:
     """The recipe that an artifact was made with, or else that of its hub id; UsageError when there is none."""
-    if source.recipe:
-        return read_recipe(source.recipe)
-    recipe = None if is_local(source.model) else find_recipe(source.model)
+    recipe = choose_recipe(source.model, source.recipe)
     if recipe is None:
         raise UsageError(
             f"the recipe book has nothing about {source.model}, so there are no published numbers to compare with; "

@@ -14,17 +14,7 @@ from onnx import TensorProto, helper
 from onnxembed.export.artifact.hashing import HashedFile
 from onnxembed.export.graph.graph import IR_VERSION, MICROSOFT, Graph, Initializer
 from onnxembed.export.progress import Progress
-from onnxembed.manifest import FileRecord, PackedGraph, Precision, Variant
-
-GRAPH_FILES: dict[Precision, str] = {
-    "fp32": "onnx/model.onnx",
-    "fp16": "onnx/model_fp16.onnx",
-    "bf16": "onnx/model_bf16.onnx",
-    "int16": "onnx/model_int16.onnx",
-    "int8": "onnx/model_int8.onnx",
-    "int8w": "onnx/model_int8w.onnx",
-}
-
+from onnxembed.manifest import FileRecord, PackedGraph, Precision, Variant, graph_file
 
 # Up to this size weights lie inside the .onnx file, which is then one file to copy; above it, in a file
 # beside it, which may pass 2 GiB. ONNX Runtime maps that file, and shares its pages among processes, where it
@@ -69,7 +59,7 @@ def write_graph(
 
     `records` is given that of the file of weights, which is hashed while it is written.
     """
-    file = GRAPH_FILES[precision]
+    file = graph_file(precision)
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = list(graph.initializers.values())

@@ -15,9 +15,8 @@ from onnx_ir.passes import common as passes
 from onnxembed.errors import UnsupportedError
 from onnxembed.export.graph.graph import MICROSOFT, OPSET, Array, Graph, Initializer, Value
 from onnxembed.export.graph.inputs import Inputs
-from onnxembed.manifest import INPUTS
+from onnxembed.manifest import INPUTS, LAST_HIDDEN_STATE
 
-HIDDEN = "last_hidden_state"
 PREFIX = "encoder/"
 
 
@@ -45,10 +44,10 @@ def splice(graph: Graph, inputs: Inputs, model: ir.Model, by: str) -> Value:
 
 
 def _keep_hidden_states(model: ir.Model, by: str) -> None:
-    outputs = [value for value in model.graph.outputs if value.name == HIDDEN]
+    outputs = [value for value in model.graph.outputs if value.name == LAST_HIDDEN_STATE]
     if not outputs:
         names = ", ".join(str(value.name) for value in model.graph.outputs)
-        raise UnsupportedError(f"the graph of {by} has no output {HIDDEN}; it has {names}")
+        raise UnsupportedError(f"the graph of {by} has no output {LAST_HIDDEN_STATE}; it has {names}")
     model.graph.outputs[:] = outputs
     for clean in (passes.InlinePass(), passes.RemoveUnusedNodesPass(), passes.RemoveUnusedOpsetsPass()):
         clean(model)

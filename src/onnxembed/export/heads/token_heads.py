@@ -20,8 +20,16 @@ from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import write_json
 from onnxembed.facts.multi_vector import STANFORD_LINEAR, MultiVectorFacts
 from onnxembed.facts.sparse import SparseFacts
-from onnxembed.manifest import Decision, MultiVector, QueryExpansion, Sparse, Task
-from onnxembed.runtime.outputs import multi_vector, sparse
+from onnxembed.manifest import (
+    MULTI_VECTOR,
+    SPARSE_EMBEDDING,
+    SPARSE_WEIGHTS,
+    Decision,
+    MultiVector,
+    QueryExpansion,
+    Sparse,
+    Task,
+)
 
 
 def add(g: Graph, inputs: Inputs, tokens: Value, facts: Facts, decisions: Decisions) -> None:
@@ -29,10 +37,10 @@ def add(g: Graph, inputs: Inputs, tokens: Value, facts: Facts, decisions: Decisi
     if decisions.sparse is not None:
         if decisions.sparse.head is None:
             weights, vocabulary = masked_lm.sparse_embedding(g, inputs, tokens, facts, decisions.sparse)
-            g.output(sparse.OUTPUTS["graph"], weights, (B, vocabulary))
+            g.output(SPARSE_EMBEDDING, weights, (B, vocabulary))
         else:
             weights = _token_weights(g, inputs, tokens, decisions.sparse.head, decisions.encoder.hidden_size)
-            g.output(sparse.OUTPUTS["runtime"], weights, (B, T))
+            g.output(SPARSE_WEIGHTS, weights, (B, T))
     if decisions.multi_vector is not None:
         _add_multi_vector(g, tokens, facts, decisions.multi_vector, decisions.encoder.hidden_size)
 
@@ -43,7 +51,7 @@ def sections(facts: Facts, decisions: Decisions, g: Graph, folder: Path) -> dict
     if decisions.sparse is not None:
         found["sparse"] = _sparse(decisions.sparse, int(facts.config["vocab_size"]), TokenIds(folder))
     if decisions.multi_vector is not None:
-        width, limit = _width(g, multi_vector.OUTPUT), decisions.encoder.max_length
+        width, limit = _width(g, MULTI_VECTOR), decisions.encoder.max_length
         found["multi_vector"] = _multi_vector(decisions.multi_vector, limit, width, TokenIds(folder))
     return found
 
@@ -80,7 +88,7 @@ def _add_multi_vector(g: Graph, tokens: Value, facts: Facts, said: MultiVectorFa
         tokens, width = linear(g, tokens, name, weight, bias), weight.shape[0]
     if said.normalize.value:
         tokens = heads.normalize(g, tokens)
-    g.output(multi_vector.OUTPUT, tokens, (B, T, width))
+    g.output(MULTI_VECTOR, tokens, (B, T, width))
 
 
 def _projection(g: Graph, facts: Facts, said: MultiVectorFacts, width: int) -> tuple[str, Array, Array | None]:

@@ -16,7 +16,7 @@ from onnxembed.execution.providers import load_onnxruntime
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.quantize.calibration_texts import Feeds
-from onnxembed.manifest import PoolingMode
+from onnxembed.manifest import SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, PoolingMode
 from onnxembed.runtime.outputs.pooling import pool
 
 Vectors = NDArray[np.float32]
@@ -42,9 +42,9 @@ class Opened:
         return np.concatenate([self._vector(each, gates) for each in texts])
 
     def _vector(self, feeds: Feeds, gates: Gates | None) -> Vectors:
-        if any(output.name == "sentence_embedding" for output in self.session.get_outputs()):
-            return self.run(["sentence_embedding"], feeds, gates)[0]
-        return pool(self.run(["token_embeddings"], feeds, gates)[0], feeds["attention_mask"], self.pooling)
+        if any(output.name == SENTENCE_EMBEDDING for output in self.session.get_outputs()):
+            return self.run([SENTENCE_EMBEDDING], feeds, gates)[0]
+        return pool(self.run([TOKEN_EMBEDDINGS], feeds, gates)[0], feeds["attention_mask"], self.pooling)
 
 
 @contextmanager

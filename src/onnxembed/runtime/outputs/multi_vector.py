@@ -8,10 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed.arrays import Feeds, FloatArray
-from onnxembed.manifest import MultiVector, QueryExpansion, TextKind
-
-OUTPUT = "multi_vector"
-"""The graph's output [B, T, D]."""
+from onnxembed.manifest import MULTI_VECTOR, MultiVector, QueryExpansion, TextKind
 
 Places = NDArray[np.bool_]
 
@@ -22,7 +19,7 @@ _RETURNED = "multi_vector_returned"
 class MultiVectorReadout:
     """Reads the vectors of each text's tokens, [T, D], for queries or for documents."""
 
-    outputs = (OUTPUT,)
+    outputs = (MULTI_VECTOR,)
 
     def __init__(self, section: MultiVector, kind: TextKind) -> None:
         self._section, self._kind = section, kind

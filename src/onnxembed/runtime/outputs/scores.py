@@ -7,11 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxembed.arrays import Feeds, FloatArray
-from onnxembed.manifest import Reranking
+from onnxembed.manifest import LOGITS, Reranking
 from onnxembed.runtime.outputs.pooling import ACTIVATIONS
-
-LOGITS = "logits"
-"""The graph's output [B, labels]."""
 
 
 class ScoresReadout:

@@ -11,9 +11,6 @@ import numpy as np
 from onnxembed.arrays import Feeds, FloatArray, IntArray
 from onnxembed.manifest import Sparse
 
-OUTPUTS: dict[Literal["graph", "runtime"], str] = {"graph": "sparse_embedding", "runtime": "sparse_weights"}
-"""The output to fetch, by where the weights of a text's tokens are aggregated."""
-
 GATHER: dict[Literal["max", "sum"], np.ufunc] = {"max": np.maximum, "sum": np.add}
 """How the weights of equal ids are aggregated."""
 
@@ -42,7 +39,7 @@ class SparseReadout:
     """Reads one sparse embedding for each text."""
 
     def __init__(self, section: Sparse) -> None:
-        self.outputs = (OUTPUTS[section.aggregated_by],)
+        self.outputs = (section.graph_output,)
         self._section = section
 
     def prepare(self, feeds: Feeds) -> Feeds:
