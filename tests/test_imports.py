@@ -21,22 +21,15 @@ RUNTIME = sorted(
 )
 
 # What a text goes through, from a folder to its vector: all of these packages' modules that are brought in.
-EMBEDDING = (
-    "arguments",
-    "arrays",
-    "embedder",
-    "errors",
-    "execution",
-    "hub",
-    "loading",
-    "manifest",
-    "reranker",
-    "runtime",
-)
-EMBEDDING += ("similarity", "tokenizer", "warning")
+EMBEDDING = {
+    *("arguments", "arrays", "embedder", "errors", "execution", "hub", "loading", "manifest", "reranker", "runtime"),
+    *("similarity", "tokenizer", "warning"),
+}
 # What only adoption and the hub take.
-OTHERS = ("hub.checkpoint", "hub.repository", "loading.adopt", "loading.found_graph", "loading.onnx_file")
-OTHERS += ("tokenizer.changes", "tokenizer.end_token")
+OTHERS = {
+    *("hub.checkpoint", "hub.repository", "loading.adopt", "loading.found_graph", "loading.onnx_file"),
+    *("tokenizer.changes", "tokenizer.end_token"),
+}
 
 BLOCKED = ("torch", "transformers", "sentence_transformers", "onnx", "safetensors", "ml_dtypes", "onnxembed.export")
 
@@ -110,8 +103,8 @@ def test_importing_the_package_imports_what_embedding_takes_and_no_more() -> Non
     ).split()
     own = {name.removeprefix("onnxembed.") for name in new if name.startswith("onnxembed.")}
     assert "runtime.model" in own
-    assert not own & {*OTHERS}
-    assert {name.partition(".")[0] for name in own} == {*EMBEDDING}
+    assert not own & OTHERS
+    assert {name.partition(".")[0] for name in own} == EMBEDDING
     assert not {"hashlib", "importlib.metadata"} & {*new}
 
 
@@ -122,8 +115,8 @@ def test_a_local_artifact_takes_nothing_of_adoption_or_the_hub(artifact: Path) -
     ).split()
     own = {name.removeprefix("onnxembed.") for name in new}
     assert "runtime.model" in own
-    assert not own & {*OTHERS}
-    assert {name.partition(".")[0] for name in own} == {*EMBEDDING}
+    assert not own & OTHERS
+    assert {name.partition(".")[0] for name in own} == EMBEDDING
 
 
 def test_onnx_runtime_reports_nothing_unless_it_is_told_to(artifact: Path, tmp_path: Path) -> None:
