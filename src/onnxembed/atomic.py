@@ -10,7 +10,11 @@ from typing import IO
 from onnxembed.errors import UsageError
 
 
-def _write_whole(path: Path, write: Callable[[IO[bytes]], int]) -> int:
+def write_whole(path: Path, write: Callable[[IO[bytes]], int]) -> int:
+    """Have `write` write a file and return a number, which is returned; on an error the path stays as it was.
+
+    Raises UsageError if no file can be created beside `path`.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         file = draft.open("wb")

@@ -40,12 +40,20 @@ def test_documents_come_from_files_and_standard_input(run: Run, artifact: Path, 
     if not way.startswith("stdin"):
         file.write_bytes(content)
     source = ["-", *["--jsonl"] * ("jsonl" in way)] if way.startswith("stdin") else [str(file)]
-    options = ["--output", "json", "--raw-scores", "--top-k", "3", *["--field", "body"] * ("jsonl" in way)]
+    options = ["--format", "json", "--raw-scores", "--top-k", "3", *["--field", "body"] * ("jsonl" in way)]
     result = run("rerank", artifact, "--query", QUERY, *source, *options, stdin=content)
     assert result.code == 0, result.err
     with OnnxReranker(artifact) as model:
         ranked = model.rank(QUERY, DOCUMENTS, top_k=3, return_documents=True, raw_scores=True)
     assert [json.loads(line) for line in result.out.splitlines()] == [vars(each) for each in ranked]
+
+
+def test_the_former_name_of_the_format_option_still_works(run: Run, artifact: Path) -> None:
+    options = ("--query", QUERY, DOCUMENTS[0])
+    assert run("rerank", artifact, *options, "--output", "json") == run(
+        "rerank", artifact, *options, "--format", "json"
+    )
+    assert "--output" not in run("rerank", "--help").out
 
 
 def test_rerank_needs_a_query_and_documents(run: Run, artifact: Path) -> None:
@@ -55,7 +63,7 @@ def test_rerank_needs_a_query_and_documents(run: Run, artifact: Path) -> None:
 
 def test_rerank_says_how_a_file_of_another_name_is_read(run: Run, artifact: Path) -> None:
     Path("documents.csv").write_text("a\nthe cat\n")
-    assert refused(run("rerank", artifact, "--query", "a", "documents.csv"), "any is read as standard input: - <")
+    assert refused(run("rerank", artifact, "--query", "a", "documents.csv"), "read it as standard input: - <")
     code, out, _ = run("rerank", artifact, "--query", "a", "-", stdin=Path("documents.csv").read_bytes())
     assert (code, len(out.splitlines())) == (0, 2)
 

@@ -28,7 +28,7 @@ def test_verify_prints_and_records_what_it_measured(run: Run, artifact: Path) ->
 def test_verify_reads_texts_from_standard_input(run: Run, artifact: Path) -> None:
     shutil.copytree(artifact, "copy")
     Path("more.csv").write_text("more\n")
-    assert refused(run("verify", "copy", "--texts", "more.csv"), "any is read as standard input: - < more.csv")
+    assert refused(run("verify", "copy", "--texts", "more.csv"), "read it as standard input: - < more.csv")
     code, out, _ = run("verify", "copy", "--texts", "-", stdin=b"more\ntexts\n")
     assert (code, out.startswith(f"verified fp32 on {len(PROBES) + 4} texts")) == (0, True)
 

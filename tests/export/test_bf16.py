@@ -22,6 +22,7 @@ from onnxembed.export.graph.attention import attention, local_mask, prepare_mask
 from onnxembed.export.graph.graph import FLOAT_TYPES, Graph
 from onnxembed.export.pipeline import Options, export
 from onnxembed.manifest import CUDA_ONLY, Precision, read_manifest
+from onnxembed.verify.comparison import Comparison
 from onnxembed.verify.verify import self_check, verify_against
 
 # Operators of bf16 graphs that CUDA has kernels for, in onnxruntime-gpu 1.31.1 and its docs/OperatorKernels.md.
@@ -121,7 +122,7 @@ def test_it_is_said_that_it_is_not_verified(artifact16: Path) -> None:
 def test_bf16_alone_cannot_be_verified(checkpoint: Path, tmp_path: Path) -> None:
     manifest = export(checkpoint, tmp_path / "out", Options(precisions=("bf16",)))
     with pytest.raises(NoReferenceError, match="bf16 graphs run on CUDA only; with --precision fp32"):
-        verify_against(tmp_path / "out", manifest, checkpoint)
+        verify_against(Comparison(tmp_path / "out", manifest, checkpoint))
     assert self_check(tmp_path / "out") == "not even run: bf16 graphs run on CUDA only"
 
 

@@ -77,8 +77,8 @@ def test_the_field_can_be_named() -> None:
     [
         (b'{"text": "two"', r"not JSON \(Expecting ',' delimiter at column 15\)"),
         (b"two", r"not JSON \(Expecting value at column 1\)"),
-        (b"[" * 100_000, "not JSON that can be read"),
-        (b"1" * 5_000, "not JSON that can be read"),
+        (b"[" * 100_000, "JSON that cannot be read"),
+        (b"1" * 5_000, "JSON that cannot be read"),
         (b"\xff", "not UTF-8"),
         (b'{"body": "two", "id": 2}', r"no 'text' \(it has: body, id\); see --field"),
         (b"{}", r"no 'text' \(it has: nothing\)"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnxembed.verify.verify import lacking
+from onnxembed.verify.verify import missing_requirements
 
 # What a process of its own sees: not how the tests' own Python was told to treat its output.
 USUAL = {name: value for name, value in os.environ.items() if name not in ("PYTHONUNBUFFERED", "PYTHONIOENCODING")}
@@ -50,4 +50,4 @@ def rows(text: str) -> NDArray[np.float32]:
     return np.array([json.loads(line) for line in text.splitlines()], np.float32)
 
 
-needs_torch = pytest.mark.skipif(bool(lacking()), reason=lacking() or "all is there")
+needs_torch = pytest.mark.skipif(bool(missing_requirements()), reason=missing_requirements() or "nothing is missing")

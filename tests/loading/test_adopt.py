@@ -33,6 +33,7 @@ from onnxembed.export.pipeline import Options, export
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.onnx_file import read_onnx
 from onnxembed.manifest import FILE_NAME, PoolingMode, read_manifest
+from onnxembed.verify.comparison import Comparison
 from onnxembed.verify.verify import verify_against
 from tiny import TEXTS as ALL_TEXTS
 from tiny import change_json, write_sentence_bert
@@ -533,7 +534,7 @@ def test_a_graph_of_onnxruntimes_optimizer_gives_the_reference_s_vectors(tmp_pat
     (checkpoint / "onnx").mkdir()
     optimized.save_model_to_file(str(checkpoint / "onnx/model_O2.onnx"))
     adopt(checkpoint, tmp_path / "out", AdoptOptions(onnx_file="onnx/model_O2.onnx"))
-    manifest = verify_against(tmp_path / "out", read_manifest(tmp_path / "out"), checkpoint)
+    manifest = verify_against(Comparison(tmp_path / "out", read_manifest(tmp_path / "out"), checkpoint))
     assert manifest.verification["fp32"].max_abs_diff <= 1e-5
 
 

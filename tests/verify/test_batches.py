@@ -11,7 +11,7 @@ import pytest
 
 from onnxembed.manifest import Manifest, read_manifest
 from onnxembed.tokenizer.texts import Tokens
-from onnxembed.verify.batches import Run, among_others, distinct, every_way, padded
+from onnxembed.verify.batches import Batch, all_ways, among_others, distinct, pad_on_side
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def tokens(ids: Sequence[int], type_ids: Sequence[int] | None = None) -> Tokens:
 
 def test_batches_are_padded_on_either_side(manifest: Manifest) -> None:
     batch = [tokens([1, 2, 3], [0, 1, 1]), tokens([4]), tokens([])]
-    right, left = (padded(batch, manifest, side) for side in ("right", "left"))
+    right, left = (pad_on_side(batch, manifest, side) for side in ("right", "left"))
     assert right["input_ids"].tolist() == [[1, 2, 3], [4, 9, 9], [9, 9, 9]]
     assert right["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
     assert right["token_type_ids"].tolist() == [[0, 1, 1], [0, 0, 0], [0, 0, 0]]
@@ -37,22 +37,22 @@ def test_batches_are_padded_on_either_side(manifest: Manifest) -> None:
 
 
 def test_a_slot_stands_for_nothing_at_all(manifest: Manifest) -> None:
-    assert padded([tokens([])], manifest, "left")["input_ids"].tolist() == [[9]]
+    assert pad_on_side([tokens([])], manifest, "left")["input_ids"].tolist() == [[9]]
 
 
 def test_segments_are_left_out_where_the_graph_takes_none(manifest: Manifest) -> None:
     without = replace(manifest, model=replace(manifest.model, inputs=("input_ids", "attention_mask")))
-    assert padded([tokens([1])], without, "right").keys() == {"input_ids", "attention_mask"}
+    assert pad_on_side([tokens([1])], without, "right").keys() == {"input_ids", "attention_mask"}
 
 
-def test_every_way_runs_every_text(manifest: Manifest) -> None:
+def test_all_ways_runs_every_text(manifest: Manifest) -> None:
     every = [tokens(range(1 + number % 5)) for number in range(20)]
-    runs = list(every_way(every, manifest))
+    runs = list(all_ways(every, manifest))
     ways = ("alone", "together", "padded right", "padded left")
     assert tuple(dict.fromkeys(run.way for run in runs)) == ways
     for way in ways:
         assert [place for run in runs if run.way == way for place in run.places] == [*range(20)]
-    assert [run.way for run in every_way(every, manifest, ("right",))][-1] == "padded right"
+    assert [run.way for run in all_ways(every, manifest, ("right",))][-1] == "padded right"
 
 
 def test_few_slots_show_every_text_among_others(manifest: Manifest) -> None:
@@ -80,6 +80,6 @@ def test_what_is_the_same_to_the_model_is_run_once() -> None:
     assert [each.ids.tolist() for each in kept] == [[1], [2], [1, 1], [1]]
 
 
-def mask(run: Run) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def mask(run: Batch) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     assert run.feeds is not None
     return run.feeds["attention_mask"]

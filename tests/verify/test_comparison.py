@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from onnxembed.errors import VerificationError
 from onnxembed.manifest import Quality
-from onnxembed.verify.comparison import REQUIRED, Differences, Limits, compare_token_ids, required
+from onnxembed.verify.comparison import Differences, Limits, compare_token_ids, required
 
-LOOSE: Limits = {"max_abs_diff": 10.0, "min_cosine": -1.0}
+LOOSE = Limits(max_abs_diff=10.0, min_cosine=-1.0)
 
 
 def rows(*values: list[float]) -> list[NDArray[np.float32]]:
@@ -20,79 +20,83 @@ def rows(*values: list[float]) -> list[NDArray[np.float32]]:
 
 
 def test_the_largest_difference_and_the_smallest_cosine_are_kept() -> None:
-    seen = Differences("fp32", "vectors", LOOSE)
-    seen.see("alone", ["a", "b"], rows([1, 0], [0, 1]), rows([1, 0], [0, 1.5]))
-    seen.see("together", ["c"], rows([3, 4]), rows([4, 3]))
-    seen.see("together", ["d"], rows([1, 0]), rows([1, 0]))
-    assert seen.max_abs_diff == 1
-    assert seen.min_cosine == pytest.approx(24 / 25)
+    differences = Differences("fp32", "vectors", LOOSE)
+    differences.add("alone", ["a", "b"], rows([1, 0], [0, 1]), rows([1, 0], [0, 1.5]))
+    differences.add("together", ["c"], rows([3, 4]), rows([4, 3]))
+    differences.add("together", ["d"], rows([1, 0]), rows([1, 0]))
+    assert differences.max_abs_diff == 1
+    assert differences.min_cosine == pytest.approx(24 / 25)
 
 
 def test_each_row_of_an_item_has_a_cosine_of_its_own() -> None:
-    seen = Differences("fp32", "vectors", LOOSE)
-    seen.see("alone", ["a"], [np.array([[100, 0], [0, 1]], np.float32)], [np.array([[100, 0], [1, 0]], np.float32)])
-    assert seen.min_cosine == 0
+    differences = Differences("fp32", "vectors", LOOSE)
+    differences.add(
+        "alone", ["a"], [np.array([[100, 0], [0, 1]], np.float32)], [np.array([[100, 0], [1, 0]], np.float32)]
+    )
+    assert differences.min_cosine == 0
 
 
 def test_vectors_of_zeros_are_like_each_other_and_unlike_all_else() -> None:
-    seen = Differences("fp32", "vectors", LOOSE)
-    seen.see("alone", ["a"], rows([0, 0]), rows([0, 0]))
-    assert seen.min_cosine == 1
-    seen.see("alone", ["a"], rows([0, 0]), rows([0, 1]))
-    assert seen.min_cosine == 0
+    differences = Differences("fp32", "vectors", LOOSE)
+    differences.add("alone", ["a"], rows([0, 0]), rows([0, 0]))
+    assert differences.min_cosine == 1
+    differences.add("alone", ["a"], rows([0, 0]), rows([0, 1]))
+    assert differences.min_cosine == 0
 
 
 def test_the_limit_grows_with_the_longest_and_never_shrinks() -> None:
     for length, limit in ((0.1, 1e-5), (1, 1e-5), (300, 3e-3)):
-        seen = Differences("fp32", "vectors", required("fp32"))
-        seen.see("alone", ["a"], rows([length]), rows([length]))
-        assert seen.judge("other")["max_abs_diff"] == pytest.approx(limit)
+        differences = Differences("fp32", "vectors", required("fp32"))
+        differences.add("alone", ["a"], rows([length]), rows([length]))
+        limits = differences.judge("other")
+        assert limits is not None
+        assert limits.max_abs_diff == pytest.approx(limit)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [([1.0, 2e-5], [1.0, 0.0]), ([1e-3, 2e-6], [1e-3, 0.0])])
 def test_either_limit_is_enough(ours: list[float], theirs: list[float]) -> None:
     """A difference too large for a cosine to see it, and a cosine of vectors that are too short for differences."""
-    seen = Differences("fp32", "vectors", required("fp32"))
-    seen.see("alone", ["a text"], rows([1, 0]), rows([1, 0]))
-    seen.see("together", ["the worst"], rows(ours), rows(theirs))
+    differences = Differences("fp32", "vectors", required("fp32"))
+    differences.add("alone", ["a text"], rows([1, 0]), rows([1, 0]))
+    differences.add("together", ["the worst"], rows(ours), rows(theirs))
     message = (
         r"fp32 vectors are other: max abs difference .* \(at most 1e-05\), min cosine .*; .*alone 0.0e\+00, together "
     )
     with pytest.raises(VerificationError, match=message + ".*worst for 'the worst'"):
-        seen.judge("other")
+        differences.judge("other")
 
 
 def test_sizes_have_no_direction() -> None:
-    seen = Differences("fp32", "logits", {"max_abs_diff": 1.0})
-    seen.see("alone", [("a", "b")], rows([0.5]), rows([-0.5]))
-    assert seen.judge("other") == {"max_abs_diff": 1.0}
-    seen.see("alone", [("a", "b")], rows([0.75]), rows([-0.5]))
+    differences = Differences("fp32", "logits", Limits(max_abs_diff=1.0))
+    differences.add("alone", [("a", "b")], rows([0.5]), rows([-0.5]))
+    limits = differences.judge("other")
+    assert limits is not None
+    assert limits.recorded() == {"max_abs_diff": 1.0}
+    differences.add("alone", [("a", "b")], rows([0.75]), rows([-0.5]))
     with pytest.raises(VerificationError) as caught:
-        seen.judge("other")
+        differences.judge("other")
     assert "cosine" not in str(caught.value)
     assert str(caught.value).endswith("worst for ('a', 'b')")
 
 
 def test_what_has_no_limits_is_only_measured() -> None:
-    assert required("q4") == {}
-    seen = Differences("q4", "vectors", required("q4"))
-    seen.see("alone", ["a"], rows([1, 0]), rows([0.5, 0.5]))
-    assert seen.judge("other") == {}
-    assert seen.same_among_others("text").startswith("up to 5.0e-01 apart for a text alone and among others, min cos")
+    assert required("q4") is None
+    differences = Differences("q4", "vectors", required("q4"))
+    differences.add("alone", ["a"], rows([1, 0]), rows([0.5, 0.5]))
+    assert differences.judge("other") is None
+    assert differences.same_among_others("text").startswith(
+        "up to 5.0e-01 apart for a text alone and among others, min cos"
+    )
 
 
 def test_an_8_bit_graphs_limit_is_its_exports() -> None:
     limits = required("int8", Quality(texts=9, min_cosine=0.999, mean_cosine=0.999, required=0.98, kept_wider=()))
-    assert limits == {"max_abs_diff": pytest.approx(0.2), "min_cosine": 0.98}
-
-
-def test_limits_are_the_callers_to_change() -> None:
-    required("fp32").clear()
-    assert REQUIRED["fp32"]
+    assert limits is not None
+    assert limits.recorded() == {"max_abs_diff": pytest.approx(0.2), "min_cosine": 0.98}
 
 
 def test_shapes_and_numbers_are_checked_first() -> None:
-    seen = Differences("fp32", "vectors", LOOSE, dimension=2)
+    differences = Differences("fp32", "vectors", LOOSE, dimension=2)
     cases = {
         "fp32 vectors of 'a' have the shape (1, 3), should have (1, 2)": (rows([1, 2, 3]), rows([1, 2])),
         "should have (1, 3), and 2 dimensions according to the manifest": (rows([1, 2, 3]), rows([1, 2, 3])),
@@ -101,7 +105,7 @@ def test_shapes_and_numbers_are_checked_first() -> None:
     }
     for words, (ours, theirs) in cases.items():
         with pytest.raises(VerificationError, match=re.escape(words)):
-            seen.see("together", ["a"], ours, theirs)
+            differences.add("together", ["a"], ours, theirs)
 
 
 def test_the_first_token_that_differs_is_named() -> None:

@@ -21,7 +21,7 @@ from onnxembed.loading.locate import locate
 from onnxembed.manifest import FILE_NAME, read_manifest
 from onnxembed.recipes.book import read_recipe
 from onnxembed.tokenizer.pairs import PairTokenizer
-from onnxembed.verify import batches as ways
+from onnxembed.verify import batches
 from onnxembed.verify.reranking import BRIEF_PAIRS, PAIRS, probe_pairs
 from onnxembed.verify.verify import self_check, verify
 from tiny import change_json, write_json
@@ -182,10 +182,10 @@ def test_other_token_ids_and_segments_are_found(tmp_path: Path) -> None:
 def test_self_check_finds_scores_that_depend_on_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(write_reranker(tmp_path / "checkpoint"), tmp_path / "out")
     assert self_check(tmp_path / "out").startswith(f"run on {len(BRIEF_PAIRS)} pairs: scores are finite")
-    honest = ways.padded
+    honest = batches.pad_on_side
     monkeypatch.setattr(
-        ways,
-        "padded",
+        batches,
+        "pad_on_side",
         lambda *arguments: {**honest(*arguments), "attention_mask": np.ones_like(honest(*arguments)["input_ids"])},
     )
     with pytest.raises(VerificationError, match=r"padded right"):

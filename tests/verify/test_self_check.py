@@ -21,7 +21,7 @@ from onnxembed.export.pipeline import Options, export
 from onnxembed.export.probes import BRIEF
 from onnxembed.manifest import FILE_NAME, PRECISIONS, read_manifest
 from onnxembed.verify import embedding as verify_embedding
-from onnxembed.verify.comparison import opened
+from onnxembed.verify.comparison import open_on_cpu
 from onnxembed.verify.verify import self_check
 from tampering import change_graph, change_weights, ignore_mask
 from tiny import write_bert
@@ -108,7 +108,7 @@ def test_nothing_is_run_more_often_than_it_must_be(artifact: Path, monkeypatch: 
 
     honest = CpuBackend.run
     monkeypatch.setattr(CpuBackend, "run", run)
-    with opened(OnnxEmbedder, artifact, "fp32") as model:
+    with open_on_cpu(OnnxEmbedder, artifact, "fp32") as model:
         tokens = {tuple(each.ids.tolist()) for each in model.tokenize(BRIEF)}
         verify_embedding.self_check(model, "fp32")
     alone = [slots for texts, slots in runs if texts == 1]

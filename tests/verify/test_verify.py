@@ -23,11 +23,15 @@ from onnxembed.export.probes import PROBES
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FILE_NAME, PRECISIONS, PoolingMode, read_manifest
 from onnxembed.verify import verify as verifying
-from onnxembed.verify.verify import lacking, verify, verify_against
+from onnxembed.verify.comparison import Comparison
+from onnxembed.verify.verify import missing_requirements, verify, verify_against
 from tampering import change_graph, change_weights, ignore_mask
 from tiny import change_json, write_bert, write_encoder, write_sentence_bert
 
-pytestmark = [pytest.mark.torch, pytest.mark.skipif(bool(lacking()), reason=lacking() or "all is there")]
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.skipif(bool(missing_requirements()), reason=missing_requirements() or "nothing is missing"),
+]
 
 PROMPTS = {"query": "to be: ", "title": "of: "}  # those of conftest's checkpoint
 TANH = "torch.nn.modules.activation.Tanh"
@@ -343,7 +347,7 @@ def test_figures_that_cannot_be_written_leave_nothing_behind(copy: Path, monkeyp
 
 def test_comparing_with_a_checkpoint_at_hand_writes_nothing(copy: Path, checkpoint: Path) -> None:
     before = contents(copy)
-    compared = verify_against(copy, read_manifest(copy), checkpoint)
+    compared = verify_against(Comparison(copy, read_manifest(copy), checkpoint))
     assert contents(copy) == before
     assert verify(copy, against=checkpoint) == compared
     assert contents(copy) != before
@@ -354,7 +358,7 @@ def test_the_draft_is_verified_with_the_manifest_in_it(checkpoint: Path, tmp_pat
         checkpoint,
         tmp_path / "out",
         BOTH,
-        verify=lambda draft, made, source: verify_against(draft, made, source.folder),
+        verify=lambda draft, made, source: verify_against(Comparison(draft, made, source.folder)),
     )
     assert asdict(read_manifest(tmp_path / "out")) == asdict(manifest)
     assert manifest.verification

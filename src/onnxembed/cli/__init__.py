@@ -1,4 +1,4 @@
-"""The command line: one file per command. What a command needs is imported inside it."""
+"""The command line, one file per command. Each command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from onnxembed.errors import OnnxEmbedError
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line: exit code 2 and one sentence for errors, 130 for Ctrl-C."""
+    """Run the command line. Exits with 2 and one sentence after an error, with 130 after Ctrl-C."""
     warnings.showwarning = _show_warning
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _terminate)
     _check_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that cannot show every letter
     try:
         cli.main(arguments, standalone_mode=False)
     except OnnxEmbedError as error:
@@ -41,20 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show()
         sys.exit(2)
     except OSError as error:
-        _give_up_output()
+        _discard_output()
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
     sys.exit(0)
 
 
 def _check_streams() -> None:
-    """Refuse closed streams: the next file to be opened would get their number, and all that libraries print."""
+    """Refuse closed streams: the next file to be opened would take a closed stream's place and get its output."""
     for name, stream in (("input", sys.stdin), ("output", sys.stdout), ("error", sys.stderr)):
         if stream is None:
-            _fail(f"standard {name} is closed; /dev/null will do", 2)
+            _fail(f"standard {name} is closed; redirect it, for example to /dev/null", 2)
 
 
-def _give_up_output() -> None:
-    """What cannot be written now, on a full disk, Python must not try and report again when it ends."""
+def _discard_output() -> None:
+    """Discard what cannot be written, on a full disk: Python would try again at exit and report a second error."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -71,8 +71,8 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     click.echo(f"onnxembed: warning: {message}", err=True)
 
 
-def _terminated(*_: object) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)  # an exception, so that what is half-written is taken away
+def _terminate(*_: object) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)  # raises an exception, so that partial files are removed
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -85,7 +85,7 @@ def cli() -> None:
       onnxembed export sentence-transformers/all-MiniLM-L6-v2
       onnxembed embed all-MiniLM-L6-v2-onnx "hello world"
 
-    `onnxembed COMMAND --help` says more about a command.
+    See `onnxembed COMMAND --help` for each command.
     """
 
 

@@ -1,4 +1,4 @@
-"""`onnxembed adopt`: make an ONNX folder from a model that has an ONNX graph already."""
+"""`onnxembed adopt`: make an ONNX folder from a model that already has an ONNX graph."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from pathlib import Path
 
 import click
 
-from onnxembed.cli.new_folder import make, making_options, require_export
-from onnxembed.cli.options import ONNX_FILE, REVISION, cache_options
+from onnxembed.cli.new_folder import default_output, new_folder_options, report, require_export, write_and_verify
+from onnxembed.cli.options import hub_options, onnx_file_option
 from onnxembed.manifest import PoolingMode
 
 
 @click.command(short_help="Make an ONNX folder from a model that has an ONNX graph.")
 @click.argument("model")
-@ONNX_FILE
-@making_options
-@REVISION
-@cache_options
+@onnx_file_option
+@new_folder_options
+@hub_options
 def adopt(
     *,
     model: str,
@@ -32,15 +31,16 @@ def adopt(
     cache_dir: Path | None,
     local_files_only: bool,
 ) -> None:
-    """Make an ONNX folder from MODEL, a folder or a model on the Hugging Face hub with an ONNX graph of its own.
+    """Make an ONNX folder from MODEL, a folder or a model on the Hugging Face hub that has its own ONNX graph.
 
     \b
     onnxembed adopt ./model-that-optimum-wrote
     onnxembed adopt org/model --onnx-file model_optimized.onnx --pooling cls --normalize
 
-    The graph is copied as it is. How texts become vectors is decided as by onnxembed export, from the model's
-    files, its recipe and these options; what none of them says is an error. The vectors are compared with
-    sentence-transformers' where the extra [torch] is installed and MODEL is a folder that has the weights, too.
+    The graph is copied unchanged. The model's files, its recipe and these options decide how texts become
+    vectors, as for `onnxembed export`; a decision that none of them makes is an error. If the extra [torch] is
+    installed and MODEL is a folder that also has the weights, the vectors are compared with those of
+    sentence-transformers.
     """
     require_export()
     from onnxembed.decisions.flags import Flags
@@ -48,15 +48,21 @@ def adopt(
     from onnxembed.export.adopt import adopt as run  # noqa: TID251
     from onnxembed.hub.source import HubOptions
 
-    options = Options(onnx_file, Flags(pooling, normalize, max_length), recipe, force)
+    options = Options(
+        onnx_file=onnx_file,
+        flags=Flags(pooling=pooling, normalize=normalize, max_length=max_length),
+        recipe=recipe,
+        force=force,
+    )
     hub = HubOptions(revision, cache_dir, local_files_only)
-    make(
-        model,
+    output = output or default_output(model)
+    manifest, notes = write_and_verify(
         output,
         lambda folder, verify, progress: run(model, folder, options, hub=hub, verify=verify, progress=progress),
         no_verify=no_verify,
         has_weights=_has_weights,
     )
+    report(output, manifest, notes)
 
 
 def _has_weights(folder: Path) -> bool:
@@ -64,5 +70,5 @@ def _has_weights(folder: Path) -> bool:
     from onnxembed.facts.facts import read_facts
     from onnxembed.hub.checkpoint import WEIGHTS
 
-    weights = read_facts(folder).transformer_folder
-    return any((weights / f"{name}{index}").is_file() for name in WEIGHTS for index in ("", ".index.json"))
+    transformer = read_facts(folder).transformer_folder
+    return any((transformer / f"{name}{index}").is_file() for name in WEIGHTS for index in ("", ".index.json"))

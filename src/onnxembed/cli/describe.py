@@ -1,4 +1,4 @@
-"""A manifest in words, for people."""
+"""A manifest in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnxembed.manifest import Decision, Embedding, Manifest, MultiVector, Quali
 
 
 def describe(manifest: Manifest) -> Iterator[str]:
-    """Lines that say what an artifact is: its decisions and their origins, then each of its graphs."""
+    """An artifact's decisions and their origins, then its graphs, line by line."""
     for name, value in _decisions(manifest):
         yield f"{name:<16} {value}"
     for precision, variant in manifest.variants.items():
@@ -38,13 +38,12 @@ def _quality(quality: Quality) -> Iterator[str]:
 
 
 def describe_verification(manifest: Manifest) -> Iterator[str]:
-    """One line for each precision that was verified."""
+    """One line for each verification, and one for each graph that was not verified."""
     for precision, result in manifest.verification.items():
-        ids = "token ids equal" if result.token_ids_equal else "token ids DIFFER"
         cosine = "" if result.min_cosine is None else f", min cosine {result.min_cosine:.7f}"
-        what = "pairs" if manifest.reranking else "texts"
+        items = "pairs" if manifest.reranking else "texts"
         yield (
-            f"verified {precision} on {result.texts} {what} against {result.reference}: {ids}, "
+            f"verified {precision} on {result.texts} {items} against {result.reference}: token ids equal, "
             f"max abs difference {result.max_abs_diff:.1e}{cosine}"
         )
     for precision in manifest.variants:
@@ -61,7 +60,7 @@ def _size(manifest: Manifest, variant: Variant) -> str:
 
 
 def describe_output(manifest: Manifest) -> str:
-    """What a model gives for each text or pair, in a few words."""
+    """What a model returns for each text or pair, in a few words."""
     if manifest.reranking:
         labels = len(manifest.reranking.labels.value)
         return "a score" if labels == 1 else f"{labels} scores"
@@ -74,7 +73,7 @@ def describe_output(manifest: Manifest) -> str:
 
 
 def megabytes(size: int) -> str:
-    """A number of bytes as people read it."""
+    """A number of bytes in megabytes."""
     return f"{size / 1e6:.1f} MB"
 
 

@@ -1,4 +1,4 @@
-"""`onnxembed doctor`: say what this environment has and what is broken."""
+"""`onnxembed doctor`: check this environment."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 import click
 
 
-@click.command(short_help="Say what this environment has, and what is broken.")
+@click.command(short_help="Show what this environment has, and what is broken.")
 def doctor() -> None:
-    """Say what this environment has: versions, threads, GPUs, providers and extras.
+    """Show what this environment has: versions, threads, GPUs, providers and extras.
 
-    Tries what `auto` would use by computing something there. The exit code is 1 when something is broken; the
-    line says what to do.
+    Computes something on the provider that `auto` would use. If something is broken, its line says what to do and
+    the exit code is 1.
     """
     from onnxembed.cli.environment import examine
 

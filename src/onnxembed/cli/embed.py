@@ -9,8 +9,8 @@ from typing import Any, Unpack
 
 import click
 
-from onnxembed.cli.options import ONNX_FILE, PATH, Running, running_options, text_options
-from onnxembed.cli.texts import opened
+from onnxembed.cli.options import PATH, RunOptions, onnx_file_option, run_options, text_options
+from onnxembed.cli.texts import open_texts
 from onnxembed.errors import UsageError
 from onnxembed.manifest import TEXT_KINDS, TextKind
 
@@ -19,28 +19,33 @@ from onnxembed.manifest import TEXT_KINDS, TextKind
 @click.argument("model")
 @click.argument("texts", nargs=-1, metavar="[TEXT ... | FILE.txt | FILE.jsonl | -]")
 @click.option(
-    "-o", "--output", type=PATH, metavar="FILE", help="Write vectors to a .npy or .jsonl file [default: print them]."
+    "-o", "--output", type=PATH, metavar="FILE", help="The .npy or .jsonl file to write [default: print the vectors]."
 )
-@click.option("--sparse", is_flag=True, help="Sparse embeddings: a JSON object of indices and values for each text.")
+@click.option("--sparse", is_flag=True, help="Sparse embeddings: for each text, a JSON object of indices and values.")
 @click.option(
-    "--multi-vector", is_flag=True, help="A vector for each token (ColBERT): a JSON array of arrays for each text."
+    "--multi-vector", is_flag=True, help="A vector for each token (ColBERT): for each text, a JSON array of arrays."
 )
 @click.option(
     "--kind",
     type=click.Choice(TEXT_KINDS),
-    help="With --multi-vector: what the texts are, for a model that treats queries and documents in ways of their own.",
+    help="With --multi-vector: what the texts are, for a model that treats queries and documents differently.",
 )
-@click.option("--prompt", metavar="TEXT", help="Put this before every text.")
-@click.option("--prompt-name", metavar="NAME", help="Put the model's prompt of this name before every text.")
+@click.option("--prompt", metavar="TEXT", help="Put TEXT before every text.")
+@click.option("--prompt-name", metavar="NAME", help="Put the model's prompt NAME before every text.")
 @click.option(
-    "--dimensions", type=int, help="Keep the first so many numbers of a vector; one of length 1 is scaled to it again."
+    "--dimensions",
+    type=int,
+    metavar="N",
+    help="Keep the first N numbers of each vector; unit vectors are normalized again.",
 )
 @click.option(
-    "--normalize/--no-normalize", default=None, help="Scale vectors to length 1 or do not [default: as the model]."
+    "--normalize/--no-normalize",
+    default=None,
+    help="Whether to scale vectors to length 1 [default: as the model does].",
 )
 @text_options
-@ONNX_FILE
-@running_options
+@onnx_file_option
+@run_options
 def embed(
     *,
     model: str,
@@ -56,7 +61,7 @@ def embed(
     jsonl: bool,
     field: str | None,
     onnx_file: str | None,
-    **running: Unpack[Running],
+    **arguments: Unpack[RunOptions],
 ) -> None:
     """Turn texts into vectors with MODEL, a folder that `onnxembed export` wrote or a hub repository with its files.
 
@@ -68,9 +73,9 @@ def embed(
     onnxembed embed my-splade-onnx --sparse "a text"
     onnxembed embed my-colbert-onnx --multi-vector --kind query "a question"
 
-    Texts are arguments, the lines of a .txt file, a field of the lines of a .jsonl file, or the lines of
-    standard input (-). Vectors keep the order of the texts: a row of the .npy file, or a line of JSON, each.
-    Before a text that begins with - stands -- alone.
+    Texts are arguments, the lines of a .txt file, one field of each line of a .jsonl file, or the lines of
+    standard input (-). Each text becomes a row of the .npy file or a line of JSON, in the order of the texts. Put
+    -- before a text that begins with -.
     """
     from onnxembed.cli.progress import counter
     from onnxembed.embedder import OnnxEmbedder
@@ -86,35 +91,35 @@ def embed(
     )
 
     if sparse and multi_vector:
-        raise UsageError("--sparse and --multi-vector: one of the two at a time")
+        raise UsageError("--sparse and --multi-vector cannot be combined")
     if (sparse or multi_vector) and (dimensions is not None or normalize is not None):
         raise UsageError("--dimensions and --normalize are for dense vectors, not for --sparse and --multi-vector")
     if kind is not None and not multi_vector:
-        raise UsageError("--kind goes with --multi-vector; --prompt-name puts a prompt before texts")
+        raise UsageError("--kind needs --multi-vector; --prompt-name puts a prompt before texts")
     if output is not None and (sparse or multi_vector):
         check_vector_file(output, LINE_FILES, "sparse embeddings" if sparse else "vectors of tokens")
     elif output is not None:
         check_vector_file(output)
     with (
-        opened(texts, field, jsonl) as source,
-        OnnxEmbedder(model, onnx_file=onnx_file, **running) as embedder,
+        open_texts(texts, field, jsonl) as source,
+        OnnxEmbedder(model, onnx_file=onnx_file, **arguments) as embedder,
     ):
         prompts: dict[str, str | None] = {"prompt": prompt, "prompt_name": prompt_name}
-        found: Iterator[Any]
-        line: Callable[[Any], bytes]
+        embeddings: Iterator[Any]
+        to_line: Callable[[Any], bytes]
         if sparse:
-            found, line = embedder.embed_sparse(source, **prompts), sparse_line
+            embeddings, to_line = embedder.embed_sparse(source, **prompts), sparse_line
         elif multi_vector:
-            found, line = embedder.embed_multi_vector(source, kind=kind, **prompts), matrix_line
+            embeddings, to_line = embedder.embed_multi_vector(source, kind=kind, **prompts), matrix_line
         else:
-            vectors = embedder.embed(source, **prompts, dimensions=dimensions, normalize=normalize)
-            found, line = vectors, vector_line
-        # On a terminal that shows the embeddings themselves, a bar would stand between them.
-        with counter(found, "embedding", "text", hidden=output is None and sys.stdout.isatty()) as counted:
+            embeddings = embedder.embed(source, **prompts, dimensions=dimensions, normalize=normalize)
+            to_line = vector_line
+        # On a terminal that also shows the embeddings, the bar would appear among them.
+        with counter(embeddings, "embedding", "text", hidden=output is None and sys.stdout.isatty()) as counted:
             if output is None:
-                stream_lines(sys.stdout.buffer, map(line, counted))
+                stream_lines(sys.stdout.buffer, map(to_line, counted))
                 sys.stdout.buffer.flush()
             elif output.suffix == ".npy":
                 write_npy(output, counted, dimensions or embedder.dimension)
             else:
-                write_lines(output, map(line, counted))
+                write_lines(output, map(to_line, counted))

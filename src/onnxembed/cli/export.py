@@ -8,10 +8,9 @@ from typing import Literal
 
 import click
 
-from onnxembed.cli.new_folder import make, making_options, require_export
-from onnxembed.cli.options import PATH, REVISION, cache_options
+from onnxembed.cli.new_folder import default_output, new_folder_options, report, require_export, write_and_verify
+from onnxembed.cli.options import PATH, hub_options
 from onnxembed.errors import UsageError
-from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import (
     ENGINES,
     MIN_COSINES,
@@ -28,7 +27,7 @@ from onnxembed.manifest import (
 
 
 def _precisions(context: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[Precision, ...]:
-    names = [name.strip() for each in given for name in each.split(",")]
+    names = [name.strip() for value in given for name in value.split(",")]
     for name in names:
         if name not in PRECISIONS:
             raise UsageError(f"--precision: {name!r} is not one of {', '.join(PRECISIONS)}")
@@ -37,7 +36,7 @@ def _precisions(context: click.Context, option: click.Parameter, given: Sequence
 
 @click.command(short_help="Make an ONNX folder from a model.")
 @click.argument("model")
-@making_options
+@new_folder_options
 @click.option(
     "--precision",
     multiple=True,
@@ -51,57 +50,60 @@ def _precisions(context: click.Context, option: click.Parameter, given: Sequence
     type=click.Choice(("auto", "bidirectional", "causal")),
     default="auto",
     show_default=True,
-    help="Of a decoder: whether a token sees the ones after it; auto is what recipe and files say.",
+    help="For a decoder: whether tokens see later ones; auto follows the recipe and the files.",
 )
 @click.option(
     "--engine",
     type=click.Choice(("auto", *ENGINES)),
     default="auto",
     show_default=True,
-    help="Who writes the graph: onnxembed's builder, transformers' exporter (extra [torch]) or optimum's (extra "
-    "[optimum], in an environment of its own); auto traces only what has no builder.",
+    help="What writes the graph: onnxembed's builder, transformers' exporter (extra [torch]) or optimum's (extra "
+    "[optimum], in its own environment); auto traces only models without a builder.",
 )
-@click.option("--packed", is_flag=True, help="Also write each graph in the form that CUDA runs without padding.")
-@click.option("--pooling-out", is_flag=True, help="Leave pooling out of the graph; onnxembed does it afterwards.")
+@click.option("--packed", is_flag=True, help="Also write each graph in a form that CUDA runs without padding.")
+@click.option("--pooling-out", is_flag=True, help="Leave pooling out of the graph; onnxembed pools the graph's output.")
 @click.option(
     "--ignore-config-key",
     multiple=True,
     metavar="KEY",
-    help="Vouch that this key of config.json, which onnxembed does not know, changes nothing.",
+    help="Ignore this key of config.json, which onnxembed does not know: it must not change vectors.",
 )
 @click.option(
-    "--adapter", metavar="TASK", help="Of a model with adapters for several tasks: the one to merge, or none of them."
+    "--adapter",
+    metavar="TASK",
+    help="For a model with adapters for several tasks: the adapter to merge, or none.",
 )
 @click.option(
     "--task",
     type=click.Choice(TASKS),
-    help="What to make of a model whose files allow several [default: what they, or its recipe, say].",
+    help="Task of a model that allows several [default: the one its files or its recipe name].",
 )
 @click.option(
     "--activation",
     type=click.Choice(SCORE_ACTIVATIONS),
-    help="Of a reranker: what makes scores of logits, whatever the files say.",
+    help="For a reranker: what turns logits into scores, whatever the files say.",
 )
 @click.option(
-    "--plain-pairs", is_flag=True, help="Of a reranker with a chat template: it reads query and document without one."
+    "--plain-pairs",
+    is_flag=True,
+    help="For a reranker with a chat template: feed it query and document without the template.",
 )
 @click.option(
     "--calibration",
     type=PATH,
     metavar="FILE",
-    help="Of int16, int8 and int8w: texts to make and measure them with, one a line [default: a few dozen in many "
-    "languages].",
+    help="For int16, int8 and int8w: texts to calibrate and measure with, one per line [default: a few dozen in "
+    "many languages].",
 )
 @click.option(
     "--min-cosine",
     type=float,
     metavar="X",
-    help="Of int16, int8 and int8w: the lowest cosine with the fp32 vector that a text may have [default: "
-    + ", ".join(f"{each} for {name}" for name, each in MIN_COSINES.items())
+    help="For int16, int8 and int8w: the lowest cosine of a text's vector with the fp32 one [default: "
+    + ", ".join(f"{cosine} for {name}" for name, cosine in MIN_COSINES.items())
     + "].",
 )
-@REVISION
-@cache_options
+@hub_options
 def export(
     *,
     model: str,
@@ -128,21 +130,22 @@ def export(
     cache_dir: Path | None,
     local_files_only: bool,
 ) -> None:
-    """Make an ONNX folder from MODEL, the name of a model on the Hugging Face hub or a folder.
+    """Make an ONNX folder from MODEL, a folder or a model on the Hugging Face hub.
 
     \b
     onnxembed export sentence-transformers/all-MiniLM-L6-v2
     onnxembed export ./my-model -o my-model-onnx --precision fp32,fp16
 
-    How texts become vectors is read from the model's files; what those of a published model leave out, from
-    its recipe (see onnxembed recipes). What neither says is an error that names the option to pass; nothing
-    is guessed. Where the extra [torch] is installed, the vectors are compared with
-    sentence-transformers' before the folder appears.
+    The model's files say how texts become vectors. A published model's recipe says what its files leave out (see
+    `onnxembed recipes`). Nothing is guessed: a decision that neither makes is an error that names the option to
+    pass. If the extra [torch] is installed, the vectors are compared with those of sentence-transformers before
+    the folder appears.
     """
     require_export()
     from onnxembed.decisions.flags import Flags
     from onnxembed.export.pipeline import Options  # noqa: TID251
     from onnxembed.export.pipeline import export as run  # noqa: TID251
+    from onnxembed.hub.source import HubOptions
 
     options = Options(
         precisions=precision,
@@ -165,16 +168,11 @@ def export(
         ignored_config_keys=ignore_config_key,
         force=force,
     )
-    make(
-        model,
+    hub = HubOptions(revision, cache_dir, local_files_only)
+    output = output or default_output(model)
+    manifest, notes = write_and_verify(
         output,
-        lambda folder, verify, progress: run(
-            model,
-            folder,
-            options,
-            hub=HubOptions(revision, cache_dir, local_files_only),
-            verify=verify,
-            progress=progress,
-        ),
+        lambda folder, verify, progress: run(model, folder, options, hub=hub, verify=verify, progress=progress),
         no_verify=no_verify,
     )
+    report(output, manifest, notes)

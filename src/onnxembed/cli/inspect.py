@@ -1,4 +1,4 @@
-"""`onnxembed inspect`: say what an ONNX folder holds."""
+"""`onnxembed inspect`: show what an ONNX folder contains."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from pathlib import Path
 
 import click
 
-from onnxembed.cli.options import ONNX_FILE, REVISION, cache_options
+from onnxembed.cli.options import hub_options, onnx_file_option
 
 
-@click.command(short_help="Say what an ONNX folder holds.")
+@click.command(short_help="Show what an ONNX folder contains.")
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="Print the folder's onnxembed.json instead.")
-@ONNX_FILE
-@REVISION
-@cache_options
+@click.option("--json", "as_json", is_flag=True, help="Print the folder's onnxembed.json.")
+@onnx_file_option
+@hub_options
 def inspect(
     *,
     model: str,
@@ -24,10 +23,10 @@ def inspect(
     cache_dir: Path | None,
     local_files_only: bool,
 ) -> None:
-    """Say what MODEL holds, a folder that `onnxembed export` wrote or a hub repository with its files.
+    """Show what MODEL contains, a folder that `onnxembed export` wrote or a hub repository with its files.
 
-    Prints how texts become vectors and where each of these decisions came from (a file, a recipe, an option,
-    the architecture), the graphs with their sizes and operators, and what verification measured.
+    Prints how texts become vectors, where each of these decisions came from (a file, a recipe, an option or the
+    architecture), the graphs with their sizes and operators, and what verification measured.
     """
     from onnxembed.cli.describe import describe, describe_verification
     from onnxembed.hub.source import HubOptions
@@ -43,5 +42,5 @@ def inspect(
     for line in describe_verification(manifest):
         click.echo(line)
     if not manifest.verification:
-        command = "adopt it, with onnxembed adopt" if not manifest.files else "onnxembed verify"
+        command = "onnxembed verify" if manifest.files else "adopt it, with onnxembed adopt"
         click.echo(f"not verified; to verify: {command} {model}")

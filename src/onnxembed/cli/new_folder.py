@@ -1,8 +1,8 @@
-"""What making an ONNX folder has in common, whether its graph is exported or adopted."""
+"""What `export` and `adopt` share: writing an ONNX folder, verifying it, and reporting what was made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,75 +31,94 @@ def _pooling(context: click.Context, option: click.Parameter, value: str | None)
     return tuple(names)  # type: ignore[arg-type]  # checked above
 
 
-making_options = options(
-    click.option("-o", "--output", type=PATH, metavar="DIR", help="Folder to write [default: NAME-onnx, here]."),
+new_folder_options = options(
+    click.option("-o", "--output", type=PATH, metavar="DIR", help="Folder to write [default: ./NAME-onnx]."),
     click.option(
         "--pooling",
         metavar="NAMES",
         callback=_pooling,
-        help=f"Pool like this, whatever the model's files say: {', '.join(POOLING_MODES)}, or several joined by +.",
+        help=f"How to pool, whatever the files say: {', '.join(POOLING_MODES)}, or several joined by +.",
     ),
     click.option(
-        "--normalize/--no-normalize", default=None, help="Scale vectors to length 1 or do not, whatever the files say."
+        "--normalize/--no-normalize",
+        default=None,
+        help="Whether to scale vectors to length 1, whatever the files say.",
     ),
-    click.option("--max-length", type=int, metavar="N", help="Cut texts to this many tokens, whatever the files say."),
-    click.option(
-        "--recipe", metavar="NAME", help="Follow this recipe [default: that of a hub model, if there is one]."
-    ),
+    click.option("--max-length", type=int, metavar="N", help="Cut texts to N tokens, whatever the files say."),
+    click.option("--recipe", metavar="NAME", help="Recipe to follow [default: the hub model's, if it has one]."),
     click.option("--no-verify", is_flag=True, help="Do not compare the vectors with the reference's."),
-    click.option("--force", is_flag=True, help="Replace the ONNX folder that is there."),
+    click.option("--force", is_flag=True, help="Replace an existing ONNX folder."),
 )
 
 
 def require_export() -> None:
-    """Raise MissingExtraError where the extra [export] is not installed."""
+    """Raise MissingExtraError unless the extra [export] is installed."""
     missing = [name for name in ("onnx", "ml_dtypes") if find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"export needs {' and '.join(missing)}: pip install 'onnxembed[export]'")
 
 
-def make(
-    model: str,
-    output: Path | None,
-    write: Write,
-    *,
-    no_verify: bool,
-    has_weights: Callable[[Path], bool] = lambda source: True,
-) -> None:
-    """Have `write` make the folder, compare it with the reference, and say what was made and how sure it is.
-
-    Where the comparison cannot be, for want of an extra, of a reference or of the weights in the model's
-    folder, the graphs are run all the same, and what was not done is said.
-    """
-    from onnxembed.cli.describe import describe_output, describe_verification, megabytes
-    from onnxembed.cli.progress import ProgressLine
-    from onnxembed.verify.verify import lacking, self_check, verify_against
-
-    output = output or _default_output(model)
-    hindrance = "--no-verify" if no_verify else lacking()
-    notes: list[str] = []
-
-    def check(draft: Path, made: Manifest, source: Fetched) -> Manifest:
-        why, later = hindrance, f"; to verify: onnxembed verify {output}"
-        if not has_weights(source.folder):
-            why, later = why or "its weights are not beside the graph", f"{later} --against MODEL"
-        if not why:
-            try:
-                return verify_against(draft, made, source.folder, progress=line)
-            except NoReferenceError as error:
-                why, later = str(error), ""
-        notes.extend((self_check(draft), f"not verified ({why}){later}"))
-        return made
-
-    with ProgressLine() as line:
-        manifest = write(output, check, line)
-    size = sum(record.bytes for record in manifest.files.values())
-    click.echo(f"{output}: {describe_output(manifest)}, {megabytes(size)}")
-    for note in (*notes, *describe_verification(manifest)):
-        click.echo(note)
-
-
-def _default_output(model: str) -> Path:
-    """The model's own name, also when it is given as "." or as a hub id."""
+def default_output(model: str) -> Path:
+    """The folder that is written if the caller names none: the model's name, also for "." and for a hub id."""
     folder = Path(model).expanduser()
     return Path(f"{folder.resolve().name if folder.is_dir() else folder.name}-onnx")
+
+
+class DraftVerifier:
+    """Compares a finished draft with the reference; runs its graphs without one if that is not possible.
+
+    Args:
+        output: where the folder will appear, for messages.
+        no_verify: the flag --no-verify.
+        has_weights: whether the folder of a model contains weights to compare with.
+        progress: called as the comparison goes on.
+    """
+
+    def __init__(
+        self, output: Path, *, no_verify: bool, has_weights: Callable[[Path], bool], progress: Progress
+    ) -> None:
+        self.notes: list[str] = []
+        """What to tell the user about a draft that was not compared."""
+        self._output, self._no_verify, self._has_weights, self._progress = output, no_verify, has_weights, progress
+
+    def __call__(self, draft: Path, manifest: Manifest, source: Fetched) -> Manifest:
+        """The manifest, with the figures of the comparison if there was one."""
+        from onnxembed.verify.comparison import Comparison
+        from onnxembed.verify.verify import missing_requirements, self_check, verify_against
+
+        obstacle = "--no-verify" if self._no_verify else missing_requirements()
+        cure = f"; to verify: onnxembed verify {self._output}"
+        if not self._has_weights(source.folder):
+            obstacle, cure = obstacle or "its weights are not beside the graph", f"{cure} --against MODEL"
+        if not obstacle:
+            try:
+                return verify_against(Comparison(draft, manifest, source.folder, progress=self._progress))
+            except NoReferenceError as error:
+                obstacle, cure = str(error), ""
+        self.notes = [self_check(draft), f"not verified ({obstacle}){cure}"]
+        return manifest
+
+
+def write_and_verify(
+    output: Path, write: Write, *, no_verify: bool, has_weights: Callable[[Path], bool] = lambda folder: True
+) -> tuple[Manifest, Sequence[str]]:
+    """Have `write` make the folder and verify it; returns its manifest, and notes about what was not verified.
+
+    Raises whatever `write` does, and VerificationError for vectors that are wrong.
+    """
+    from onnxembed.cli.progress import ProgressLine
+
+    with ProgressLine() as line:
+        verifier = DraftVerifier(output, no_verify=no_verify, has_weights=has_weights, progress=line)
+        manifest = write(output, verifier, line)
+    return manifest, verifier.notes
+
+
+def report(output: Path, manifest: Manifest, notes: Sequence[str]) -> None:
+    """Print what was made, and how well it was verified."""
+    from onnxembed.cli.describe import describe_output, describe_verification, megabytes
+
+    size = sum(record.bytes for record in manifest.files.values())
+    click.echo(f"{output}: {describe_output(manifest)}, {megabytes(size)}")
+    for line in (*notes, *describe_verification(manifest)):
+        click.echo(line)

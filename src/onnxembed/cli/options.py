@@ -1,4 +1,4 @@
-"""Options that several commands share. Those of the classes are named as the classes name them."""
+"""Options that several commands share. An option that sets an argument of the Python classes has its name."""
 
 from __future__ import annotations
 
@@ -16,27 +16,20 @@ Option = Callable[[Command], Command]
 
 PATH = click.Path(path_type=Path)
 
-REVISION = click.option("--revision", help="Branch, tag or commit of a hub model.")
-ONNX_FILE = click.option(
-    "--onnx-file",
-    metavar="NAME",
-    help="Of a model whose graph something else made: the graph [default: onnx/model.onnx, then model.onnx].",
-)
 
-
-def options(*each: Option) -> Option:
-    """Several options as one, which help shows in this order."""
+def options(*given: Option) -> Option:
+    """Several options as one, listed by --help in this order."""
 
     def add(command: Command) -> Command:
-        for option in reversed(each):
+        for option in reversed(given):
             command = option(command)
         return command
 
     return add
 
 
-class Running(TypedDict):
-    """What `running_options` give a command: arguments of OnnxEmbedder and OnnxReranker."""
+class RunOptions(TypedDict):
+    """The arguments of OnnxEmbedder and OnnxReranker that `run_options` adds to a command."""
 
     precision: Literal["auto"] | Precision
     providers: str
@@ -48,28 +41,45 @@ class Running(TypedDict):
     local_files_only: bool
 
 
+onnx_file_option = click.option(
+    "--onnx-file",
+    metavar="NAME",
+    help="The graph of a model that onnxembed did not export [default: onnx/model.onnx, then model.onnx].",
+)
+
 cache_options = options(
     click.option(
-        "--cache-dir", type=PATH, metavar="DIR", help="Where hub files are kept [default: the hub client's cache]."
+        "--cache-dir",
+        type=PATH,
+        metavar="DIR",
+        help="Where hub files are kept [default: the hub client's cache].",
     ),
-    click.option("--offline", "local_files_only", is_flag=True, help="Never ask the hub; use what is in the cache."),
+    click.option("--offline", "local_files_only", is_flag=True, help="Use only what is in the cache."),
+)
+
+hub_options = options(
+    click.option("--revision", help="Branch, tag or commit of a hub model."),
+    cache_options,
 )
 
 text_options = options(
-    click.option("--jsonl", is_flag=True, help="The file or standard input is JSON lines, whatever its name."),
-    click.option("--field", metavar="NAME", help=f"The field of a JSON line to read [default: {FIELD}]."),
+    click.option("--jsonl", is_flag=True, help="Read the file or standard input as JSON lines, whatever its name."),
+    click.option("--field", metavar="NAME", help=f"Field of each JSON line to read [default: {FIELD}]."),
 )
 
-running_options = options(
+run_options = options(
     click.option(
-        "--max-length", type=int, metavar="N", help="Cut what is longer to N tokens [default: the model's limit]."
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="Cut longer texts to N tokens [default: the model's limit].",
     ),
     click.option(
         "--precision",
         type=click.Choice(["auto", *PRECISIONS]),
         default="auto",
         show_default=True,
-        help="The graph to run; auto is fp32 where there is one.",
+        help="Graph to run; auto prefers fp32.",
     ),
     click.option(
         "--provider",
@@ -77,7 +87,7 @@ running_options = options(
         default="auto",
         show_default=True,
         metavar="NAME",
-        help="auto (CUDA where it can be used), cpu, cuda, tensorrt, or ONNX Runtime's name of a provider.",
+        help="auto (CUDA if it can be used), cpu, cuda, tensorrt, or ONNX Runtime's name of a provider.",
     ),
     click.option(
         "--device-id",
@@ -86,9 +96,8 @@ running_options = options(
         multiple=True,
         metavar="N",
         callback=lambda context, option, numbers: numbers or None,
-        help="The GPU to use, by its number; several, each with this option, share the work [default: the first].",
+        help="Number of the GPU to use; repeat it to share the work among several [default: the first].",
     ),
     click.option("--threads", type=int, metavar="N", help="CPU threads [default: all that this process may use]."),
-    REVISION,
-    cache_options,
+    hub_options,
 )

@@ -1,4 +1,4 @@
-"""Progress on standard error, on a terminal only: a file or a pipe gets none of it."""
+"""Progress on standard error, if that is a terminal; nothing is written to a file or a pipe."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
 
 
 def counter(items: Iterable[Any], description: str, unit: str, *, hidden: bool = False) -> tqdm[Any]:
-    """The items, counted as they pass; a context manager that takes its line away at the end."""
+    """The items, counted as they are read; a context manager that removes its line at the end."""
     return _bar(iterable=items, desc=description, unit=unit, delay=0.5, disable=hidden or None)
 
 
 class ProgressLine:
-    """A line for stages of known length: call it with the stage and how much of how much is done."""
+    """A line for stages of known length: call it with a stage, and how many of its steps are done, of how many."""
 
     def __init__(self) -> None:
         self._stage = ""
         self._bar: tqdm[Any] | None = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show how far the stage is; a new one takes the line of the one before."""
+        """Show how far the stage is; a new stage replaces the line of the previous one."""
         if self._bar is None or stage != self._stage:
             self._close()
             self._stage, self._bar = stage, _bar(desc=stage, unit="", unit_scale=True, total=total, disable=None)
@@ -42,4 +42,4 @@ class ProgressLine:
 def _bar(**options: Any) -> tqdm[Any]:
     from tqdm import tqdm
 
-    return tqdm(leave=False, **options)  # disable=None: only where standard error is no terminal
+    return tqdm(leave=False, **options)  # disable=None: hidden unless standard error is a terminal

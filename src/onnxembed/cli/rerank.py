@@ -7,32 +7,38 @@ from typing import Unpack
 
 import click
 
-from onnxembed.cli.options import Running, running_options, text_options
-from onnxembed.cli.texts import opened
+from onnxembed.cli.options import RunOptions, run_options, text_options
+from onnxembed.cli.texts import open_texts
 from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation
+
+FORMATS = click.Choice(["text", "json"])
 
 
 @click.command(short_help="Sort documents by how well they answer a query.")
 @click.argument("model")
 @click.argument("documents", nargs=-1, metavar="[DOCUMENT ... | FILE.txt | FILE.jsonl | -]")
 @click.option("--query", required=True, metavar="TEXT", help="The query.")
-@click.option("--top-k", type=int, metavar="N", help="Print the best N only [default: all].")
-@click.option("--raw-scores", is_flag=True, help="Print logits instead of what the model's activation makes of them.")
+@click.option("--top-k", type=int, metavar="N", help="Print only the N best [default: all].")
+@click.option("--raw-scores", is_flag=True, help="Print logits, without the model's activation.")
 @click.option(
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Print a table, or a JSON object a line: index, score, text.",
+    "--format",
+    "output_format",
+    type=FORMATS,
+    help="Print a table, or one JSON object per line with index, score and text [default: text].",
 )
-@click.option("--instruction", metavar="TEXT", help="Of a model with a template: what to look for [default: its own].")
+@click.option("--output", type=FORMATS, hidden=True, help="The former name of --format.")
+@click.option(
+    "--instruction",
+    metavar="TEXT",
+    help="What to look for, for a model with a template [default: the model's own instruction].",
+)
 @click.option(
     "--truncation",
     type=click.Choice(PAIR_TRUNCATIONS),
-    help="Cut the longer of query and document, or the document alone [default: as the model].",
+    help="Cut the longer of query and document, or only the document [default: the model's].",
 )
 @text_options
-@running_options
+@run_options
 def rerank(
     *,
     model: str,
@@ -40,40 +46,43 @@ def rerank(
     query: str,
     top_k: int | None,
     raw_scores: bool,
-    output: str,
+    output_format: str | None,
+    output: str | None,
     instruction: str | None,
     truncation: PairTruncation | None,
     jsonl: bool,
     field: str | None,
-    **running: Unpack[Running],
+    **arguments: Unpack[RunOptions],
 ) -> None:
     """Sort documents by how well they answer a query, with MODEL, a reranker that `onnxembed export` wrote.
 
     \b
     onnxembed rerank my-reranker-onnx --query "who wrote it?" "a document" "another"
     onnxembed rerank my-reranker-onnx --query "who wrote it?" documents.jsonl --field body --top-k 10
-    cat documents.txt | onnxembed rerank my-reranker-onnx --query "who wrote it?" - --output json
+    cat documents.txt | onnxembed rerank my-reranker-onnx --query "who wrote it?" - --format json
 
-    Documents are arguments, the lines of a .txt file, a field of the lines of a .jsonl file, or the lines of
-    standard input (-). The best comes first; its index says where it stood, counted from 0.
+    Documents are arguments, the lines of a .txt file, one field of each line of a .jsonl file, or the lines of
+    standard input (-). The best document comes first. Its index is its place among the documents, counted from 0.
     """
     from onnxembed.cli.progress import counter
     from onnxembed.reranker import OnnxReranker
 
     with (
-        opened(documents, field, jsonl) as source,
+        open_texts(documents, field, jsonl) as source,
         OnnxReranker(
             model,
             truncation=truncation,
             instruction=instruction,
-            **running,
+            **arguments,
         ) as reranker,
         counter(source, "reading", "document") as counted,
     ):
         ranked = reranker.rank(query, counted, top_k=top_k, return_documents=True, raw_scores=raw_scores)
+    as_json = (output_format or output) == "json"
     for result in ranked:
-        if output == "json":
-            click.echo(json.dumps(vars(result), ensure_ascii=False))
+        if as_json:
+            values = {"index": result.index, "score": result.score, "text": result.text}
+            click.echo(json.dumps(values, ensure_ascii=False))
         else:
             click.echo(f"{result.score:>10.4f}  {result.index:>6}  {_one_line(result.text or '')}")
 

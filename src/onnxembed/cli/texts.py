@@ -1,4 +1,4 @@
-"""The texts that arguments stand for: themselves, the lines of a file, or standard input."""
+"""The texts that a command's arguments name: the arguments themselves, a file's lines, or standard input."""
 
 from __future__ import annotations
 
@@ -10,45 +10,48 @@ from contextlib import contextmanager
 from onnxembed.errors import UsageError
 
 FIELD = "text"
-"""The field of a JSON line that is read where no other is named."""
+"""The field of a JSON line that is read by default."""
 
 
 @contextmanager
-def opened(texts: Sequence[str], field: str | None = None, jsonl: bool = False) -> Iterator[Iterable[str]]:
-    """The texts that the arguments stand for; `field` and `jsonl` are the options of these names."""
+def open_texts(texts: Sequence[str], field: str | None = None, jsonl: bool = False) -> Iterator[Iterable[str]]:
+    """The texts that the arguments name; `field` and `jsonl` are the options of these names.
+
+    Raises UsageError for arguments that mix files and texts, and for options that do not apply to them.
+    """
     from onnxembed.files.texts import read_texts
 
-    name = _file(texts, jsonl)
+    name = _find_file(texts, jsonl)
     jsonl = jsonl or (name or "").endswith(".jsonl")
     if field is not None and not jsonl:
-        raise UsageError("--field is for JSON lines: a .jsonl file, or --jsonl for another or standard input")
-    wanted = (FIELD if field is None else field) if jsonl else None
+        raise UsageError("--field needs JSON lines: a .jsonl file, or --jsonl for another file or standard input")
+    json_field = (field or FIELD) if jsonl else None
     if name is None:
         yield texts
     elif name == "-":
-        yield read_texts(sys.stdin.buffer, "standard input", wanted)
+        yield read_texts(sys.stdin.buffer, "standard input", json_field)
     else:
         with open(name, "rb") as file:
-            yield read_texts(file, name, wanted)
+            yield read_texts(file, name, json_field)
 
 
-def _file(texts: Sequence[str], jsonl: bool) -> str | None:
-    """The file that the arguments name, "-" for standard input, None when they are the texts themselves."""
+def _find_file(texts: Sequence[str], jsonl: bool) -> str | None:
+    """The file that the arguments name, "-" for standard input, None if they are the texts themselves."""
     from onnxembed.files.texts import TEXT_FILES
 
     if not texts:
         raise UsageError("no texts: give texts, a .txt or .jsonl file, or - for standard input")
     for text in texts:
-        # What exists is never meant as a text, not even among others or with an unknown ending.
+        # An existing file is never meant as a text, even among texts or with an unknown suffix.
         if os.path.isdir(text):
-            raise UsageError(f"{text} is a folder here, not a text: give a file, or - for standard input")
+            raise UsageError(f"{text} is a folder, not a text: give a file, or - for standard input")
         if len(texts) > 1 and (text == "-" or os.path.exists(text)):
-            raise UsageError(f"{text} is a file among texts: give one file, or join several (cat ... | ... -)")
+            raise UsageError(f"{text} is a file among other arguments: give one file, or join files (cat ... | ... -)")
     name = texts[0]
     if len(texts) == 1 and (name == "-" or name.endswith(TEXT_FILES) or (os.path.exists(name) and jsonl)):
         return name
     if os.path.exists(name):
-        raise UsageError(f"{name} is a file, but neither .txt nor .jsonl; any is read as standard input: - < {name}")
+        raise UsageError(f"{name} is neither a .txt nor a .jsonl file; read it as standard input: - < {name}")
     if jsonl:
-        raise UsageError("--jsonl is for a file or standard input, not for texts")
+        raise UsageError("--jsonl needs a file or standard input, not texts")
     return None

@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from onnxembed.cli.options import cache_options
-from onnxembed.cli.texts import opened
+from onnxembed.cli.texts import open_texts
 from onnxembed.errors import UsageError, VerificationError
-from onnxembed.hub.source import HubOptions
 
 
 @click.command(short_help="Compare an ONNX folder with its reference.")
@@ -20,9 +19,9 @@ from onnxembed.hub.source import HubOptions
     "--texts",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     metavar="FILE",
-    help="Compare on the texts of this .txt or .jsonl file, too.",
+    help="A .txt or .jsonl file of texts to compare in addition to the built-in ones.",
 )
-@click.option("--golden", is_flag=True, help="Compare with the numbers that its recipe gives instead; without torch.")
+@click.option("--golden", is_flag=True, help="Compare with the numbers published in the recipe; needs no torch.")
 @cache_options
 def verify(
     *,
@@ -36,33 +35,34 @@ def verify(
 ) -> None:
     """Compare FOLDER, which `onnxembed export` wrote, with the original model run by sentence-transformers.
 
-    Token ids and vectors are compared on built-in texts: each alone, all together, padded left and
-    right, and longer than the model's limit. The figures are recorded in the folder; when they are over the
-    limits, nothing is, and the exit code is 2. Needs the extra [torch].
+    Token ids and vectors are compared on built-in texts, some of them longer than the model's limit: each alone,
+    all together, and padded on the left and on the right. The figures are recorded in the folder. If they exceed
+    the limits, nothing is recorded and the exit code is 2. Needs the extra [torch].
     """
     if golden:
         if against or revision or texts:
-            raise UsageError("--golden compares with published numbers: not with --against, --revision or --texts")
+            raise UsageError("--golden compares with published numbers: leave out --against, --revision and --texts")
         _verify_golden(folder)
         return
     from onnxembed.cli.describe import describe_verification
     from onnxembed.cli.progress import ProgressLine
+    from onnxembed.hub.source import HubOptions
     from onnxembed.verify.verify import verify as run
 
-    more: list[str] = []
+    more_texts: list[str] = []
     if texts is not None:
-        with opened([texts]) as source:
-            more = list(source)
+        with open_texts([texts]) as source:
+            more_texts = list(source)
     with ProgressLine() as line:
         manifest = run(
             folder,
             against=against,
             hub=HubOptions(revision, cache_dir, local_files_only),
-            texts=more,
+            texts=more_texts,
             progress=line,
         )
-    for words in describe_verification(manifest):
-        click.echo(words)
+    for result in describe_verification(manifest):
+        click.echo(result)
 
 
 def _verify_golden(folder: Path) -> None:
@@ -70,7 +70,10 @@ def _verify_golden(folder: Path) -> None:
 
     failures = 0
     for outcome in check_golden(folder):
-        failures += not outcome.held
-        click.echo(f"{'ok' if outcome.held else 'OFF'}: {outcome.words}")
+        if outcome.passed:
+            click.echo(f"ok: {outcome.description}")
+        else:
+            failures += 1
+            click.echo(f"OFF: {outcome.description}")
     if failures:
         raise VerificationError(f"{failures} of the published numbers are not met")

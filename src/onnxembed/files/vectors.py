@@ -1,4 +1,4 @@
-"""Texts from files, vectors to files: .txt and .jsonl in, .npy and .jsonl out. Everything streams."""
+"""Vectors to .npy and .jsonl files, as they stream."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from onnxembed.atomic import _write_whole
+from onnxembed.arrays import FloatArray
+from onnxembed.atomic import write_whole
 from onnxembed.errors import UsageError
 from onnxembed.runtime.outputs.sparse import SparseEmbedding
 
-FloatArray = NDArray[np.float32]
-
 VECTOR_FILES = (".npy", ".jsonl")
+"""The suffixes of files for dense vectors."""
+
 LINE_FILES = (".jsonl",)
+"""The suffixes of files for sparse and multi-vector embeddings."""
 
 
 def check_vector_file(path: Path, formats: Sequence[str] = VECTOR_FILES, what: str = "vectors") -> None:
-    """Raise UsageError for a path that vectors cannot be written to, before any work is done for it."""
+    """Raise UsageError for a path that cannot be written to; `what` names the content in the message."""
     if path.suffix not in formats:
         raise UsageError(f"{path}: {what} are written to {' or '.join(formats)}")
     if not path.parent.is_dir():
@@ -30,20 +31,20 @@ def check_vector_file(path: Path, formats: Sequence[str] = VECTOR_FILES, what: s
 
 
 def write_npy(path: Path, vectors: Iterable[FloatArray], dimension: int) -> int:
-    """Write vectors [D] as they come to a .npy file, float32 [N, D]; returns how many.
+    """Write vectors [D] to a .npy file as they arrive, float32 [N, D]; returns N.
 
     The file appears whole or not at all.
     """
-    return _write_whole(path, lambda file: _stream_npy(file, vectors, dimension))
+    return write_whole(path, lambda file: _stream_npy(file, vectors, dimension))
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> int:
-    """Write lines as they come; returns how many. The file appears whole or not at all."""
-    return _write_whole(path, lambda file: stream_lines(file, lines))
+    """Write lines to a file as they arrive; returns how many. The file appears whole or not at all."""
+    return write_whole(path, lambda file: stream_lines(file, lines))
 
 
 def _stream_npy(file: IO[bytes], vectors: Iterable[FloatArray], dimension: int) -> int:
-    """numpy leaves room in the header for a first axis that grows, so the header can be written again."""
+    """Write the header twice: numpy leaves room in it for the first axis to grow."""
     _write_npy_header(file, 0, dimension)
     count = 0
     for vector in vectors:
@@ -60,7 +61,7 @@ def _write_npy_header(file: IO[bytes], count: int, dimension: int) -> None:
 
 
 def stream_lines(file: IO[bytes], lines: Iterable[bytes]) -> int:
-    """Write lines as they come; returns how many."""
+    """Write lines to an open file as they arrive; returns how many."""
     count = 0
     for line in lines:
         file.write(line + b"\n")
@@ -69,7 +70,7 @@ def stream_lines(file: IO[bytes], lines: Iterable[bytes]) -> int:
 
 
 def vector_line(vector: FloatArray) -> bytes:
-    """A vector [D] as a JSON array. Numbers round-trip to the same float32."""
+    """A vector [D] as a JSON array, whose numbers read back as the same float32."""
     return b"[" + ", ".join(map(str, vector)).encode() + b"]"
 
 
@@ -79,6 +80,6 @@ def matrix_line(vectors: FloatArray) -> bytes:
 
 
 def sparse_line(embedding: SparseEmbedding) -> bytes:
-    """A sparse embedding as a JSON object of its indices and values."""
+    """A sparse embedding as a JSON object with its indices and values."""
     indices = str(embedding.indices.tolist()).encode()
     return b'{"indices": ' + indices + b', "values": ' + vector_line(embedding.values) + b"}"

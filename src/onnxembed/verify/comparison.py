@@ -1,70 +1,107 @@
-"""What two implementations are compared by: token ids, the largest differences, and their limits."""
+"""How two implementations are compared: token ids, the largest differences, and the limits on them."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from onnxembed.arrays import FloatArray
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import VerificationError
 from onnxembed.execution.providers import load_onnxruntime
-from onnxembed.manifest import PRECISIONS, Precision, Quality, Verification
+from onnxembed.export.progress import Progress
+from onnxembed.manifest import PRECISIONS, Manifest, Quality, Verification
 from onnxembed.reranker import OnnxReranker
 from onnxembed.tokenizer.pairs import Pair
 
-FloatArray = NDArray[np.float32]
-Limits = dict[str, float]
 Model = TypeVar("Model", OnnxEmbedder, OnnxReranker)
 
-# fp32 differs from torch by the order of sums; fp16 is judged by direction. Each has the other limit too,
-# for what the first does not see: a cosine says nothing about lengths, a difference little about vectors
-# much shorter than 1.
-REQUIRED: dict[Precision, Limits] = {
-    "fp32": {"max_abs_diff": 1e-5, "min_cosine": 0.999999},
-    "fp16": {"max_abs_diff": 0.02, "min_cosine": 0.9999},
+
+@dataclass(frozen=True)
+class Comparison:
+    """An artifact, and what it is compared with."""
+
+    folder: Path
+    """The artifact's folder."""
+    manifest: Manifest
+    """The artifact's manifest."""
+    checkpoint: Path
+    """The folder of the checkpoint it was made from."""
+    texts: Sequence[str] = ()
+    """Texts to compare in addition to the built-in ones."""
+    progress: Progress = lambda stage, done, total: None
+    """Called as the comparison goes on."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far vectors of length 1 may be from the vectors they should be."""
+
+    max_abs_diff: float
+    """The largest difference of two numbers that is allowed."""
+    min_cosine: float | None = None
+    """The lowest cosine that is allowed; None for values without a direction, such as logits."""
+
+    def for_length(self, length: float) -> Limits:
+        """The limits for vectors of this length: rounding errors grow with the numbers."""
+        return replace(self, max_abs_diff=float(f"{self.max_abs_diff * length:.3g}"))
+
+    def recorded(self) -> dict[str, float]:
+        """The limits in the form of the manifest's `required`."""
+        cosine = {} if self.min_cosine is None else {"min_cosine": self.min_cosine}
+        return {"max_abs_diff": self.max_abs_diff, **cosine}
+
+
+# fp32 differs from torch only by the order of sums, fp16 is judged by direction. Each also has the other limit, for
+# what the first one misses: a cosine says nothing about lengths, and a difference says little about vectors much
+# shorter than 1.
+REQUIRED: dict[str, Limits] = {
+    "fp32": Limits(max_abs_diff=1e-5, min_cosine=0.999999),
+    "fp16": Limits(max_abs_diff=0.02, min_cosine=0.9999),
 }
 
 
-def required(precision: str, quality: Quality | None = None) -> Limits:
-    """The limits for vectors of length 1: of a graph of integers, that of its export.
+def required(precision: str, quality: Quality | None = None) -> Limits | None:
+    """The limits for vectors of length 1; an integer graph keeps the limit of its export, recorded in `quality`.
 
-    An adopted graph that is quantized has none: what it costs is up to who made it, and is only measured.
+    None for an adopted quantized graph: its loss is its maker's choice, and is only measured.
     """
     if quality:
-        floor = quality.required  # and vectors of length 1 with this cosine are so far apart
-        return {"max_abs_diff": float(np.sqrt(2 * (1 - floor))), "min_cosine": floor}
-    return dict(REQUIRED.get(precision, {}))  # type: ignore[call-overload]  # an adopted one may have another name
+        floor = quality.required  # unit vectors with this cosine differ by at most sqrt(2 - 2 * cosine)
+        return Limits(float(np.sqrt(2 * (1 - floor))), floor)
+    return REQUIRED.get(precision)
 
 
 @contextmanager
-def opened(kind: type[Model], folder: Path, precision: str) -> Iterator[Model]:
-    """One graph of an artifact on the CPU, which does not warn of the probes that are too long on purpose."""
-    asked: Any = precision if precision in PRECISIONS else "auto"  # an adopted graph, the only one of its artifact
-    with kind(folder, precision=asked, providers="cpu") as model, warnings.catch_warnings():
+def open_on_cpu(model_class: type[Model], folder: Path, precision: str) -> Iterator[Model]:
+    """One graph of an artifact on the CPU, without warnings about probes that are too long on purpose."""
+    # An adopted graph may have a precision of another name; it is the only graph of its artifact.
+    chosen: Any = precision if precision in PRECISIONS else "auto"
+    with model_class(folder, precision=chosen, providers="cpu") as model, warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"\d+ of \d+ (texts|pairs) were longer than max_length")
         yield model
 
 
-def compare_token_ids(kind: str, item: str | Pair, ours: Sequence[int], theirs: Sequence[int]) -> None:
-    """Raise VerificationError for token ids that are not the reference's; `kind` says what the item is."""
+def compare_token_ids(what: str, item: str | Pair, ours: Sequence[int], theirs: Sequence[int]) -> None:
+    """Raise VerificationError unless an item's token ids are the reference's; `what` names the item in the message."""
     if ours == theirs:
         return
     shorter = min(len(ours), len(theirs))
-    at = next((place for place in range(shorter) if ours[place] != theirs[place]), shorter)
+    start = next((place for place in range(shorter) if ours[place] != theirs[place]), shorter)
     raise VerificationError(
-        f"token ids of a {kind} are not the reference's: {shown(item)} has {len(ours)} tokens, not {len(theirs)}, "
-        f"and from token {at} on they are {ours[at : at + 8]}, not {theirs[at : at + 8]}"
+        f"token ids of a {what} are not the reference's: {quote(item)} has {len(ours)} tokens, not {len(theirs)}, "
+        f"and from token {start} on they are {ours[start : start + 8]}, not {theirs[start : start + 8]}"
     )
 
 
-def shown(item: str | Pair) -> str:
+def quote(item: str | Pair) -> str:
     """The beginning of an item, for a message."""
     return f"{item[:40]!r}" if isinstance(item, str) else f"({item[0][:30]!r}, {item[1][:30]!r})"
 
@@ -72,34 +109,40 @@ def shown(item: str | Pair) -> str:
 class Differences:
     """The largest differences between what a graph gives and what it should give.
 
-    `what` is compared, such as vectors, with `limits` for those of length 1: rounding errors are a share of the
-    numbers, so where there are longer ones, the limit of the difference grows with the longest. `dimension` is
-    what the manifest says of it.
+    Args:
+        precision: the graph's precision, for messages.
+        what: what is compared, for messages, such as "vectors".
+        limits: the limits for vectors of length 1. The limit on differences grows with the longest expected vector.
+            None if differences are only measured.
+        dimension: the dimension that the manifest promises; None to check only against the expected vectors.
     """
 
-    def __init__(self, precision: str, what: str, limits: Limits, dimension: int | None = None) -> None:
+    def __init__(self, precision: str, what: str, limits: Limits | None, dimension: int | None = None) -> None:
         self.max_abs_diff, self.min_cosine = 0.0, 1.0
         self._precision, self._what, self._limits, self._dimension = precision, what, limits, dimension
         self._length = 1.0
         self._worst: str | Pair = ""
         self._by_way: dict[str, float] = {}  # the largest difference in each way of running
 
-    def see(
+    def add(
         self, way: str, items: Iterable[str | Pair], ours: Iterable[FloatArray], theirs: Iterable[FloatArray]
     ) -> None:
-        """Take in an array [rows, D] of each item of a run, and the one that it should be."""
-        for item, one, other in zip(items, ours, theirs, strict=True):
-            self._check(way, item, one, other)
-            if not one.size:
+        """Compare an array [rows, D] for each item with the array that is expected; `way` says how they were run.
+
+        Raises VerificationError for another shape, and for numbers that are not finite.
+        """
+        for item, actual, expected in zip(items, ours, theirs, strict=True):
+            self._check(way, item, actual, expected)
+            if not actual.size:
                 continue
-            a, b = one.astype(np.float64), other.astype(np.float64)
-            diff = float(np.abs(a - b).max())
-            self._by_way[way] = max(self._by_way.get(way, 0.0), diff)
-            if diff > self.max_abs_diff:
-                self.max_abs_diff, self._worst = diff, item
+            a, b = actual.astype(np.float64), expected.astype(np.float64)
+            difference = float(np.abs(a - b).max())
+            self._by_way[way] = max(self._by_way.get(way, 0.0), difference)
+            if difference > self.max_abs_diff:
+                self.max_abs_diff, self._worst = difference, item
             lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
             both = lengths[0] * lengths[1]
-            # A vector of zeros has no direction: it is like another one, and unlike all else.
+            # A vector of zeros has no direction: its cosine with another one is 1, with anything else 0.
             cosines = np.where(both > 0, (a * b).sum(axis=1) / np.where(both > 0, both, 1), lengths[0] == lengths[1])
             self.min_cosine = min(self.min_cosine, float(cosines.min()))
             self._length = max(self._length, float(lengths[1].max()))
@@ -108,37 +151,37 @@ class Differences:
         if ours.shape != theirs.shape or self._dimension not in (None, ours.shape[1]):
             promised = f", and {self._dimension} dimensions according to the manifest" if self._dimension else ""
             raise VerificationError(
-                f"{self._precision} {self._what} of {shown(item)} have the shape {ours.shape}, "
+                f"{self._precision} {self._what} of {quote(item)} have the shape {ours.shape}, "
                 f"should have {theirs.shape}{promised} (run {way})"
             )
         for whose, array in ((self._precision, ours), ("the reference's", theirs)):
             if not np.isfinite(array).all():
                 raise VerificationError(f"{whose} {self._what} are not finite (run {way})")
 
-    def judge(self, verdict: str) -> Limits:
-        """The limits that apply; VerificationError, with `verdict`, when they are passed."""
-        if not self._limits:
-            return {}
-        limits = {**self._limits, "max_abs_diff": float(f"{self._limits['max_abs_diff'] * self._length:.3g}")}
-        floor = limits.get("min_cosine")
-        if self.max_abs_diff > limits["max_abs_diff"] or (floor is not None and self.min_cosine < floor):
+    def judge(self, verdict: str) -> Limits | None:
+        """The limits that applied, None if there were none; VerificationError, with `verdict`, if one is exceeded."""
+        if self._limits is None:
+            return None
+        limits = self._limits.for_length(self._length)
+        floor = limits.min_cosine
+        if self.max_abs_diff > limits.max_abs_diff or (floor is not None and self.min_cosine < floor):
             cosine = "" if floor is None else f", min cosine {self.min_cosine:.6f} (at least {floor:g})"
-            ways = ", ".join(f"{way} {diff:.1e}" for way, diff in self._by_way.items())
+            ways = ", ".join(f"{way} {difference:.1e}" for way, difference in self._by_way.items())
             raise VerificationError(
                 f"{self._precision} {self._what} are {verdict}: max abs difference {self.max_abs_diff:.1e} (at most "
-                f"{limits['max_abs_diff']:g}){cosine}; by way of running: {ways}; worst for {shown(self._worst)}"
+                f"{limits.max_abs_diff:g}){cosine}; by way of running: {ways}; worst for {quote(self._worst)}"
             )
         return limits
 
     def same_among_others(self, item: str) -> str:
-        """What a graph that was compared with itself has shown, in words; raises as `judge` does."""
-        place = f"for a {item} alone and among others"
-        if self.judge(f"not the same {place}"):
-            return f"the same {place}"
-        return f"up to {self.max_abs_diff:.1e} apart {place}, min cosine {self.min_cosine:.6f}"
+        """A sentence about a graph that was compared with itself; raises as `judge` does."""
+        conditions = f"for a {item} alone and among others"
+        if self.judge(f"not the same {conditions}"):
+            return f"the same {conditions}"
+        return f"up to {self.max_abs_diff:.1e} apart {conditions}, min cosine {self.min_cosine:.6f}"
 
     def verification(self, reference: str, texts: int) -> Verification:
-        """The figures to record of a graph that was compared with the reference; raises as `judge` does."""
+        """The figures to record for a graph that was compared with the reference; raises as `judge` does."""
         limits = self.judge("not the reference's")
         versions = {name: version(name) for name in ("torch", "transformers", "sentence-transformers")}
         return Verification(
@@ -147,7 +190,7 @@ class Differences:
             max_abs_diff=float(f"{self.max_abs_diff:.3g}"),
             min_cosine=float(f"{self.min_cosine:.9f}"),
             token_ids_equal=True,
-            required=limits,
-            # ONNX Runtime's own, from whichever of its two wheels.
+            required=limits.recorded() if limits else {},
+            # From the module itself: two distributions provide it.
             versions={**versions, "onnxruntime": load_onnxruntime().__version__},
         )

@@ -1,7 +1,7 @@
-"""An artifact against the reference implementation. Needs the extra [torch], `self_check` does not.
+"""An artifact against the reference implementation. Needs the extra [torch]; `self_check` does not.
 
-The reference is sentence-transformers on the checkpoint itself; the artifact is run by the real runtime.
-What is compared depends on what the model does, and is told by the module of each task.
+The reference is sentence-transformers on the checkpoint itself; the artifact is run by the real runtime. The module
+of each task says what is compared.
 """
 
 from __future__ import annotations
@@ -19,28 +19,44 @@ from onnxembed.hub.checkpoint import fetch_checkpoint
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FILE_NAME, Manifest, Task, Verification, read_manifest
 from onnxembed.reranker import OnnxReranker
-from onnxembed.verify import embedding as verify_embedding
-from onnxembed.verify import reranking as verify_reranking
-from onnxembed.verify import token_heads as verify_token_heads
-from onnxembed.verify.comparison import opened
+from onnxembed.verify import embedding, multi_vector, reranking, sparse
+from onnxembed.verify.comparison import Comparison, open_on_cpu
 from onnxembed.warning import warn
 
-COMPARE: dict[Task, Callable[[Path, Manifest, Path, Sequence[str], Progress], dict[str, Verification]]] = {
-    "embedding": verify_embedding.verify_embedding,
-    "sparse": verify_token_heads.verify_token_heads,
-    "multi_vector": verify_token_heads.verify_token_heads,
-    "reranking": verify_reranking.verify_reranking,
+VERIFIERS: dict[Task, Callable[[Comparison], dict[str, Verification]]] = {
+    "embedding": embedding.verify_embedding,
+    "sparse": sparse.verify_sparse,
+    "multi_vector": multi_vector.verify_multi_vector,
+    "reranking": reranking.verify_reranking,
 }
-"""What compares the graphs of a folder with a checkpoint, by task: given also more texts, and told of progress."""
+"""What compares the graphs of an artifact with its checkpoint, by task; returns the figures by precision."""
 
-NEEDED = ("torch", "transformers", "sentence_transformers")
+SELF_CHECKS: dict[Task, Callable[[OnnxEmbedder, str], str]] = {
+    "embedding": embedding.self_check,
+    "sparse": sparse.self_check,
+    "multi_vector": multi_vector.self_check,
+}
+"""What runs one graph of an embedder without a reference, by task; returns what was checked, in words."""
+
+_TORCH_EXTRA = ("torch", "transformers", "sentence_transformers")
 
 
-def lacking() -> str:
-    """What verification needs and is not installed, with the cure; "" when all is there."""
-    missing = [name for name in (*NEEDED, "onnxruntime") if find_spec(name) is None]
-    extras = ["cpu"] * ("onnxruntime" in missing) + ["torch"] * any(name in missing for name in NEEDED)
-    return f"{', '.join(missing)} not installed: pip install 'onnxembed[{','.join(extras)}]'" if missing else ""
+def missing_requirements() -> str:
+    """The packages that verification needs and that are not installed, with the cure; "" if all are installed."""
+    missing = [name for name in (*_TORCH_EXTRA, "onnxruntime") if find_spec(name) is None]
+    if not missing:
+        return ""
+    extras = []
+    if "onnxruntime" in missing:
+        extras.append("cpu")
+    if any(name in missing for name in _TORCH_EXTRA):
+        extras.append("torch")
+    return f"{', '.join(missing)} not installed: pip install 'onnxembed[{','.join(extras)}]'"
+
+
+def verification_key(precision: str, task: Task) -> str:
+    """The key of a graph's figures in the manifest: the precision, and the task if a model may have several."""
+    return f"{precision} {task}" if task in ("sparse", "multi_vector") else precision
 
 
 def verify(
@@ -51,17 +67,16 @@ def verify(
     texts: Sequence[str] = (),
     progress: Progress = lambda stage, done, total: None,
 ) -> Manifest:
-    """Compare every graph of an artifact with its checkpoint, record the figures in its manifest, return it.
+    """Compare every graph of an artifact with its checkpoint, record the figures in its manifest, and return it.
 
-    Where the manifest cannot be written, a warning says that nothing is recorded.
+    If the manifest cannot be written, a warning says that nothing was recorded.
 
     Args:
         folder: the artifact.
-        against: hub id or folder of the checkpoint; the manifest's source when None.
-        hub: the revision of a hub model, its cache, and whether the hub may be asked. Without `against` the
-            revision is the manifest's, unless one is named.
-        texts: more texts to compare on, beside the built-in probes.
-        progress: called with the stage and how many of its texts are done.
+        against: hub id or folder of the checkpoint; the manifest's source if None.
+        hub: how a hub model is fetched. Without a revision, it is the manifest's if `against` is None too.
+        texts: texts to compare in addition to the built-in probes.
+        progress: called with the stage, and with how many of its steps (usually batches) are done, of how many.
 
     Raises:
         MissingExtraError: torch, transformers or sentence-transformers is not installed.
@@ -69,7 +84,7 @@ def verify(
         VerificationError: prompts, token ids or vectors differ by more than the limits, or the reference
             cannot be run; nothing is recorded.
     """
-    if why := lacking():
+    if why := missing_requirements():
         raise MissingExtraError(f"verification compares with torch ({why})")
     manifest, hub = read_manifest(folder), hub or HubOptions()
     if against is None:
@@ -78,57 +93,56 @@ def verify(
         if manifest.source.revision is None and not Path(against).expanduser().is_dir():
             raise ModelFilesError(f"the source of {folder} was the folder {against}, which is gone; see --against")
     checkpoint = fetch_checkpoint(against, hub)
-    manifest = verify_against(folder, manifest, checkpoint.folder, texts=texts, progress=progress)
+    manifest = verify_against(Comparison(folder, manifest, checkpoint.folder, texts, progress))
     try:
         write_lines(folder / FILE_NAME, manifest.to_json().encode().splitlines())
-    except UsageError as error:  # an artifact that is mounted read-only can be verified, too
+    except UsageError as error:  # an artifact on a read-only mount can be verified too
         warn(f"the figures are not recorded: {error}")
     return manifest
 
 
-def verify_against(
-    folder: Path,
-    manifest: Manifest,
-    checkpoint: Path,
-    *,
-    texts: Sequence[str] = (),
-    progress: Progress = lambda stage, done, total: None,
-) -> Manifest:
-    """The manifest with the figures of `verify`, from a checkpoint folder at hand; writes nothing."""
+def verify_against(comparison: Comparison) -> Manifest:
+    """The manifest with the figures of a comparison with a checkpoint at hand; writes nothing.
+
+    Raises NoReferenceError and VerificationError as `verify` does.
+    """
+    manifest = comparison.manifest
     if not manifest.on_cpu:
-        raise NoReferenceError(f"{_only_cuda(manifest)}; with --precision fp32,... all but the rounding is verified")
-    figures: dict[str, Verification] = {}
-    for compare in dict.fromkeys(COMPARE[task] for task in manifest.tasks):
-        figures |= compare(folder, manifest, checkpoint, texts, progress)
+        raise NoReferenceError(
+            f"{_cuda_only(manifest)}; an export with --precision fp32,... is verified in all but the rounding"
+        )
+    figures = {
+        verification_key(precision, task): figure
+        for task in manifest.tasks
+        for precision, figure in VERIFIERS[task](comparison).items()
+    }
     return replace(manifest, verification=figures)
 
 
 def self_check(folder: Path) -> str:
-    """Run an artifact where there is no reference to compare it with; returns what was done, in words.
+    """Run an artifact without a reference to compare it with; returns what was checked, in words.
 
-    Raises ModelFilesError for a graph that cannot be opened, VerificationError for what it gives when that is not
-    finite, not of the manifest's dimension, or not the same for a text alone and among others.
+    Raises ModelFilesError for a graph that cannot be opened, and VerificationError for output that is not finite,
+    does not have the manifest's dimension, or is not the same for a text alone and among others.
     """
     manifest = read_manifest(folder)
     if not manifest.on_cpu:
-        return f"not even run: {_only_cuda(manifest)}"
+        return f"not even run: {_cuda_only(manifest)}"
     try:
-        said = [words for precision in manifest.on_cpu for words in _self_check(folder, manifest, precision)]
+        sentences = [words for precision in manifest.on_cpu for words in _check_graph(folder, manifest, precision)]
     except MissingExtraError as error:
         return f"not even run: {error}"
-    return "; ".join(dict.fromkeys(said))
+    return "; ".join(dict.fromkeys(sentences))
 
 
-def _self_check(folder: Path, manifest: Manifest, precision: str) -> list[str]:
-    """`self_check` of one graph: what each of its tasks has to say."""
+def _check_graph(folder: Path, manifest: Manifest, precision: str) -> list[str]:
+    """`self_check` of one graph: a sentence for each of its tasks."""
     if manifest.reranking:
-        with opened(OnnxReranker, folder, precision) as reranker:
-            return [verify_reranking.self_check(reranker, precision)]
-    with opened(OnnxEmbedder, folder, precision) as embedder:
-        checks = [verify_embedding.self_check] * bool(manifest.embedding)
-        checks += [verify_token_heads.self_check] * bool(manifest.sparse or manifest.multi_vector)
-        return [check(embedder, precision) for check in checks]
+        with open_on_cpu(OnnxReranker, folder, precision) as reranker:
+            return [reranking.self_check(reranker, precision)]
+    with open_on_cpu(OnnxEmbedder, folder, precision) as embedder:
+        return [SELF_CHECKS[task](embedder, precision) for task in manifest.tasks]
 
 
-def _only_cuda(manifest: Manifest) -> str:
+def _cuda_only(manifest: Manifest) -> str:
     return f"{', '.join(manifest.variants)} graphs run on CUDA only"

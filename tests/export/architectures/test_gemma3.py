@@ -15,6 +15,7 @@ from onnxembed.errors import UnsupportedError
 from onnxembed.export.pipeline import export
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import AttentionMode
+from onnxembed.verify.comparison import Comparison
 from onnxembed.verify.verify import verify_against
 from parity import (
     assert_half_precision_is_near,
@@ -154,7 +155,7 @@ def test_embeddinggemma(shared_data: Path, tmp_path: Path) -> None:
     change_json(folder / "1_Pooling/config.json", word_embedding_dimension=48)
     write_tokenizer(folder)
     change_json(folder / "sentence_bert_config.json", max_seq_length=100)
-    verify = lambda draft, made, checkpoint: verify_against(draft, made, checkpoint.folder)  # noqa: E731
+    verify = lambda draft, made, checkpoint: verify_against(Comparison(draft, made, checkpoint.folder))  # noqa: E731
     manifest = export(folder, tmp_path / "artifact", verify=verify)
     assert manifest.verification["fp32"].max_abs_diff <= TOLERANCE
     assert manifest.model.attention.value == "bidirectional"

@@ -23,6 +23,7 @@ from onnxembed.export.pipeline import Options, build, export
 from onnxembed.facts.facts import read_facts
 from onnxembed.hub.source import Fetched
 from onnxembed.manifest import AttentionMode, Manifest, Precision
+from onnxembed.verify.comparison import Comparison
 from onnxembed.verify.verify import verify_against
 from parity import batch, max_difference, random_checkpoint, torch, transformers
 from stock_models import write_sentence_albert
@@ -145,7 +146,7 @@ def test_a_traced_artifact_is_verified_against_sentence_transformers(tmp_path: P
     folder = write_sentence_albert(tmp_path / "model")
 
     def verify(draft: Path, made: Manifest, source: Fetched) -> Manifest:
-        return verify_against(draft, made, source.folder)
+        return verify_against(Comparison(draft, made, source.folder))
 
     options = Options(("fp32", "fp16"), engine="trace")
     manifest = export(folder, tmp_path / "out", options, verify=verify)

@@ -18,12 +18,12 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.errors import OnnxEmbedError, UsageError, VerificationError
 from onnxembed.export.pipeline import Options, export
 from onnxembed.manifest import FILE_NAME, Precision, read_manifest
-from onnxembed.verify.verify import lacking, self_check, verify
+from onnxembed.verify.verify import missing_requirements, self_check, verify
 from tampering import change_weights
 from tiny_heads import write_bge_m3, write_colbert_encoder, write_masked_lm
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*longer than max_length")
-needs_torch = pytest.mark.skipif(bool(lacking()), reason=lacking() or "all is there")
+needs_torch = pytest.mark.skipif(bool(missing_requirements()), reason=missing_requirements() or "nothing is missing")
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 EXPANSION = {"strategy": "fixed", "length": 8}
@@ -80,9 +80,9 @@ def test_vectors_of_tokens_are_lines_of_json(sources: Path) -> None:
     [
         (["--sparse", "-o", "x.npy"], "x.npy: sparse embeddings are written to .jsonl"),
         (["--multi-vector", "-o", "x.npy"], "x.npy: vectors of tokens are written to .jsonl"),
-        (["--sparse", "--multi-vector"], "one of the two"),
+        (["--sparse", "--multi-vector"], "cannot be combined"),
         (["--sparse", "--dimensions", "2"], "--dimensions and --normalize are for dense vectors"),
-        (["--kind", "query"], "--kind goes with --multi-vector"),
+        (["--kind", "query"], "--kind needs --multi-vector"),
         (["--multi-vector"], "not for multi_vector"),
         ([], r"made for sparse \(OnnxEmbedder.embed_sparse\)"),
     ],

@@ -8,21 +8,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from onnxembed.arrays import FloatArray
 from onnxembed.errors import VerificationError
 from onnxembed.export.engines.transformers_class import set_attention
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.manifest import Manifest, Reranking, Template
 from onnxembed.tokenizer.pairs import Pair
-from onnxembed.verify.references.embedding import contained
-
-FloatArray = NDArray[np.float32]
+from onnxembed.verify.references.loading import model_options, reference_errors
 
 
 class CrossEncoderReference:
-    """A checkpoint folder in sentence-transformers, never with remote code; a template is the manifest's."""
+    """A checkpoint folder in sentence-transformers, never with remote code; a template comes from the manifest."""
 
     def __init__(self, checkpoint: Path, manifest: Manifest) -> None:
         import torch
@@ -31,12 +27,12 @@ class CrossEncoderReference:
         self.name = f"sentence-transformers {version('sentence-transformers')}, float32, eager attention"
         self._torch = torch
         reranking = manifest.require_reranking()
-        with contained("be loaded"):
+        with reference_errors("be loaded"):
             model: Any = CrossEncoder(
                 str(checkpoint),
                 device="cpu",
                 local_files_only=True,
-                model_kwargs={"dtype": torch.float32, "attn_implementation": "eager"},
+                model_kwargs=model_options(),
             )
             self._model = model.eval()
             transformer = model[0]
@@ -47,33 +43,33 @@ class CrossEncoderReference:
 
     @property
     def activation(self) -> str:
-        """The class that makes scores of logits."""
+        """The name of the class that turns logits into scores."""
         return type(self._model.activation_fn).__name__
 
     def tokenize(self, pairs: Sequence[Pair]) -> list[Mapping[str, list[int]]]:
-        """Token ids, and segments where it feeds them, as `predict` makes them."""
-        with contained("tokenize"):
+        """Token ids, and segments if the reference feeds them, as `predict` makes them."""
+        with reference_errors("tokenize"):
             features = [self._model.preprocess([pair]) for pair in pairs]
             names = ("input_ids", "token_type_ids")
-            return [{name: each[name][0].tolist() for name in names if name in each} for each in features]
+            return [{name: pair[name][0].tolist() for name in names if name in pair} for pair in features]
 
     def logits(self, pairs: Sequence[Pair]) -> FloatArray:
         """Logits [N, labels]."""
-        with contained("be run"):
-            found: FloatArray = self._model.predict(
+        with reference_errors("be run"):
+            logits: FloatArray = self._model.predict(
                 list(pairs), batch_size=1, activation_fn=self._torch.nn.Identity(), show_progress_bar=False
             )
-        return found.reshape(len(pairs), -1)
+        return logits.reshape(len(pairs), -1)
 
     def scores(self, pairs: Sequence[Pair]) -> FloatArray:
         """Scores [N, labels] the way a user of sentence-transformers gets them."""
-        with contained("be run"):
-            found: FloatArray = self._model.predict(list(pairs), batch_size=1, show_progress_bar=False)
-        return found.reshape(len(pairs), -1)
+        with reference_errors("be run"):
+            scores: FloatArray = self._model.predict(list(pairs), batch_size=1, show_progress_bar=False)
+        return scores.reshape(len(pairs), -1)
 
 
 def _set_template(transformer: Any, reranking: Reranking) -> None:
-    """Give the reference the manifest's template, as the program that it takes."""
+    """Give the reference the manifest's template in the form it takes, a Jinja program."""
     if reranking.template is None:
         transformer.processor.chat_template = None
         transformer.modality_config.pop("message", None)
@@ -84,7 +80,7 @@ def _set_template(transformer: Any, reranking: Reranking) -> None:
 
 
 def _program(template: Template) -> str:
-    """A chat template that makes of a query message and a document message what `template` makes of a pair."""
+    """The chat template that formats a query message and a document message as `template` formats a pair."""
     text = template.prefix + template.body + template.suffix
     text = text.replace("{instruction}", template.instruction or "")
     first, _, rest = text.partition("{query}")

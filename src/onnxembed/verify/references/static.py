@@ -1,7 +1,7 @@
 """The reference of static embeddings: their definition, in numpy and double precision.
 
-sentence-transformers averages unknown tokens in, reads no int8 and takes no padded batches; model2vec is
-a library more to install for ten lines of arithmetic.
+sentence-transformers is no reference here: it includes unknown tokens in the average, cannot read int8 tables and
+takes no padded batches. model2vec would be one more library to install for ten lines of arithmetic.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from onnxembed.arrays import FloatArray
 from onnxembed.errors import VerificationError
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Manifest
-from onnxembed.verify.references.embedding import Reference
 
 
-class StaticReference(Reference):
+class StaticReference:
     """A checkpoint of model2vec, or of sentence-transformers' StaticEmbedding."""
 
     def __init__(self, checkpoint: Path, manifest: Manifest) -> None:
@@ -28,7 +28,8 @@ class StaticReference(Reference):
         if facts.dense:
             raise VerificationError(f"the reference cannot be loaded ({checkpoint} has Dense modules after its table)")
         self.name = "the average of the tokens' rows, numpy, float64"
-        self.prompts, self.default_prompt = facts.prompts, facts.default_prompt_name
+        self.prompts: Mapping[str, str] = facts.prompts
+        self.default_prompt: str | None = facts.default_prompt_name
         self._normalize = manifest.require_embedding().normalize.value
         self._limit = manifest.tokenization.max_length.value
         self._tokenizer = Tokenizer.from_file(str(facts.transformer_folder / "tokenizer.json"))
@@ -40,27 +41,27 @@ class StaticReference(Reference):
         if weights.has("weights"):
             self._rows = self._rows * weights.read_stored("weights").astype(np.float64)[:, None]
         unknown = getattr(self._tokenizer.model, "unk_token", None) if is_model2vec else None
-        self._left_out = None if unknown is None else self._tokenizer.token_to_id(unknown)
+        self._unknown_id = None if unknown is None else self._tokenizer.token_to_id(unknown)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids, without special ones."""
+        """Token ids, truncated, without special tokens."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [encoding.ids[: self._limit] for encoding in encodings]
 
-    def encode(self, texts: Sequence[str], *, prompt: str) -> NDArray[np.float32]:
+    def encode(self, texts: Sequence[str], *, prompt: str) -> FloatArray:
         """Vectors [N, D]."""
         return self._vectors(self.tokenize([prompt + text for text in texts]))
 
-    def forward(self, feeds: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+    def forward(self, feeds: Mapping[str, NDArray[np.int64]]) -> FloatArray:
         """Vectors [B, D] of a padded batch of ids."""
         real = feeds["attention_mask"] == 1
         return self._vectors([row[mask].tolist() for row, mask in zip(feeds["input_ids"], real, strict=True)])
 
-    def _vectors(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def _vectors(self, texts: Sequence[Sequence[int]]) -> FloatArray:
         vectors = np.zeros((len(texts), self._rows.shape[1]))
         for place, ids in enumerate(texts):
-            if counted := [each for each in ids if each != self._left_out]:
-                vectors[place] = self._rows[counted].mean(axis=0)
+            if averaged := [token for token in ids if token != self._unknown_id]:
+                vectors[place] = self._rows[averaged].mean(axis=0)
         if self._normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors.astype(np.float32)

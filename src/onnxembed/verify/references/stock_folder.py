@@ -1,8 +1,8 @@
 """A checkpoint in the form that transformers' own classes load, without remote code.
 
-Some models were published with code of their own, and the class that transformers has had since reads
-another config. Loading the published one with it fails, or runs and gives other vectors; so the config is
-translated where the class computes the same, and elsewhere there is no reference to compare with.
+Some models were published with their own code, and the class that transformers has since added reads a different
+config: with the published one it fails, or computes other vectors. If the class can compute the model, the config is
+translated; if not, there is no reference to compare with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnxembed.facts.json_file import write_json
 def stock_folder(checkpoint: Path) -> Iterator[Path]:
     """A folder that transformers loads: the checkpoint, or links to its files beside a translated config.json.
 
-    Raises NoReferenceError where transformers has no class that computes the model.
+    Raises NoReferenceError if transformers has no class that computes the model.
     """
     facts = read_facts(checkpoint)
     architecture = ARCHITECTURES.get(facts.model_type)
