@@ -151,6 +151,14 @@ def test_the_glossary_has_at_most_thirty_words_each_once() -> None:
     assert len(words) == len(set(words))
 
 
+def test_the_house_is_drawn_as_it_is() -> None:
+    section = re.search(r"^## The house\n.*?^```\n(.*?)^```", read("CONTRIBUTING.md"), flags=re.MULTILINE | re.DOTALL)
+    assert section
+    drawn = [name for line in section[1].splitlines() for name in re.split(r"\s{2,}", line)[0].split()]
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert sorted(drawn) == sorted(room for room in rooms if not room.startswith("__"))
+
+
 # ---- would these tests notice?
 
 
