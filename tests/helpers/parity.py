@@ -17,6 +17,7 @@ from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.engines.engine import EngineOption, choose_engine
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.pipeline import Options, build
+from onnxembed.export.progress import silent
 from onnxembed.facts.facts import Facts, read_facts
 from onnxembed.manifest import POOLING_MODES, AttentionMode, Precision
 from parity_table import Architecture, record_differences, record_layer
@@ -85,7 +86,7 @@ def make_graph(folder: Path, precision: Precision = "fp32", **flags: Any) -> Gra
 
 def open_graph(graph: Graph, workdir: Path, precision: Precision = "fp32") -> onnxruntime.InferenceSession:
     """A session on one thread with a graph, which is written to `workdir`."""
-    variant = write_graph(graph, workdir, precision, lambda stage, done, total: None)
+    variant = write_graph(graph, workdir, precision, silent)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # not that an initializer of a branch is unused

@@ -12,7 +12,7 @@ from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.hashing import hash_files
 from onnxembed.export.artifact.sentence_transformers import write_modules
 from onnxembed.export.pipeline import Verify
-from onnxembed.export.progress import Progress
+from onnxembed.export.progress import Progress, silent
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading.adopt import adopted_manifest, decide_adoption, embedding_section
@@ -43,7 +43,7 @@ def adopt(
     *,
     hub: HubOptions | None = None,
     verify: Verify | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Manifest:
     """Adopt the ONNX graph of a model (hub id or folder) to an artifact folder, which appears whole or not at all.
 

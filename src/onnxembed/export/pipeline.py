@@ -24,15 +24,15 @@ from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.engines.engine import TOOLS, EngineOption, announce, choose_engine
 from onnxembed.export.graph import pooling as heads
-from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.graph import Graph, GraphFactory, Value
 from onnxembed.export.graph.inputs import B, Inputs, T
 from onnxembed.export.graph.packed import PackedInputs
 from onnxembed.export.heads import token_heads
 from onnxembed.export.heads.reranking import classify
 from onnxembed.export.plan import check_packable
-from onnxembed.export.progress import Progress
+from onnxembed.export.progress import Progress, silent
 from onnxembed.export.quantize.calibration_texts import read_texts, tokenized
-from onnxembed.export.quantize.write import MakeGraph, check_quantizable, write_quantized
+from onnxembed.export.quantize.write import check_quantizable, write_quantized
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import Facts, read_facts
 from onnxembed.facts.multi_vector import STANFORD_LINEAR
@@ -96,7 +96,7 @@ def export(
     *,
     hub: HubOptions | None = None,
     verify: Verify | None = None,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Manifest:
     """Export a checkpoint (hub id or folder) to an artifact folder, which appears whole or not at all."""
     options = options or Options()
@@ -211,7 +211,7 @@ def build(
     decisions: Decisions,
     options: Options,
     precision: Precision,
-    make: MakeGraph | None = None,
+    make: GraphFactory | None = None,
     *,
     packed: bool = False,
 ) -> Graph:
@@ -252,7 +252,7 @@ def _built(
     options: Options,
     precision: Precision,
     *,
-    make: MakeGraph | None = None,
+    make: GraphFactory | None = None,
     packed: bool = False,
 ) -> Encoder:
     """The encoder that a builder of ours writes."""

@@ -1,8 +1,12 @@
-"""How a long step says how far it is."""
+"""How a long step reports its progress."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and how many bytes of how many are done."""
+"""Called with the name of the stage, how much of it is done, and how much there is: bytes, texts or files."""
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """A Progress that reports nothing."""

@@ -17,6 +17,7 @@ from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.graph.attention import STREAMED, attention, local_mask, mask_for_heads, prepare_mask
 from onnxembed.export.graph.blocks import FEWEST, SMALLEST
 from onnxembed.export.graph.graph import Graph
+from onnxembed.export.progress import silent
 from onnxembed.manifest import Precision
 
 HEADS, KEY_HEADS, SCALE = 4, 2, 0.3
@@ -44,7 +45,7 @@ def make(
     mask = mask if reach is None else local_mask(g, mask, reach)
     attended = attention(g, *given, heads=HEADS, key_heads=KEY_HEADS, mask=mask, scale=SCALE)
     g.output("attended", g.to_float32(attended), ("batch", "sequence", HEADS * head_dim))
-    write_graph(g, tmp_path, precision, lambda stage, done, total: None)
+    write_graph(g, tmp_path, precision, silent)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     options.enable_cpu_mem_arena = arena

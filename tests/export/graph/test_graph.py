@@ -24,6 +24,7 @@ from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.pipeline import Options, build
+from onnxembed.export.progress import silent
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Precision, Variant
 from tiny import BERT_LIKE, VOCAB, change_json, write_encoder, write_sentence_bert
@@ -40,7 +41,7 @@ def make(folder: Path, precision: Precision = "fp32", **options: Any) -> Graph:
 
 
 def write(graph: Graph, folder: Path, precision: Precision = "fp32") -> Variant:
-    return write_graph(graph, folder, precision, lambda stage, done, total: None)
+    return write_graph(graph, folder, precision, silent)
 
 
 def export_graph(folder: Path, out: Path, precision: Precision = "fp32", **options: Any) -> Path:

@@ -19,6 +19,7 @@ from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph import pooling as heads
 from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.progress import silent
 from onnxembed.facts.modules import DENSE_ACTIVATIONS, DenseFacts
 from onnxembed.manifest import POOLING_MODES, PoolingMode
 from onnxembed.runtime.outputs import pooling
@@ -38,7 +39,7 @@ def graph(tmp_path: Path) -> Graph:
 def run(graph: Graph, folder: Path, output: Value, feeds: dict[str, NDArray[Any]]) -> FloatArray:
     """Compute one value of a graph whose inputs are `feeds`."""
     graph.output("result", output, ("batch", "width"))
-    variant = write_graph(graph, folder, "fp32", lambda stage, done, total: None)
+    variant = write_graph(graph, folder, "fp32", silent)
     session = onnxruntime.InferenceSession(folder / variant.file, providers=["CPUExecutionProvider"])
     result: FloatArray = session.run(["result"], feeds)[0]
     return result

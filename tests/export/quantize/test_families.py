@@ -1,4 +1,4 @@
-"""Every family in 8 bits: all of its products are rounded, and a text's vector is its own."""
+"""Every family in integers: all of its products are rounded, and a text's vector does not depend on others."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.export.pipeline import Options, build
+from onnxembed.export.progress import silent
 from onnxembed.export.quantize.calibration_texts import Samples
-from onnxembed.export.quantize.opened_graph import open_file
+from onnxembed.export.quantize.opened_graph import open_graph
 from onnxembed.export.quantize.write import write_quantized
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import AttentionMode, Precision
@@ -78,14 +79,14 @@ def test_a_family(tmp_path: Path, family: str, precision: Precision) -> None:
         samples,
         pooling=("mean",),
         min_cosine=0.9,
-        progress=lambda stage, done, total: None,
+        progress=silent,
     )
     assert variant.quality is not None
-    wide = [key for key in variant.quality.kept_wider if "embed" not in key]
-    operator, each = OPERATORS[precision]
-    assert variant.operators[operator] == each * products * LAYERS + len(wide)
+    wider = [key for key in variant.quality.kept_wider if "embed" not in key]
+    operator, per_product = OPERATORS[precision]
+    assert variant.operators[operator] == per_product * products * LAYERS + len(wider)
     assert (0.99999 if precision == "int16" else 0.9) <= variant.quality.min_cosine <= 1
-    model = open_file(tmp_path / variant.file, ("mean",))
+    model = open_graph(tmp_path / variant.file, ("mean",))
     rows = [ids[:5] for ids in IDS]
     together = model.vectors([feeds(*rows)])
     alone = model.vectors([feeds(row) for row in rows])

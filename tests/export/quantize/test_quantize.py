@@ -1,7 +1,8 @@
-"""8-bit graphs: what is rounded is measured, one text's vector does not depend on another's, floors hold."""
+"""Integer graphs: what is rounded is measured, one text's vector does not depend on another's, floors hold."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,17 +12,18 @@ import pytest
 from safetensors.numpy import save_file
 
 from onnxembed import OnnxEmbedder
+from onnxembed.arrays import Array, row_cosines
 from onnxembed.errors import ManifestError, MissingExtraError, UnsupportedError, UsageError, VerificationError
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
-from onnxembed.export.graph.graph import Array, Graph
+from onnxembed.export.graph.graph import Graph
 from onnxembed.export.pipeline import Options, export
+from onnxembed.export.progress import silent
 from onnxembed.export.quantize.calibration_texts import TEXTS, read_texts
 from onnxembed.export.quantize.int8 import Int8Graph
 from onnxembed.export.quantize.int8w import Int8WGraph
 from onnxembed.export.quantize.int16 import Int16Graph
-from onnxembed.export.quantize.opened_graph import cosines
-from onnxembed.export.quantize.plan import Plan, Site, rounded_rest, rounded_rows, row_scales
+from onnxembed.export.quantize.plan import ActivationQuant, QuantPlan, rounded_residual, rounded_rows, row_scales
 from onnxembed.manifest import FILE_NAME, Quality, parse_manifest, read_manifest
 from tiny import TEXTS as TINY_TEXTS
 from tiny import VOCAB, write_json, write_sentence_bert, write_tokenizer
@@ -35,8 +37,8 @@ KEY = "encoder.layer.0.intermediate.dense"
 
 
 @pytest.fixture(scope="module")
-def eight_bit(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
-    output = tmp_path_factory.mktemp("eight-bit") / "out"
+def integers(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    output = tmp_path_factory.mktemp("integers") / "out"
     export(checkpoint, output, LOW)
     return output
 
@@ -45,7 +47,7 @@ def product(folder: Path, graph: Graph, width: int, x: Array) -> Array:
     """The product KEY of a graph, on x [B, T, K]."""
     value = graph.input("x", 1, ("batch", "sequence", width))
     graph.output("y", graph.product(value, KEY), ("batch", "sequence", "out"))
-    variant = write_graph(graph, folder, graph.precision, lambda stage, done, total: None)
+    variant = write_graph(graph, folder, graph.precision, silent)
     result: Array = onnxruntime.InferenceSession(folder / variant.file).run(["y"], {"x": x})[0]
     return result
 
@@ -72,32 +74,30 @@ def share(ours: Array, theirs: Array) -> float:
 SMOOTHING = np.where(np.arange(32) == 7, 10, 1).astype(np.float32)
 
 
-@pytest.mark.parametrize("wide", [frozenset[str](), frozenset({KEY})])
-@pytest.mark.parametrize("site", [Site(), Site(zero_point=100), Site(SMOOTHING)])
+@pytest.mark.parametrize("high_precision", [frozenset[str](), frozenset({KEY})])
+@pytest.mark.parametrize("quant", [ActivationQuant(), ActivationQuant(zero_point=100), ActivationQuant(SMOOTHING)])
 def test_a_product_is_near_the_exact_one(
-    tmp_path: Path, checkpoint: Path, x: Array, *, site: Site, wide: frozenset[str]
+    tmp_path: Path, checkpoint: Path, x: Array, *, quant: ActivationQuant, high_precision: frozenset[str]
 ) -> None:
-    graph = Int8Graph(Checkpoint(checkpoint), Plan({KEY: site}, wide))
+    graph = Int8Graph(Checkpoint(checkpoint), QuantPlan({KEY: quant}, high_precision))
     assert 0 < share(product(tmp_path, graph, 32, x), exact(checkpoint, x)) < 0.04
 
 
-def test_a_wide_weight_leaves_the_rounding_of_the_values(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_high_precision_weight_leaves_the_rounding_of_the_values(tmp_path: Path, checkpoint: Path) -> None:
     x = np.random.default_rng(0).integers(-127, 128, (1, 4, 32)).astype(np.float32)
-    x[..., 0] = 127  # every token's step is 1, so these values are not rounded at all
-    errors = [
-        share(
-            product(tmp_path, Int8Graph(Checkpoint(checkpoint), Plan({KEY: Site(zero_point=128)}, wide)), 32, x),
-            exact(checkpoint, x),
-        )
-        for wide in (frozenset[str](), frozenset({KEY}))
-    ]
+    x[..., 0] = 127  # every token's scale is 1, so these values are not rounded at all
+    errors = []
+    for high_precision in (frozenset[str](), frozenset({KEY})):
+        plan = QuantPlan({KEY: ActivationQuant(zero_point=128)}, high_precision)
+        graph = Int8Graph(Checkpoint(checkpoint), plan)
+        errors.append(share(product(tmp_path, graph, 32, x), exact(checkpoint, x)))
     assert errors[1] < errors[0] / 100
 
 
 def test_a_large_token_leaves_others_alone(tmp_path: Path, checkpoint: Path, x: Array) -> None:
-    graph = Int8Graph(Checkpoint(checkpoint), Plan({KEY: Site()}))
+    graph = Int8Graph(Checkpoint(checkpoint), QuantPlan({KEY: ActivationQuant()}))
     together = product(tmp_path, graph, 32, x)
-    again = Int8Graph(Checkpoint(checkpoint), Plan({KEY: Site()}))
+    again = Int8Graph(Checkpoint(checkpoint), QuantPlan({KEY: ActivationQuant()}))
     assert np.array_equal(product(tmp_path, again, 32, x[:1]), together[:1])
 
 
@@ -114,23 +114,23 @@ def test_weights_in_blocks(tmp_path: Path, checkpoint: Path, x: Array) -> None:
     assert 0 < share(product(tmp_path, Int8WGraph(Checkpoint(checkpoint)), 32, x), exact(checkpoint, x)) < 0.03
 
 
-def test_two_bytes_are_a_weight_to_a_thousandth_of_a_step() -> None:
+def test_two_bytes_hold_a_weight_to_a_five_hundredth_of_its_scale() -> None:
     tensor = np.random.default_rng(1).standard_normal((6, 40)).astype(np.float32)
     tensor[2] = 0
     scales = row_scales(tensor)[:, None]
-    first, rest = rounded_rows(tensor), rounded_rest(tensor)
+    first, residual = rounded_rows(tensor), rounded_residual(tensor)
     assert np.abs(first).max() == 127
-    assert np.abs(rest).max() <= 127
-    assert np.abs((first + rest / 254) * scales - tensor).max() <= scales.max() / 254 / 2 * 1.01
+    assert np.abs(residual).max() <= 127
+    assert np.abs((first + residual / 254) * scales - tensor).max() <= scales.max() / 254 / 2 * 1.01
 
 
-def test_every_product_and_table_is_rounded(eight_bit: Path) -> None:
-    variants = read_manifest(eight_bit).variants
+def test_every_product_and_table_is_rounded(integers: Path) -> None:
+    variants = read_manifest(integers).variants
     for precision, operator in (("int8", "MatMulIntegerToFloat"), ("int8w", "MatMulNBits")):
         variant = variants[precision]
         assert variant.quality is not None
-        wide = [key for key in variant.quality.kept_wider if "embeddings" not in key]
-        assert variant.operators[operator] == PRODUCTS + len(wide)
+        wider = [key for key in variant.quality.kept_wider if "embeddings" not in key]
+        assert variant.operators[operator] == PRODUCTS + len(wider)
         # What is left pools the tokens.
         assert variant.operators["MatMul"] == variants["fp32"].operators["MatMul"] - PRODUCTS == 1
         assert variant.operators["Cast"] == variants["fp32"].operators["Cast"] + 2  # the tables of words and segments
@@ -138,39 +138,39 @@ def test_every_product_and_table_is_rounded(eight_bit: Path) -> None:
     assert variants["int8"].operators["QuantizeLinear"] == 8
 
 
-def test_quality_is_recorded_and_true(eight_bit: Path) -> None:
-    variants = read_manifest(eight_bit).variants
+def test_quality_is_recorded_and_true(integers: Path) -> None:
+    variants = read_manifest(integers).variants
     assert variants["fp32"].quality is None
     held_back = read_texts(None)[1::2]
-    with OnnxEmbedder(eight_bit, precision="fp32") as model:
+    with OnnxEmbedder(integers, precision="fp32") as model:
         expected = model.encode(held_back)
     for precision, least, most in ("int16", 0.99999, 1), ("int8", 0.9, 0.99999), ("int8w", 0.9, 0.99999):
         quality = variants[precision].quality
         assert quality is not None
         assert (quality.texts, quality.required) == (len(held_back), 0.9)
-        with OnnxEmbedder(eight_bit, precision=precision) as model:  # type: ignore[arg-type]
-            found = cosines(model.encode(held_back), expected)
-        assert quality.min_cosine == pytest.approx(found.min(), abs=1e-5)
-        assert quality.mean_cosine == pytest.approx(found.mean(), abs=1e-5)
+        with OnnxEmbedder(integers, precision=precision) as model:  # type: ignore[arg-type]
+            cosines = row_cosines(model.encode(held_back), expected)
+        assert quality.min_cosine == pytest.approx(cosines.min(), abs=1e-5)
+        assert quality.mean_cosine == pytest.approx(cosines.mean(), abs=1e-5)
         assert least <= quality.min_cosine <= most
 
 
 @pytest.mark.parametrize("precision", ["int16", "int8", "int8w"])
-def test_a_vector_is_the_same_alone_and_among_others(eight_bit: Path, precision: str) -> None:
+def test_a_vector_is_the_same_alone_and_among_others(integers: Path, precision: str) -> None:
     texts = [*TINY_TEXTS, *read_texts(None)]
-    with OnnxEmbedder(eight_bit, precision=precision, providers="cpu") as model:  # type: ignore[arg-type]
+    with OnnxEmbedder(integers, precision=precision, providers="cpu") as model:  # type: ignore[arg-type]
         together = model.encode(texts)
         alone = np.concatenate([model.encode([text]) for text in texts])
     # Much nearer than the rounding is to fp32: a run with padding in it would show.
-    assert cosines(alone, together).min() >= 1 - 1e-10
+    assert row_cosines(alone, together).min() >= 1 - 1e-10
 
 
-def test_auto_takes_fp32(eight_bit: Path) -> None:
-    with OnnxEmbedder(eight_bit) as auto, OnnxEmbedder(eight_bit, precision="fp32") as full:
+def test_auto_takes_fp32(integers: Path) -> None:
+    with OnnxEmbedder(integers) as auto, OnnxEmbedder(integers, precision="fp32") as full:
         assert np.array_equal(auto.encode(["the cat"]), full.encode(["the cat"]))
 
 
-def test_the_search_widens_what_hurts(tmp_path: Path, checkpoint: Path) -> None:
+def test_the_search_keeps_wider_what_costs_most(tmp_path: Path, checkpoint: Path) -> None:
     loose = export(checkpoint, tmp_path / "loose", Options(precisions=("int8",), min_cosine=0.5)).variants["int8"]
     tight = export(checkpoint, tmp_path / "tight", Options(precisions=("int8",), min_cosine=0.99997)).variants["int8"]
     assert loose.quality is not None
@@ -183,17 +183,19 @@ def test_the_search_widens_what_hurts(tmp_path: Path, checkpoint: Path) -> None:
 @pytest.mark.parametrize("precision", ["int8", "int8w"])
 def test_a_graph_under_its_floor_is_refused(tmp_path: Path, checkpoint: Path, precision: str) -> None:
     options = Options(precisions=(precision,), min_cosine=0.9999999)  # type: ignore[arg-type]
-    with pytest.raises(VerificationError, match=rf"{precision} vectors are too far from fp32's: min cosine 0\.\d+ "):
+    with pytest.raises(
+        VerificationError, match=rf"{precision} vectors are too far from those of fp32: min cosine 0\.\d+ "
+    ):
         export(checkpoint, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_error_says_what_hurts_most(tmp_path: Path, checkpoint: Path) -> None:
-    with pytest.raises(VerificationError, match=r"what hurts most: \S+ \(\d\.\de-\d\d\)"):
+def test_the_error_says_what_costs_most(tmp_path: Path, checkpoint: Path) -> None:
+    with pytest.raises(VerificationError, match=r"what costs most: \S+ \(\d\.\de-\d\d\)"):
         export(checkpoint, tmp_path / "out", Options(precisions=("int8",), min_cosine=0.9999999))
 
 
-def test_calibration_texts_of_ones_own(tmp_path: Path, checkpoint: Path) -> None:
+def test_the_callers_calibration_texts(tmp_path: Path, checkpoint: Path) -> None:
     file = tmp_path / "texts.txt"
     file.write_text("\n".join(["the cat", "", "it was that of the and to in is"] * 10), encoding="utf-8")
     options = replace(LOW, precisions=("int8",), calibration=file)
@@ -205,11 +207,11 @@ def test_calibration_texts_of_ones_own(tmp_path: Path, checkpoint: Path) -> None
 def test_too_few_calibration_texts(tmp_path: Path, checkpoint: Path) -> None:
     file = tmp_path / "texts.txt"
     file.write_text("the cat\n" * 15, encoding="utf-8")
-    with pytest.raises(UsageError, match=r"texts\.txt has 15 texts, one a line; 16 are the fewest"):
+    with pytest.raises(UsageError, match=r"texts\.txt has 15 texts, one per line; at least 16 are needed"):
         export(checkpoint, tmp_path / "out", replace(LOW, calibration=file))
 
 
-def test_a_cosine_that_is_none(tmp_path: Path, checkpoint: Path) -> None:
+def test_an_invalid_min_cosine(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(UsageError, match="--min-cosine: 2 is not a cosine"):
         export(checkpoint, tmp_path / "out", replace(LOW, min_cosine=2))
 
@@ -218,7 +220,7 @@ def test_pooling_left_to_the_runtime(tmp_path: Path, checkpoint: Path) -> None:
     manifest = export(checkpoint, tmp_path / "out", replace(LOW, pooling_out=True))
     assert manifest.variants["int8"].quality is not None
     with OnnxEmbedder(tmp_path / "out", precision="int8") as model, OnnxEmbedder(tmp_path / "out") as full:
-        assert cosines(model.encode(TINY_TEXTS), full.encode(TINY_TEXTS)).min() > 0.9
+        assert row_cosines(model.encode(TINY_TEXTS), full.encode(TINY_TEXTS)).min() > 0.9
 
 
 def test_int8_alone(tmp_path: Path, checkpoint: Path) -> None:
@@ -230,7 +232,7 @@ def test_int8_alone(tmp_path: Path, checkpoint: Path) -> None:
 
 
 def test_it_needs_onnxruntime(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'onnxembed\[cpu\]'"):
         export(checkpoint, tmp_path / "out", LOW)
 
@@ -247,8 +249,8 @@ def test_a_model_without_products(tmp_path: Path) -> None:
         export(folder, tmp_path / "out", replace(LOW, precisions=("int8",)))
 
 
-def test_the_manifest_keeps_quality(eight_bit: Path) -> None:
-    text = (eight_bit / FILE_NAME).read_text(encoding="utf-8")
+def test_the_manifest_keeps_quality(integers: Path) -> None:
+    text = (integers / FILE_NAME).read_text(encoding="utf-8")
     assert parse_manifest(text).to_json() == text
     quality = parse_manifest(text).variants["int8"].quality
     assert isinstance(quality, Quality)
@@ -256,16 +258,16 @@ def test_the_manifest_keeps_quality(eight_bit: Path) -> None:
         parse_manifest(text.replace(f'"min_cosine": {quality.min_cosine}', '"min_cosine": "high"'))
 
 
-def test_our_texts_are_many_and_unlike() -> None:
+def test_our_texts_are_many_and_distinct() -> None:
     lines = read_texts(None)
     assert len(lines) == len(set(lines)) >= 64
     assert TEXTS.is_file()
 
 
-def test_the_same_bytes_twice(tmp_path: Path, checkpoint: Path, eight_bit: Path) -> None:
+def test_the_same_bytes_twice(tmp_path: Path, checkpoint: Path, integers: Path) -> None:
     export(checkpoint, tmp_path / "out", LOW)
     for name in ("model_int16.onnx", "model_int8.onnx", "model_int8w.onnx"):
-        assert (tmp_path / "out/onnx" / name).read_bytes() == (eight_bit / "onnx" / name).read_bytes()
+        assert (tmp_path / "out/onnx" / name).read_bytes() == (integers / "onnx" / name).read_bytes()
 
 
 def test_a_random_model_of_odd_width(tmp_path: Path) -> None:

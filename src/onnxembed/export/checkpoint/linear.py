@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxembed.arrays import Array
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.checkpoint.pickles import read_pickle
 from onnxembed.export.checkpoint.safetensors import read_safetensors
 from onnxembed.export.checkpoint.tensors import WEIGHT_DTYPES
-from onnxembed.export.graph.graph import Array, Graph, Value
+from onnxembed.export.graph.graph import Graph, Value
 
 FORMATS = {".pt": read_pickle, ".safetensors": read_safetensors}
 

@@ -12,8 +12,9 @@ from functools import partial
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
+from onnxembed.arrays import Array
 from onnxembed.errors import UnsupportedError
-from onnxembed.export.graph.graph import MICROSOFT, OPSET, Array, Graph, Initializer, Value
+from onnxembed.export.graph.graph import MICROSOFT, OPSET, Graph, Initializer, Value
 from onnxembed.export.graph.inputs import Inputs
 from onnxembed.manifest import INPUTS, LAST_HIDDEN_STATE
 

@@ -16,12 +16,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from onnxembed.arrays import Array
 from onnxembed.errors import UnsupportedError
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.manifest import Precision
 
 Value = str
-Array = np.ndarray[Any, Any]
 
 OPSET = 18
 RMS_OPSET = 23  # the first with RMSNormalization; graphs without it stay readable by older runtimes
@@ -289,6 +289,10 @@ class Graph:
         for node in _walk(self._nodes):
             counts[node.op_type] = counts.get(node.op_type, 0) + 1
         return dict(sorted(counts.items()))
+
+
+GraphFactory = Callable[[Checkpoint], Graph]
+"""Makes the graph, still empty, in which a model with these weights is built."""
 
 
 def _transposed(tensor: Array, dtype: Any) -> Array:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from onnx import TensorProto
 
+from onnxembed.arrays import Array
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.checkpoint.tensors import Checkpoint
-from onnxembed.export.graph.graph import Array, Graph, Value
+from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.facts.modules import DenseFacts
 from onnxembed.manifest import PoolingMode
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
+from onnxembed.arrays import Array
 from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.checkpoint.linear import linear, read_linear
 from onnxembed.export.graph import pooling as heads
-from onnxembed.export.graph.graph import Array, Graph, Value
+from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import B, Inputs, T
 from onnxembed.export.heads import masked_lm
 from onnxembed.export.tokenizer.token_ids import TokenIds

@@ -1,26 +1,27 @@
-"""From an fp32 graph to one of integers: calibrate, widen what hurts most, measure, refuse what is too far away."""
+"""Make integer graphs: calibrate, keep what is most sensitive wider, measure, and refuse what is too far from fp32."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxembed.arrays import row_cosines
 from onnxembed.decisions.decide import Decisions
-from onnxembed.errors import UnsupportedError, VerificationError
+from onnxembed.errors import UnsupportedError, UsageError, VerificationError
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.progress import Progress
 from onnxembed.export.quantize.calibration import (
     WatchingGraph,
-    choose_sites,
+    choose_activations,
     possible_smoothings,
     watch_channels,
     watch_rows,
@@ -29,38 +30,53 @@ from onnxembed.export.quantize.calibration_texts import Samples
 from onnxembed.export.quantize.int8 import Int8Graph
 from onnxembed.export.quantize.int8w import Int8WGraph
 from onnxembed.export.quantize.int16 import Int16Graph
-from onnxembed.export.quantize.opened_graph import Opened, cosines, open_file, opened
-from onnxembed.export.quantize.plan import Plan
+from onnxembed.export.quantize.opened_graph import OpenedGraph, open_graph, temporarily_opened
+from onnxembed.export.quantize.plan import BuildModel, QuantPlan
 from onnxembed.export.quantize.sensitivity import GatedGraph
 from onnxembed.manifest import MIN_COSINES, PoolingMode, Precision, Quality, Variant
 
-MakeGraph = Callable[[Checkpoint], Graph]
-Build = Callable[[MakeGraph], Graph]
-"""Builds a model's whole graph in the vocabulary of the graph that is made for its weights."""
+# The search goes on until a text's distance to its fp32 vector is this share of what is allowed: other texts may be
+# further away than those it sees.
+MARGIN = 0.55
 
-UNPLANNED: dict[Precision, MakeGraph] = {"int16": Int16Graph, "int8w": Int8WGraph}
-"""What makes the graphs for which there is nothing to choose."""
 
-ROOM = 0.55
-"""The search goes on until the distance to 1 is this share of what is allowed: other texts may fare worse."""
+@dataclass(frozen=True)
+class IntegerGraph:
+    """A graph to write, and what was found out on the way to it.
+
+    Attributes:
+        graph: the graph.
+        kept_wider: the products and tables that stay 16-bit in an 8-bit graph, sorted.
+        damage: the mean distance to fp32 that each layer group adds when it alone is 8-bit; for messages.
+    """
+
+    graph: Graph
+    kept_wider: tuple[str, ...] = ()
+    damage: Mapping[str, float] = field(default_factory=dict)
 
 
 def check_quantizable(decisions: Decisions, engine: str, precisions: Sequence[Precision]) -> None:
-    """Refuse what has no form in integers: UnsupportedError, with what to do instead."""
-    asked = f"--precision {','.join(precisions)}"
+    """Refuse, with UnsupportedError, a model that cannot be quantized."""
+    flag = f"--precision {','.join(precisions)}"
     if engine != "build":
         raise UnsupportedError(
-            f"{asked}: a graph of engine {engine} is taken as it comes; only built ones can be quantized"
+            f"{flag}: only graphs that onnxembed builds can be quantized, and engine {engine} writes its own"
         )
     if decisions.embedding is None or decisions.sparse or decisions.multi_vector:
         raise UnsupportedError(
-            f"{asked}: what rounding costs is measured for sentence embeddings alone, and this model gives other "
-            "outputs; use fp16, or --task embedding where it has both"
+            f"{flag}: the cost of rounding is measured only for sentence embeddings, and this model has other "
+            "outputs; use fp16, or --task embedding for a model that has both"
         )
 
 
+def check_min_cosine(min_cosine: float | None) -> None:
+    """Refuse, with UsageError, a `--min-cosine` that is not a cosine."""
+    if min_cosine is not None and not -1 <= min_cosine <= 1:
+        raise UsageError(f"--min-cosine: {min_cosine} is not a cosine")
+
+
 def write_quantized(
-    build: Build,
+    build: BuildModel,
     folder: Path,
     precision: Precision,
     samples: Samples,
@@ -69,113 +85,142 @@ def write_quantized(
     min_cosine: float | None,
     progress: Progress,
 ) -> Variant:
-    """Write the `int16`, `int8` or `int8w` graph of a model; returns its manifest entry, with what was measured.
+    """Write the `int16`, `int8` or `int8w` graph of a model; returns its manifest entry, with the measured quality.
 
     Args:
-        build: makes the graphs to compare.
-        folder: the artifact's draft; temporary graphs lie in it, too.
+        build: builds the model's graph, in fp32 and in integers.
+        folder: the artifact's draft; temporary graphs are written below it, too.
         precision: "int16", "int8" or "int8w".
         samples: texts to calibrate on and to measure with.
-        pooling: what is measured of a graph that does not pool itself.
-        min_cosine: the lowest cosine with the fp32 vector that a text may have; MIN_COSINES when None.
+        pooling: how the token embeddings of a graph that does not pool are pooled for the measurement.
+        min_cosine: the lowest cosine with its fp32 vector that a text may have; MIN_COSINES[precision] when None.
         progress: told what is being done.
 
     Raises:
-        UnsupportedError: the model has no products, or `min_cosine` is none.
-        VerificationError: a held-back text's vector is further away than allowed; names what hurts most.
+        UsageError: `min_cosine` is not a cosine.
+        UnsupportedError: the model has no matrix products.
+        VerificationError: the vector of a held-back text is further away than allowed; names what costs most.
         MissingExtraError: onnxruntime is not installed.
     """
+    check_min_cosine(min_cosine)
     floor = MIN_COSINES[precision] if min_cosine is None else min_cosine
-    if not -1 <= floor <= 1:
-        raise UnsupportedError(f"--min-cosine: {floor} is not a cosine")
-    progress(f"calibrating {precision}", 0, 1)
-    watching = WatchingGraph.made(build)
+    progress(f"preparing {precision}", 0, 1)
+    watching = WatchingGraph.of_model(build)
     if not watching.readers:
-        raise UnsupportedError(f"--precision {precision}: this model has no matrix products; fp16 halves its table")
-    if precision == "int8":
-        with opened(watching, folder, pooling) as exact:
-            expected = exact.vectors(samples.held_back)
-            plan, damage = _plan(build, watching, exact, folder=folder, samples=samples, floor=floor)
-        graph = build(lambda weights: Int8Graph(weights, plan))
-        kept = tuple(sorted(plan.wide))
-    else:
-        with opened(watching, folder, pooling) as exact:
-            expected = exact.vectors(samples.held_back)
-        graph, kept, damage = build(UNPLANNED[precision]), (), {}
-    variant = write_graph(graph, folder, precision, progress)
-    found = cosines(open_file(folder / variant.file, pooling).vectors(samples.held_back), expected)
-    lowest = float(found.min())
+        raise UnsupportedError(
+            f"--precision {precision}: this model has no matrix products to quantize; fp16 halves its table"
+        )
+    with temporarily_opened(watching, folder, pooling) as exact:
+        expected = exact.vectors(samples.held_back)
+        integer = _integer_graph(build, precision, watching, exact, folder=folder, samples=samples, floor=floor)
+    variant = write_graph(integer.graph, folder, precision, progress)
+    cosines = row_cosines(open_graph(folder / variant.file, pooling).vectors(samples.held_back), expected)
+    lowest = float(cosines.min())
     if not lowest >= floor:
-        worst = sorted(damage, key=lambda kind: -damage[kind])[:3]
-        blame = f"; what hurts most: {', '.join(f'{kind} ({damage[kind]:.1e})' for kind in worst)}" if worst else ""
         raise VerificationError(
-            f"{precision} vectors are too far from fp32's: min cosine {lowest:.6f} over {len(found)} texts, at least "
-            f"{floor:g} is asked for{blame}. --min-cosine sets another limit, --calibration FILE takes texts like yours"
+            f"{precision} vectors are too far from those of fp32: min cosine {lowest:.6f} over {len(cosines)} texts, "
+            f"at least {floor:g} is required{_most_sensitive(integer.damage)}. --min-cosine sets another limit, "
+            "--calibration FILE calibrates on texts like yours"
         )
     quality = Quality(
-        texts=len(found),
+        texts=len(cosines),
         min_cosine=float(f"{lowest:.6f}"),
-        mean_cosine=float(f"{found.mean():.6f}"),
+        mean_cosine=float(f"{cosines.mean():.6f}"),
         required=floor,
-        kept_wider=kept,
+        kept_wider=integer.kept_wider,
     )
     return replace(variant, quality=quality)
 
 
+def _most_sensitive(damage: Mapping[str, float]) -> str:
+    """The layer groups that cost most, as the end of a message; "" without any."""
+    worst = sorted(damage, key=lambda group: -damage[group])[:3]
+    return f"; what costs most: {', '.join(f'{group} ({damage[group]:.1e})' for group in worst)}" if worst else ""
+
+
+def _integer_graph(
+    build: BuildModel,
+    precision: Precision,
+    watching: WatchingGraph,
+    exact: OpenedGraph,
+    *,
+    folder: Path,
+    samples: Samples,
+    floor: float,
+) -> IntegerGraph:
+    """The graph of an integer precision; `exact` is `watching`, the fp32 graph, opened."""
+    if precision == "int16":
+        return IntegerGraph(build(Int16Graph))
+    if precision == "int8w":
+        return IntegerGraph(build(Int8WGraph))
+    plan, damage = _plan(build, watching, exact, folder=folder, samples=samples, floor=floor)
+
+    def int8(weights: Checkpoint) -> Graph:
+        return Int8Graph(weights, plan)
+
+    return IntegerGraph(build(int8), tuple(sorted(plan.high_precision)), damage)
+
+
 def _plan(
-    build: Build, watching: WatchingGraph, exact: Opened, *, folder: Path, samples: Samples, floor: float
-) -> tuple[Plan, dict[str, float]]:
-    """The plan for an int8 graph, and the damage that each kind of product and table does alone."""
+    build: BuildModel, watching: WatchingGraph, exact: OpenedGraph, *, folder: Path, samples: Samples, floor: float
+) -> tuple[QuantPlan, dict[str, float]]:
+    """The plan of an int8 graph, and the damage that each layer group does when it alone is 8-bit."""
     channels = watch_channels(watching, exact, samples.calibration)
     smoothings = possible_smoothings(watching, channels)
-    rows_graph = WatchingGraph.made(build, smoothings)
-    with opened(rows_graph, folder, exact.pooling) as session:
-        rows = watch_rows(session, samples.calibration, smoothings)
-    sites = choose_sites(watching, channels, smoothings, rows)
+    with temporarily_opened(WatchingGraph.of_model(build, smoothings), folder, exact.pooling) as opened:
+        roundings = watch_rows(opened, samples.calibration, smoothings)
+    activations = choose_activations(watching, channels, smoothings, roundings)
     expected = exact.vectors(samples.calibration)
-    gated = GatedGraph.made(build, sites)
-    with opened(gated, folder, exact.pooling) as session:
+    gated = GatedGraph.of_model(build, activations)
+    with temporarily_opened(gated, folder, exact.pooling) as opened:
 
-        def distances(wide: frozenset[str]) -> NDArray[np.float64]:
-            """Of each text's vector to that of fp32, as 1 - cosine."""
-            return 1 - cosines(session.vectors(samples.calibration, gated.gates(wide)), expected)
+        def distances(high_precision: frozenset[str]) -> NDArray[np.float64]:
+            """1 - cosine of each text's vector with its fp32 vector."""
+            return 1 - row_cosines(opened.vectors(samples.calibration, gated.gates(high_precision)), expected)
 
-        kinds = _kinds(gated.keys)
+        groups = _layer_groups(gated.keys)
         everything = frozenset(gated.keys)
         least = distances(everything).mean()
-        damage = {kind: float(distances(everything - frozenset(keys)).mean() - least) for kind, keys in kinds.items()}
-        order = [kinds[kind] for kind in _order(gated, kinds, damage, tables=frozenset(gated.keys) - sites.keys())]
-        wide = _fewest(order, lambda each: bool(distances(each).max() <= ROOM * (1 - floor)))
-    return Plan(sites, wide), damage
+        damage = {
+            group: float(distances(everything - frozenset(keys)).mean() - least) for group, keys in groups.items()
+        }
+        order = _by_sensitivity(gated, groups, damage, tables=everything - activations.keys())
+        high_precision = _fewest(
+            [groups[group] for group in order], lambda keys: bool(distances(keys).max() <= MARGIN * (1 - floor))
+        )
+    return QuantPlan(activations, high_precision), damage
 
 
-def _kinds(keys: Iterable[str]) -> dict[str, list[str]]:
-    """The keys that are the same but for their numbers, as those of different layers are."""
-    kinds: defaultdict[str, list[str]] = defaultdict(list)
+def _layer_groups(keys: Iterable[str]) -> dict[str, list[str]]:
+    """Keys grouped by their name without the layer's number: the same product of all layers is one group."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
     for key in keys:
-        kinds[re.sub(r"\.\d+\.", ".N.", key)].append(key)
-    return dict(kinds)
+        groups[re.sub(r"\.\d+\.", ".N.", key)].append(key)
+    return dict(groups)
 
 
-def _order(
-    gated: GatedGraph, kinds: Mapping[str, Sequence[str]], damage: Mapping[str, float], tables: Set[str]
+def _by_sensitivity(
+    gated: GatedGraph, groups: Mapping[str, Sequence[str]], damage: Mapping[str, float], tables: Set[str]
 ) -> list[str]:
-    """The kinds in the order in which to widen them: tables, which cost no time; then the most damage for its size."""
+    """The groups in the order in which to keep them in high precision.
 
-    def rank(kind: str) -> tuple[float, float]:
-        if kinds[kind][0] in tables:
-            return 0, -damage[kind]
-        sizes = (prod(gated.weights.shape(f"{key.partition('[')[0]}.weight")) for key in kinds[kind])
-        return 1, -damage[kind] / sum(sizes)
+    Tables come first, because they cost no time; then what does the most damage for its size.
+    """
 
-    return sorted(kinds, key=rank)
+    def rank(group: str) -> tuple[float, float]:
+        if groups[group][0] in tables:
+            return 0, -damage[group]
+        sizes = (prod(gated.weights.shape(f"{key.partition('[')[0]}.weight")) for key in groups[group])
+        return 1, -damage[group] / sum(sizes)
+
+    return sorted(groups, key=rank)
 
 
 def _fewest(order: Sequence[Sequence[str]], enough: Callable[[frozenset[str]], bool]) -> frozenset[str]:
-    """The keys of the fewest first kinds that are enough; of all of them when none are."""
-    wide: frozenset[str] = frozenset()
-    for keys in order:
-        if enough(wide):
+    """The keys of as few of the first groups as are enough, or of all groups if no number of them is."""
+    keys: frozenset[str] = frozenset()
+    for group in order:
+        if enough(keys):
             break
-        wide |= frozenset(keys)
-    return wide
+        keys |= frozenset(group)
+    return keys
