@@ -148,7 +148,7 @@ def test_several_labels_give_a_matrix_and_no_order(several: OnnxReranker) -> Non
     assert several.score(QUERY, []).shape == (0, 3)
     assert next(iter(several.score_stream([(QUERY, "a")]))).shape == (3,)
     for call in (lambda: several.rank(QUERY, DOCUMENTS), lambda: several.rerank(QUERY, DOCUMENTS)):
-        with pytest.raises(UsageError, match=r"for models of one label, and this one has 3 \(LABEL_0, .*see score"):
+        with pytest.raises(UsageError, match=r"for models with one label, and this one has 3 \(LABEL_0, .*see score"):
             call()
 
 
@@ -195,7 +195,7 @@ def test_options_that_cannot_be_are_errors(artifact: Path) -> None:
         ({"truncation": "only_first"}, "truncation is 'only_first', not longest_first or only_second"),
         ({"max_length": 3}, "max_length is 3, which the special tokens of a pair fill"),
         ({"max_length": 65}, "max_length is 65, not a whole number from 1 to this model's 64"),
-        ({"instruction": "find it"}, "this model takes no instruction"),
+        ({"instruction": "find it"}, "this model does not take an instruction"),
         ({"precision": "int3"}, "precision is 'int3'"),
     ]
     for options, named in cases:

@@ -8,7 +8,7 @@ from onnxembed.errors import UsageError
 
 
 def check_text(text: object, where: str) -> str:
-    """The text itself; UsageError, naming `where` it stood, for what no tokenizer takes."""
+    """The text itself; UsageError, which names `where` the text stands, if no tokenizer takes it."""
     if not isinstance(text, str):
         raise UsageError(f"{where} is {type(text).__name__}, not str")
     try:
@@ -19,7 +19,7 @@ def check_text(text: object, where: str) -> str:
 
 
 def whole_number(name: str, value: int, limit: int | None = None) -> int:
-    """A whole number from 1 to `limit`; UsageError, naming it, for anything else."""
+    """The value as an int; UsageError, which names the argument, unless it is a whole number from 1 to `limit`."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < 1 or (limit is not None and value > limit):
         allowed = "a positive whole number" if limit is None else f"a whole number from 1 to this model's {limit}"

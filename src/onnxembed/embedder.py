@@ -1,4 +1,4 @@
-"""OnnxEmbedder: texts -> prompt -> token ids -> runs without padding -> session -> vectors in order."""
+"""OnnxEmbedder: texts -> prompt -> token ids -> runs without padding -> graph -> vectors in order."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VectorStream = Generator[FloatArray, None, None]
 
 
 class EmbedOptions(TypedDict, total=False):
-    """The options of `OnnxEmbedder.embed`, which describes them; every embedding method takes the same."""
+    """The options of every method for dense vectors; `OnnxEmbedder.embed` describes them."""
 
     prompt: str | None
     prompt_name: str | None
@@ -39,34 +39,34 @@ class EmbedOptions(TypedDict, total=False):
 
 
 class OnnxEmbedder(OnnxModel):
-    """An embedding model from an artifact folder or a hub repository that holds one.
+    """An embedding model, from a folder or a hub repository with an artifact.
 
     Needs numpy, tokenizers and onnxruntime; never torch. Safe to use from many threads. `with
-    OnnxEmbedder(...) as model:` frees the session at the end of the block, as `close()` does.
+    OnnxEmbedder(...) as model:` frees the graph at the end of the block, as `close()` does.
 
     Args:
-        model: a folder that `onnxembed export` wrote, or the hub id of a repository with its files; or a folder
-            or repository with an ONNX graph that something else wrote, which is adopted in memory: its files are
-            resolved as for an export, and nothing of it has been verified.
-        precision: "fp32", "fp16", "bf16" (CUDA only), "int16", "int8", "int8w", or "auto": fp32 where the artifact
-            has it, else what it has.
-        onnx_file: the graph to adopt, by its path, where it is not onnx/model.onnx or model.onnx.
-        providers: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda", "tensorrt", or a list of ONNX
-            Runtime's provider names or (name, options) pairs; see `Session`.
-        threads: texts are run on this many CPU threads; on all that the process may use when None.
-        device_id: the GPU to use, by its number; the first when None.
-        device_ids: several GPUs to share the work among, instead.
-        max_length: cut texts to this many tokens, at most the model's own limit, which is the default.
-        revision: branch, tag or commit of a hub repository.
-        cache_dir: where hub files are kept; the hub client's standard cache when None.
-        local_files_only: never ask the hub; use what is in the cache.
-        check_files: compare the sha256 of every file with the manifest's while loading.
+        model: a folder that `onnxembed export` wrote, or the hub id of a repository with its files. A folder or
+            repository with an ONNX graph from elsewhere is adopted in memory: pooling, prompts and the rest are
+            decided from its files as for an export, and nothing has been verified.
+        precision: "fp32", "fp16", "bf16" (CUDA only), "int16", "int8", "int8w", or "auto": fp32 if the artifact
+            has it, else the first one that it has.
+        onnx_file: the path of the graph to adopt, if it is not onnx/model.onnx or model.onnx.
+        providers: "auto" (CUDA if it can be used, else the CPU), "cpu", "cuda", "tensorrt", or a list of ONNX
+            Runtime's provider names or (name, options) pairs, in order of preference.
+        threads: the number of CPU threads; all that the process may use if None.
+        device_id: the number of the GPU to use; the first one if None.
+        device_ids: the numbers of several GPUs to share the work among, instead of `device_id`.
+        max_length: texts are cut to this many tokens; at most the model's own limit, which is the default.
+        revision: a branch, tag or commit of a hub repository.
+        cache_dir: where hub files are kept; the hub client's standard cache if None.
+        local_files_only: use the files in the cache, and never ask the hub.
+        check_files: compare the sha256 of every file with the manifest while loading.
 
     Raises:
-        ModelFilesError: not an artifact, or its files are not those its manifest records.
-        HubError: the hub could not be asked, or said no.
+        ModelFilesError: the model is not an artifact, or its files are not the ones that its manifest records.
+        HubError: the hub could not be reached, or it refused.
         ProviderError: a requested provider cannot be used.
-        UsageError: an argument that cannot be.
+        UsageError: an argument has an impossible value, or the artifact makes no embeddings.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class OnnxEmbedder(OnnxModel):
 
     @property
     def dimension(self) -> int:
-        """Length of this model's vectors; of those that its tokens have, where it makes no others."""
+        """The length of the model's vectors: per token for a multi-vector model, of the vocabulary for a sparse one."""
         section = self.manifest.embedding or self.manifest.multi_vector or self.manifest.require_sparse()
         return section.dimension
 
@@ -120,23 +120,23 @@ class OnnxEmbedder(OnnxModel):
     ) -> VectorStream:
         """Stream the vector of each text, float32 [D], in the order of the texts.
 
-        Takes any iterable, also an endless one: about two thousand texts are read ahead, and memory stays
-        bounded. Options are checked now; texts when they are read. Leaving the stream early, or its
-        `close()`, drops the work that has not begun.
+        Takes any iterable, even an endless one: about two thousand texts are read ahead, and memory stays
+        bounded. Options are checked at once, texts when they are read. Leaving the stream early, or calling
+        its `close()`, drops the work that has not begun.
 
         Args:
             texts: one text, or an iterable of texts.
-            prompt: put this before every text; "" for none.
-            prompt_name: put the manifest's prompt of this name before every text; without prompt and
-                prompt_name, the manifest's default prompt, if it has one. A model that has prompts for both
-                queries and documents, and no default, expects one: without, it warns once.
-            dimensions: cut vectors to their first so many numbers (Matryoshka); those that were scaled to
-                length 1 are scaled again.
-            normalize: scale vectors to length 1, or do not; None does what the model does.
+            prompt: the prompt to put before every text; "" for none.
+            prompt_name: the name of the model's prompt to put before every text. Without `prompt` and
+                `prompt_name`, it is the model's default prompt, if there is one. A model with prompts for both
+                queries and documents and without a default expects a prompt: if it gets none, it warns once.
+            dimensions: keep only the first `dimensions` numbers of each vector (Matryoshka); vectors of length 1
+                are scaled to length 1 again.
+            normalize: whether to scale vectors to length 1; None does what the model does.
 
         Raises:
-            UsageError: an element that is not a str (its position is named), an impossible option, or a
-                closed embedder.
+            UsageError: an element is not a str (the message names its position), an option has an impossible
+                value, the model makes no dense vectors, or the embedder is closed.
         """
         readout = self._dense_readout(dimensions, normalize)
         prefix = self._prompting.choose(prompt, prompt_name)
@@ -152,34 +152,34 @@ class OnnxEmbedder(OnnxModel):
         dimensions: int | None = None,
         normalize: bool | None = None,
     ) -> FloatArray:
-        """The vectors of all texts, float32 [N, D]; [1, D] for one text. Arguments and errors as in `embed`."""
+        """The vectors of all texts, float32 [N, D]; [1, D] for one str. Arguments and errors as for `embed`."""
         readout = self._dense_readout(dimensions, normalize)
         prefix = self._prompting.choose(prompt, prompt_name)
         blocks = [vectors for _, vectors in self.model.stream(windows(texts, prefix), readout)]
         return np.concatenate(blocks) if blocks else np.empty((0, readout.dimensions), np.float32)
 
     def query_embed(self, queries: str | Iterable[str], **options: Unpack[EmbedOptions]) -> VectorStream:
-        """`embed` with the model's query prompt, or none; `prompt` or `prompt_name` choose another."""
+        """`embed` with the model's query prompt, if it has one; `prompt` and `prompt_name` override it."""
         return self.embed(queries, **self._prompted("query", options))
 
     def passage_embed(self, passages: str | Iterable[str], **options: Unpack[EmbedOptions]) -> VectorStream:
-        """`embed` with the model's document prompt, or none; `prompt` or `prompt_name` choose another."""
+        """`embed` with the model's document prompt, if it has one; `prompt` and `prompt_name` override it."""
         return self.embed(passages, **self._prompted("document", options))
 
     def encode_query(self, queries: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray:
-        """`encode` with the model's query prompt, or none; `prompt` or `prompt_name` choose another."""
+        """`encode` with the model's query prompt, if it has one; `prompt` and `prompt_name` override it."""
         return self.encode(queries, **self._prompted("query", options))
 
     def encode_document(self, documents: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray:
-        """`encode` with the model's document prompt, or none; `prompt` or `prompt_name` choose another."""
+        """`encode` with the model's document prompt, if it has one; `prompt` and `prompt_name` override it."""
         return self.encode(documents, **self._prompted("document", options))
 
     def embed_sparse(
         self, texts: str | Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None
     ) -> Generator[SparseEmbedding, None, None]:
-        """Stream the sparse embedding of each text, in the order of the texts. Arguments and errors as in `embed`.
+        """Stream the sparse embedding of each text, in the order of the texts. Arguments and errors as for `embed`.
 
-        Raises UsageError also for a model that makes none.
+        Also raises UsageError for a model that makes no sparse embeddings.
         """
         readout = SparseReadout(self.manifest.require_sparse())
         prefix = self._prompting.choose(prompt, prompt_name)
@@ -196,11 +196,11 @@ class OnnxEmbedder(OnnxModel):
     ) -> VectorStream:
         """Stream the vectors of each text's tokens, float32 [T, D], in the order of the texts.
 
-        Arguments and errors as in `embed`. `kind` says what the texts are, "query" or "document": markers,
-        lengths, query expansion and skipped tokens are that kind's, and so is the prompt, unless one is given.
-        Only a model that treats both alike may go without it.
+        Arguments and errors as for `embed`. `kind` says what the texts are, "query" or "document": it decides the
+        prompt (unless one is given), the length, query expansion and skipped tokens. It may be left out only for
+        a model that treats both alike.
 
-        Raises UsageError also for a model that makes no such vectors, and for a kind that is missing or unknown.
+        Also raises UsageError for a model that makes no such vectors, and for a kind that is missing or unknown.
         """
         section = self.manifest.require_multi_vector()
         if kind not in TEXT_KINDS and not (kind is None and treats_alike(section)):
@@ -211,11 +211,10 @@ class OnnxEmbedder(OnnxModel):
         if kind is not None:
             options = self._prompted(kind, options)
         prefix = self._prompting.choose(options["prompt"], options["prompt_name"])
-
         length = section.query_length if kind == "query" else section.document_length
         readout = MultiVectorReadout(section, kind or "document")
         blocks = self.model.stream(windows(texts, prefix), readout, max_length=length.value)
-        return (vectors for _, texts_vectors in blocks for vectors in texts_vectors)
+        return (vectors for _, block in blocks for vectors in block)
 
     def encode_all(
         self,
@@ -227,40 +226,39 @@ class OnnxEmbedder(OnnxModel):
         prompt: str | None = None,
         prompt_name: str | None = None,
     ) -> Embeddings:
-        """Several kinds of embeddings of all texts, from one run of the model (as bge-m3's are meant).
+        """Several kinds of embeddings of all texts, from one run of the model, for models such as bge-m3.
 
-        Raises UsageError for a kind that the model does not make (pass False for it), and as `embed` does.
+        Raises UsageError for a kind that the model does not make (pass False for it), and in the cases of `embed`.
         """
-        readouts: list[Readout[Any]] = []
+        readouts: dict[str, Readout[Any]] = {}
         if dense:
-            readouts.append(self._dense_readout())
+            readouts["dense"] = self._dense_readout()
         if sparse:
-            readouts.append(SparseReadout(self.manifest.require_sparse()))
+            readouts["sparse"] = SparseReadout(self.manifest.require_sparse())
         if multi_vector:
             section = self.manifest.require_multi_vector()
             if not treats_alike(section):
                 raise UsageError(
                     "this model does not treat queries and documents alike: use embed_multi_vector(texts, kind=...)"
                 )
-            readouts.append(MultiVectorReadout(section, "document"))
+            readouts["multi_vector"] = MultiVectorReadout(section, "document")
         if not readouts:
             raise UsageError("encode_all was asked for no kind of embedding: dense, sparse and multi_vector are False")
         prefix = self._prompting.choose(prompt, prompt_name)
-        blocks = self.model.stream(windows(texts, prefix), JointReadout(readouts))
-        embeddings = [items for _, block in blocks for items in block]
-        columns = iter([list(column) for column in zip(*embeddings, strict=True)] or [[] for _ in readouts])
-        vectors = next(columns) if dense else None
+        blocks = self.model.stream(windows(texts, prefix), JointReadout(list(readouts.values())))
+        rows = [row for _, block in blocks for row in block]
+        columns = {kind: [row[place] for row in rows] for place, kind in enumerate(readouts)}
         return Embeddings(
-            dense=None if vectors is None else np.array(vectors, np.float32).reshape(-1, self.dimension),
-            sparse=next(columns) if sparse else None,
-            multi_vector=next(columns) if multi_vector else None,
+            dense=np.array(columns["dense"], np.float32).reshape(-1, self.dimension) if dense else None,
+            sparse=columns.get("sparse"),
+            multi_vector=columns.get("multi_vector"),
         )
 
     def decode_sparse(self, embedding: SparseEmbedding, top_k: int | None = None) -> list[tuple[str | None, float]]:
-        """The tokens that a sparse embedding's indices stand for, with their weights, the largest first.
+        """The tokens of a sparse embedding with their weights, the largest weights first; at most `top_k` tokens.
 
-        The token is None for an id that the tokenizer does not use. `top_k` keeps so many of them. Raises
-        UsageError for a model that makes no sparse embeddings.
+        The token is None for an id that the tokenizer does not use. Raises UsageError for a model that makes no
+        sparse embeddings.
         """
         self.manifest.require_sparse()
         top = None if top_k is None else whole_number("top_k", top_k)
@@ -269,18 +267,18 @@ class OnnxEmbedder(OnnxModel):
         return list(zip(tokens, embedding.values[order].tolist(), strict=True))
 
     def token_count(self, texts: str | Iterable[str]) -> int:
-        """Number of tokens the model reads for these texts: special tokens included, prompts not, cut to length."""
+        """The number of tokens of all texts, cut to length, with special tokens and without prompts."""
         return sum(len(tokens) for window in windows(texts) for tokens in self.model.tokenize(window))
 
     def tokenize(self, texts: str | Iterable[str]) -> list[Tokens]:
-        """Token ids of each text as the model gets them: special tokens included, cut to length, no prompt."""
+        """The token ids of each text, cut to length, with special tokens and without prompts."""
         return [tokens for window in windows(texts) for tokens in self.model.tokenize(window)]
 
     def forward(self, feeds: Feeds) -> FloatArray:
         """Vectors [B, D] of a padded batch: int64 [B, T] each for input_ids, attention_mask and token_type_ids.
 
-        For callers with ids of their own; a text's vector is as `embed` gives it without options. Inputs that
-        the graph does not take may be left out. Raises UsageError for one that is missing.
+        For callers that tokenize themselves; the vectors are those of `embed` without options. Inputs that the
+        graph does not take may be left out. Raises UsageError if another one is missing.
         """
         return self.model.compute(self._dense_readout(), feeds)
 

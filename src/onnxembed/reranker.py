@@ -1,4 +1,4 @@
-"""OnnxReranker: a query and documents -> pairs -> token ids -> runs without padding -> session -> scores in order."""
+"""OnnxReranker: a query and documents -> pairs -> token ids -> runs without padding -> graph -> scores in order."""
 
 from __future__ import annotations
 
@@ -29,42 +29,45 @@ from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 
 @dataclass(frozen=True)
 class RankedDocument:
-    """A document's place in a ranking: `index` is its place among the documents that were given."""
+    """A document in a ranking."""
 
     index: int
+    """Its position among the documents that were ranked, from 0."""
     score: float
     text: str | None = None
+    """The document itself, if it was asked for."""
 
 
 class OnnxReranker(OnnxModel):
-    """A reranker (cross-encoder) from an artifact folder or a hub repository that holds one.
+    """A reranker (cross-encoder), from a folder or a hub repository with an artifact.
 
     Needs numpy, tokenizers and onnxruntime; never torch. Safe to use from many threads. `with
-    OnnxReranker(...) as model:` frees the session at the end of the block, as `close()` does.
+    OnnxReranker(...) as model:` frees the graph at the end of the block, as `close()` does.
 
     Args:
         model: a folder that `onnxembed export` wrote, or the hub id of a repository with its files.
-        precision: "fp32", "fp16", "bf16" (CUDA only), or "auto": fp32 where the artifact has it, else what it has.
-        providers: "auto" (CUDA where it can be used, else the CPU), "cpu", "cuda", "tensorrt", or a list of ONNX
-            Runtime's provider names or (name, options) pairs; see `Session`.
-        threads: pairs are run on this many CPU threads; on all that the process may use when None.
-        device_id: the GPU to use, by its number; the first when None.
-        device_ids: several GPUs to share the work among, instead.
-        max_length: cut pairs to this many tokens, at most the model's own limit, which is the default.
-        truncation: how a pair that is too long is cut: "longest_first", of the longer of its two texts;
-            "only_second", of the document alone; None as the manifest says. A model with a template has its
-            whole body cut.
-        instruction: what a model with a template is told to look for; its own when None.
-        revision: branch, tag or commit of a hub repository.
-        cache_dir: where hub files are kept; the hub client's standard cache when None.
-        local_files_only: never ask the hub; use what is in the cache.
-        check_files: compare the sha256 of every file with the manifest's while loading.
+        precision: "fp32", "fp16", "bf16" (CUDA only), or "auto": fp32 if the artifact has it, else the first one
+            that it has.
+        providers: "auto" (CUDA if it can be used, else the CPU), "cpu", "cuda", "tensorrt", or a list of ONNX
+            Runtime's provider names or (name, options) pairs, in order of preference.
+        threads: the number of CPU threads; all that the process may use if None.
+        device_id: the number of the GPU to use; the first one if None.
+        device_ids: the numbers of several GPUs to share the work among, instead of `device_id`.
+        max_length: pairs are cut to this many tokens; at most the model's own limit, which is the default.
+        truncation: how to cut a pair that is too long: "longest_first" takes tokens from the longer of the two
+            texts, "only_second" from the document alone; None does what the manifest says. A model with a
+            template cuts the body of the template.
+        instruction: what a model with a template is told to look for; the model's own instruction if None.
+        revision: a branch, tag or commit of a hub repository.
+        cache_dir: where hub files are kept; the hub client's standard cache if None.
+        local_files_only: use the files in the cache, and never ask the hub.
+        check_files: compare the sha256 of every file with the manifest while loading.
 
     Raises:
-        ModelFilesError: not an artifact, or its files are not those its manifest records.
-        HubError: the hub could not be asked, or said no.
+        ModelFilesError: the model is not an artifact, or its files are not the ones that its manifest records.
+        HubError: the hub could not be reached, or it refused.
         ProviderError: a requested provider cannot be used.
-        UsageError: an argument that cannot be, or an artifact that is no reranker.
+        UsageError: an argument has an impossible value, or the artifact is not a reranker.
     """
 
     def __init__(
@@ -108,35 +111,35 @@ class OnnxReranker(OnnxModel):
         self._scores, self._logits = ScoresReadout(section, raw=False), ScoresReadout(section, raw=True)
 
     def score(self, query: str, documents: Iterable[str], *, raw_scores: bool = False) -> FloatArray:
-        """The score of each document for the query, float32 [N]; [N, labels] for a model of several labels.
+        """The score of each document for the query, float32 [N]; [N, labels] for a model with several labels.
 
         Args:
             query: one text.
             documents: any iterable of texts; none gives an empty array.
-            raw_scores: the logits, instead of what the model's activation makes of them.
+            raw_scores: return logits, without the model's activation.
 
         Raises:
-            UsageError: a query or document that is no str (its position is named), a single str for the
-                documents, or a closed reranker.
+            UsageError: the query or a document is not a str (the message names its position), the documents are
+                a single str, or the reranker is closed.
         """
         return self._joined(_beside(query, documents), raw_scores)
 
     def score_pairs(self, pairs: Iterable[Pair], *, raw_scores: bool = False) -> FloatArray:
-        """The score of each (query, document) pair; arguments, result and errors as of `score`."""
+        """The score of each (query, document) pair; arguments, result and errors as for `score`."""
         return self._joined(_pairs(pairs), raw_scores)
 
     def score_stream(self, pairs: Iterable[Pair], *, raw_scores: bool = False) -> Generator[FloatArray, None, None]:
-        """Stream the score of each pair, in order: float32 scalars, or [labels] for a model of several labels.
+        """Stream the score of each pair, in order: float32 scalars, or [labels] for a model with several labels.
 
-        Takes any iterable, also an endless one: about two thousand pairs are read ahead, and memory stays bounded.
+        Takes any iterable, even an endless one: about two thousand pairs are read ahead, and memory stays bounded.
         """
         blocks = self._blocks(_pairs(pairs), raw_scores)
         return (score for _, scores in blocks for score in scores)
 
     def rerank(self, query: str, documents: Iterable[str]) -> Generator[float, None, None]:
-        """Stream the logit of each document, in their order: what FastEmbed's TextCrossEncoder.rerank gives.
+        """Stream the logit of each document, in order, as FastEmbed's TextCrossEncoder.rerank does.
 
-        For models of one label; memory stays bounded. Errors as of `score`.
+        For models with one label; memory stays bounded. Errors as for `score`.
         """
         self._check_one_label("rerank")
         blocks = self._blocks(_beside(query, documents), raw_scores=True)
@@ -156,12 +159,12 @@ class OnnxReranker(OnnxModel):
         Args:
             query: one text.
             documents: any iterable of texts.
-            top_k: only the best so many.
+            top_k: keep only the best `top_k` documents.
             return_documents: put the text of each document into its result.
-            raw_scores: sort and return logits.
+            raw_scores: sort by logits, and return them.
 
         Raises:
-            UsageError: as of `score`, and for a model of several labels, whose scores have no order.
+            UsageError: as for `score`, and for a model with several labels, whose scores have no order.
         """
         self._check_one_label("rank")
         if top_k is not None:
@@ -177,14 +180,14 @@ class OnnxReranker(OnnxModel):
         return _sorted(best)
 
     def tokenize(self, pairs: Iterable[Pair]) -> list[Tokens]:
-        """Token ids of each pair as the model gets them: special tokens or template included, cut to length."""
+        """The token ids of each pair, cut to length, with special tokens or template."""
         return [tokens for window in _windows(_pairs(pairs)) for tokens in self.model.tokenize(window)]
 
     def forward(self, feeds: Feeds) -> FloatArray:
         """Logits [B, labels] of a padded batch: int64 [B, T] each for input_ids, attention_mask and token_type_ids.
 
-        For callers with ids of their own. Inputs that the graph does not take may be left out. Raises UsageError
-        for one that is missing.
+        For callers that tokenize themselves. Inputs that the graph does not take may be left out. Raises
+        UsageError if another one is missing.
         """
         logits = self.model.compute(self._logits, feeds)
         return logits[:, None] if len(self.labels) == 1 else logits
@@ -196,7 +199,7 @@ class OnnxReranker(OnnxModel):
         if len(self.labels) > 1:
             names = ", ".join(self.labels)
             raise UsageError(
-                f"{method} is for models of one label, and this one has {len(self.labels)} ({names}); see score"
+                f"{method} is for models with one label, and this one has {len(self.labels)} ({names}); see score"
             )
 
     def _blocks(self, pairs: Iterator[Pair], raw_scores: bool) -> Generator[tuple[list[Pair], FloatArray], None, None]:
@@ -217,16 +220,16 @@ def _make_tokenizer(
     reranking = located.manifest.require_reranking()
     template = reranking.template.value if reranking.template else None
     if instruction is not None and (template is None or template.instruction is None):
-        raise UsageError("this model takes no instruction")
+        raise UsageError("this model does not take an instruction")
     if template is None:
         return PairTokenizer(located, max_length, truncation or reranking.truncation.value)
     if truncation == "only_second":
-        raise UsageError("this model puts pairs into a template and cuts the whole of its body, never only_second")
+        raise UsageError("this model puts pairs into a template and cuts its body; only_second is not possible")
     return TemplateTokenizer(located, max_length, template, instruction)
 
 
 def _beside(query: str, documents: Iterable[str]) -> Iterator[Pair]:
-    """The query beside each document; what is wrong with the query or with `documents` itself is said now."""
+    """The query with each document. The query is checked at once, and that `documents` is an iterable of texts."""
     check_text(query, "query")
     texts = _iterate(documents, "documents", "texts")
     return ((query, check_text(text, f"documents[{position}]")) for position, text in enumerate(texts))
@@ -238,14 +241,15 @@ def _pairs(pairs: Iterable[Pair]) -> Iterator[Pair]:
 
 def _pair(pair: object, where: str) -> Pair:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
-        found = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
-        raise UsageError(f"{where} is {found}, not a pair of a query and a document")
+        given = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
+        raise UsageError(f"{where} is {given}, not a pair of a query and a document")
     query, document = pair
     return check_text(query, f"{where}[0]"), check_text(document, f"{where}[1]")
 
 
 def _iterate(values: Iterable[object], name: str, what: str) -> Iterator[object]:
-    """Iterating over a str gives letters, over bytes numbers, over a mapping its keys: none of them is meant."""
+    """The values one by one; UsageError for an object that is not iterable, or not in the way that is meant."""
+    # Iterating over a str gives letters, over bytes numbers, over a mapping its keys.
     if not isinstance(values, str | bytes | bytearray | Mapping):
         with suppress(TypeError):
             return iter(values)

@@ -1,4 +1,4 @@
-"""Scores of sparse and multi-vector embeddings. Pure numpy; dense vectors need no more than `queries @ documents.T`."""
+"""Scores of sparse and multi-vector embeddings, in numpy. Dense vectors need only `queries @ documents.T`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from onnxembed.runtime.outputs.sparse import SparseEmbedding
 
 
 def sparse_dot(query: SparseEmbedding, document: SparseEmbedding) -> float:
-    """The sum, over the ids that both have, of the product of their weights: bge-m3's lexical matching score."""
-    _, ours, theirs = np.intersect1d(query.indices, document.indices, assume_unique=True, return_indices=True)
-    return float(query.values[ours] @ document.values[theirs])
+    """The sum of the products of the weights of the ids that both have: bge-m3's lexical matching score."""
+    _, in_query, in_document = np.intersect1d(query.indices, document.indices, assume_unique=True, return_indices=True)
+    return float(query.values[in_query] @ document.values[in_document])
 
 
 def maxsim(query: FloatArray, document: FloatArray) -> float:
@@ -35,8 +35,8 @@ def hybrid_score(
 ) -> float:
     """bge-m3's combined score: the weighted mean of the three, `weights` in the order of the arguments.
 
-    Raises UsageError for weights that add up to nothing.
+    Raises UsageError unless the sum of the weights is above 0.
     """
     if sum(weights) <= 0:
-        raise UsageError(f"weights are {weights}, which add up to no more than 0")
+        raise UsageError(f"weights are {weights}; their sum must be above 0")
     return sum(w * score for w, score in zip(weights, (dense, sparse, multi_vector), strict=True)) / sum(weights)

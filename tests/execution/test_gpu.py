@@ -262,7 +262,7 @@ def test_the_cpu_has_sessions_of_its_own(artifact: Path) -> None:
 def test_naming_a_gpu_never_gives_the_cpu(monkeypatch: pytest.MonkeyPatch, artifact: Path) -> None:
     with pytest.raises(ProviderError, match="onnxruntime"):
         OnnxEmbedder(artifact, device_id=0)
-    with pytest.raises(UsageError, match=r"device_id names a GPU of .*, not of CPUExecutionProvider"):
+    with pytest.raises(UsageError, match=r"device_id is for .*, not for CPUExecutionProvider"):
         OnnxEmbedder(artifact, providers="cpu", device_ids=[0, 1])
 
 

@@ -50,6 +50,25 @@ def graph(artifact: Path) -> Path:
     return artifact / "onnx/model.onnx"
 
 
+class Opened:
+    """A stand-in for an InferenceSession."""
+
+    def __init__(self, started: list[str], reported: dict[str, dict[str, str]], parts: list[SimpleNamespace]) -> None:
+        self._started, self._reported, self._parts = started, reported, parts
+
+    def get_providers(self) -> list[str]:
+        return self._started
+
+    def get_inputs(self) -> list[Any]:
+        return []
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        return self._reported
+
+    def get_provider_graph_assignment_info(self) -> list[SimpleNamespace]:
+        return self._parts
+
+
 class Runtime:
     """What a stand-in for ONNX Runtime has, and what was asked of it."""
 
@@ -92,13 +111,7 @@ class Runtime:
             SimpleNamespace(ep_name=name, get_nodes=lambda operator=operator: [SimpleNamespace(op_type=operator)])
             for name, operator in self.assigned
         ]
-        members = {
-            "get_providers": started,
-            "get_inputs": [],
-            "get_provider_options": reported,
-            "get_provider_graph_assignment_info": parts,
-        }
-        return type("Opened", (), {name: lambda self, it=it: it for name, it in members.items()})()
+        return Opened(started, reported, parts)
 
     def unreported(self, options: dict[str, Any]) -> dict[str, Any]:
         """What a session says of the options that it got: not all that its provider knows."""
@@ -263,7 +276,7 @@ def test_cuda_whose_libraries_are_missing(gpu: Runtime, graph: Path, capsys: pyt
     assert str(caught.value) == (
         "CUDAExecutionProvider could not be started: libcublasLt.so.13: cannot open shared object file; "
         "libcurand.so.10: cannot open shared object file (onnxruntime-gpu needs CUDA, cuBLAS and cuDNN 9: "
-        "pip install 'onnxembed[gpu]' brings them; `nvidia-smi` shows whether the driver works)"
+        "pip install 'onnxembed[gpu]' installs them; `nvidia-smi` shows whether the driver works)"
     )
     assert capsys.readouterr().out == ""  # vectors may be going there
 
@@ -284,7 +297,7 @@ def test_a_driver_is_a_library_that_can_be_loaded(monkeypatch: pytest.MonkeyPatc
         raise OSError(library)
 
     monkeypatch.setattr("ctypes.CDLL", missing)
-    assert f"no NVIDIA driver ({loaded[0]}) here; a container gets it by --gpus" in cuda.missing_driver()
+    assert f"no NVIDIA driver ({loaded[0]}) here; --gpus all gives it to a container" in cuda.missing_driver()
 
 
 def test_cuda_that_does_not_start_for_no_known_reason(gpu: Runtime, graph: Path) -> None:
@@ -382,9 +395,9 @@ def test_work_that_would_go_to_the_cpu_is_an_error(gpu: Runtime, graph: Path) ->
     Session(graph, "cuda", threads=1)
     assert gpu.recorded
     for operator, cure in (
-        ("GroupQueryAttention", "take fp16 or bf16 for a causal model"),
+        ("GroupQueryAttention", "use fp16 or bf16 for a causal model"),
         ("MatMulIntegerToFloat", "int8 and int16 graphs are for CPUs"),
-        ("DynamicQuantizeLinear", "take another precision"),
+        ("DynamicQuantizeLinear", "choose another precision"),
     ):
         gpu.assigned = [(CUDA, "MatMul"), (CPU, "Gather"), (CPU, operator), (CPU, operator)]
         with pytest.raises(ProviderError, match=f"cannot run on {CUDA}: .* no kernels for 2 {operator}, .*{cure}"):
@@ -441,7 +454,7 @@ def test_tensorrt_that_does_not_start(gpu: Runtime, graph: Path) -> None:
 @pytest.mark.parametrize(
     ("providers", "message"),
     [
-        ("cpu", rf"device_id names a GPU of {CUDA} or {TENSORRT}, not of {CPU}"),
+        ("cpu", rf"device_id is for {CUDA} and {TENSORRT}, not for {CPU}"),
         ([("cuda", {"device_id": 1})], f"{CUDA} has the option device_id=1, but device_id is 0"),
     ],
 )
@@ -455,7 +468,7 @@ def test_a_device_that_contradicts_the_providers(gpu: Runtime, graph: Path, prov
     [
         ("CUDA failure 35: CUDA driver version is insufficient ; GPU=-1", "driver is too old .*: update it"),
         ("CUDA failure 100: no CUDA-capable device is detected ; GPU=32", "no GPU is visible: .*CUDA_VISIBLE_DEVICES"),
-        ("CUDA failure 2: out of memory ; GPU=0", "memory is taken: `nvidia-smi` shows by whom"),
+        ("CUDA failure 2: out of memory ; GPU=0", "memory is in use: `nvidia-smi` shows by what"),
         ("CUDA failure 209: no kernel image is available ; GPU=0", "has no code for this GPU"),
         ("libcudnn.so.9 not found. Require cuDNN 9", "cuDNN 9 cannot be loaded: pip install"),
     ],
@@ -524,7 +537,7 @@ def test_a_run_on_a_gpu_copies_one_output(graph: Path, monkeypatch: pytest.Monke
 def test_a_run_that_does_not_fit(graph: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
     bound = Bound(monkeypatch, graph)
     bound.fails = message
-    with pytest.raises(DeviceMemoryError, match=r"a run of the shape \(1, 4\) does not fit .*max_length") as caught:
+    with pytest.raises(DeviceMemoryError, match=r"a run of shape \(1, 4\) does not fit .*max_length") as caught:
         bound.session.run(["sentence_embedding"], FEEDS)
     assert message in str(caught.value)
 

@@ -219,7 +219,7 @@ def test_an_instruction_of_the_caller_s_stands_in_the_template(tmp_path: Path) -
     reader.decoder = decoders.ByteLevel()
     text = reader.decode(tokens.ids.tolist(), skip_special_tokens=False)
     assert "<Instruct>: find {query}\n<Query>: {document}\n<Document>: b<|im_end|>" in text
-    with pytest.raises(Exception, match=r"cuts the whole of its body, never only_second"):
+    with pytest.raises(Exception, match=r"cuts its body; only_second is not possible"):
         OnnxReranker(tmp_path / "out", truncation="only_second")
 
 

@@ -1,4 +1,4 @@
-"""How many cores this process may use: its affinity, and its control groups' shares of CPU time."""
+"""How many cores this process may use, by its affinity and the CPU time of its control groups."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def usable_cores() -> int:
 
 
 def cpu_quota() -> float:
-    """How many cores' time this process may use: the least that its group, or one around it, allows; inf for no limit.
+    """The CPU time that this process may use, in cores: the least that its groups allow; inf if there is no limit.
 
-    A container sees its own group as the root; a service of systemd has one further down. Both versions of
-    Linux's control groups are read (the kernel's cgroup-v2.rst, and sched-bwc.rst for version 1).
+    A container sees its own group as the root; a systemd service has one further down. Both versions of Linux's
+    control groups are read (see the kernel's cgroup-v2.rst, and sched-bwc.rst for version 1).
     """
     quotas = [math.inf]
     for group, files in _groups():
-        with suppress(OSError, ValueError):  # no such file; or no limit: "max", -1
+        with suppress(OSError, ValueError):  # there is no such file, or no limit ("max" or -1)
             quota, period = (int(number) for file in files for number in (group / file).read_text().split())
             if quota > 0:
                 quotas.append(quota / period)
@@ -38,7 +38,7 @@ def cpu_quota() -> float:
 
 
 def _groups() -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """The control groups that this process is in, each with the names of its files of quota and period."""
+    """The control groups that this process is in, each with the names of its files for quota and period."""
     lines = []
     with suppress(OSError):
         lines = OWN.read_text(encoding="utf-8").splitlines()

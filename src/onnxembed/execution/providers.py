@@ -1,4 +1,4 @@
-"""The providers of ONNX Runtime: names, options, and whether they can be used."""
+"""ONNX Runtime's execution providers: their names, their options, and whether they can be used."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ GPU_PROVIDERS = (CUDA, TENSORRT)
 
 CUDA_OPTIONS: Mapping[str, Any] = MappingProxyType(
     {
-        # The promise is the model's own vectors: TF32 keeps 10 bits of a product's 23, and a LayerNormalization
-        # that is fused with a sum would add up in fp16.
+        # Vectors should be the model's own: TF32 keeps 10 of the 23 bits of a factor, and a LayerNormalization that
+        # is fused with a sum would add in fp16.
         "use_tf32": 0,
         "enable_skip_layer_norm_strict_mode": 1,
-        # Runs have many sizes; doubling the memory for each that is larger takes up to twice what is needed.
+        # Runs have many sizes, and doubling the memory for a larger one takes up to twice what is needed.
         "arena_extend_strategy": "kSameAsRequested",
         # Attention by kernels that take any shape: flash (1), memory-efficient (2), TensorRT's (4, 32, 64), unfused
-        # (16). Not by cuDNN's (8), which ONNX Runtime else prefers from compute capability 9 on: it compiles a plan
-        # for each shape and keeps them all, once for each thread, and runs have many shapes.
+        # (16). Not by cuDNN's (8), which ONNX Runtime otherwise prefers from compute capability 9 on: it compiles a
+        # plan for each shape, and keeps all of them for each thread, and runs have many shapes.
         "sdpa_kernel": 1 | 2 | 4 | 16 | 32 | 64,
     }
 )
@@ -44,8 +44,8 @@ SHORT_NAMES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 
 
 def load_onnxruntime() -> Any:
-    """The onnxruntime module, or an error that names the extras that bring it."""
-    # Its wheels report to their maker what is run, unless this is set before they are imported.
+    """The onnxruntime module; MissingExtraError, which names the extras that install it, if there is none."""
+    # Its wheels send telemetry to their maker unless this is set before the import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
@@ -63,25 +63,28 @@ def wants_cuda() -> bool:
 
 
 def wanted_providers(providers: Providers, device_id: int | None = None) -> list[Provider]:
-    """The requested providers as (name, options), on this GPU, the CPU last for what the others cannot run."""
+    """The requested providers as (name, options), on this GPU; the CPU is last, for what the others cannot run.
+
+    Raises UsageError for providers that are not possible.
+    """
     if isinstance(providers, str):
         providers = [providers]
     if not isinstance(providers, Sequence):
         raise UsageError(f"providers is {providers!r}, not a name or a list of names")
     wanted: dict[str, dict[str, Any]] = {}
-    for each in providers:
-        match [each, {}] if isinstance(each, str) else each:
+    for provider in providers:
+        match [provider, {}] if isinstance(provider, str) else provider:
             case [str(name), Mapping() as options]:
                 name = SHORT_NAMES.get(name, name)
             case _:
-                raise UsageError(f"providers: {each!r} is neither a name nor a (name, options) pair")
+                raise UsageError(f"providers: {provider!r} is neither a name nor a (name, options) pair")
         if name in wanted:
             raise UsageError(f"providers names {name} twice")
         wanted[name] = dict(options)
     if not wanted:
         raise UsageError('providers is empty; use "auto", "cpu", "cuda", "tensorrt" or a list of names')
     if TENSORRT in wanted:
-        wanted.setdefault(CUDA, {})  # it has none of ONNX Runtime's fused operators
+        wanted.setdefault(CUDA, {})  # TensorRT has none of ONNX Runtime's fused operators
     wanted.setdefault(CPU, {})
     if CUDA in wanted:
         wanted[CUDA] = {**CUDA_OPTIONS, **wanted[CUDA]}
@@ -89,27 +92,28 @@ def wanted_providers(providers: Providers, device_id: int | None = None) -> list
 
 
 def _on_device(wanted: Mapping[str, Mapping[str, Any]], device_id: int) -> list[Provider]:
-    """The providers, those for GPUs on this one."""
+    """The providers with the option that names this GPU."""
     if not any(name in GPU_PROVIDERS for name in wanted):
-        raise UsageError(f"device_id names a GPU of {' or '.join(GPU_PROVIDERS)}, not of {', '.join(wanted)}")
+        raise UsageError(f"device_id is for {' and '.join(GPU_PROVIDERS)}, not for {', '.join(wanted)}")
+    placed: list[Provider] = []
     for name, options in wanted.items():
-        if str(named := options.get("device_id", device_id)) != str(device_id):
-            raise UsageError(f"{name} has the option device_id={named}, but device_id is {device_id}")
-    own = {"device_id": device_id}
-    return [(name, {**options, **(own if name in GPU_PROVIDERS else {})}) for name, options in wanted.items()]
+        if str(option := options.get("device_id", device_id)) != str(device_id):
+            raise UsageError(f"{name} has the option device_id={option}, but device_id is {device_id}")
+        placed.append((name, {**options, "device_id": device_id} if name in GPU_PROVIDERS else {**options}))
+    return placed
 
 
 def preload_cuda(runtime: Any) -> str:
-    """Load the CUDA libraries of NVIDIA's wheels, which are on no loader path; returns what could not be loaded."""
+    """Load the CUDA libraries from NVIDIA's wheels, where no loader looks; returns what could not be loaded."""
     printed = io.StringIO()
-    with redirect_stdout(printed):  # it prints its failures, where a program's own output goes
+    with redirect_stdout(printed):  # it prints failures to standard output
         runtime.preload_dlls()
     lines = printed.getvalue().splitlines()
     return "; ".join(line.partition(": ")[2] for line in lines if line.startswith("Failed to load"))
 
 
 def why_unavailable(name: str, available: list[str]) -> str:
-    """The cause and the cure when a provider is not in the installed ONNX Runtime."""
+    """Why a provider is not in the installed ONNX Runtime, and what to do about it."""
     if name not in GPU_PROVIDERS:
         return (
             f"{name} is not in the installed onnxruntime, which has {', '.join(available)} "
@@ -130,8 +134,8 @@ def why_unavailable(name: str, available: list[str]) -> str:
 
 
 def is_installed(name: str) -> bool:
-    """Whether there is a distribution of this name, whatever became of its files."""
-    from importlib.metadata import PackageNotFoundError, distribution  # it brings email, csv and zipfile
+    """Whether a distribution of this name is installed, even if its files were overwritten."""
+    from importlib.metadata import PackageNotFoundError, distribution  # it imports email, csv and zipfile
 
     try:
         distribution(name)

@@ -1,8 +1,8 @@
-"""Lengths -> runs: which texts go through the graph together. Pure; no padding where it can be helped.
+"""Lengths -> runs: which texts go through the graph together, with as little padding as possible.
 
-On a CPU every padded slot costs as much as a real token, and a run without padding takes a faster
-attention kernel, so texts of equal length run together. Only runs too small to keep the matrix products
-busy take in slightly longer texts. On a GPU, which needs far larger runs to be busy, all do.
+On a CPU, every padded slot costs as much as a real token, and a run without padding uses a faster attention kernel,
+so texts of equal length run together. Only a run that is too small to keep the matrix products busy takes slightly
+shorter texts, too. A GPU needs far larger runs to be busy, so there every run does.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Protocol
 CPU_TOKENS_PER_RUN = 512
 """A run on the CPU holds at most this many slots (texts x longest), unless one text alone is longer.
 
-Matrix products reach their full rate at about 64 rows and lose some of it above 512, where the activations
-leave the cache; in between every budget is as fast. A small one also shares work out more evenly.
+Matrix products reach their full rate at about 64 rows, and lose some of it above 512, where the activations no longer
+fit into the cache; in between, every budget is equally fast. A small one also shares the work more evenly.
 """
 
 GPU_TOKENS_PER_RUN = 16384
 """A run on a GPU holds at most this many slots, unless one text alone is longer. Not measured yet."""
 
 SMALL_RUN = 64
-"""Below this many tokens a run may take texts of other lengths: the products are too small to pay."""
+"""A run of fewer tokens may take texts of other lengths, because its products are too small to be efficient."""
 
 MAX_PADDING = 0.25
-"""A small run's largest share of padded slots."""
+"""The largest share of padded slots in a small run."""
 
 MAX_SPREAD = 2
 """Pooling may pad a packed run again; padded, it may hold this many times the budget."""
@@ -45,9 +45,9 @@ def plan_runs(
 ) -> list[list[int]]:
     """Group texts into runs.
 
-    Takes the number of tokens of each text; returns lists of their indices, longest texts first, each
-    index once. Every run holds at most `tokens_per_run` slots or a single text; one of fewer than `small_run`
-    tokens may take in texts of other lengths.
+    Takes the number of tokens of each text; returns lists of their indices, longest texts first, each index once.
+    Every run holds at most `tokens_per_run` slots, or a single text. While a run has fewer than `small_run` tokens, it
+    may take texts of other lengths.
     """
 
     def fits(length: int, longest: int, tokens: int, slots: int) -> bool:
@@ -58,7 +58,7 @@ def plan_runs(
 
 
 def plan_packed(lengths: Sequence[int], tokens_per_run: int) -> list[list[int]]:
-    """Group texts into runs without padding, which may hold texts of any lengths; as `plan_runs` otherwise."""
+    """Group texts of any lengths into runs without padding; otherwise as `plan_runs`."""
 
     def fits(length: int, longest: int, tokens: int, slots: int) -> bool:
         return tokens + length <= tokens_per_run and slots <= MAX_SPREAD * tokens_per_run

@@ -1,4 +1,4 @@
-"""ONNX Runtime: which provider, and one graph ready to run."""
+"""One graph on one provider of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -23,19 +23,28 @@ from onnxembed.execution.providers import (
     why_unavailable,
 )
 
-# Optimizations of ONNX Runtime that make graphs slower on the CPU; see Graph.add_pre_layer_norm.
+# Fusions of ONNX Runtime that make graphs slower on the CPU; see Graph.add_pre_layer_norm.
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
+# Threads that spin while they wait use up cores that other programs could use. A spin that is just long enough for the
+# gap between two nodes costs nothing measurable, and a run does not have to wake the threads for every node.
 SPIN_MICROSECONDS = "200"
 
 
 class Session:
     """One graph on one provider. `run` may be called from many threads at once.
 
-    `providers`: "cpu", "cuda", "tensorrt", or a list of ONNX Runtime's provider names or (name, options)
-    pairs, in order of preference. They are used or it is a ProviderError; an option that one of them does
-    not know is a UsageError. On the CPU each run is computed by `threads` threads together; `device_id` is
-    the number of the GPU, 0 when None.
+    Args:
+        graph: the ONNX file.
+        providers: "cpu", "cuda", "tensorrt", or a list of ONNX Runtime's provider names or (name, options) pairs,
+            in order of preference.
+        threads: on the CPU, each run is computed by this many threads together.
+        device_id: the number of the GPU; 0 if None.
+
+    Raises:
+        ModelFilesError: ONNX Runtime cannot open the graph.
+        ProviderError: a provider cannot be used, or has no kernels for the graph.
+        UsageError: the providers or their options are not possible.
     """
 
     def __init__(self, graph: Path, providers: Providers, threads: int, device_id: int | None = None) -> None:
@@ -44,21 +53,19 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Threads that spin while they wait burn the cores that neighbors could use. Short enough for the gap
-        # between two nodes it costs nothing measurable, and a run does not have to wake them for every node.
         options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
-        # A plan for the memory of every combination of shapes that comes by: they add up, and save no time.
+        # Otherwise it keeps a memory plan for every combination of shapes: they add up, and save no time.
         options.enable_mem_pattern = False
         self._runtime = runtime
         self._session = _create(runtime, graph, options, wanted_providers(providers, device_id))
         self.provider = str(self._session.get_providers()[0])
         """The provider that takes the graph's nodes first."""
         self.device_id = self._find_device()
-        """The number of the GPU; None where there is none."""
+        """The number of the GPU; None on the CPU."""
         inputs = self._session.get_inputs()
         self.inputs = frozenset(value.name for value in inputs)
-        """The names of what the graph takes, no more and no less."""
-        # Ours take int64; some graphs of others take int32.
+        """The names of the graph's inputs."""
+        # Graphs from elsewhere may take int32.
         self._narrow = {value.name for value in inputs if value.type == "tensor(int32)"}
 
     def _find_device(self) -> int | None:
@@ -71,8 +78,8 @@ class Session:
     ) -> list[NDArray[np.float32]]:
         """Compute outputs by name, as float32; outputs that are not asked for are not copied.
 
-        `shrink` gives memory that the GPU's next runs may not need back to it. Raises DeviceMemoryError for a
-        run that is too large.
+        `shrink` returns memory to the GPU that later runs may not need. Raises DeviceMemoryError for a run that does
+        not fit into the device's memory.
         """
         fed = {name: value.astype(np.int32) if name in self._narrow else value for name, value in feeds.items()}
         try:
@@ -85,15 +92,15 @@ class Session:
                 raise
             shape = next(iter(fed.values())).shape
             raise DeviceMemoryError(
-                f"a run of the shape {shape} does not fit into the memory of {self.provider}: {error} "
-                "(max_length cuts texts, fp16 halves what they need, gpu_mem_limit is the provider's bound)"
+                f"a run of shape {shape} does not fit into the memory of {self.provider}: {error} "
+                "(a smaller max_length or fp16 needs less memory; gpu_mem_limit is the provider's own limit)"
             ) from error
         return [np.asarray(result, np.float32) for result in results]
 
     def _run_bound(
         self, outputs: Sequence[str], feeds: Mapping[str, NDArray[Any]], shrink: str
     ) -> list[NDArray[np.float32]]:
-        """A run whose outputs stay on the GPU until those asked for are copied, once."""
+        """Run with outputs that stay on the GPU until the ones that were asked for are copied, once."""
         binding = self._session.io_binding()
         for name, value in feeds.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(value))
@@ -113,6 +120,7 @@ OpenSession = Callable[[Path, Providers, int, int | None], Session]
 
 
 def _create(runtime: Any, graph: Path, options: Any, wanted: list[Provider]) -> Any:
+    """An InferenceSession that uses all wanted providers; ProviderError if it would do without one of them."""
     names = [name for name, _ in wanted]
     unloaded = preload_cuda(runtime) if CUDA in names else ""
     available = list(runtime.get_available_providers())
@@ -122,7 +130,7 @@ def _create(runtime: Any, graph: Path, options: Any, wanted: list[Provider]) -> 
     if names[0] in GPU_PROVIDERS:
         options.add_session_config_entry(cuda.ASSIGNMENT, "1")
     session = _open(runtime, graph, options, wanted)
-    # ONNX Runtime only logs when a provider's libraries cannot be loaded, and goes on without it.
+    # If a provider's libraries cannot be loaded, ONNX Runtime only logs it, and goes on without the provider.
     missing = [name for name in names if name not in session.get_providers()]
     if missing:
         driver = cuda.missing_driver() if missing[0] in GPU_PROVIDERS else ""
@@ -138,23 +146,29 @@ def _create(runtime: Any, graph: Path, options: Any, wanted: list[Provider]) -> 
 
 
 def _check_options(reported: Mapping[str, Mapping[str, str]], wanted: Sequence[Provider]) -> None:
-    """Raise UsageError for an option that its provider took no notice of. One that reports none is not judged.
+    """Raise UsageError for an option that a provider ignored. Providers that report no options are not checked.
 
-    Nor are those for GPUs: they refuse what they do not know when they open a graph, and do not report all they have.
+    Providers for GPUs are not checked either: they refuse unknown options when they open a graph, and do not report
+    all the options that they have.
     """
     for name, options in wanted:
         if name in GPU_PROVIDERS:
             continue
-        known = reported.get(name, {})
-        unknown = sorted(options.keys() - known.keys())
-        if unknown and (known or name == CPU):
-            raise UsageError(f"{name} has no option {', '.join(unknown)}; it has: {', '.join(sorted(known)) or 'none'}")
+        own = reported.get(name, {})
+        ignored = sorted(options.keys() - own.keys())
+        if ignored and (own or name == CPU):
+            raise UsageError(f"{name} has no option {', '.join(ignored)}; it has: {', '.join(sorted(own)) or 'none'}")
 
 
 def _open(runtime: Any, graph: Path, options: Any, wanted: Sequence[Provider]) -> Any:
+    """An InferenceSession of the graph.
+
+    If it cannot be opened on a GPU, the graph is opened on the CPU to find whose fault that is: ModelFilesError if
+    the CPU cannot open it either, otherwise UsageError or ProviderError.
+    """
     names, provider_options = [name for name, _ in wanted], [options for _, options in wanted]
     try:
-        # Without a fallback: ONNX Runtime's own goes to the CPU and says so on standard output only.
+        # No fallback: ONNX Runtime would go to the CPU, and only print that.
         return runtime.InferenceSession(
             str(graph),
             options,
@@ -168,7 +182,7 @@ def _open(runtime: Any, graph: Path, options: Any, wanted: Sequence[Provider]) -
             raise ModelFilesError(f"ONNX Runtime cannot open {graph}: {error}") from error
         if "Unknown provider option" in str(error):
             raise UsageError(f"providers: {error}") from error
-        _open(runtime, graph, options, [(CPU, {})])  # what the CPU cannot open either is the graph's fault
+        _open(runtime, graph, options, [(CPU, {})])  # raises if the graph is at fault
         asked = " and ".join(f"{name} {dict(options)}" for name, options in wanted if name != CPU)
         meaning = cuda.cause(str(error))
         because = f"{meaning} ({error})" if meaning else str(error)

@@ -1,4 +1,4 @@
-"""Which prompt goes before a text: the caller's, the one of its name, or that of what the text is."""
+"""Which prompt goes before a text: the caller's, a named one, or the one for queries or documents."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from onnxembed.warning import Once
 
 PROMPTS_OF_KIND: Mapping[TextKind, tuple[str, ...]] = {
     "query": ("query",),
-    # The order that sentence-transformers documents. Its release 6.2 adds an empty "document" prompt to every
-    # model, and so never comes to the other two; a model that names one of them means it for its documents.
+    # The order in the documentation of sentence-transformers. Its release 6.2 adds an empty "document" prompt to
+    # every model, and so never reaches the other two; a model that has one of them means it for its documents.
     "document": ("document", "passage", "corpus"),
 }
-"""The names of the prompts for each kind of text; the first that a model has is meant."""
+"""The names of the prompts for each kind of text; the first one that a model has is used."""
 
 
 class Prompting:
@@ -28,12 +28,12 @@ class Prompting:
     def of_kind(self, kind: TextKind) -> str:
         """The model's prompt for texts of this kind, or "".
 
-        Never the default prompt: as in sentence-transformers, that is for texts of no declared kind.
+        The default prompt is never used: as in sentence-transformers, it is for texts of unknown kind.
         """
         return next((self._texts[name] for name in PROMPTS_OF_KIND[kind] if name in self._texts), "")
 
     def choose(self, prompt: str | None, name: str | None) -> str:
-        """The prompt that the caller gives or names; else the model's default, or "".
+        """The prompt that the caller gives or names; otherwise the model's default, or "".
 
         Raises UsageError for both at once, and for a name that the model does not have.
         """
@@ -47,17 +47,17 @@ class Prompting:
                 self._warn_unprompted()
                 return ""
         if check_text(name, "prompt_name") not in self._texts:
-            known = ", ".join(self._texts) or "none"
-            raise UsageError(f"this model has no prompt named {name!r}; it has: {known}")
+            names = ", ".join(self._texts) or "none"
+            raise UsageError(f"this model has no prompt named {name!r}; it has: {names}")
         return self._texts[name]
 
     def _warn_unprompted(self) -> None:
-        """Warn once if every text should have a prompt: the model has one for each kind of text, and no default."""
+        """Warn once if the model expects a prompt: it has one for queries and for documents, and no default."""
         names = [[name for name in names if self._texts.get(name)] for names in PROMPTS_OF_KIND.values()]
         if all(names):
             prompts = ", ".join(f"{name}: {self._texts[name]!r}" for name, *_ in names)
             self._unprompted_warning.warn(
                 f"this model expects a prompt before every text ({prompts}): "
-                "query_embed, encode_query, passage_embed and encode_document put it there, as does "
+                "query_embed, encode_query, passage_embed and encode_document add it, as does "
                 'prompt_name (--prompt-name); prompt="" means none (shown once)'
             )

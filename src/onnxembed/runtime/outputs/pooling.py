@@ -1,6 +1,6 @@
 """Pooling, Dense layers and normalization in numpy, for artifacts whose pooling is left to the runtime.
 
-The definitions are those of sentence-transformers 6.2, as in onnxembed.export.graph.pooling; both give the same
+The definitions are those of sentence-transformers 6.2, as in onnxembed.export.graph.pooling: both give the same
 vectors. Shapes: token embeddings [B, T, D] float32, mask [B, T] of 0 and 1.
 """
 
@@ -41,11 +41,12 @@ def normalize(vectors: FloatArray) -> FloatArray:
 
 
 def _cls(tokens: FloatArray, mask: Mask) -> FloatArray:
-    """The first real token, which left padding moves."""
+    """The first real token, which is not at position 0 if the padding is on the left."""
     return _pick(tokens, mask.argmax(axis=1))
 
 
 def _lasttoken(tokens: FloatArray, mask: Mask) -> FloatArray:
+    """The last real token."""
     return _pick(tokens, mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1))
 
 
