@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from onnxembed import OnnxEmbedder
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from parity_table import ParityTable
 from tiny import write_sentence_bert
 from tiny_embedders import make

@@ -75,7 +75,8 @@ def test_the_blocker_blocks(blocked: str) -> None:
 
 
 def test_pooling_in_the_runtime_needs_them_neither(tmp_path: Path) -> None:
-    from onnxembed.export.pipeline import Options, export
+    from onnxembed.export.pipeline import export
+    from onnxembed.export.plan import Options
     from tiny import write_sentence_bert
 
     write_sentence_bert(tmp_path / "checkpoint", dense=((32, 8, "torch.nn.modules.activation.GELU"),))

@@ -9,7 +9,8 @@ import pytest
 
 from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 
 CHECKPOINT = Path(__file__).parents[1] / "models/all-MiniLM-L6-v2"
 

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 from onnxembed import OnnxEmbedder, OnnxReranker, RankedDocument
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UsageError
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.manifest import read_manifest
 from tiny import change_json
 from tiny_rerankers import DOCUMENTS, QUERY, write_cross_encoder, write_reranker

@@ -39,7 +39,8 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.execution.packing import pack
 from onnxembed.execution.providers import CUDA, load_onnxruntime, wanted_providers
 from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.manifest import CUDA_ONLY, AttentionMode, Precision, read_manifest
 from onnxembed.tokenizer.texts import Tokens, pad
 

@@ -23,7 +23,7 @@ from onnxembed.errors import (
     ProviderError,
     UsageError,
 )
-from onnxembed.export.pipeline import Options
+from onnxembed.export.plan import Options
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading import locate
 from onnxembed.loading.locate import graph_names

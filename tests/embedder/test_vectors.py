@@ -11,7 +11,7 @@ import pytest
 from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UsageError
-from onnxembed.export.pipeline import Options
+from onnxembed.export.plan import Options
 from onnxembed.manifest import POOLING_MODES, PoolingMode
 from tiny_embedders import DENSE, TEXTS, Array, D, assert_same, make
 

@@ -20,7 +20,8 @@ from onnxembed.execution.opening import open_backend
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.attention import attention, local_mask, prepare_mask
 from onnxembed.export.graph.graph import FLOAT_TYPES, Graph
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.manifest import CUDA_ONLY, Precision, read_manifest
 from onnxembed.verify.comparison import Comparison
 from onnxembed.verify.verify import self_check, verify_against

@@ -18,7 +18,8 @@ from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.export.artifact import folder as artifact
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.hub.source import Fetched
 from onnxembed.manifest import FILE_NAME, Manifest, Precision, read_manifest
 from tiny import BERT_LIKE, TEXTS, change_json, write_bert, write_encoder, write_json, write_sentence_bert

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from onnxembed.decisions.decide import Decisions, decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.export.artifact.graph_file import write_graph
-from onnxembed.export.engines.engine import EngineOption, choose_engine
+from onnxembed.export.encoder import build
+from onnxembed.export.engines.engine import EngineOption
 from onnxembed.export.graph.graph import Graph
-from onnxembed.export.pipeline import Options, build
+from onnxembed.export.plan import ExportPlan, Options, make_plan
 from onnxembed.export.progress import silent
 from onnxembed.facts.facts import Facts, read_facts
 from onnxembed.manifest import POOLING_MODES, AttentionMode, Precision
@@ -73,15 +73,15 @@ def load_reference(folder: Path, task: str = "AutoModel") -> Any:
     return getattr(transformers, task).from_pretrained(folder, **loading).eval()
 
 
-def decide_mean(facts: Facts, **flags: Any) -> Decisions:
-    """What is decided about a folder: mean pooling, normalized, where `flags` say nothing else."""
-    return decide(facts, Flags(**{"pooling": ("mean",), "normalize": True, **flags}))
+def plan_mean(folder: Path, **flags: Any) -> ExportPlan:
+    """The plan for a folder: mean pooling and normalization, unless `flags` say otherwise."""
+    options = Options(flags=Flags(**{"pooling": ("mean",), "normalize": True, **flags}))
+    return make_plan(read_facts(folder), None, options)
 
 
 def make_graph(folder: Path, precision: Precision = "fp32", **flags: Any) -> Graph:
-    """The graph that we build of a folder, see `decide`."""
-    facts = read_facts(folder)
-    return build(facts, decide_mean(facts, **flags), Options(), precision)
+    """The graph that is built of a folder by `plan_mean`."""
+    return build(plan_mean(folder, **flags), precision)
 
 
 def open_graph(graph: Graph, workdir: Path, precision: Precision = "fp32") -> onnxruntime.InferenceSession:
@@ -114,10 +114,9 @@ def count_layer(
     two, three = (make_graph(folder, precision, **flags).operators() for folder in folders)
     layer = {name: count - two.get(name, 0) for name, count in three.items() if count != two.get(name, 0)}
     if precision == "fp32":
-        facts = read_facts(folders[0])
-        record_layer(
-            Architecture(facts.model_type, "build", decide_mean(facts, **flags).encoder.attention.value), layer
-        )
+        plan = plan_mean(folders[0], **flags)
+        attention = plan.decisions.encoder.attention.value
+        record_layer(Architecture(plan.facts.model_type, "build", attention), layer)
     return layer, three
 
 
@@ -176,11 +175,12 @@ def max_difference(
     reference = reference or load_reference(folder)
     if attention is not None:
         reference.config.is_causal = attention == "causal"
-    facts = read_facts(folder)
-    decisions = decide(facts, Flags(pooling=POOLING_MODES, normalize=False, attention=attention, adapter=adapter))
-    session = open_graph(build(facts, decisions, Options(engine=engine), "fp32"), workdir)
+    flags = Flags(pooling=POOLING_MODES, normalize=False, attention=attention, adapter=adapter)
+    plan = make_plan(read_facts(folder), None, Options(flags=flags, engine=engine))
+    facts, encoder = plan.facts, plan.decisions.encoder
+    session = open_graph(build(plan, "fp32"), workdir)
     inputs = {value.name for value in session.get_inputs()}
-    pool = Pooling(decisions.encoder.hidden_size, [POOLING_NAMES.get(mode, mode) for mode in POOLING_MODES])
+    pool = Pooling(encoder.hidden_size, [POOLING_NAMES.get(mode, mode) for mode in POOLING_MODES])
     worst = np.zeros(1 + len(POOLING_MODES))  # of hidden states, then of each pooling
     for shape in SHAPES:
         feeds = {name: value for name, value in batch(facts, shape).items() if name in inputs}
@@ -198,8 +198,7 @@ def max_difference(
         # np.maximum and np.max, unlike max, keep a nan.
         worst = np.maximum(worst, [np.abs(tokens - hidden.numpy())[real].max(), *differences])
     if listed:
-        engine_used = choose_engine(facts, engine).value
         by_pooling = dict(zip(("tokens", *POOLING_MODES), worst.tolist(), strict=True))
-        architecture = Architecture(facts.model_type, engine_used, decisions.encoder.attention.value)
+        architecture = Architecture(facts.model_type, plan.engine.value, encoder.attention.value)
         record_differences(architecture, facts.config, by_pooling)
     return float(worst.max())

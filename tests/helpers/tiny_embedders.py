@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed import OnnxEmbedder
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from tiny import WORDS, write_sentence_bert
 
 Array = NDArray[np.float32]

@@ -27,9 +27,9 @@ from onnxembed.errors import (
     UsageError,
     VerificationError,
 )
-from onnxembed.export.adopt import Options as AdoptOptions
-from onnxembed.export.adopt import adopt
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.adopt import AdoptOptions, adopt
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.onnx_file import read_onnx
 from onnxembed.manifest import FILE_NAME, PoolingMode, read_manifest

@@ -23,7 +23,8 @@ from benchmark.models import Model
 from benchmark.report import corpus_table
 from benchmark.rounds import alternate, percentile, ratios
 from onnxembed import OnnxEmbedder
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.manifest import read_manifest
 from tiny import CONFIG, write_sentence_bert
 

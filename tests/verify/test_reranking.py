@@ -16,7 +16,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from onnxembed import OnnxReranker
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, VerificationError
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.loading.locate import locate
 from onnxembed.manifest import FILE_NAME, read_manifest
 from onnxembed.recipes.book import read_recipe

@@ -17,7 +17,8 @@ from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, VerificationError
 from onnxembed.execution.cpu import CpuBackend
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.export.probes import BRIEF
 from onnxembed.manifest import FILE_NAME, PRECISIONS, read_manifest
 from onnxembed.verify import embedding as verify_embedding

@@ -18,7 +18,8 @@ from safetensors.numpy import load_file, save_file
 from hub_server import HubServer
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import HubError, MissingExtraError, ModelFilesError, OnnxEmbedError, UsageError, VerificationError
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.export.probes import PROBES
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FILE_NAME, PRECISIONS, PoolingMode, read_manifest

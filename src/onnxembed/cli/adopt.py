@@ -44,11 +44,11 @@ def adopt(
     """
     require_export()
     from onnxembed.decisions.flags import Flags
-    from onnxembed.export.adopt import Options  # noqa: TID251
+    from onnxembed.export.adopt import AdoptOptions  # noqa: TID251
     from onnxembed.export.adopt import adopt as run  # noqa: TID251
     from onnxembed.hub.source import HubOptions
 
-    options = Options(
+    options = AdoptOptions(
         onnx_file=onnx_file,
         flags=Flags(pooling=pooling, normalize=normalize, max_length=max_length),
         recipe=recipe,

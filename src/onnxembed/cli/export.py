@@ -143,8 +143,8 @@ def export(
     """
     require_export()
     from onnxembed.decisions.flags import Flags
-    from onnxembed.export.pipeline import Options  # noqa: TID251
     from onnxembed.export.pipeline import export as run  # noqa: TID251
+    from onnxembed.export.plan import Options  # noqa: TID251
     from onnxembed.hub.source import HubOptions
 
     options = Options(

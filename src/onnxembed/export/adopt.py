@@ -10,10 +10,12 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UnsupportedError, UsageError
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.hashing import hash_files
+from onnxembed.export.artifact.manifest import Verify, record_manifest
 from onnxembed.export.artifact.sentence_transformers import write_modules
-from onnxembed.export.pipeline import Verify
+from onnxembed.export.heads.embedding import dense_entries
 from onnxembed.export.progress import Progress, silent
 from onnxembed.export.tokenizer.files import write_tokenizer
+from onnxembed.facts.json_file import write_json
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading.adopt import adopted_manifest, decide_adoption, embedding_section
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
@@ -23,23 +25,22 @@ from onnxembed.recipes.book import choose_recipe
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the caller decides about an adoption; the defaults follow the model's files.
-
-    `onnx_file` is the graph's path where it is not onnx/model.onnx or model.onnx. `recipe` names a recipe to
-    follow; None follows that of a hub id, where the book has one.
-    """
+class AdoptOptions:
+    """What the caller decides about an adoption; the defaults follow the model's files."""
 
     onnx_file: str | None = None
+    """The graph's path, if it is not onnx/model.onnx or model.onnx."""
     flags: Flags = field(default_factory=Flags)
     recipe: str | None = None
+    """The recipe to follow; None follows that of a hub id, if the book has one."""
     force: bool = False
+    """Replace an artifact that is there."""
 
 
 def adopt(
     model: str | Path,
     output: Path,
-    options: Options | None = None,
+    options: AdoptOptions | None = None,
     *,
     hub: HubOptions | None = None,
     verify: Verify | None = None,
@@ -47,34 +48,33 @@ def adopt(
 ) -> Manifest:
     """Adopt the ONNX graph of a model (hub id or folder) to an artifact folder, which appears whole or not at all.
 
-    Raises what `onnxembed.loading.adopt` does, UsageError for a model that is an artifact already.
+    Raises what `decide_adoption` and `read_found_graph` do, UsageError for a model that is an artifact already.
     """
-    options, hub = options or Options(), hub or HubOptions()
+    options, hub = options or AdoptOptions(), hub or HubOptions()
     check_output(output, force=options.force)
-    got, name = find(model, "auto", options.onnx_file, hub)
-    if name == FILE_NAME:
+    fetched, file = find(model, "auto", options.onnx_file, hub)
+    if file == FILE_NAME:
         raise UsageError(f"{model} is an artifact of onnxembed already: it can be used as it is")
-    found = read_found_graph(model, name, "auto", replace(hub, revision=got.revision))
+    found = read_found_graph(model, file, "auto", replace(hub, revision=fetched.revision))
     recipe = choose_recipe(model, options.recipe)
     encoder, embedding, graph_output = decide_adoption(found, options.flags, recipe)
+    dense = dense_entries(found.facts, in_files=graph_output.name != SENTENCE_EMBEDDING)
+    section = embedding_section(embedding, graph_output, dense)
     with new_folder(output, force=options.force) as draft:
         changes = write_tokenizer(found.facts, encoder, draft)
-        dense = write_modules(found.facts, encoder, embedding, graph_output.name != SENTENCE_EMBEDDING, draft)
+        write_json(draft / "config.json", found.facts.config)
+        write_modules(found.facts, encoder, section, draft)
         variant = _copy_graph(found, draft)
         manifest = adopted_manifest(
             found,
             encoder,
-            embedding=embedding_section(embedding, graph_output, dense),
+            embedding=section,
             recipe=recipe,
             variant=variant,
             changes=changes,
             files=hash_files(draft, progress, {}),
         )
-        (draft / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
-        if verify:
-            manifest = verify(draft, manifest, Fetched(found.model, found.folder, found.revision))
-            (draft / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
+        return record_manifest(draft, manifest, Fetched(found.model, found.folder, found.revision), verify)
 
 
 def _copy_graph(found: FoundGraph, folder: Path) -> Variant:

@@ -1,20 +1,133 @@
-"""What is refused before anything is built."""
+"""From what is known of a checkpoint, its recipe and the caller's options to a plan; every refusal comes from here.
+
+What only the weights or config.json's values can show, the builders still refuse: a tensor that is missing, a key
+that onnxembed does not know.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from onnxembed.decisions.decide import Decisions
-from onnxembed.errors import UnsupportedError
+from onnxembed.decisions.decide import Decisions, decide
+from onnxembed.decisions.flags import Flags
+from onnxembed.errors import UnsupportedError, UsageError
 from onnxembed.export.architectures import ARCHITECTURES
+from onnxembed.export.engines.build import unpooled_token
+from onnxembed.export.engines.engine import EngineOption, choose_engine
+from onnxembed.export.heads import HEADS
 from onnxembed.facts.facts import Facts
-from onnxembed.manifest import Engine, Precision
+from onnxembed.manifest import MIN_COSINES, Decision, Engine, Precision, Task
+from onnxembed.recipes.recipe import Recipe
 
 PACKED_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 """The types that CUDA's PackedMultiHeadAttention has kernels for."""
 
+# The types that engines other than our builders write.
+ENGINE_PRECISIONS: dict[Engine, tuple[Precision, ...]] = {"trace": ("fp32", "fp16"), "optimum": ("fp32",)}
 
-def check_packable(facts: Facts, decisions: Decisions, engine: Engine, precisions: Sequence[Precision]) -> None:
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller decides about an export; the defaults follow the model's files."""
+
+    precisions: tuple[Precision, ...] = ("fp32",)
+    flags: Flags = field(default_factory=Flags)
+    recipe: str | None = None
+    """The recipe to follow; None follows that of a hub id, if the book has one."""
+    pooling_out: bool = False
+    """Leave pooling to the runtime."""
+    ignored_config_keys: tuple[str, ...] = ()
+    """Keys of config.json that onnxembed does not know and the caller vouches for."""
+    force: bool = False
+    """Replace an artifact that is there."""
+    engine: EngineOption = "auto"
+    calibration: Path | None = None
+    """A file of texts to make integer graphs with; None takes onnxembed's own."""
+    min_cosine: float | None = None
+    """The lowest cosine with its fp32 vector that a text of an integer graph may have; None: the manifest's."""
+    packed: bool = False
+    """Add the form that CUDA runs without padding."""
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """Everything that is settled before a graph is built."""
+
+    facts: Facts
+    recipe: Recipe | None
+    options: Options
+    engine: Decision[Engine]
+    decisions: Decisions
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The model's tasks, in the order of the graph's outputs."""
+        return tuple(task for task, head in HEADS.items() if head.is_wanted(self.decisions))
+
+    @property
+    def graph_tasks(self) -> tuple[Task, ...]:
+        """The tasks whose outputs the graph computes itself."""
+        return tuple(task for task in self.tasks if not (task == "embedding" and self.options.pooling_out))
+
+    @property
+    def float_precisions(self) -> tuple[Precision, ...]:
+        """The precisions asked for that are floating-point types."""
+        return tuple(precision for precision in self.options.precisions if precision not in MIN_COSINES)
+
+    @property
+    def integer_precisions(self) -> tuple[Precision, ...]:
+        """The precisions asked for that are made by quantization."""
+        return tuple(precision for precision in self.options.precisions if precision in MIN_COSINES)
+
+
+def make_plan(facts: Facts, recipe: Recipe | None, options: Options) -> ExportPlan:
+    """Settle how a checkpoint is exported.
+
+    Raises MissingExtraError for an engine that is not installed, UsageError for options that contradict the model,
+    UnsupportedError for what onnxembed does not build, ModelFilesError for what the model's files leave out.
+    """
+    engine = choose_engine(facts, options.engine)
+    plan = ExportPlan(facts, recipe, options, engine, decide(facts, options.flags, recipe))
+    if plan.integer_precisions:
+        _check_quantizable(plan.decisions, engine.value, plan.integer_precisions)
+    _check_engine_precisions(engine.value, plan.float_precisions)
+    if options.packed:
+        _check_packable(facts, plan.decisions, engine.value, options.precisions)
+    if options.pooling_out:
+        _check_pooling_out(facts, plan.decisions, packed=options.packed)
+    for task in plan.tasks:
+        HEADS[task].check(facts, plan.decisions)
+    return plan
+
+
+def _makes_only_sentence_embeddings(decisions: Decisions) -> bool:
+    return decisions.embedding is not None and decisions.sparse is None and decisions.multi_vector is None
+
+
+def _check_quantizable(decisions: Decisions, engine: Engine, precisions: Sequence[Precision]) -> None:
+    """Raise UnsupportedError, with what to do instead, for a model that has no integer form."""
+    flag = f"--precision {','.join(precisions)}"
+    if engine != "build":
+        raise UnsupportedError(
+            f"{flag}: only graphs that onnxembed builds can be quantized, and engine {engine} writes its own"
+        )
+    if not _makes_only_sentence_embeddings(decisions):
+        raise UnsupportedError(
+            f"{flag}: the cost of rounding is measured only for sentence embeddings, and this model has other "
+            "outputs; use fp16, or --task embedding for a model that has both"
+        )
+
+
+def _check_engine_precisions(engine: Engine, precisions: Sequence[Precision]) -> None:
+    """Raise UnsupportedError for a type that the engine does not write."""
+    supported = ENGINE_PRECISIONS.get(engine, precisions)
+    if others := [precision for precision in precisions if precision not in supported]:
+        raise UnsupportedError(f"--engine {engine} writes {' and '.join(supported)} only, not {', '.join(others)}")
+
+
+def _check_packable(facts: Facts, decisions: Decisions, engine: Engine, precisions: Sequence[Precision]) -> None:
     """Raise UnsupportedError, with the reason, for a model that has no packed form."""
     kernels = "CUDA's PackedMultiHeadAttention has"
     why = ""
@@ -24,10 +137,20 @@ def check_packable(facts: Facts, decisions: Decisions, engine: Engine, precision
         why = f"{kernels} no causal mask; padded on the right, causal attention needs none"
     elif not ARCHITECTURES[facts.model_type].packable:
         packable = ", ".join(model_type for model_type, row in ARCHITECTURES.items() if row.packable)
-        why = f"no packed form of {facts.model_type} is built; of these it is: {packable}"
-    elif decisions.embedding is None or decisions.sparse or decisions.multi_vector:
+        why = f"onnxembed builds no packed form of {facts.model_type}; it does of {packable}"
+    elif not _makes_only_sentence_embeddings(decisions):
         why = "only graphs whose one output is sentence_embedding have one"
     elif others := [precision for precision in precisions if precision not in PACKED_PRECISIONS]:
         why = f"{kernels} kernels for {' and '.join(PACKED_PRECISIONS)}, not for {', '.join(others)}"
     if why:
         raise UnsupportedError(f"--packed: {why}")
+
+
+def _check_pooling_out(facts: Facts, decisions: Decisions, *, packed: bool) -> None:
+    """Raise UsageError or UnsupportedError for a graph that must pool its tokens itself."""
+    if decisions.reranking is not None:
+        raise UsageError("--pooling-out is for embeddings: what a reranker reads of its tokens stays in its graph")
+    if packed:
+        raise UnsupportedError("--packed: a packed graph pools itself, so it cannot be had with --pooling-out")
+    if unpooled_token(facts) is not None:
+        raise UnsupportedError(f"--pooling-out: a {facts.model_type} leaves tokens out that only its graph knows")

@@ -15,7 +15,8 @@ from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, NoReferenceError, UnsupportedError, UsageError
 from onnxembed.export.checkpoint.adapters import AdaptedCheckpoint
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Precision, read_manifest
 from onnxembed.verify.references.stock_folder import stock_folder

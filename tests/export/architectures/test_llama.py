@@ -303,7 +303,8 @@ import sys
 from pathlib import Path
 from onnxembed.decisions.flags import Flags
 from onnxembed.export.artifact import graph_file
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

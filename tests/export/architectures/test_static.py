@@ -15,11 +15,11 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from onnxembed import OnnxEmbedder
-from onnxembed.decisions.decide import decide
 from onnxembed.decisions.encoder import UNBOUNDED
-from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError, VerificationError
-from onnxembed.export.pipeline import Options, build, export
+from onnxembed.export.encoder import build
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Manifest, Precision
 from parity_table import Architecture, record_differences
@@ -209,7 +209,7 @@ def test_a_real_model_in_sentence_transformers(shared_data: Path, tmp_path: Path
 def test_the_graph_is_a_look_up_and_a_mean(precision: Precision, tmp_path: Path) -> None:
     folder = write_static(tmp_path / "model", {"embeddings": table()})
     facts = read_facts(folder)
-    operators = build(facts, decide(facts, Flags()), Options(), precision).operators()
+    operators = build(make_plan(facts, None, Options()), precision).operators()
     assert operators["Gather"] == 1
     assert sum(operators.values()) == 15 + (precision == "fp16")
     assert operators["MatMul"] == 1  # the mean

@@ -10,14 +10,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from onnxembed.decisions.decide import decide
-from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UsageError
 from onnxembed.export.artifact import folder as artifact
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.graph_file import PAGE, write_graph
+from onnxembed.export.encoder import build
 from onnxembed.export.graph.graph import Graph
-from onnxembed.export.pipeline import Options, build
+from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
 from onnxembed.facts.json_file import write_json
 from onnxembed.manifest import FILE_NAME
@@ -54,7 +53,7 @@ def fail() -> None:
 
 def tiny_graph(folder: Path) -> Graph:
     facts = read_facts(write_sentence_bert(folder))
-    return build(facts, decide(facts, Flags()), Options(), "fp32")
+    return build(make_plan(facts, None, Options()), "fp32")
 
 
 # ---- whole or not at all

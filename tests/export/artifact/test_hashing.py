@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from onnxembed.decisions.decide import decide
-from onnxembed.decisions.flags import Flags
 from onnxembed.export.artifact import folder as artifact
 from onnxembed.export.artifact import hashing
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.artifact.hashing import HashedFile, hash_files
-from onnxembed.export.pipeline import Options, build
+from onnxembed.export.encoder import build
+from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import FILE_NAME, FileRecord, Precision
 from tiny import write_sentence_bert
@@ -69,7 +68,7 @@ def test_the_weights_of_a_graph_are_hashed_while_they_are_written(
 ) -> None:
     monkeypatch.setattr(artifact, "INLINE_LIMIT", 0)
     facts = read_facts(write_sentence_bert(tmp_path / "model"))
-    graph = build(facts, decide(facts, Flags()), Options(), precision)
+    graph = build(make_plan(facts, None, Options()), precision)
     records: dict[str, FileRecord] = {}
     variant = write_graph(graph, tmp_path / "out", precision, lambda *call: None, records)
     assert variant.data

@@ -15,10 +15,12 @@ from decided import decide_embedding, decide_encoder
 from onnxembed import OnnxEmbedder
 from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
-from onnxembed.export.artifact.sentence_transformers import write_modules
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.artifact.sentence_transformers import write_sentence_transformers
+from onnxembed.export.heads.embedding import dense_entries
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.facts.facts import read_facts
-from onnxembed.manifest import POOLING_MODES, Dense, PoolingMode
+from onnxembed.manifest import POOLING_MODES, Dense, Embedding, PoolingMode
 from tiny import CONFIG, TEXTS, change_json, write_json, write_sentence_bert
 from torch_files import write_torch
 
@@ -39,7 +41,15 @@ def write(folder: Path, out: Path, *, pooling_out: bool = False, **flags: Any) -
     facts = read_facts(folder)
     decisions = decide(facts, Flags(**flags))
     assert decisions.embedding is not None
-    return write_modules(facts, decisions.encoder, decisions.embedding, pooling_out, out)
+    embedding = Embedding(
+        pooling=decisions.embedding.pooling,
+        dense=dense_entries(facts, in_files=pooling_out),
+        normalize=decisions.embedding.normalize,
+        dimension=decisions.embedding.dimension,
+        pooled_by="runtime" if pooling_out else "graph",
+    )
+    write_sentence_transformers(facts, decisions, embedding, out)
+    return embedding.dense
 
 
 def read(path: Path) -> Any:

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from onnxembed.decisions.decide import decide
-from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.checkpoint.config import HARMLESS_KEYS, NEUTRAL_VALUES, Config
-from onnxembed.export.pipeline import Options, build
+from onnxembed.export.encoder import build
+from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
 from tiny import CONFIG, write_sentence_bert
 
@@ -40,7 +39,7 @@ def build_bert(folder: Path, *ignored: str, **values: Any) -> None:
     write_sentence_bert(folder)
     (folder / "config.json").write_text(json.dumps({**CONFIG, **values}))
     facts = read_facts(folder)
-    build(facts, decide(facts, Flags()), Options(ignored_config_keys=ignored), "fp32")
+    build(make_plan(facts, None, Options(ignored_config_keys=ignored)), "fp32")
 
 
 # ---- taking keys

@@ -11,7 +11,8 @@ from onnxembed.cli.describe import describe
 from onnxembed.errors import MissingExtraError, UnsupportedError
 from onnxembed.export.engines import engine as engines
 from onnxembed.export.engines.engine import EngineOption, choose_engine
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.facts.facts import Facts, read_facts
 from onnxembed.manifest import read_manifest
 from tiny import write_bert, write_sentence_bert

@@ -10,7 +10,8 @@ import pytest
 
 from onnxembed import OnnxEmbedder
 from onnxembed.errors import MissingExtraError, UnsupportedError
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.verify.verify import self_check
 from tiny import TEXTS, write_encoder, write_sentence_bert
 

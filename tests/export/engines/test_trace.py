@@ -12,14 +12,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from onnxembed import OnnxEmbedder
-from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.artifact import folder as artifact
 from onnxembed.export.artifact.graph_file import write_graph
+from onnxembed.export.encoder import build
 from onnxembed.export.graph.graph import Graph
-from onnxembed.export.pipeline import Options, build, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
 from onnxembed.hub.source import Fetched
 from onnxembed.manifest import AttentionMode, Manifest, Precision
@@ -97,7 +98,7 @@ def run(file: Path, feeds: dict[str, Any]) -> list[Any]:
 
 def graph(folder: Path, precision: Precision = "fp32") -> Graph:
     facts = read_facts(folder)
-    return build(facts, decide(facts, Flags(("mean",), normalize=True)), Options(engine="trace"), precision)
+    return build(make_plan(facts, None, Options(flags=Flags(("mean",), normalize=True), engine="trace")), precision)
 
 
 def change_weights(folder: Path, **changes: Any) -> None:

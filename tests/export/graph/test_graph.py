@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from safetensors.numpy import load_file, save_file
 
-from onnxembed.decisions.decide import decide
-from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UnsupportedError
 from onnxembed.execution.providers import CPU
 from onnxembed.execution.session import SLOW_FUSIONS
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
+from onnxembed.export.encoder import build
 from onnxembed.export.graph.graph import Graph
-from onnxembed.export.pipeline import Options, build
+from onnxembed.export.plan import Options, make_plan
 from onnxembed.export.progress import silent
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Precision, Variant
@@ -37,7 +36,7 @@ PER_LAYER = {"MultiHeadAttention": 2, "If": 1, "Add": 4, "LayerNormalization": 2
 
 def make(folder: Path, precision: Precision = "fp32", **options: Any) -> Graph:
     facts = read_facts(folder)
-    return build(facts, decide(facts, Flags()), Options(**options), precision)
+    return build(make_plan(facts, None, Options(**options)), precision)
 
 
 def write(graph: Graph, folder: Path, precision: Precision = "fp32") -> Variant:

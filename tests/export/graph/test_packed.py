@@ -32,7 +32,8 @@ from onnxembed.execution.providers import CUDA
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.artifact import graph_file
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.locate import locate
 from onnxembed.manifest import POOLING_MODES, read_manifest

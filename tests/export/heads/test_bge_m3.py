@@ -17,7 +17,8 @@ from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError, UsageError
 from onnxembed.export.checkpoint.linear import read_linear
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.manifest import TEXT_KINDS, read_manifest
 from onnxembed.similarity import hybrid_score, mean_maxsim, sparse_dot
 from tiny import TEXTS, VOCAB, change_json

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError, UsageError
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.manifest import Decision, MultiVector, QueryExpansion, TextKind
 from onnxembed.runtime.outputs.multi_vector import prepare, treats_alike
 from onnxembed.similarity import maxsim, mean_maxsim

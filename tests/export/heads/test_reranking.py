@@ -17,7 +17,8 @@ from safetensors.numpy import load_file, save_file
 from onnxembed.decisions.decide import Decisions, decide
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.pipeline import Options, build
+from onnxembed.export.encoder import build
+from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.manifest import Decision, Precision
@@ -91,9 +92,9 @@ def reranker(folder: Path, model_type: str, labels: int = 1, **config: Any) -> P
 def session(
     folder: Path, workdir: Path, precision: Precision = "fp32", decisions: Decisions | None = None
 ) -> onnxruntime.InferenceSession:
-    facts = read_facts(folder)
-    graph = build(facts, decisions or decide(facts), Options(), precision)
-    return open_graph(graph, workdir, precision)
+    plan = make_plan(read_facts(folder), None, Options())
+    plan = plan if decisions is None else replace(plan, decisions=decisions)
+    return open_graph(build(plan, precision), workdir, precision)
 
 
 def expected(model: Any, model_type: str, feeds: dict[str, NDArray[np.int64]], types: bool) -> NDArray[np.float32]:

@@ -16,7 +16,8 @@ from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError, UsageError
 from onnxembed.export.heads import masked_lm
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.manifest import Decision, Precision, Sparse
 from onnxembed.runtime.outputs.sparse import SparseEmbedding, sparse_embeddings
 from onnxembed.similarity import hybrid_score, sparse_dot

@@ -16,7 +16,8 @@ from onnxembed import OnnxEmbedder
 from onnxembed.cli import cli
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import OnnxEmbedError, UsageError, VerificationError
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.manifest import FILE_NAME, Precision, read_manifest
 from onnxembed.verify.verify import missing_requirements, self_check, verify
 from tampering import change_weights

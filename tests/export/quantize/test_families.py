@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
-from onnxembed.export.pipeline import Options, build
+from onnxembed.export.encoder import build
+from onnxembed.export.plan import Options, make_plan
 from onnxembed.export.progress import silent
 from onnxembed.export.quantize.calibration_texts import Samples
 from onnxembed.export.quantize.opened_graph import open_graph
@@ -68,12 +69,12 @@ def feeds(*rows: Any) -> dict[str, Any]:
 def test_a_family(tmp_path: Path, family: str, precision: Precision) -> None:
     values, products = FAMILIES[family]
     folder = stock_checkpoint(tmp_path / "model", family, values)
-    facts = read_facts(folder)
     attention: AttentionMode | None = "bidirectional" if family in DECODERS else None
-    decisions = decide(facts, Flags(pooling=("mean",), normalize=True, attention=attention))
+    flags = Flags(pooling=("mean",), normalize=True, attention=attention)
+    plan = make_plan(read_facts(folder), None, Options(flags=flags))
     samples = Samples([feeds(ids) for ids in IDS[::2]], [feeds(ids) for ids in IDS[1::2]])
     variant = write_quantized(
-        lambda make: build(facts, decisions, Options(), "fp32", make),
+        partial(build, plan, "fp32"),
         tmp_path,
         precision,
         samples,

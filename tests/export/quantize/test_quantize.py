@@ -17,7 +17,8 @@ from onnxembed.errors import ManifestError, MissingExtraError, UnsupportedError,
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Graph
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.export.progress import silent
 from onnxembed.export.quantize.calibration_texts import TEXTS, read_texts
 from onnxembed.export.quantize.int8 import Int8Graph

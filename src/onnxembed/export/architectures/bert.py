@@ -82,7 +82,7 @@ def places_after_pad(g: Graph, inputs: Inputs, pad_token_id: int) -> Value:
     """Positions [B, T] as RoBERTa counts them; those of the pad token, even inside a text, are pad_token_id."""
     pad = g.constant("pad_token_id", np.array(pad_token_id, np.int64))
     real = g.op("Cast", g.op("Not", g.op("Equal", inputs.input_ids, pad)), to=TensorProto.INT64)  # [B, T]
-    places = inputs.counted(real)
+    places = inputs.running_count(real)
     return g.op("Add", g.op("Mul", places, real), pad)
 
 

@@ -12,56 +12,97 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxembed.decisions.embedding import EmbeddingDecisions
+from onnxembed.decisions.decide import Decisions
 from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.export.checkpoint.safetensors import write_safetensors
 from onnxembed.export.checkpoint.tensors import SINGLE
 from onnxembed.export.graph.pooling import dense_weights
+from onnxembed.export.heads.embedding import dense_name
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import write_json
-from onnxembed.facts.modules import POOLING_FLAGS, DenseFacts
-from onnxembed.manifest import Dense, PoolingMode
+from onnxembed.facts.modules import DENSE_ACTIVATIONS, POOLING_FLAGS, DenseFacts
+from onnxembed.facts.transformer import CROSS_ENCODER_EXPECTED
+from onnxembed.manifest import Dense, Embedding, PoolingMode, Reranking
 
 MODULE = "sentence_transformers.models"
+ACTIVATION_CLASSES = {value: name for name, value in DENSE_ACTIVATIONS.items()}
 
 
-def write_modules(
-    facts: Facts, encoder: EncoderDecisions, embedding: EmbeddingDecisions, pooling_out: bool, folder: Path
-) -> tuple[Dense, ...]:
-    """Write config.json, modules.json and the modules' folders; returns the manifest's Dense entries.
+def write_sentence_transformers(facts: Facts, decisions: Decisions, embedding: Embedding | None, folder: Path) -> None:
+    """Write config.json and the files from which sentence-transformers reads the model.
 
-    With `pooling_out` the Dense layers' weights are written as .npy too, for the runtime to apply.
+    `embedding` is the manifest's section of that name, None for a model that makes no sentence embeddings.
     """
     write_json(folder / "config.json", facts.config)
+    if decisions.reranking is not None:
+        _write_cross_encoder(decisions.reranking, folder)
+    elif embedding is not None:
+        write_modules(facts, decisions.encoder, embedding, folder)
+    else:
+        sentence_transformers_class = "SparseEncoder" if decisions.sparse else "MultiVectorEncoder"
+        _write_class(facts, decisions.encoder, folder, model_type=sentence_transformers_class)
+
+
+def write_modules(facts: Facts, encoder: EncoderDecisions, embedding: Embedding, folder: Path) -> None:
+    """Write the files of a SentenceTransformer: modules.json, the modules' folders, lengths and prompts.
+
+    Where the section `embedding` names files of Dense weights, they are written too.
+    """
     write_json(
         folder / "sentence_bert_config.json",
         {"max_seq_length": encoder.max_length.value, "do_lower_case": encoder.lower_case.value},
     )
-    write_json(
-        folder / "config_sentence_transformers.json",
-        {
-            "prompts": encoder.prompts.texts.value,
-            "default_prompt_name": encoder.prompts.default.value,
-            "similarity_fn_name": facts.similarity,
-        },
-    )
+    _write_class(facts, encoder, folder)
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     write_json(folder / "1_Pooling/config.json", _pooling(embedding.pooling.value, encoder.hidden_size))
-    dense = []
-    for layer in facts.dense:
-        path = f"{len(modules)}_Dense"
-        modules.append((path, "Dense"))
-        dense.append(_write_dense(layer, folder, path, pooling_out))
+    for number, (layer, entry) in enumerate(zip(facts.dense, embedding.dense, strict=True)):
+        modules.append((dense_name(number), "Dense"))
+        _write_dense(layer, entry, folder, dense_name(number))
     if embedding.normalize.value:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))
     write_json(
         folder / "modules.json",
         [
-            {"idx": idx, "name": str(idx), "path": path, "type": f"{MODULE}.{kind}"}
-            for idx, (path, kind) in enumerate(modules)
+            {"idx": index, "name": str(index), "path": path, "type": f"{MODULE}.{module_class}"}
+            for index, (path, module_class) in enumerate(modules)
         ],
     )
-    return tuple(dense)
+
+
+def _write_class(facts: Facts, encoder: EncoderDecisions, folder: Path, **model_type: str) -> None:
+    """Write config_sentence_transformers.json; a SentenceTransformer's has no `model_type`."""
+    prompts = encoder.prompts
+    write_json(
+        folder / "config_sentence_transformers.json",
+        {
+            **model_type,
+            "prompts": prompts.texts.value,
+            "default_prompt_name": prompts.default.value,
+            "similarity_fn_name": facts.similarity,
+        },
+    )
+
+
+def _write_cross_encoder(reranking: Reranking, folder: Path) -> None:
+    """Write modules.json, sentence_bert_config.json and config_sentence_transformers.json of a CrossEncoder.
+
+    A reranker with a template gets none of them: no other program's files can say what a pair becomes.
+    """
+    if reranking.template or reranking.answers:
+        return
+    task = "sequence-classification"
+    write_json(folder / "sentence_bert_config.json", {"transformer_task": task, **CROSS_ENCODER_EXPECTED[task]})
+    module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}
+    write_json(folder / "modules.json", [module])
+    write_json(
+        folder / "config_sentence_transformers.json",
+        {
+            "model_type": "CrossEncoder",
+            "activation_fn": ACTIVATION_CLASSES[reranking.activation.value],
+            "prompts": {},
+            "default_prompt_name": None,
+        },
+    )
 
 
 def _pooling(modes: Sequence[PoolingMode], size: int) -> dict[str, object]:
@@ -74,19 +115,17 @@ def _pooling(modes: Sequence[PoolingMode], size: int) -> dict[str, object]:
     return {"embedding_dimension": size, "pooling_mode": names, "include_prompt": True}
 
 
-def _write_dense(layer: DenseFacts, folder: Path, path: str, pooling_out: bool) -> Dense:
+def _write_dense(layer: DenseFacts, entry: Dense, folder: Path, path: str) -> None:
+    """Write a Dense module's folder, and its weights as .npy where the manifest's entry names them."""
     (folder / path).mkdir()
     shutil.copyfile(layer.folder / "config.json", folder / path / "config.json")
+    weight, bias = dense_weights(layer)
     if (layer.folder / SINGLE).is_file():
         shutil.copyfile(layer.folder / SINGLE, folder / path / SINGLE)
     else:  # no pickle goes into an artifact
-        weight, bias = dense_weights(layer)
-        tensors = {"linear.weight": weight} | ({} if bias is None else {"linear.bias": bias})
+        tensors = {"linear.weight": weight} if bias is None else {"linear.weight": weight, "linear.bias": bias}
         write_safetensors(folder / path / SINGLE, tensors)
-    files: list[str | None] = [None, None]
-    if pooling_out:
-        for slot, (name, array) in enumerate(zip(("weight", "bias"), dense_weights(layer), strict=True)):
-            if array is not None:
-                np.save(folder / path / f"{name}.npy", array)
-                files[slot] = f"{path}/{name}.npy"
-    return Dense(layer.in_features, layer.out_features, layer.activation, *files)
+    if entry.weight is not None:
+        np.save(folder / entry.weight, weight)
+    if entry.bias is not None and bias is not None:
+        np.save(folder / entry.bias, bias)

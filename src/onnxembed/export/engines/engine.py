@@ -54,8 +54,8 @@ def choose_engine(facts: Facts, option: EngineOption) -> Decision[Engine]:
     return Decision(engine, "architecture", reason)
 
 
-def announce(facts: Facts, engine: Decision[Engine], graphs: Iterable[Graph]) -> None:
-    """Say what it costs where `auto` had to do without a builder."""
+def announce(engine: Decision[Engine], graphs: Iterable[Graph]) -> None:
+    """Warn of what it costs that `auto` had to do without a builder."""
     if engine.value == "build" or engine.origin == "flag":
         return
     nodes = max(sum(graph.operators().values()) for graph in graphs)

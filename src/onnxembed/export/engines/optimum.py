@@ -14,38 +14,35 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import UnsupportedError
 from onnxembed.export.engines.quiet import quiet
 from onnxembed.export.engines.splice import splice
-from onnxembed.export.engines.transformers_class import load_stock, stock_inputs
-from onnxembed.export.graph.graph import OPSET, Graph, Value
-from onnxembed.export.graph.inputs import Inputs
+from onnxembed.export.engines.transformers_class import load_stock, open_for_heads, stock_inputs
+from onnxembed.export.graph.graph import OPSET, GraphFactory
+from onnxembed.export.graph.inputs import Encoded
 from onnxembed.facts.facts import Facts
-from onnxembed.manifest import AttentionMode
 
 
-def write_encoder(
-    graph: Graph, inputs: Inputs, facts: Facts, attention: AttentionMode, ignored: Collection[str]
-) -> Value:
-    """Add the encoder that optimum exports to `graph`; returns its last hidden state [B, T, D].
+def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]) -> Encoded:
+    """The encoder that optimum exports; `ignored` are keys of config.json that the caller vouches for.
 
-    Raises what `load_stock` and `splice` do, and UnsupportedError for another precision than fp32 and for an
-    encoder that optimum cannot export, or exports without one of its inputs.
+    Raises what `load_stock` and `splice` do, and UnsupportedError for an encoder that optimum cannot export, or
+    exports without one of its inputs.
     """
-    if graph.precision != "fp32":
-        raise UnsupportedError(f"--engine optimum writes fp32 only: on a CPU it has no {graph.precision}")
-    model = load_stock(facts, attention, graph.precision, ignored)
-    kind = f"optimum for {type(model).__name__}"
+    graph = make(open_for_heads(facts))
+    model = load_stock(facts, decisions.encoder.attention.value, graph.precision, ignored)
+    exporter = f"optimum for {type(model).__name__}"
     with quiet():
         try:
             program = _program(model)
         except Exception as error:  # whatever torch, transformers and optimum raise
             line = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise UnsupportedError(f"{facts.folder}: {kind} failed ({line})") from error
+            raise UnsupportedError(f"{facts.folder}: {exporter} failed ({line})") from error
     lost = set(stock_inputs(model)) - {value.name for value in program.graph.inputs}
     if lost:
-        raise UnsupportedError(f"the graph of {kind} leaves out the input {', '.join(sorted(lost))}")
-    return splice(graph, inputs, program, kind)
+        raise UnsupportedError(f"the graph of {exporter} leaves out the input {', '.join(sorted(lost))}")
+    return splice(graph, program, exporter)
 
 
 def _program(model: Any) -> ir.Model:

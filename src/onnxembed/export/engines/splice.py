@@ -14,19 +14,20 @@ from onnx_ir.passes import common as passes
 
 from onnxembed.arrays import Array
 from onnxembed.errors import UnsupportedError
-from onnxembed.export.graph.graph import MICROSOFT, OPSET, Graph, Initializer, Value
-from onnxembed.export.graph.inputs import Inputs
+from onnxembed.export.graph.graph import MICROSOFT, OPSET, Graph, Initializer
+from onnxembed.export.graph.inputs import Encoded, PaddedInputs
 from onnxembed.manifest import INPUTS, LAST_HIDDEN_STATE
 
 PREFIX = "encoder/"
 
 
-def splice(graph: Graph, inputs: Inputs, model: ir.Model, by: str) -> Value:
-    """Add the part of `model` that computes last_hidden_state [B, T, D] to `graph`; returns that value.
+def splice(graph: Graph, model: ir.Model, by: str) -> Encoded:
+    """Add the part of `model` that computes last_hidden_state [B, T, D] to `graph`.
 
     Raises UnsupportedError, which names the exporter `by`, for a graph that has no such output, takes inputs
     that the runtime cannot feed, or is written in operators that the heads cannot stand beside.
     """
+    inputs = PaddedInputs(graph)
     _keep_hidden_states(model, by)
     unknown = [value.name for value in model.graph.inputs if value.name not in INPUTS]
     if unknown:
@@ -35,13 +36,13 @@ def splice(graph: Graph, inputs: Inputs, model: ir.Model, by: str) -> Value:
     opset = domains.pop("", 0)
     if opset < OPSET or domains.keys() - {MICROSOFT} or model.functions:
         raise UnsupportedError(f"the graph of {by} has operators of {dict(model.graph.opset_imports)}, not of opset 18")
-    for value in model.graph.inputs:
-        getattr(inputs, str(value.name))  # declares it
+    if "token_type_ids" in [value.name for value in model.graph.inputs]:
+        inputs.token_type_ids  # noqa: B018  (declares the input)
     hidden = model.graph.outputs[0]
     _rename(model)
     weights = [_initializer(value) for value in model.graph.initializers.values()]
     graph.append_nodes([ir.serde.serialize_node(node) for node in model.graph], weights, opset)
-    return str(hidden.name)
+    return Encoded(graph, inputs, graph.to_float32(str(hidden.name)), inputs.pool)
 
 
 def _keep_hidden_states(model: ir.Model, by: str) -> None:

@@ -9,35 +9,34 @@ from collections.abc import Collection
 from importlib import import_module
 from typing import Any
 
+from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import UnsupportedError
 from onnxembed.export.engines.quiet import quiet
 from onnxembed.export.engines.splice import splice
-from onnxembed.export.engines.transformers_class import load_stock, stock_inputs
-from onnxembed.export.graph.graph import Graph, Value
-from onnxembed.export.graph.inputs import Inputs
+from onnxembed.export.engines.transformers_class import load_stock, open_for_heads, stock_inputs
+from onnxembed.export.graph.graph import GraphFactory
+from onnxembed.export.graph.inputs import Encoded
 from onnxembed.facts.facts import Facts
-from onnxembed.manifest import AttentionMode
 
 # Shape of the example that is traced: neither axis is 1, which torch takes for a constant.
 ROWS, LENGTH = 2, 9
 
 
-def write_encoder(
-    graph: Graph, inputs: Inputs, facts: Facts, attention: AttentionMode, ignored: Collection[str]
-) -> Value:
-    """Add the traced encoder to `graph`; returns its last hidden state [B, T, D], in the graph's type.
+def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]) -> Encoded:
+    """The traced encoder of a checkpoint; `ignored` are keys of config.json that the caller vouches for.
 
     Raises what `load_stock` and `splice` do, and UnsupportedError for an encoder that cannot be traced.
     """
-    model = load_stock(facts, attention, graph.precision, ignored)
-    kind = f"transformers' {type(model).__name__}"
+    graph = make(open_for_heads(facts))
+    model = load_stock(facts, decisions.encoder.attention.value, graph.precision, ignored)
+    exporter = f"transformers' {type(model).__name__}"
     with quiet():
         try:
             program = _program(model, stock_inputs(model))
         except Exception as error:  # whatever torch, transformers and onnxscript raise
             line = f"{type(error).__name__}: {error}".partition("\n")[0]
-            raise UnsupportedError(f"{facts.folder}: {kind} could not be traced ({line})") from error
-    return splice(graph, inputs, program, kind)
+            raise UnsupportedError(f"{facts.folder}: {exporter} could not be traced ({line})") from error
+    return splice(graph, program, exporter)
 
 
 def _program(model: Any, names: list[str]) -> Any:

@@ -63,6 +63,11 @@ def load_stock(facts: Facts, attention: AttentionMode, precision: Precision, ign
     return model
 
 
+def open_for_heads(facts: Facts) -> Checkpoint:
+    """The checkpoint of a traced encoder; task heads read it by the names that builders use, without the prefix."""
+    return Checkpoint(facts.transformer_folder, ARCHITECTURES[facts.model_type].prefix)
+
+
 def stock_inputs(model: Any) -> list[str]:
     """The inputs that matter to the model: with a single segment, segment ids do not."""
     taken = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]

@@ -12,16 +12,16 @@ from functools import cached_property
 from onnx import TensorProto
 
 from onnxembed.execution.packing import ENDS, INPUT_IDS, OFFSETS, POSITIONS, TOKEN_TYPES
-from onnxembed.export.graph import pooling as heads
+from onnxembed.export.graph import pooling
 from onnxembed.export.graph.attention import Mask, Packed
 from onnxembed.export.graph.graph import Graph, Value
-from onnxembed.export.graph.inputs import B, Inputs
+from onnxembed.export.graph.inputs import B, running_sum
 from onnxembed.manifest import PoolingMode
 
 N, S, ENDS_SIZE = "tokens", "longest", "batch_plus_1"
 
 
-class PackedInputs(Inputs):
+class PackedInputs:
     """Token ids, their positions and types int64 [N], and where the texts are; to builders, one text of N tokens."""
 
     def __init__(self, graph: Graph) -> None:
@@ -48,18 +48,18 @@ class PackedInputs(Inputs):
         """The rows of a table of the checkpoint for the positions of the tokens: [N, D]."""
         return self._graph.op("Gather", self._graph.weight(table), self.positions)
 
-    def counted(self, marks: Value) -> Value:
+    def running_count(self, marks: Value) -> Value:
         """How many tokens of its text are marked up to each token, itself included: int64 [1, N]."""
         g = self._graph
-        count = super().counted(marks)
+        count = running_sum(g, marks)
         tokens, longest = g.op("Shape", marks, start=1, end=2), g.op("Shape", self._offsets, start=1, end=2)
         # The offsets of the padded texts tell places in a text, also where positions do not count from its first token.
         offsets = g.op("Slice", g.op("Reshape", self._offsets, g.integers(-1)), g.integers(0), tokens)
         places = g.op("Mod", g.op("Cast", offsets, to=TensorProto.INT64), longest)
-        every = g.op("Range", g.integer(0), g.op("Squeeze", tokens), g.integer(1))
-        firsts = g.op("Sub", every, places)  # of the text of each token
-        counted = g.op("Sub", count, g.op("Gather", g.op("Sub", count, marks), firsts, axis=1))
-        return g.hint_shape(counted, TensorProto.INT64, (1, N))
+        indices = g.op("Range", g.integer(0), g.op("Squeeze", tokens), g.integer(1))
+        firsts = g.op("Sub", indices, places)  # of the text of each token
+        marked = g.op("Sub", count, g.op("Gather", g.op("Sub", count, marks), firsts, axis=1))
+        return g.hint_shape(marked, TensorProto.INT64, (1, N))
 
     @cached_property
     def mask(self) -> Mask:
@@ -77,7 +77,7 @@ class PackedInputs(Inputs):
         if all(mode in picked for mode in modes):
             vectors = [g.op("Gather", rows, picked[mode]()) for mode in modes]
             return vectors[0] if len(vectors) == 1 else g.op("Concat", *vectors, axis=-1)
-        return heads.pool(g, *self._unpacked(rows, starts, ends), modes)
+        return pooling.pool(g, *self._unpacked(rows, starts, ends), modes)
 
     def _unpacked(self, rows: Value, starts: Value, ends: Value) -> tuple[Value, Value]:
         """The tokens [N, D] padded on the right, [B, S, D], and their mask int64 [B, S]."""

@@ -19,7 +19,7 @@ from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.architectures.architecture import MaskedLM
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
-from onnxembed.export.graph.inputs import Inputs
+from onnxembed.export.graph.inputs import Encoded, PaddedInputs
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.sparse import SparseFacts
 from onnxembed.manifest import SparseActivation
@@ -39,27 +39,36 @@ class Decoder:
     bias: str | None
 
 
-def sparse_embedding(g: Graph, inputs: Inputs, tokens: Value, facts: Facts, said: SparseFacts) -> tuple[Value, int]:
-    """Token embeddings float32 [B, T, D] -> weights float32 [B, V]; also V."""
+def head_of(facts: Facts) -> MaskedLM:
+    """The head of a checkpoint's model_type; UnsupportedError where onnxembed does not build it."""
     head = ARCHITECTURES[facts.model_type].masked_lm
     if head is None:
         supported = ", ".join(model_type for model_type, row in ARCHITECTURES.items() if row.masked_lm)
         raise UnsupportedError(
-            f"onnxembed builds no masked-language-model head for {facts.model_type}; it does for {supported}"
+            f"onnxembed does not build the masked-language-model head of {facts.model_type}; it does of {supported}"
         )
+    return head
+
+
+def sparse_embedding(encoded: Encoded, facts: Facts, sparse: SparseFacts) -> tuple[Value, int]:
+    """The weights float32 [B, V] of a graph's token embeddings; also V.
+
+    Raises ModelFilesError for a decoder that is missing or of another width.
+    """
+    g, head = encoded.graph, head_of(facts)
     config = Config(facts.config, str(facts.config_file))
     activation = "gelu" if head.activation is None else config.take(head.activation, str, "gelu")
     key, default = head.eps
     eps = default if key is None else config.take(key, float, default)
-    x = g.from_float32(tokens)
+    x = g.from_float32(encoded.tokens)
     if _has_bias(config, head, "dense"):
         x = g.linear_act(x, head.dense, activation)
     else:
         x = g.activation(g.product(x, head.dense), activation)
     x = g.layer_norm(x, head.norm, eps, bias=_has_bias(config, head, "norm"))
     decoder = _decoder(g, config, head)
-    reduce = _largest if said.aggregation.value == "max" else _total
-    weights = reduce(g, inputs, x, decoder, said.activation.value)
+    reduce = _largest if sparse.aggregation.value == "max" else _total
+    weights = reduce(g, encoded.inputs, x, decoder, sparse.activation.value)
     return weights, g.weights.shape(f"{decoder.linear}.weight")[0]
 
 
@@ -99,7 +108,7 @@ def _chunks(g: Graph, linear: str) -> Iterator[slice]:
     return (slice(start, min(start + CHUNK, rows)) for start in range(0, rows, CHUNK))
 
 
-def _largest(g: Graph, inputs: Inputs, x: Value, decoder: Decoder, activation: SparseActivation) -> Value:
+def _largest(g: Graph, inputs: PaddedInputs, x: Value, decoder: Decoder, activation: SparseActivation) -> Value:
     """Of x [B, T, H], the largest weight over the tokens, [B, V].
 
     A slot of padding stands for the text's first token once more, which changes no maximum and needs no mask as
@@ -120,7 +129,7 @@ def _largest(g: Graph, inputs: Inputs, x: Value, decoder: Decoder, activation: S
     return g.op("Mul", _activated(g, logits, activation), some)
 
 
-def _total(g: Graph, inputs: Inputs, x: Value, decoder: Decoder, activation: SparseActivation) -> Value:
+def _total(g: Graph, inputs: PaddedInputs, x: Value, decoder: Decoder, activation: SparseActivation) -> Value:
     """Of x [B, T, H], the sum of the weights of the tokens, [B, V]."""
     mask = g.op("Unsqueeze", g.op("Cast", inputs.attention_mask, to=TensorProto.FLOAT), g.integers(1))  # [B, 1, T]
     sums = []

@@ -7,43 +7,74 @@ which is the same unless a batch is padded on the left.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
+from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.architectures.architecture import Classifier, Key
 from onnxembed.export.checkpoint.config import Config
-from onnxembed.export.graph import pooling as heads
 from onnxembed.export.graph.graph import Graph, Value
-from onnxembed.export.graph.inputs import Inputs
+from onnxembed.export.graph.inputs import B, Encoded, PaddedInputs
+from onnxembed.export.graph.pooling import pool
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.vocabulary import vocabulary
-from onnxembed.manifest import HeadPooling, PoolingMode, Reranking
+from onnxembed.manifest import LOGITS, HeadPooling, PoolingMode, Reranking
 
 # The output layer of a language model, and the table that it is where the two are tied.
 LM_HEAD, TIED = "lm_head.weight", "embed_tokens.weight"
 
 
-def classify(g: Graph, facts: Facts, reranking: Reranking, inputs: Inputs, tokens: Value, *, hidden_size: int) -> Value:
-    """Logits float32 [B, labels] of token embeddings float32 [B, T, hidden_size].
+def is_wanted(decisions: Decisions) -> bool:
+    """Whether the model scores pairs."""
+    return decisions.reranking is not None
 
-    Raises ModelFilesError for a tensor that is missing or not of the shape that config.json says,
-    UnsupportedError for a model_type whose head onnxembed does not build.
+
+def check(facts: Facts, decisions: Decisions) -> None:
+    """Raise UnsupportedError for a classification head that onnxembed does not build."""
+    if decisions.reranking is not None and decisions.reranking.answers is None:
+        _classifier(facts)
+
+
+def add_output(encoded: Encoded, facts: Facts, decisions: Decisions) -> None:
+    """Declare the output logits, float32 [B, labels].
+
+    Raises ModelFilesError for a tensor that is missing or not of the shape that config.json gives.
     """
-    config = Config(facts.config, str(facts.config_file))
-    pooling = reranking.pooling.value
-    if reranking.answers is not None:
-        x = _pool(g, inputs, tokens, pooling, None)  # its template ends every text, never with padding
-        return g.op("MatMul", x, _answer_weights(g, facts, config, reranking.answers.value))
+    reranking = decisions.reranking
+    assert reranking is not None
+    logits = _logits(encoded, facts, reranking, decisions.encoder.hidden_size)
+    encoded.graph.output(LOGITS, logits, (B, len(reranking.labels.value)))
+
+
+def section(facts: Facts, decisions: Decisions, graph: Graph, folder: Path) -> Reranking:
+    """The manifest's section about reranking."""
+    assert decisions.reranking is not None
+    return decisions.reranking
+
+
+def _classifier(facts: Facts) -> Classifier:
     head = ARCHITECTURES[facts.model_type].classifier
     if head is None:
         supported = ", ".join(model_type for model_type, row in ARCHITECTURES.items() if row.classifier)
         raise UnsupportedError(
             f"onnxembed does not build the classification head of {facts.model_type}; known: {supported}"
         )
+    return head
+
+
+def _logits(encoded: Encoded, facts: Facts, reranking: Reranking, hidden_size: int) -> Value:
+    g, inputs, tokens = encoded.graph, encoded.inputs, encoded.tokens
+    config = Config(facts.config, str(facts.config_file))
+    pooling = reranking.pooling.value
+    if reranking.answers is not None:
+        x = _pool(g, inputs, tokens, pooling, None)  # its template ends every text, never with padding
+        return g.op("MatMul", x, _answer_weights(g, facts, config, reranking.answers.value))
+    head = _classifier(facts)
     pad = config.take("pad_token_id", int) if config.has("pad_token_id") else None
     x = tokens if pooling == "mean_of_logits" else _pool(g, inputs, tokens, pooling, pad)
     x = _before_last(g, head, config, x, hidden_size)
@@ -54,21 +85,21 @@ def classify(g: Graph, facts: Facts, reranking: Reranking, inputs: Inputs, token
 
 def _before_last(g: Graph, head: Classifier, config: Config, x: Value, size: int) -> Value:
     if head.dense is not None:
-        x = _linear(g, x, head.dense, (size, size), bias=_said(config, head.dense_bias))
-        x = g.activation(x, _said(config, head.activation))
+        x = _linear(g, x, head.dense, (size, size), bias=_value(config, head.dense_bias))
+        x = g.activation(x, _value(config, head.activation))
     if head.norm is not None:
         eps, biased = config.take("norm_eps", float, 1e-5), config.take("norm_bias", bool, False)
-        parts = ("weight", "bias")[: 1 + biased]
+        parts = ("weight", "bias") if biased else ("weight",)
         weights = [_read(g, f"{head.norm}.{part}", (size,)) for part in parts]
         x = g.op("LayerNormalization", x, *weights, name=head.norm, epsilon=eps)
     return x
 
 
-def _said(config: Config, value: Key | Any) -> Any:
+def _value(config: Config, value: Key | Any) -> Any:
     return config.take(value.name, type(value.default), value.default) if isinstance(value, Key) else value
 
 
-def _pool(g: Graph, inputs: Inputs, x: Value, mode: HeadPooling, pad_token_id: int | None) -> Value:
+def _pool(g: Graph, inputs: PaddedInputs, x: Value, mode: HeadPooling, pad_token_id: int | None) -> Value:
     """What the head reads of x [B, T, D] -> [B, D].
 
     The last token of transformers' decoders is the rightmost one that is not the pad token: a text that ends
@@ -76,7 +107,7 @@ def _pool(g: Graph, inputs: Inputs, x: Value, mode: HeadPooling, pad_token_id: i
     """
     if mode != "lasttoken" or pad_token_id is None:
         modes: dict[HeadPooling, PoolingMode] = {"cls": "cls", "mean": "mean", "lasttoken": "lasttoken"}
-        return heads.pool(g, x, inputs.attention_mask, (modes[mode],))
+        return pool(g, x, inputs.attention_mask, (modes[mode],))
     pad = g.constant("pad_token_id_of_the_head", np.array(pad_token_id, np.int64))
     real = g.op("Cast", g.op("Not", g.op("Equal", inputs.input_ids, pad)), to=TensorProto.INT64)  # [B, T]
     # The count of real tokens is largest at the last of them; where there is none, the first slot is read.

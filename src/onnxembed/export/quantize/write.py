@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed.arrays import row_cosines
-from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import UnsupportedError, UsageError, VerificationError
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
@@ -53,20 +52,6 @@ class IntegerGraph:
     graph: Graph
     kept_wider: tuple[str, ...] = ()
     damage: Mapping[str, float] = field(default_factory=dict)
-
-
-def check_quantizable(decisions: Decisions, engine: str, precisions: Sequence[Precision]) -> None:
-    """Refuse, with UnsupportedError, a model that cannot be quantized."""
-    flag = f"--precision {','.join(precisions)}"
-    if engine != "build":
-        raise UnsupportedError(
-            f"{flag}: only graphs that onnxembed builds can be quantized, and engine {engine} writes its own"
-        )
-    if decisions.embedding is None or decisions.sparse or decisions.multi_vector:
-        raise UnsupportedError(
-            f"{flag}: the cost of rounding is measured only for sentence embeddings, and this model has other "
-            "outputs; use fp16, or --task embedding for a model that has both"
-        )
 
 
 def check_min_cosine(min_cosine: float | None) -> None:

@@ -1,0 +1,63 @@
+"""One graph of a plan: its encoder, then the outputs of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+from onnxembed.decisions.decide import Decisions
+from onnxembed.export.engines import build as build_engine
+from onnxembed.export.graph.graph import Graph, GraphFactory
+from onnxembed.export.graph.inputs import B, Encoded, T
+from onnxembed.export.heads import HEADS, embedding
+from onnxembed.export.plan import ExportPlan
+from onnxembed.facts.facts import Facts
+from onnxembed.manifest import TOKEN_EMBEDDINGS, Engine, Precision
+
+WriteEncoder = Callable[[Facts, Decisions, GraphFactory, Collection[str]], Encoded]
+"""Writes the encoder of a checkpoint; the strings are keys of config.json that the caller vouches for."""
+
+
+def build(plan: ExportPlan, precision: Precision, make: GraphFactory | None = None) -> Graph:
+    """The graph of one precision, from token ids to the outputs of the plan's tasks.
+
+    `make` makes another kind of graph than one of `precision`, which is then not used.
+
+    Raises UnsupportedError and ModelFilesError for a checkpoint whose config.json or weights the engine cannot take.
+    """
+    write_encoder = ENGINES[plan.engine.value]
+    make = make or partial(Graph, precision=precision)
+    encoded = write_encoder(plan.facts, plan.decisions, make, plan.options.ignored_config_keys)
+    for task in plan.graph_tasks:
+        HEADS[task].add_output(encoded, plan.facts, plan.decisions)
+    if plan.decisions.reranking is None:
+        encoded.graph.output(TOKEN_EMBEDDINGS, encoded.tokens, (B, T, plan.decisions.encoder.hidden_size))
+    return encoded.graph
+
+
+def build_packed(plan: ExportPlan, precision: Precision) -> Graph:
+    """The packed graph of one precision: its output is sentence_embedding alone."""
+    encoded = build_engine.write_packed_encoder(
+        plan.facts, plan.decisions, partial(Graph, precision=precision), plan.options.ignored_config_keys
+    )
+    embedding.add_sentence_embedding(encoded.graph, encoded.tokens, encoded.inputs.pool, plan.facts, plan.decisions)
+    return encoded.graph
+
+
+def _trace(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]) -> Encoded:
+    from onnxembed.export.engines.trace import write_encoder  # needs the extra [torch]
+
+    return write_encoder(facts, decisions, make, ignored)
+
+
+def _optimum(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]) -> Encoded:
+    from onnxembed.export.engines.optimum import write_encoder  # needs the extra [optimum]
+
+    return write_encoder(facts, decisions, make, ignored)
+
+
+ENGINES: dict[Engine, WriteEncoder] = {
+    "build": build_engine.write_encoder,
+    "trace": _trace,
+    "optimum": _optimum,
+}

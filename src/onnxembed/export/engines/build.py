@@ -1,0 +1,86 @@
+"""The engine `build`: onnxembed's own builders, one for each architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from onnxembed.decisions.decide import Decisions
+from onnxembed.errors import UnsupportedError
+from onnxembed.export.architectures import ARCHITECTURES
+from onnxembed.export.checkpoint.adapters import open_checkpoint
+from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.graph.graph import Graph, GraphFactory, Value
+from onnxembed.export.graph.inputs import Encoded, Inputs, PaddedInputs
+from onnxembed.export.graph.packed import PackedInputs
+from onnxembed.facts.facts import Facts
+from onnxembed.facts.multi_vector import STANFORD_LINEAR
+
+
+@dataclass(frozen=True)
+class PackedEncoded:
+    """What `Encoded` is for a packed graph, whose token embeddings are float32 [1, N, D]."""
+
+    graph: Graph
+    inputs: PackedInputs
+    tokens: Value
+
+
+def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]) -> Encoded:
+    """The encoder of a checkpoint, written by the builder of its architecture.
+
+    Raises UnsupportedError for a config.json with keys, and weights with tensors, that the builder does not read;
+    `ignored` are keys the caller vouches for.
+    """
+    config, graph = _open(facts, decisions, make)
+    inputs = PaddedInputs(graph, causal=decisions.encoder.attention.value == "causal")
+    tokens = _build(facts, graph, config, inputs)
+    unpooled = unpooled_token(facts)
+    pool = inputs.pool if unpooled is None else inputs.pool_without(unpooled)
+    tokens = graph.to_float32(tokens)
+    _check_all_read(facts, decisions, graph, config, ignored)
+    return Encoded(graph, inputs, tokens, pool)
+
+
+def write_packed_encoder(
+    facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]
+) -> PackedEncoded:
+    """The packed encoder of a checkpoint whose architecture is packable; errors as of `write_encoder`."""
+    config, graph = _open(facts, decisions, make)
+    inputs = PackedInputs(graph)
+    tokens = graph.to_float32(_build(facts, graph, config, inputs))
+    _check_all_read(facts, decisions, graph, config, ignored)
+    return PackedEncoded(graph, inputs, tokens)
+
+
+def unpooled_token(facts: Facts) -> int | None:
+    """The id of the token that pooling leaves out; None for most models, which pool every token."""
+    read = ARCHITECTURES[facts.model_type].unpooled_token
+    return None if read is None else read(facts.transformer_folder)
+
+
+def _open(facts: Facts, decisions: Decisions, make: GraphFactory) -> tuple[Config, Graph]:
+    prefix = ARCHITECTURES[facts.model_type].prefix
+    config = Config(facts.config, str(facts.config_file))
+    return config, make(open_checkpoint(facts.transformer_folder, prefix, decisions.encoder.adapter, config))
+
+
+def _build(facts: Facts, graph: Graph, config: Config, inputs: Inputs) -> Value:
+    build = ARCHITECTURES[facts.model_type].build
+    if build is None:
+        raise UnsupportedError(f"there is no builder for {facts.model_type}")
+    return build(graph, config, inputs)
+
+
+def _check_all_read(facts: Facts, decisions: Decisions, graph: Graph, config: Config, ignored: Collection[str]) -> None:
+    config.finish(ignored)
+    is_head = ARCHITECTURES[facts.model_type].is_head
+    unread = [name for name in graph.weights.unused() if not is_head(name)]
+    if decisions.multi_vector is not None and decisions.multi_vector.of_checkpoint:
+        unread = [name for name in unread if name != STANFORD_LINEAR]
+    if unread:
+        names = ", ".join(unread[:3])
+        raise UnsupportedError(
+            f"{facts.folder} has tensors that a {facts.model_type} encoder does not use ({len(unread)}, such as "
+            f"{names}): it is not the plain architecture its config.json says it is"
+        )

@@ -1,0 +1,81 @@
+"""Multi-vector embeddings: a vector for each token, as ColBERT makes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from onnxembed.arrays import Array
+from onnxembed.decisions.decide import Decisions
+from onnxembed.errors import ModelFilesError
+from onnxembed.export.checkpoint.linear import linear, read_linear
+from onnxembed.export.graph import pooling
+from onnxembed.export.graph.graph import Graph
+from onnxembed.export.graph.inputs import B, Encoded, T
+from onnxembed.export.tokenizer.token_ids import TokenIds
+from onnxembed.facts.facts import Facts
+from onnxembed.facts.multi_vector import STANFORD_LINEAR, MultiVectorFacts
+from onnxembed.manifest import MULTI_VECTOR, Decision, MultiVector, QueryExpansion
+
+
+def is_wanted(decisions: Decisions) -> bool:
+    """Whether the model makes multi-vector embeddings."""
+    return decisions.multi_vector is not None
+
+
+def check(facts: Facts, decisions: Decisions) -> None:
+    """Every multi-vector head that can be decided on can be built."""
+
+
+def add_output(encoded: Encoded, facts: Facts, decisions: Decisions) -> None:
+    """Declare the output multi_vector, float32 [B, T, dimension].
+
+    Raises ModelFilesError for a layer of another width than the one before it gives.
+    """
+    g, tokens, width, head = encoded.graph, encoded.tokens, decisions.encoder.hidden_size, decisions.multi_vector
+    assert head is not None
+    for index, layer in enumerate(head.dense, start=1):
+        if layer.in_features != width:
+            file = layer.folder / "config.json"
+            raise ModelFilesError(f"{file} takes {layer.in_features} features, but gets {width}")
+        tokens, width = pooling.dense(g, tokens, layer, f"{index}_Dense"), layer.out_features
+    if not head.dense:
+        name, weight, bias = _projection(g, facts, head, width)
+        tokens, width = linear(g, tokens, name, weight, bias), weight.shape[0]
+    if head.normalize.value:
+        tokens = pooling.normalize(g, tokens)
+    g.output(MULTI_VECTOR, tokens, (B, T, width))
+
+
+def section(facts: Facts, decisions: Decisions, graph: Graph, folder: Path) -> MultiVector:
+    """The manifest's section about multi-vector embeddings; its tokens get the ids of the tokenizer in `folder`."""
+    head, limit, ids = decisions.multi_vector, decisions.encoder.max_length, TokenIds(folder)
+    assert head is not None
+    output = next(value for value in graph.outputs if value.name == MULTI_VECTOR)
+    expansion, words = head.query_expansion, head.skipped_words
+    expanded: Decision[QueryExpansion | None] = Decision(None, expansion.origin, expansion.reason)
+    if (by_name := expansion.value) is not None:
+        token = ids.special("mask_token", "eos_token") if by_name.token is None else ids.token(by_name.token)
+        expanded = replace(expanded, value=QueryExpansion(token, by_name.length, by_name.attended, by_name.longer))
+    return MultiVector(
+        normalize=head.normalize,
+        first_token=head.first_token,
+        query_length=head.query_length,
+        document_length=Decision(None, "flag", limit.reason) if limit.origin == "flag" else head.document_length,
+        query_expansion=expanded,
+        skipped_token_ids=Decision(ids.known(words.value), words.origin, words.reason),
+        skipped_in=head.skipped_in,
+        dimension=int(output.type.tensor_type.shape.dim[-1].dim_value),
+    )
+
+
+def _projection(g: Graph, facts: Facts, head: MultiVectorFacts, width: int) -> tuple[str, Array, Array | None]:
+    """Name, weight [out, in] and bias of the one Linear of a model without Dense modules."""
+    if head.head is not None:
+        return head.head.stem, *read_linear(head.head, width)
+    shape = g.weights.shape(STANFORD_LINEAR)
+    if len(shape) != 2 or shape[1] != width:
+        raise ModelFilesError(f"{facts.transformer_folder}: {STANFORD_LINEAR} has the shape {shape}, not (*, {width})")
+    return "linear", np.ascontiguousarray(g.weights.read(STANFORD_LINEAR), dtype=np.float32), None
