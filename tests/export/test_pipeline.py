@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
-from onnxembed.export.artifact import folder as artifact
+from onnxembed.export.artifact import graph_file
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.hub.source import Fetched
@@ -102,7 +102,7 @@ def test_hashes_are_those_of_the_files(tmp_path: Path) -> None:
 def test_exporting_twice_gives_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling_out: bool, limit: int
 ) -> None:
-    monkeypatch.setattr(artifact, "INLINE_LIMIT", limit)
+    monkeypatch.setattr(graph_file, "INLINE_LIMIT", limit)
     folder = write_sentence_bert(tmp_path / "model", dense=((32, 8, TANH),), prompts={"b": "1", "a": "2"})
     for name in ("one", "two"):
         export(folder, tmp_path / name, Options(precisions=BOTH, pooling_out=pooling_out))
@@ -272,14 +272,18 @@ def break_config(**values: Any) -> Callable[[Path], None]:
 
 EXTRA = {"encoder.layer.0.attention.self.query.lora_A.weight": np.zeros((2, 2), np.float32)}
 BROKEN: list[tuple[Callable[[Path], None], type[Exception], str]] = [
-    (break_weights(**EXTRA), UnsupportedError, r"\(1, as encoder\.layer\.0\.attention\.self\.query\.lora_A"),
-    (break_weights(**{"linear.weight": np.zeros((8, 32), np.float32)}), UnsupportedError, r"\(1, as linear\.weight\)"),
+    (break_weights(**EXTRA), UnsupportedError, r"\(1, such as encoder\.layer\.0\.attention\.self\.query\.lora_A"),
+    (
+        break_weights(**{"linear.weight": np.zeros((8, 32), np.float32)}),
+        UnsupportedError,
+        r"\(1, such as linear\.weight\)",
+    ),
     (
         break_weights(**{f"x{i}": np.zeros(1, np.float32) for i in range(5)}),
         UnsupportedError,
-        r"\(5, as x0, x1, x2\)",
+        r"\(5, such as x0, x1, x2\)",
     ),
-    (break_config(num_hidden_layers=1), UnsupportedError, r"\(16, as encoder\.layer\.1\."),
+    (break_config(num_hidden_layers=1), UnsupportedError, r"\(16, such as encoder\.layer\.1\."),
     (break_config(num_hidden_layers=3), ModelFilesError, r"no tensor encoder\.layer\.2\."),
     (
         break_weights(**{"encoder.layer.1.output.dense.bias": None}),

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 
 from onnxembed.errors import UsageError
-from onnxembed.export.artifact import folder as artifact
+from onnxembed.export.artifact import graph_file
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.graph_file import PAGE, write_graph
 from onnxembed.export.encoder import build
@@ -180,7 +180,7 @@ def test_small_weights_lie_in_the_graph_file(tmp_path: Path) -> None:
 def test_large_weights_lie_beside_it_each_on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = tiny_graph(tmp_path / "model")
     write_graph(graph, tmp_path / "inline", "fp32", quiet)
-    monkeypatch.setattr(artifact, "INLINE_LIMIT", 1000)
+    monkeypatch.setattr(graph_file, "INLINE_LIMIT", 1000)
     variant = write_graph(graph, tmp_path, "fp32", quiet)
     assert (variant.file, variant.data) == ("onnx/model.onnx", "onnx/model.onnx_data")
 
@@ -211,7 +211,7 @@ def test_onnx_runtime_computes_the_same_from_either(tmp_path: Path, monkeypatch:
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     results = []
     for limit in (2**28, 0):
-        monkeypatch.setattr(artifact, "INLINE_LIMIT", limit)
+        monkeypatch.setattr(graph_file, "INLINE_LIMIT", limit)
         variant = write_graph(graph, tmp_path / str(limit), "fp32", quiet)
         session = onnxruntime.InferenceSession(tmp_path / str(limit) / variant.file, providers=["CPUExecutionProvider"])
         results.append(session.run(["sentence_embedding"], feeds)[0])
@@ -220,7 +220,7 @@ def test_onnx_runtime_computes_the_same_from_either(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("limit", [0, 2**28])
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(artifact, "INLINE_LIMIT", limit)
+    monkeypatch.setattr(graph_file, "INLINE_LIMIT", limit)
     for name in ("a", "b"):
         write_graph(tiny_graph(tmp_path / name / "model"), tmp_path / name, "fp32", quiet)
     files = sorted(path.name for path in (tmp_path / "a/onnx").iterdir())
@@ -231,7 +231,7 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("limit", [0, 2**28])
 def test_progress_counts_the_bytes_of_every_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(artifact, "INLINE_LIMIT", limit)
+    monkeypatch.setattr(graph_file, "INLINE_LIMIT", limit)
     graph = tiny_graph(tmp_path / "model")
     calls: list[tuple[str, int, int]] = []
     write_graph(graph, tmp_path, "fp32", lambda *call: calls.append(call))

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxembed.export.artifact import folder as artifact
-from onnxembed.export.artifact import hashing
+from onnxembed.export.artifact import graph_file, hashing
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.artifact.hashing import HashedFile, hash_files
 from onnxembed.export.encoder import build
@@ -66,7 +65,7 @@ def test_a_write_that_fails_leaves_no_thread(tmp_path: Path) -> None:
 def test_the_weights_of_a_graph_are_hashed_while_they_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
 ) -> None:
-    monkeypatch.setattr(artifact, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(graph_file, "INLINE_LIMIT", 0)
     facts = read_facts(write_sentence_bert(tmp_path / "model"))
     graph = build(make_plan(facts, None, Options()), precision)
     records: dict[str, FileRecord] = {}

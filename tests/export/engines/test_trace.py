@@ -15,7 +15,7 @@ from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.artifact import folder as artifact
+from onnxembed.export.artifact import graph_file
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.encoder import build
 from onnxembed.export.graph.graph import Graph
@@ -170,7 +170,7 @@ def test_traced_and_built_graphs_give_the_same_vectors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [0, 2**28])
 def test_tracing_twice_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """With weights beside the graph or in it, and nothing of the machine that traced it."""
-    monkeypatch.setattr(artifact, "INLINE_LIMIT", limit)
+    monkeypatch.setattr(graph_file, "INLINE_LIMIT", limit)
     folder = write_sentence_bert(tmp_path / "model")
     for name in ("one", "two"):
         export(folder, tmp_path / name, Options(engine="trace"))
