@@ -17,6 +17,7 @@ from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.engines.build import unpooled_token
 from onnxembed.export.engines.engine import EngineOption, choose_engine
 from onnxembed.export.heads import HEADS
+from onnxembed.export.quantize.write import check_min_cosine
 from onnxembed.facts.facts import Facts
 from onnxembed.manifest import MIN_COSINES, Decision, Engine, Precision, Task
 from onnxembed.recipes.recipe import Recipe
@@ -92,6 +93,7 @@ def make_plan(facts: Facts, recipe: Recipe | None, options: Options) -> ExportPl
     plan = ExportPlan(facts, recipe, options, engine, decide(facts, options.flags, recipe))
     if plan.integer_precisions:
         _check_quantizable(plan.decisions, engine.value, plan.integer_precisions)
+        check_min_cosine(options.min_cosine)
     _check_engine_precisions(engine.value, plan.float_precisions)
     if options.packed:
         _check_packable(facts, plan.decisions, engine.value, options.precisions)

@@ -87,7 +87,6 @@ def write_quantized(
         VerificationError: the vector of a held-back text is further away than allowed; names what costs most.
         MissingExtraError: onnxruntime is not installed.
     """
-    check_min_cosine(min_cosine)
     floor = MIN_COSINES[precision] if min_cosine is None else min_cosine
     progress(f"preparing {precision}", 0, 1)
     watching = WatchingGraph.of_model(build)
