@@ -1,4 +1,4 @@
-"""The real all-MiniLM-L6-v2 against numbers that others have published. Needs scripts/get_minilm.py's folder."""
+"""The real all-MiniLM-L6-v2 against numbers that others have published. Needs scripts/models/get_minilm.py's folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnxembed.export.plan import Options
 CHECKPOINT = Path(__file__).parents[1] / "models/all-MiniLM-L6-v2"
 
 pytestmark = pytest.mark.skipif(
-    not CHECKPOINT.is_dir(), reason="needs models/all-MiniLM-L6-v2, which scripts/get_minilm.py brings"
+    not CHECKPOINT.is_dir(), reason="needs models/all-MiniLM-L6-v2, which scripts/models/get_minilm.py brings"
 )
 
 

@@ -1,1 +1,1 @@
-"""What scripts/bench and scripts/quality are made of; run with the `scripts` folder on the path."""
+"""The Python behind the entry scripts (scripts/bench, scripts/quality, ...), which put `scripts` on the path."""

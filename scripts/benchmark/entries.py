@@ -10,7 +10,6 @@ from typing import Any, Literal
 from benchmark.models import Model, traced, with_limit, without_packing
 
 Device = Literal["cpu", "cuda"]
-TextKind = Literal["fp32", "fp16", "bf16", "int16", "int8", "int8w"]
 
 NOT_INSTALLED = "not installed"
 
@@ -89,8 +88,10 @@ def _fastembed_settings(model: Model) -> dict[str, Any]:
         return {}
     poolings = {"mean": "mean", "cls": "cls", "lasttoken": "last_token"}
     pooling = "+".join(embedding.pooling.value)
-    if pooling not in poolings or embedding.dense:
-        raise RuntimeError(f"has no {pooling} pooling{' or no Dense layers' * bool(embedding.dense)}")
+    if pooling not in poolings:
+        raise RuntimeError(f"has no {pooling} pooling")
+    if embedding.dense:
+        raise RuntimeError("has no Dense layers")
     return {
         "pooling": poolings[pooling],
         "normalize": embedding.normalize.value,
@@ -103,7 +104,7 @@ def _sentence_transformers(
 ) -> None:
     name = "sentence-transformers"
     cuda = common["device"] == "cuda"
-    ways: dict[str, tuple[TextKind, dict[str, Any]]] = {}
+    ways: dict[str, tuple[str, dict[str, Any]]] = {}
     if cuda:
         ways["torch fp16, sdpa"] = "fp16", {"dtype": "float16", "attention": "sdpa"}
         ways["torch fp16, flash attention 2"] = "fp16", {"dtype": "float16", "attention": "flash_attention_2"}
@@ -125,5 +126,7 @@ def _sentence_transformers(
         settings = {"backend": "torch", **common, **choice, "checkpoint": str(model.checkpoint)}
         batches = (8, 32, 128, 256) if cuda else (1, 8, 32, 128)
         found.entries.append(
-            Entry(label, f"{name}{rerank}", settings, python, kind, 32, batches, OLD_TRANSFORMERS * onnx_backend)
+            Entry(
+                label, f"{name}{rerank}", settings, python, kind, 32, batches, OLD_TRANSFORMERS if onnx_backend else ""
+            )
         )

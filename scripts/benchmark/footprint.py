@@ -1,7 +1,8 @@
 """Installed size, number of distributions and import time of a package, in the environment that runs this file.
 
-Usage: footprint.py REQUIREMENT MODULE, for example 'onnxembed[cpu]' onnxembed. Prints a JSON object. Counts the
-files of the distribution and of all that it requires, and of nothing else that the environment has.
+Usage: footprint.py REQUIREMENT MODULE [--words], for example 'onnxembed[cpu]' onnxembed. Prints a JSON object, or a
+line with --words. Counts the files of the distribution and of everything it requires, and nothing else in the
+environment.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ REPEATS = 7
 
 
 def main() -> None:
-    requirement, module = sys.argv[1:]
-    found = closure(requirement)
-    print(
-        json.dumps(
-            {
-                "bytes": sum(map(size, found.values())) + linked_size(module),
-                "distributions": len(found),
-                "import_seconds": import_seconds(module),
-            }
+    requirement, module, *flags = sys.argv[1:]
+    distributions = closure(requirement)
+    total = sum(map(size, distributions.values())) + linked_size(module)
+    seconds_to_import = import_seconds(module)
+    if "--words" in flags:
+        print(
+            f"{module:<16} {total / 1e6:6.0f} MB installed  {len(distributions):3d} distributions  "
+            f"{seconds_to_import:5.2f} s to import"
         )
-    )
+    else:
+        figures = {"bytes": total, "distributions": len(distributions), "import_seconds": seconds_to_import}
+        print(json.dumps(figures))
 
 
 def closure(requirement: str) -> dict[str, Distribution]:

@@ -20,14 +20,14 @@ WORDS = """
 SENTENCE = (4, 24)
 """Fewest and most words of a sentence."""
 
-TEXT_KINDS = {"short": (1, 1), "long": (80, 160)}
+SENTENCE_COUNTS = {"short": (1, 1), "long": (80, 160)}
 """Fewest and most sentences of a text of each kind."""
 
 
 def texts(kind: str, count: int, seed: int = 0) -> Iterator[str]:
     """So many texts of a kind, practically all different; the same seed gives the same texts."""
     chance = random.Random(f"{kind} {seed}")
-    return (text(chance, chance.randint(*TEXT_KINDS[kind])) for _ in range(count))
+    return (text(chance, chance.randint(*SENTENCE_COUNTS[kind])) for _ in range(count))
 
 
 def text(chance: random.Random, sentences: int) -> str:

@@ -107,7 +107,7 @@ def make(
             config = {**config, "num_hidden_layers": layers}
         write_checkpoint(checkpoint, config, limit=limit, pooling=pooling, tokenizer=tokenizer)
     if not (artifact / FILE_NAME).exists():
-        _export(checkpoint, artifact, "--precision", precisions, *options)
+        export_artifact(checkpoint, artifact, "--precision", precisions, *options)
     return Model(name, artifact, checkpoint)
 
 
@@ -128,7 +128,7 @@ def traced(model: Model, work: Path) -> Path:
     folder = work / f"{model.artifact.resolve().name}-traced"
     if not (folder / FILE_NAME).exists():
         embedding = model.manifest.embedding
-        _export(model.checkpoint, folder, "--engine", "trace", *(["--pooling-out"] if embedding else []))
+        export_artifact(model.checkpoint, folder, "--engine", "trace", *(["--pooling-out"] if embedding else []))
     return folder
 
 
@@ -149,7 +149,8 @@ def with_limit(folder: Path, limit: int | None, checkpoint: Path) -> Path:
     return copy
 
 
-def _export(checkpoint: Path, output: Path, *options: str) -> None:
+def export_artifact(checkpoint: Path, output: Path, *options: str) -> None:
+    """Export a checkpoint with the command line, without verification; RuntimeError with its message if it fails."""
     command = [sys.executable, "-m", "onnxembed", "export", str(checkpoint), "-o", str(output), "--no-verify", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""What each precision of an artifact costs in quality.
+"""How much quality each precision of an artifact costs.
 
 STS-B (Spearman) and SciFact (nDCG@10) of every graph; the least and mean cosine of its vectors to those of the
 first one on held-back paragraphs; and the least cosine of a text's vector alone to its vector among all others.

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from models.torch_files import write_torch
 from tiny import CONFIG, SPECIALS, VOCAB, change_json, write_bert, write_encoder, write_json
-from torch_files import write_torch
 
 Tensors = dict[str, NDArray[np.float32]]
 

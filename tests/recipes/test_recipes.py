@@ -438,7 +438,7 @@ def test_verify_golden_needs_a_recipe(
     assert "not with --against" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not MINILM.is_dir(), reason="needs models/all-MiniLM-L6-v2, which scripts/get_minilm.py brings")
+@pytest.mark.skipif(not MINILM.is_dir(), reason="needs scripts/models/get_minilm.py's folder")
 def test_the_real_minilm_meets_its_published_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     export(MINILM, tmp_path / "out", Options(recipe="all-MiniLM-L6-v2"))
     assert run("verify", tmp_path / "out", "--golden") == 0

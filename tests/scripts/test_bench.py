@@ -208,7 +208,7 @@ def test_a_gpu_is_measured_with_padding_and_without(checkpoint: Path, tmp_path: 
 
 def test_gpu_check_runs_dry_on_a_cpu() -> None:
     pytest.importorskip("transformers", reason="random models are made by it; needs the [torch] extra")
-    done = run("gpu_check", "--device", "cpu", "--kind", "bert", "--kind", "mistral", "--seconds", "1")
+    done = run("gpu_check", "--device", "cpu", "--architecture", "bert", "--architecture", "mistral", "--seconds", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 failures on cpu" in done.stdout
     assert done.stdout.count("ok    bert") == 2  # fp32 and fp16

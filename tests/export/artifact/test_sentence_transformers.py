@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from decided import decide_embedding, decide_encoder
+from models.torch_files import write_torch
 from onnxembed import OnnxEmbedder
 from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
@@ -22,7 +23,6 @@ from onnxembed.export.plan import Options
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import POOLING_MODES, Dense, Embedding, PoolingMode
 from tiny import CONFIG, TEXTS, change_json, write_json, write_sentence_bert
-from torch_files import write_torch
 
 TANH, IDENTITY = "torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.Identity"
 

@@ -20,10 +20,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError
-from onnxembed.export.checkpoint.pickles import MAX_PICKLE, read_pickle
-from onnxembed.export.checkpoint.tensors import Checkpoint
-from torch_files import (
+from models.torch_files import (
     ORDERED,
     STOP,
     call,
@@ -37,6 +34,9 @@ from torch_files import (
     write_archive,
     write_torch,
 )
+from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError
+from onnxembed.export.checkpoint.pickles import MAX_PICKLE, read_pickle
+from onnxembed.export.checkpoint.tensors import Checkpoint
 
 BIN = "pytorch_model.bin"
 VALUES = np.arange(12, dtype=np.float32)

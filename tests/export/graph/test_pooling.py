@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from safetensors.numpy import save_file
 
+from models.torch_files import write_torch
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
@@ -23,7 +24,6 @@ from onnxembed.export.progress import silent
 from onnxembed.facts.modules import DENSE_ACTIVATIONS, DenseFacts
 from onnxembed.manifest import POOLING_MODES, PoolingMode
 from onnxembed.runtime.outputs import pooling
-from torch_files import write_torch
 
 FloatArray = NDArray[np.float32]
 D = 6

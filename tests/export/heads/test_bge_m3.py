@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from models.torch_files import call, text, write_archive, write_torch
 from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError, UsageError
@@ -23,7 +24,6 @@ from onnxembed.manifest import TEXT_KINDS, read_manifest
 from onnxembed.similarity import hybrid_score, mean_maxsim, sparse_dot
 from tiny import TEXTS, VOCAB, change_json
 from tiny_heads import write_bge_m3
-from torch_files import call, text, write_archive, write_torch
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*longer than max_length")
 

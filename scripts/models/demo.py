@@ -1,6 +1,6 @@
 """A first look at an artifact: a similarity table, the throughput, and where the folder lies.
 
-Usage: demo.py ARTEFACT
+Usage: demo.py ARTIFACT
 """
 
 from __future__ import annotations
