@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from onnxembed.export.architectures.new import PACKED, LayerNames, Rows
+from onnxembed.export.architectures.new import PACKED, GatedLayerNames, Rows
 from parity import (
     stock_checkpoint,
 )
@@ -48,7 +48,7 @@ def gte(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
     return stock_checkpoint(folder, "gte", {**SMALL, **change}, task=task)
 
 
-def rename(folder: Path, layout: LayerNames, prefix: str = "") -> None:
+def rename(folder: Path, layout: GatedLayerNames, prefix: str = "") -> None:
     """Give the tensors of a folder, which has the packed layout, the names and the packing of another."""
     weights = load_file(folder / "model.safetensors")
     renamed: dict[str, Any] = {}

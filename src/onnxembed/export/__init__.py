@@ -1,4 +1,4 @@
-"""The export journey: checkpoint files -> graph -> artifact folder. Needs the extra [export].
+"""The exporter: checkpoint files -> graph -> artifact folder. Needs the extra [export].
 
 The runtime never imports this package.
 """

@@ -1,4 +1,4 @@
-"""An artifact around a graph that something else made: copied as it is, its tokenizer and decisions written out."""
+"""Makes an artifact around a graph from elsewhere: copies it and writes its tokenizer files and decisions."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ def adopt(
     fetched, file = find(model, "auto", options.onnx_file, hub)
     if file == FILE_NAME:
         raise UsageError(f"{model} is an artifact of onnxembed already: it can be used as it is")
-    found = read_found_graph(model, file, "auto", replace(hub, revision=fetched.revision))
+    found_graph = read_found_graph(model, file, "auto", replace(hub, revision=fetched.revision))
     recipe = choose_recipe(model, options.recipe)
-    encoder, embedding, graph_output = decide_adoption(found, options.flags, recipe)
-    dense = dense_entries(found.facts, in_files=graph_output.name != SENTENCE_EMBEDDING)
+    encoder, embedding, graph_output = decide_adoption(found_graph, options.flags, recipe)
+    dense = dense_entries(found_graph.facts, in_files=graph_output.name != SENTENCE_EMBEDDING)
     section = embedding_section(embedding, graph_output, dense)
     with new_folder(output, force=options.force) as draft:
-        changes = write_tokenizer(found.facts, encoder, draft)
-        write_json(draft / "config.json", found.facts.config)
-        write_modules(found.facts, encoder, section, draft)
-        variant = _copy_graph(found, draft)
+        changes = write_tokenizer(found_graph.facts, encoder, draft)
+        write_json(draft / "config.json", found_graph.facts.config)
+        write_modules(found_graph.facts, encoder, section, draft)
+        variant = _copy_graph(found_graph, draft)
         manifest = adopted_manifest(
-            found,
+            found_graph,
             encoder,
             embedding=section,
             recipe=recipe,
@@ -74,21 +74,23 @@ def adopt(
             changes=changes,
             files=hash_files(draft, progress, {}),
         )
-        return record_manifest(draft, manifest, Fetched(found.model, found.folder, found.revision), verify)
+        return record_manifest(
+            draft, manifest, Fetched(found_graph.model, found_graph.folder, found_graph.revision), verify
+        )
 
 
-def _copy_graph(found: FoundGraph, folder: Path) -> Variant:
-    """The graph and its weights in the folder's layout. The graph names its weights' file, which keeps its name."""
-    names = sorted(found.graph.data)
+def _copy_graph(found_graph: FoundGraph, folder: Path) -> Variant:
+    """Copy the graph and its weights into the folder; the weights keep their file name, which the graph refers to."""
+    names = sorted(found_graph.graph.data)
     if len(names) > 1:
         raise UnsupportedError(
-            f"{found.graph.path} has its weights in {', '.join(names)}; onnxembed's folders have one"
+            f"{found_graph.graph.path} has its weights in {', '.join(names)}; onnxembed's folders have one"
         )
-    source = found.graph.path
-    file = graph_file(found.precision) if found.precision in PRECISIONS else f"onnx/{source.name}"
+    source = found_graph.graph.path
+    file = graph_file(found_graph.precision) if found_graph.precision in PRECISIONS else f"onnx/{source.name}"
     data = f"onnx/{names[0]}" if names else None
     for origin, target in ((source, file), *([(source.parent / names[0], data)] if data else [])):
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(origin, folder / target)
-    operators = dict(sorted(found.graph.operators.items()))
+    operators = dict(sorted(found_graph.graph.operators.items()))
     return Variant(file=file, data=data, nodes=sum(operators.values()), operators=operators)

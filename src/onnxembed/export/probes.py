@@ -1,7 +1,7 @@
-"""Texts that tell wrong vectors from right ones: each catches a cause that others would hide.
+"""Texts that tell wrong vectors from right ones: each reveals a mistake that the others would hide.
 
-A missing end token shows most in short texts, wrong truncation only in long ones, a mean over padding only
-beside a longer text, lost lower-casing only in capitals, a wrong script only in texts of that script.
+A missing end token shows most in short texts, wrong truncation only in long ones, a mean over padding only next to
+a longer text, missing lower-casing only in capitals, mistakes about a script only in texts of that script.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ PROBES: tuple[str, ...] = (
 )
 
 BRIEF = tuple(text for text in PROBES if len(text) <= 100)
-"""The short ones, for a check that a large model must not make long."""
+"""The short ones, for checks that must be quick with a large model too."""
 
 
 def probe_texts(max_length: int) -> list[str]:
-    """The probes, and two longer texts: longer than a limit of up to 512 tokens, or than most local windows.
+    """The probes and two longer texts, which exceed a limit of up to 512 tokens, and most local windows.
 
-    Not longer than any limit: a text of 8,192 tokens takes a large model minutes, in each way of running it.
+    They do not exceed every limit: a text of 8,192 tokens takes a large model minutes each time it is run.
     """
     long = overlong_text(min(max_length, 512))
     return [*PROBES, long, long[: len(long) * 3 // 4]]

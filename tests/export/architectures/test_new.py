@@ -16,7 +16,7 @@ from onnxembed import OnnxEmbedder
 from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.export.architectures.new import NATIVE, PACKED, UNPACKED, LayerNames
+from onnxembed.export.architectures.new import NATIVE, PACKED, UNPACKED, GatedLayerNames
 from onnxembed.export.pipeline import export
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Precision
@@ -115,7 +115,7 @@ def test_native_equals_the_reference_with_other_settings(change: dict[str, Any],
 
 @pytest.mark.parametrize("layout", [PACKED, UNPACKED, NATIVE], ids=["packed", "unpacked", "native"])
 @pytest.mark.parametrize("prefix", ["", "gte.", "new."])
-def test_every_layout_of_a_native_checkpoint_is_read(layout: LayerNames, prefix: str, tmp_path: Path) -> None:
+def test_every_layout_of_a_native_checkpoint_is_read(layout: GatedLayerNames, prefix: str, tmp_path: Path) -> None:
     folder = gte(tmp_path / "checkpoint")
     reference = load_reference(folder)
     rename(folder, layout, prefix)

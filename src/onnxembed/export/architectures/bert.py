@@ -19,7 +19,7 @@ from onnxembed.export.graph.inputs import Inputs
 
 @dataclass(frozen=True)
 class LayerNames:
-    """Tensor names of a layer, `{}` standing for its number; every family has its own."""
+    """Tensor names of a layer; `{}` stands for its number."""
 
     query: str
     key: str
@@ -37,7 +37,7 @@ class LayerNames:
 
 @dataclass(frozen=True)
 class LayerStyle:
-    """What a layer's weights do not say."""
+    """What a layer's weights do not show."""
 
     heads: int
     activation: str
@@ -79,7 +79,7 @@ def roberta(g: Graph, config: Config, inputs: Inputs) -> Value:
 
 
 def places_after_pad(g: Graph, inputs: Inputs, pad_token_id: int) -> Value:
-    """Positions [B, T] as RoBERTa counts them; those of the pad token, even inside a text, are pad_token_id."""
+    """Positions [B, T] as RoBERTa counts them; a pad token has position pad_token_id, even inside a text."""
     pad = g.constant("pad_token_id", np.array(pad_token_id, np.int64))
     real = g.op("Cast", g.op("Not", g.op("Equal", inputs.input_ids, pad)), to=TensorProto.INT64)  # [B, T]
     places = inputs.running_count(real)
@@ -87,7 +87,7 @@ def places_after_pad(g: Graph, inputs: Inputs, pad_token_id: int) -> Value:
 
 
 def _embed(g: Graph, config: Config, inputs: Inputs, positions: Value, *, width: str = "hidden_size") -> Value:
-    """LayerNorm(words + positions + segments) -> [B, T, D]; the config key `width` says how wide they are."""
+    """LayerNorm(words + positions + segments) -> [B, T, D]; the config key `width` gives their width D."""
     config.expect("position_embedding_type", "absolute")
     config.take("pad_token_id", int, 0)
     tables = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}

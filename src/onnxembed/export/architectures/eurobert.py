@@ -16,7 +16,7 @@ def eurobert(g: Graph, config: Config, inputs: Inputs) -> Value:
     """EuroBertModel."""
     # Special tokens by name, and the pooling of a task head under its old and new name.
     config.ignore("bos_token", "eos_token", "mask_token", "pad_token", "clf_pooling", "classifier_pooling")
-    config.take("rms_norm_eps", float)  # must be given: Llama's default is another
+    config.take("rms_norm_eps", float)  # required: Llama's default differs
     return llama(g, config, inputs)
 
 

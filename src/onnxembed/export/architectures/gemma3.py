@@ -15,7 +15,7 @@ from onnxembed.export.architectures.llama import (
     DECODER_CLASSIFIER,
     DECODER_HEADS,
     LAYER_TYPES,
-    Style,
+    DecoderStyle,
     embed_tokens,
     gated_mlp,
     read_layer_types,
@@ -32,21 +32,23 @@ from onnxembed.export.graph.rotary import Rotary, Settings, frequencies, rope_se
 def gemma3(g: Graph, config: Config, inputs: Inputs) -> Value:
     """Gemma3TextModel; every norm multiplies by 1 + its weight."""
     config.expect("attn_logit_softcapping", None)
-    config.ignore("final_logit_softcapping", "hidden_act")  # of the language model's head; of no use to the reference
+    config.ignore("final_logit_softcapping", "hidden_act")  # the reference does not use them
     style, types = _style(config), _layer_types(config)
     full, sliding = LAYER_TYPES
     reach = _reach(config, causal=inputs.mask.causal)
     mask = mask_for_heads(inputs.mask, style.head_dim)
     masks = {full: mask, sliding: local_mask(g, mask, reach) if sliding in types else mask}
-    turns = {kind: _rotary(g, config, inputs, kind, style) for kind in sorted(set(types))}
+    turns = {layer_type: _rotary(g, config, inputs, layer_type, style) for layer_type in sorted(set(types))}
 
     scale = np.array(config.take("hidden_size", int) ** 0.5, g.numpy_float)  # rounded as the weights are
     x = g.op("Mul", embed_tokens(g, config, inputs), g.constant("embed_scale", scale))
     normed = _norm(g, x, "layers.0.input_layernorm", style)
-    for index, kind in enumerate(types):
+    for index, layer_type in enumerate(types):
         layer = f"layers.{index}"
         after = f"layers.{index + 1}.input_layernorm" if index + 1 < len(types) else "norm"
-        attended = self_attention(g, normed, f"{layer}.self_attn", style, mask=masks[kind], turn=turns[kind])
+        attended = self_attention(
+            g, normed, f"{layer}.self_attn", style, mask=masks[layer_type], turn=turns[layer_type]
+        )
         attended = _norm(g, attended, f"{layer}.post_attention_layernorm", style)
         normed, x = g.add_rms_norm(attended, x, f"{layer}.pre_feedforward_layernorm", style.eps, offset=1.0)
         inner = gated_mlp(g, config, normed, f"{layer}.mlp", style)
@@ -55,11 +57,11 @@ def gemma3(g: Graph, config: Config, inputs: Inputs) -> Value:
     return normed
 
 
-def _norm(g: Graph, x: Value, name: str, style: Style) -> Value:
+def _norm(g: Graph, x: Value, name: str, style: DecoderStyle) -> Value:
     return g.rms_norm(x, name, style.eps, offset=style.norm_offset)
 
 
-def _style(config: Config) -> Style:
+def _style(config: Config) -> DecoderStyle:
     biased = config.take("attention_bias", bool, False)
     style = read_style(config, key_heads=4, head_dim=256, qkv_bias=biased, out_bias=biased, head_norms=True)
     return replace(
@@ -82,8 +84,8 @@ def _layer_types(config: Config) -> list[str]:
 def _reach(config: Config, *, causal: bool) -> int:
     """How far a token sees in a local layer.
 
-    use_bidirectional_attention halves the window, which then looks both ways. A model that `is_causal` or the
-    caller makes bidirectional keeps its window, of which the token itself is no longer a part.
+    use_bidirectional_attention halves the window, which then looks both ways. A model made bidirectional by
+    `is_causal` or by the caller keeps its window, which no longer includes the token itself.
     """
     window = config.take("sliding_window", int, 4096)
     if config.take("use_bidirectional_attention", bool, False):
@@ -94,17 +96,17 @@ def _reach(config: Config, *, causal: bool) -> int:
     return window - 1 if causal else window
 
 
-def _rotary(g: Graph, config: Config, inputs: Inputs, kind: str, style: Style) -> Rotary:
+def _rotary(g: Graph, config: Config, inputs: Inputs, layer_type: str, style: DecoderStyle) -> Rotary:
     positions = config.take("max_position_embeddings", int)
-    inv_freq, factor = frequencies(_rope_settings(config, kind), style.head_dim, positions, "config.json")
-    return rotary(g, kind, inputs.positions, inv_freq, factor)
+    inv_freq, factor = frequencies(_rope_settings(config, layer_type), style.head_dim, positions, "config.json")
+    return rotary(g, layer_type, inputs.positions, inv_freq, factor)
 
 
-def _rope_settings(config: Config, kind: str) -> Settings:
-    """Of global layers the common keys; of local ones rope_local_base_freq, which rope_scaling leaves alone."""
-    if kind == "full_attention":
-        return rope_settings(config, kind, theta=1e6)
-    nested = config.take("rope_parameters", dict, {}).get(kind) or {}
+def _rope_settings(config: Config, layer_type: str) -> Settings:
+    """Global layers use the common keys; local ones use rope_local_base_freq, which rope_scaling does not change."""
+    if layer_type == "full_attention":
+        return rope_settings(config, layer_type, theta=1e6)
+    nested = config.take("rope_parameters", dict, {}).get(layer_type) or {}
     return {"rope_type": "default", "rope_theta": config.take("rope_local_base_freq", float, 1e4), **nested}
 
 

@@ -1,7 +1,7 @@
 """Llama, Mistral, Qwen2 and Qwen3 as embedders: pre-norm decoders with rotary positions and grouped heads.
 
 Reference: transformers, models/llama, models/mistral, models/qwen2 and models/qwen3. Tokens see each other
-as `Inputs` says, causally or both ways; the reference does the same with `is_causal` in its config.
+as `Inputs.mask` says, causally or both ways; the reference does the same with `is_causal` in its config.
 """
 
 from __future__ import annotations
@@ -20,11 +20,8 @@ LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
 @dataclass(frozen=True)
-class Style:
-    """What the layers of one decoder share, and their weights do not say.
-
-    `norm_offset` is added to the weights of every norm; `query_scale` is 1 / sqrt(head_dim) when None.
-    """
+class DecoderStyle:
+    """What the layers of one decoder share and their weights do not show."""
 
     heads: int
     key_heads: int
@@ -36,7 +33,9 @@ class Style:
     mlp_bias: bool = False
     head_norms: bool = False
     norm_offset: float = 0.0
+    """Added to the weights of every norm."""
     query_scale: float | None = None
+    """None: 1 / sqrt(head_dim)."""
 
 
 def llama(g: Graph, config: Config, inputs: Inputs) -> Value:
@@ -75,13 +74,13 @@ def read_style(
     out_bias: bool = False,
     mlp_bias: bool = False,
     head_norms: bool = False,
-) -> Style:
+) -> DecoderStyle:
     """The config's sizes; `key_heads` and `head_dim` are defaults, the latter hidden_size / heads when None."""
     for key in ("is_causal", "use_bidirectional_attention"):
-        config.take(key, bool, False)  # decided on before, with the caller's flag
+        config.take(key, bool, False)  # decided before, with the caller's flag
     config.take("pad_token_id", int, 0)  # what fills unused slots, which are masked
     heads = config.take("num_attention_heads", int)
-    return Style(
+    return DecoderStyle(
         heads=heads,
         key_heads=config.take("num_key_value_heads", int, key_heads),
         head_dim=config.take("head_dim", int, head_dim or config.take("hidden_size", int) // heads),
@@ -95,11 +94,13 @@ def read_style(
 
 
 def read_layer_types(config: Config, default: list[str]) -> list[str]:
-    """The kind of attention of each layer."""
+    """The type of attention of each layer, one of LAYER_TYPES."""
     types: list[str] = config.take("layer_types", list, default)
     if len(types) != len(default) or not set(types) <= set(LAYER_TYPES):
-        known = " or ".join(LAYER_TYPES)
-        raise UnsupportedError(f"layer_types is {types!r}; onnxembed builds {known} for each of {len(default)} layers")
+        supported = " or ".join(LAYER_TYPES)
+        raise UnsupportedError(
+            f"layer_types is {types!r}; onnxembed builds {supported} for each of {len(default)} layers"
+        )
     return types
 
 
@@ -113,11 +114,11 @@ def _qwen_windows(config: Config) -> list[int | None]:
     types = read_layer_types(config, [sliding if window is not None and index >= first else full for index in layers])
     if sliding in types and window is None:
         raise ModelFilesError(f"layer_types has {sliding}, but sliding_window or use_sliding_window turns it off")
-    return [window if kind == sliding else None for kind in types]
+    return [window if layer_type == sliding else None for layer_type in types]
 
 
-def _layers(g: Graph, config: Config, inputs: Inputs, style: Style, windows: list[int | None]) -> Value:
-    """Embeddings, layers and the final norm; each sum is normalized in the node that adds it up."""
+def _layers(g: Graph, config: Config, inputs: Inputs, style: DecoderStyle, windows: list[int | None]) -> Value:
+    """Embeddings, layers and the final norm; each sum is normalized in the node that computes it."""
     settings, positions = rope_settings(config), config.take("max_position_embeddings", int)
     turn = rotary(g, "rotary", inputs.positions, *frequencies(settings, style.head_dim, positions, "config.json"))
     mask = mask_for_heads(inputs.mask, style.head_dim)
@@ -146,14 +147,14 @@ def embed_tokens(g: Graph, config: Config, inputs: Inputs) -> Value:
     return g.embedding(name, inputs.input_ids)
 
 
-def self_attention(g: Graph, x: Value, name: str, style: Style, *, mask: Mask, turn: Rotary) -> Value:
+def self_attention(g: Graph, x: Value, name: str, style: DecoderStyle, *, mask: Mask, turn: Rotary) -> Value:
     """Attention of the tokens x [B, T, D] among themselves -> [B, T, D]."""
     sizes = {"q": style.heads, "k": style.key_heads, "v": style.key_heads}
     for part, heads in sizes.items():
         width = g.weights.shape(f"{name}.{part}_proj.weight")[0]
         if width != heads * style.head_dim or style.heads % heads:
-            said = f"{style.heads} heads, {style.key_heads} for keys and values, of head_dim {style.head_dim}"
-            raise ModelFilesError(f"{name}.{part}_proj has width {width}, but the config says {said}")
+            configured = f"{style.heads} heads, {style.key_heads} for keys and values, of head_dim {style.head_dim}"
+            raise ModelFilesError(f"{name}.{part}_proj has width {width}, but the config says {configured}")
     query, key, value = (g.linear(x, f"{name}.{part}_proj", bias=style.qkv_bias) for part in sizes)
     if style.head_norms:
         query = _norm_heads(g, query, f"{name}.q_norm", style.heads, style)
@@ -165,14 +166,14 @@ def self_attention(g: Graph, x: Value, name: str, style: Style, *, mask: Mask, t
     return g.linear(attended, f"{name}.o_proj", bias=style.out_bias)
 
 
-def _norm_heads(g: Graph, x: Value, name: str, heads: int, style: Style) -> Value:
+def _norm_heads(g: Graph, x: Value, name: str, heads: int, style: DecoderStyle) -> Value:
     """RMSNorm of each head of x [B, T, heads * d] by itself."""
     apart = g.op("Reshape", x, g.integers(0, 0, heads, style.head_dim))
     normed = g.rms_norm(apart, name, style.eps, offset=style.norm_offset)
     return g.op("Reshape", normed, g.integers(0, 0, heads * style.head_dim))
 
 
-def gated_mlp(g: Graph, config: Config, x: Value, name: str, style: Style) -> Value:
+def gated_mlp(g: Graph, config: Config, x: Value, name: str, style: DecoderStyle) -> Value:
     """down(activation(gate(x)) * up(x)), all [B, T, D]."""
     config.confirm_shape(name, g.weights.shape(f"{name}.gate_proj.weight"), "intermediate_size", "hidden_size")
     gate = g.activation(g.linear(x, f"{name}.gate_proj", bias=style.mlp_bias), style.activation)

@@ -18,7 +18,7 @@ FULL, SLIDING = LAYER_TYPES
 
 
 def modernbert(g: Graph, config: Config, inputs: Inputs) -> Value:
-    """ModernBertModel: each sum is normalized in the node that adds it up."""
+    """ModernBertModel: each sum is normalized in the node that computes it."""
     config.take("pad_token_id", int, 50283)  # what fills unused slots, which are masked
     # Training, task heads, ways of computing the same, and BERT's keys in configs that were written from it.
     config.ignore("classifier_activation", "classifier_bias", "classifier_pooling", "decoder_bias")
@@ -29,32 +29,34 @@ def modernbert(g: Graph, config: Config, inputs: Inputs) -> Value:
     table = "embeddings.tok_embeddings"
     config.confirm_shape(table, g.weights.shape(f"{table}.weight"), "vocab_size", "hidden_size")
 
-    every, layers = config.take("global_attn_every_n_layers", int, 3), config.take("num_hidden_layers", int)
-    types = read_layer_types(config, [SLIDING if index % every else FULL for index in range(layers)])
-    turns = {kind: _rotary(g, config, inputs, kind) for kind in sorted({*types})}
+    period, layers = config.take("global_attn_every_n_layers", int, 3), config.take("num_hidden_layers", int)
+    types = read_layer_types(config, [SLIDING if index % period else FULL for index in range(layers)])
+    turns = {layer_type: _rotary(g, config, inputs, layer_type) for layer_type in sorted({*types})}
     masks = {FULL: inputs.mask}
     reach = config.take("local_attention", int, 128) // 2
     if SLIDING in types:
         masks[SLIDING] = local_mask(g, inputs.mask, reach)
 
     x = normed = g.layer_norm(g.embedding(table, inputs.input_ids), "embeddings.norm", eps, bias=bias)
-    for index, kind in enumerate(types):
+    for index, layer_type in enumerate(types):
         layer = f"layers.{index}"
         after = f"layers.{index + 1}.attn_norm" if index + 1 < layers else "final_norm"
-        attended = _attention(g, config, normed, f"{layer}.attn", mask=masks[kind], turn=turns[kind])
+        attended = _attention(g, config, normed, f"{layer}.attn", mask=masks[layer_type], turn=turns[layer_type])
         normed, x = g.add_pre_layer_norm(attended, x, f"{layer}.mlp_norm", eps, bias=bias)
         normed, x = g.add_pre_layer_norm(_mlp(g, config, normed, f"{layer}.mlp"), x, after, eps, bias=bias)
     return normed
 
 
-def _rotary(g: Graph, config: Config, inputs: Inputs, kind: str) -> Rotary:
-    """Each type of layer has its own theta; without one of their own, windows turn as the others do."""
+def _rotary(g: Graph, config: Config, inputs: Inputs, layer_type: str) -> Rotary:
+    """Each type of layer has its own theta; local layers without one use that of the global layers."""
     theta = config.take("global_rope_theta", float, 160_000.0)
     local = config.take_nullable("local_rope_theta", float, 10_000.0)
-    settings = rope_settings(config, kind, local if kind == SLIDING and local is not None else theta)
+    settings = rope_settings(config, layer_type, local if layer_type == SLIDING and local is not None else theta)
     head_dim = config.take("hidden_size", int) // config.take("num_attention_heads", int)
     positions = config.take("max_position_embeddings", int)
-    return rotary(g, kind, inputs.positions, *frequencies(settings, head_dim, positions, "config.json", bounded=False))
+    return rotary(
+        g, layer_type, inputs.positions, *frequencies(settings, head_dim, positions, "config.json", bounded=False)
+    )
 
 
 def _attention(g: Graph, config: Config, x: Value, name: str, *, mask: Mask, turn: Rotary) -> Value:

@@ -65,7 +65,7 @@ def mpnet(g: Graph, config: Config, inputs: Inputs) -> Value:
 def _distance_bias(g: Graph, config: Config, mask: Mask) -> Mask:
     """The mask with a bias [1, H, T, T]: the row of the table for the bucket of each pair's distance.
 
-    The slots count, as in the reference, padding included. Every run needs the bias, so none is free of masks.
+    Distances count slots, padding included, as in the reference. Every run needs the bias, and so a mask.
     """
     table = "encoder.relative_attention_bias.weight"
     config.confirm_shape(table, g.weights.shape(table), "relative_attention_num_buckets", "num_attention_heads")

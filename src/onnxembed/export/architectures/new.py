@@ -32,7 +32,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class LayerNames:
+class GatedLayerNames:
     """Tensor names of a layer, `{}` standing for its number; every layout has its own."""
 
     query: Rows
@@ -45,9 +45,9 @@ class LayerNames:
     down: str
     mlp_norm: str
 
-    def at(self, index: int) -> LayerNames:
+    def at(self, index: int) -> GatedLayerNames:
         """The names in layer `index`."""
-        return LayerNames(**{part: _at(value, index) for part, value in asdict(self).items()})
+        return GatedLayerNames(**{part: _at(value, index) for part, value in asdict(self).items()})
 
 
 def _at(value: Any, index: int) -> Any:
@@ -55,8 +55,8 @@ def _at(value: Any, index: int) -> Any:
 
 
 @dataclass(frozen=True)
-class LayerStyle:
-    """What a layer's weights do not say."""
+class GatedLayerStyle:
+    """What a layer's weights do not show."""
 
     heads: int
     head_dim: int
@@ -68,9 +68,9 @@ class LayerStyle:
     rms_norm: bool = False
 
 
-def _original(**attention: Rows) -> LayerNames:
+def _original(**attention: Rows) -> GatedLayerNames:
     layer = "encoder.layer.{}"
-    return LayerNames(
+    return GatedLayerNames(
         **attention,
         attention_out=f"{layer}.attention.o_proj",
         attention_norm=f"{layer}.attn_ln",
@@ -86,7 +86,7 @@ PACKED = _original(
     **{name: Rows("encoder.layer.{}.attention.qkv_proj", part, 3) for part, name in enumerate(PROJECTIONS)}
 )
 UNPACKED = _original(**{name: Rows(f"encoder.layer.{{}}.attention.{name[0]}_proj") for name in PROJECTIONS})
-NATIVE = LayerNames(
+NATIVE = GatedLayerNames(
     query=Rows("layers.{}.self_attn.q_proj"),
     key=Rows("layers.{}.self_attn.k_proj"),
     value=Rows("layers.{}.self_attn.v_proj"),
@@ -100,7 +100,7 @@ NATIVE = LayerNames(
 
 
 def new(g: Graph, config: Config, inputs: Inputs) -> Value:
-    """NewModel; its code knows plain and ntk-scaled rotary positions."""
+    """NewModel; its code implements plain and ntk-scaled rotary positions."""
     settings = rope_settings(config)
     if settings["rope_type"] not in ("default", "ntk"):
         raise UnsupportedError(f"config.json: the type of rope_scaling is {settings['rope_type']!r}, not 'ntk'")
@@ -109,21 +109,21 @@ def new(g: Graph, config: Config, inputs: Inputs) -> Value:
 
 
 def gte(g: Graph, config: Config, inputs: Inputs) -> Value:
-    """GteModel, and the remote code that went by its model_type before; the tensors say whose layout they have."""
+    """GteModel, and the remote code that used its model_type before; the tensors' names show which layout they have."""
     config.ignore("pack_qkv")
     settings = rope_settings(config, theta=160_000.0)
     names = next((names for names in (PACKED, UNPACKED) if g.weights.has(f"{names.at(0).query.name}.weight")), NATIVE)
     return _encode(g, config, inputs, names, settings)
 
 
-def _encode(g: Graph, config: Config, inputs: Inputs, names: LayerNames, settings: Settings) -> Value:
+def _encode(g: Graph, config: Config, inputs: Inputs, names: GatedLayerNames, settings: Settings) -> Value:
     config.expect("position_embedding_type", "rope")
     # Other ways of computing the same, and options that the original code reads and does not use.
     config.ignore("unpad_inputs", "use_memory_efficient_attention", "logn_attention_scale", "logn_attention_clip1")
-    kind = config.take("layer_norm_type", str, "layer_norm")
-    if kind not in ("layer_norm", "rms_norm"):
-        raise UnsupportedError(f"config.json: layer_norm_type is {kind!r}, neither layer_norm nor rms_norm")
-    style = read_style(config, "gelu", rms_norm=kind == "rms_norm")
+    norm_type = config.take("layer_norm_type", str, "layer_norm")
+    if norm_type not in ("layer_norm", "rms_norm"):
+        raise UnsupportedError(f"config.json: layer_norm_type is {norm_type!r}, neither layer_norm nor rms_norm")
+    style = read_style(config, "gelu", rms_norm=norm_type == "rms_norm")
     positions = config.take("max_position_embeddings", int)
     if settings["rope_type"] == "ntk":
         inv_freq, factor = _ntk(settings, style.head_dim), 1.0
@@ -148,11 +148,11 @@ def _ntk(settings: Settings, head_dim: int) -> Frequencies:
     return plain(theta, head_dim) / slowing
 
 
-def read_style(config: Config, activation: str, eps: float = 1e-12, **fixed: bool) -> LayerStyle:
-    """What transformers' keys say of a layer; `activation` and `eps` are the architecture's defaults."""
+def read_style(config: Config, activation: str, eps: float = 1e-12, **fixed: bool) -> GatedLayerStyle:
+    """A layer's style by transformers' keys; `activation` and `eps` are the architecture's defaults."""
     config.take("pad_token_id", int, 0)  # what fills unused slots, which are masked
     heads = config.take("num_attention_heads", int)
-    return LayerStyle(
+    return GatedLayerStyle(
         heads=heads,
         head_dim=config.take("head_dim", int, config.take("hidden_size", int) // heads),
         activation=config.take("hidden_act", str, activation),
@@ -162,11 +162,11 @@ def read_style(config: Config, activation: str, eps: float = 1e-12, **fixed: boo
 
 
 def embed(g: Graph, config: Config, inputs: Inputs, norm: str, eps: float, *, types: int) -> Value:
-    """LayerNorm(words + segments) -> [B, T, D], where `types` segments may be none."""
+    """LayerNorm(words + segments) -> [B, T, D], with `types` segments, which may be 0."""
     words, segments = "embeddings.word_embeddings", "embeddings.token_type_embeddings"
     config.confirm_shape(words, g.weights.shape(f"{words}.weight"), "vocab_size", "hidden_size")
-    if types and (found := g.weights.shape(f"{segments}.weight")[0]) != types:
-        raise ModelFilesError(f"type_vocab_size is {types}, but {segments} has {found} rows")
+    if types and (rows := g.weights.shape(f"{segments}.weight")[0]) != types:
+        raise ModelFilesError(f"type_vocab_size is {types}, but {segments} has {rows} rows")
     x = g.embedding(words, inputs.input_ids)
     if types > 1:
         return g.add_layer_norm(x, g.embedding(segments, inputs.token_type_ids), norm, eps)
@@ -174,15 +174,15 @@ def embed(g: Graph, config: Config, inputs: Inputs, norm: str, eps: float, *, ty
 
 
 def gated_layers(
-    g: Graph, config: Config, inputs: Inputs, x: Value, *, layout: LayerNames, style: LayerStyle, turn: Rotary
+    g: Graph, config: Config, inputs: Inputs, x: Value, *, layout: GatedLayerNames, style: GatedLayerStyle, turn: Rotary
 ) -> Value:
     """All layers: x -> norm(x + attention(x)) -> norm(x + down(up(x) * activation(gate(x)))), all [B, T, D]."""
     for index in range(config.take("num_hidden_layers", int)):
         names = layout.at(index)
         config.confirm_shape(names.down, g.weights.shape(f"{names.down}.weight"), "hidden_size", "intermediate_size")
         out, width = names.attention_out, style.heads * style.head_dim
-        if (found := g.weights.shape(f"{out}.weight")[1]) != width:
-            raise ModelFilesError(f"{out} takes {found}, not {style.heads} heads of {style.head_dim}")
+        if (in_features := g.weights.shape(f"{out}.weight")[1]) != width:
+            raise ModelFilesError(f"{out} takes {in_features}, not {style.heads} heads of {style.head_dim}")
         query, key, value = (
             _linear(g, x, rows, style.attention_bias) for rows in (names.query, names.key, names.value)
         )
@@ -202,7 +202,7 @@ def _linear(g: Graph, x: Value, rows: Rows, bias: bool) -> Value:
     return g.linear(x, rows.name, rows=part, bias=bias)
 
 
-def _add_norm(g: Graph, x: Value, skip: Value, style: LayerStyle, *, linear: str, bias: bool, norm: str) -> Value:
+def _add_norm(g: Graph, x: Value, skip: Value, style: GatedLayerStyle, *, linear: str, bias: bool, norm: str) -> Value:
     """norm(skip + Linear(x))."""
     if style.rms_norm:
         return g.add_rms_norm(g.linear(x, linear, bias=bias), skip, norm, style.eps)[0]

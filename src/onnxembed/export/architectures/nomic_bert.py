@@ -1,7 +1,7 @@
 """NomicBERT: a post-norm encoder with rotary positions and a gated MLP, mostly without biases.
 
 References: transformers, models/nomic_bert, and nomic-ai/contrastors, models/huggingface (the original code,
-whose keys are GPT-2's). transformers itself ignores the original keys; here both generations are read.
+whose keys are GPT-2's). transformers itself ignores the original keys; onnxembed reads both generations.
 """
 
 from __future__ import annotations
@@ -11,13 +11,21 @@ from typing import Any
 
 from onnxembed.errors import ModelFilesError, NoReferenceError, UnsupportedError
 from onnxembed.export.architectures.architecture import Architecture, Classifier
-from onnxembed.export.architectures.new import NATIVE, LayerNames, LayerStyle, Rows, embed, gated_layers, read_style
+from onnxembed.export.architectures.new import (
+    NATIVE,
+    GatedLayerNames,
+    GatedLayerStyle,
+    Rows,
+    embed,
+    gated_layers,
+    read_style,
+)
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Inputs
 from onnxembed.export.graph.rotary import frequencies, rope_settings, rotary
 
-ORIGINAL = LayerNames(
+ORIGINAL = GatedLayerNames(
     query=Rows("encoder.layers.{}.attn.Wqkv", 0, 3),
     key=Rows("encoder.layers.{}.attn.Wqkv", 1, 3),
     value=Rows("encoder.layers.{}.attn.Wqkv", 2, 3),
@@ -51,8 +59,8 @@ def nomic_bert(g: Graph, config: Config, inputs: Inputs) -> Value:
     return gated_layers(g, config, inputs, x, layout=layout, style=style, turn=turn)
 
 
-def _original_style(config: Config) -> LayerStyle:
-    """What the original keys say, with the original code's defaults."""
+def _original_style(config: Config) -> GatedLayerStyle:
+    """A layer's style by the original keys, with the original code's defaults."""
     config.rename(
         n_embd="hidden_size",
         n_head="num_attention_heads",

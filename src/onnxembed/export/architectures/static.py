@@ -1,8 +1,8 @@
-"""Static embeddings: a token's vector is a row of a table, and a text's is the average of its tokens'.
+"""Static embeddings: a token's vector is a row of a table; a text's vector is the average of its tokens' vectors.
 
 Reference: model2vec (https://github.com/MinishLab/model2vec), and sentence-transformers,
-sentence_transformer/modules/static_embedding.py. They differ in one thing: model2vec leaves unknown tokens
-out of the average.
+sentence_transformer/modules/static_embedding.py. They differ in one thing: model2vec leaves unknown
+tokens out of the average.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def static_embedding(g: Graph, config: Config, inputs: Inputs) -> Value:
 
 
 def model2vec(g: Graph, config: Config, inputs: Inputs) -> Value:
-    """model2vec's StaticModel: many tokens may share a row (`mapping`), and have weights of their own (`weights`).
+    """model2vec's StaticModel: several tokens may share a row (`mapping`), and each may have a weight (`weights`).
 
-    Int8 tables are used as they are, without a scale: normalizing takes it out.
+    Int8 tables are used without their scale, which normalization cancels.
     """
-    config.take("normalize", bool, False)  # which is decided with the other modules
+    config.take("normalize", bool, False)  # decided with the other modules
     has_mapping, has_weights = (g.weights.has(name) for name in ("mapping", "weights"))
     table = "embeddings"
     stored = g.weights.shape(table)

@@ -1,4 +1,4 @@
-"""The artifact folder: what is written, how large weights are stored, and that it appears whole or not at all."""
+"""The artifact folder: it appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def new_folder(output: Path, *, force: bool) -> Iterator[Path]:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
     try:
         yield draft
-        check_output(output, force=force)  # it may have come into being meanwhile
+        check_output(output, force=force)  # it may have been created meanwhile
         if output.exists():
             output.rename(old)
         draft.rename(output)
@@ -43,7 +43,7 @@ def new_folder(output: Path, *, force: bool) -> Iterator[Path]:
 
 
 def check_output(output: Path, *, force: bool) -> None:
-    """Refuse to replace what is not ours to replace."""
+    """Raise UsageError for an `output` that must not be replaced."""
     if not output.exists():
         return
     if not output.is_dir():

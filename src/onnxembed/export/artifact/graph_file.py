@@ -1,4 +1,4 @@
-"""A graph and its weights on disk: what lies inside the .onnx file, and what beside it."""
+"""A graph and its weights on disk: small weights inside the .onnx file, large ones beside it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write_graph(
 ) -> Variant:
     """Write one graph and its weights, reading one tensor at a time; returns its manifest entry.
 
-    `records` is given that of the file of weights, which is hashed while it is written.
+    `records` receives the record of the weights file, which is hashed while it is written.
     """
     file = graph_file(precision)
     path = folder / file

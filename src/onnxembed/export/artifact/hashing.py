@@ -1,4 +1,4 @@
-"""The sha256 of every file of an artifact: of the largest ones while they are written, of the others afterwards."""
+"""The sha256 of every file of an artifact: the largest are hashed while they are written, the others afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHUNK = 16 * 2**20
 
 
 class HashedFile:
-    """A new file that a thread of its own hashes while it is written: hashing takes about as long as writing."""
+    """A new file that is hashed in a thread while it is written: hashing takes about as long as writing."""
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
@@ -31,12 +31,14 @@ class HashedFile:
     def __enter__(self) -> HashedFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._hashing.shutdown()
         self._file.close()
 
     def write(self, piece: bytes | memoryview) -> None:
-        """Append a piece, which must not change afterwards; not more than two of them are held at a time."""
+        """Append a piece, which must not change afterwards; at most two pieces are in memory at a time."""
         self._wait()
         self._last = self._hashing.submit(self._digest.update, piece)
         self._file.write(piece)
@@ -52,19 +54,19 @@ class HashedFile:
             self._last.result()
 
 
-def hash_files(folder: Path, progress: Progress, known: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
-    """sha256 and size of every file of the folder but the manifest, sorted by name; of `known` ones, as recorded."""
+def hash_files(folder: Path, progress: Progress, hashed: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
+    """sha256 and size of every file except the manifest, sorted by name; `hashed` files are not read again."""
     paths = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != FILE_NAME
     }
-    total = sum(path.stat().st_size for name, path in paths.items() if name not in known)
+    total = sum(path.stat().st_size for name, path in paths.items() if name not in hashed)
     done = 0
     records = {}
     for name, path in paths.items():
-        if name in known:
-            records[name] = known[name]
+        if name in hashed:
+            records[name] = hashed[name]
             continue
         digest = hashlib.sha256()
         with path.open("rb") as file:

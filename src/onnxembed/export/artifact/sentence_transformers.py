@@ -1,4 +1,4 @@
-"""config.json and the sentence-transformers files of an artifact, so that other programs read it too.
+"""config.json and the sentence-transformers files of an artifact, so that other programs can read it.
 
 They are written from the decisions, not copied: a copy would contradict an artifact whose pooling,
 normalization or length was set by a flag.
@@ -106,11 +106,11 @@ def _write_cross_encoder(reranking: Reranking, folder: Path) -> None:
 
 
 def _pooling(modes: Sequence[PoolingMode], size: int) -> dict[str, object]:
-    """The pooling in the older generation's keys, which every release reads, where they can say it."""
+    """The pooling in the older keys, which every release reads, if they can express it."""
     if modes == tuple(mode for mode in POOLING_FLAGS.values() if mode in modes):
         flags = {flag: mode in modes for flag, mode in POOLING_FLAGS.items()}
         return {"word_embedding_dimension": size, **flags, "include_prompt": True}
-    # The older keys know one order of concatenation only, and no repetition.
+    # The older keys allow one order of concatenation, without repetition.
     names = ["mean_sqrt_len_tokens" if mode == "mean_sqrt_len" else mode for mode in modes]
     return {"embedding_dimension": size, "pooling_mode": names, "include_prompt": True}
 

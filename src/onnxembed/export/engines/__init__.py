@@ -1,1 +1,1 @@
-"""Who writes the encoder."""
+"""What writes the encoder: onnxembed's builders, or another exporter."""

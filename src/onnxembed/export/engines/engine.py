@@ -1,4 +1,4 @@
-"""Which engine writes the encoder's graph: our builders, transformers' exporter, or optimum's."""
+"""Which engine writes the encoder's graph: onnxembed's builders, transformers' exporter, or optimum's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onnxembed.warning import warn
 
 EngineOption = Literal["auto"] | Engine
 
-# What an engine runs on: distribution -> the module that must be there.
+# What an engine needs: distribution -> a module of it.
 TOOLS: dict[Engine, dict[str, str]] = {
     "build": {},
     "trace": {"torch": "torch", "transformers": "transformers.exporters.exporter_onnx", "onnxscript": "onnxscript"},
@@ -31,10 +31,10 @@ INSTALL: dict[Engine, str] = {
 
 
 def choose_engine(facts: Facts, option: EngineOption) -> Decision[Engine]:
-    """The engine for a checkpoint: the one asked for; for `auto` the builder, where there is none the tracer.
+    """The engine for a checkpoint: the one asked for; for `auto`, the builder if there is one, else the tracer.
 
-    Raises UnsupportedError for a model that this engine cannot export, with the engines that can;
-    MissingExtraError for an engine that is not installed, with the pip command.
+    Raises UnsupportedError, with the engines that would do, for a model that this engine cannot export;
+    MissingExtraError, with the pip command, for an engine that is not installed.
     """
     model_type = facts.model_type
     able = [engine for engine in ENGINES if _can_export(engine, model_type)]
@@ -55,7 +55,7 @@ def choose_engine(facts: Facts, option: EngineOption) -> Decision[Engine]:
 
 
 def announce(engine: Decision[Engine], graphs: Iterable[Graph]) -> None:
-    """Warn of what it costs that `auto` had to do without a builder."""
+    """Warn about the cost when `auto` had no builder to choose."""
     if engine.value == "build" or engine.origin == "flag":
         return
     nodes = max(sum(graph.operators().values()) for graph in graphs)
@@ -80,8 +80,8 @@ def _unknown(facts: Facts) -> str:
     if code := facts.config.get("auto_map"):
         names = ", ".join(sorted(map(str, code.values()))) if isinstance(code, dict) else str(code)
         why = f"there is no builder for it, and code of the model's own (auto_map: {names}) is never run"
-    known = ", ".join(sorted(ARCHITECTURES))
-    return f"{facts.folder} is a {facts.model_type!r} model, which onnxembed cannot export: {why}; known: {known}"
+    supported = ", ".join(sorted(ARCHITECTURES))
+    return f"{facts.folder} is a {facts.model_type!r} model, which onnxembed cannot export: {why}; known: {supported}"
 
 
 def _or(engines: list[Engine]) -> str:

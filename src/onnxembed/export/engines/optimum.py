@@ -1,7 +1,7 @@
 """The engine `optimum`: a stock transformers class, run through optimum's exporter. Needs the extra [optimum].
 
-That exporter wants an older transformers than [torch], so it lives in an environment of its own, where there
-is no reference to verify against; exports are checked against themselves there.
+That exporter needs an older transformers than [torch], so it has an environment of its own, without a reference to
+verify against; there, exports are checked only against themselves.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignore
 def _program(model: Any) -> ir.Model:
     """optimum's graph, in memory.
 
-    By way of the function inside main_export, which would load the model itself, whatever tensors are
-    missing, and ask the hub for a tokenizer.
+    Calls the function inside main_export, because main_export would load the model itself, ignore missing tensors,
+    and ask the hub for a tokenizer.
     """
     exporters: Any = import_module("optimum.exporters.onnx")
     import_module("optimum.exporters.onnx.model_configs")  # fills the table of tasks

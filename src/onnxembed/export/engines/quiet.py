@@ -1,4 +1,4 @@
-"""Keeping the libraries that we call off the screen."""
+"""Keeps the libraries that the engines call off the screen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what torch and transformers print, log, warn of and draw bars for; errors come through."""
+    """Silence the prints, logs, warnings and progress bars of torch and transformers; errors pass."""
     log_level = logging.root.manager.disable
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

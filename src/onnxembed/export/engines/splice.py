@@ -1,7 +1,7 @@
-"""An encoder's graph that another exporter made, as the first part of one of ours.
+"""Adds an encoder's graph that another exporter made as the first part of a graph of onnxembed's.
 
-Everything it computes stays as it is; names are told apart from ours, and what an exporter notes about its
-own run (source files, stack traces) is dropped.
+Its computation is unchanged. Its names get a prefix, and the exporter's notes about its own run (source files,
+stack traces) are dropped.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _keep_hidden_states(model: ir.Model, by: str) -> None:
 
 
 def _rename(model: ir.Model) -> None:
-    """Put the prefix before every name but the inputs'; what has no name yet gets a number."""
+    """Put the prefix before every name except the inputs'; a nameless value or node is named by its number."""
     given = set(model.graph.inputs)
     for number, value in enumerate(list(_values(model.graph))):
         if value not in given:
@@ -68,9 +68,9 @@ def _rename(model: ir.Model) -> None:
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     """Every value of a graph and its subgraphs, once."""
-    for each in (graph, *graph.subgraphs()):
-        yield from each.initializers.values()
-        yield from each.inputs
+    for scope in (graph, *graph.subgraphs()):
+        yield from scope.initializers.values()
+        yield from scope.inputs
     for node in graph.all_nodes():
         yield from node.outputs
 

@@ -1,6 +1,6 @@
 """The engine `trace`: a stock transformers class, run through transformers' own exporter. Needs the extra [torch].
 
-For architectures that have no builder, or to compare one with.
+For architectures without a builder, and to compare builders with.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnxembed.export.graph.graph import GraphFactory
 from onnxembed.export.graph.inputs import Encoded
 from onnxembed.facts.facts import Facts
 
-# Shape of the example that is traced: neither axis is 1, which torch takes for a constant.
+# Shape of the traced example; neither axis is 1, which torch would take for a constant.
 ROWS, LENGTH = 2, 9
 
 

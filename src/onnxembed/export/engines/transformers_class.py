@@ -1,7 +1,7 @@
 """Stock transformers classes, loaded as the engines `trace` and `optimum` export them. Needs torch and transformers.
 
-The class is always transformers' own: `auto_map`, which names code of the model's, is never followed. Weights
-are read by our own reader, so no pickle is opened here either.
+The class is always transformers' own: `auto_map`, which names code that comes with the model, is never followed.
+onnxembed's own reader reads the weights, so that no pickle is executed.
 """
 
 from __future__ import annotations
@@ -51,12 +51,14 @@ def load_stock(facts: Facts, attention: AttentionMode, precision: Precision, ign
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
-    kind = type(model).__name__
-    _refuse(facts, f"lacks tensors of a {kind}", filterfalse(architecture.is_head, loading["missing_keys"]))
+    class_name = type(model).__name__
+    _refuse(facts, f"lacks tensors of a {class_name}", filterfalse(architecture.is_head, loading["missing_keys"]))
     _refuse(
-        facts, f"has tensors that a {kind} does not use", filterfalse(architecture.is_head, loading["unexpected_keys"])
+        facts,
+        f"has tensors that a {class_name} does not use",
+        filterfalse(architecture.is_head, loading["unexpected_keys"]),
     )
-    _refuse(facts, f"has tensors of other shapes than a {kind}", (key for key, *_ in loading["mismatched_keys"]))
+    _refuse(facts, f"has tensors of other shapes than a {class_name}", (key for key, *_ in loading["mismatched_keys"]))
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise UnsupportedError(f"the weight {name} has values that {precision} cannot hold")

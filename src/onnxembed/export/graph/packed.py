@@ -1,7 +1,7 @@
 """The packed form of a graph: all texts of a run in one row without padding, for CUDA.
 
-Layers see one text of N tokens, [1, N, D]; attention keeps the texts apart (`attention.Packed`), positions are an
-input, and pooling finds the texts by where they end. The inputs are those of onnxembed.execution.packing.
+Layers see one text of N tokens, [1, N, D]. Attention keeps the texts apart (`attention.Packed`), positions are an
+input, and pooling finds each text by where it ends. The inputs are those of onnxembed.execution.packing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ N, S, ENDS_SIZE = "tokens", "longest", "batch_plus_1"
 
 
 class PackedInputs:
-    """Token ids, their positions and types int64 [N], and where the texts are; to builders, one text of N tokens."""
+    """Token ids, positions and segment ids int64 [N], and where the texts are; builders see one text of N tokens."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -53,7 +53,7 @@ class PackedInputs:
         g = self._graph
         count = running_sum(g, marks)
         tokens, longest = g.op("Shape", marks, start=1, end=2), g.op("Shape", self._offsets, start=1, end=2)
-        # The offsets of the padded texts tell places in a text, also where positions do not count from its first token.
+        # The offsets give each token's place in its text, even where positions do not count from the first token.
         offsets = g.op("Slice", g.op("Reshape", self._offsets, g.integers(-1)), g.integers(0), tokens)
         places = g.op("Mod", g.op("Cast", offsets, to=TensorProto.INT64), longest)
         indices = g.op("Range", g.integer(0), g.op("Squeeze", tokens), g.integer(1))

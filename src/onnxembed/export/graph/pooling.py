@@ -27,7 +27,7 @@ def pool(g: Graph, tokens: Value, attention_mask: Value, modes: Sequence[Pooling
 
 
 def dense(g: Graph, x: Value, layer: DenseFacts, name: str) -> Value:
-    """One Dense module, activation(Linear(x)): [B, in_features] -> [B, out_features]; `name` tells it from others."""
+    """One Dense module, activation(Linear(x)): [B, in_features] -> [B, out_features]; `name` is unique in the graph."""
     weight, bias = dense_weights(layer)
     x = g.op("MatMul", x, g.constant(f"{name}.linear.weight.T", np.ascontiguousarray(weight.T)))
     if bias is not None:
@@ -82,7 +82,7 @@ def _max(g: Graph, tokens: Value, mask: Value) -> Value:
 def _weighted_sums(g: Graph, tokens: Value, weights: Value) -> tuple[Value, Value]:
     """Sum of weights [B, 1, T] * tokens -> [B, D], and of the weights -> [B, 1].
 
-    As a matrix product, which is faster than a sum over the tokens and rounds less.
+    A matrix product is faster than a sum over the tokens and has smaller rounding errors.
     """
     total = g.op("Squeeze", g.op("MatMul", weights, tokens), g.integers(1))
     count = g.op("Max", g.op("ReduceSum", weights, g.integers(2), keepdims=0), g.float32(1e-9))

@@ -1,10 +1,10 @@
 """The head of a masked language model, reduced to a weight for each id of the vocabulary (SPLADE), in the graph.
 
-Logits [B, T, V] are hundreds of megabytes for a run of a thousand tokens. So the vocabulary is cut into chunks,
-and each chunk's logits are reduced over the tokens before the next chunk's are computed.
+Logits [B, T, V] take hundreds of megabytes for a run of a thousand tokens. So the vocabulary is cut into chunks,
+and the logits of a chunk are reduced over the tokens before those of the next one are computed.
 
 Reference: the *ForMaskedLM classes of transformers, and sentence-transformers 6.2 (sparse_encoder/modules/
-splade_pooling.py). The largest logit is found before bias, relu and logarithm, which all keep the order of numbers.
+splade_pooling.py). The maximum is taken before bias, relu and logarithm, which all preserve order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOGARITHMS: dict[SparseActivation, int] = {"relu": 0, "log1p_relu": 1, "log1p_lo
 
 @dataclass(frozen=True)
 class Decoder:
-    """The Linear whose weight gives the vocabulary's logits, by its name, and the tensor of the bias, if any."""
+    """The Linear that computes the vocabulary's logits, by name, and the name of its bias tensor, if it has one."""
 
     linear: str
     bias: str | None
@@ -80,7 +80,7 @@ def _has_bias(config: Config, head: MaskedLM, part: str) -> bool:
 
 
 def _decoder(g: Graph, config: Config, head: MaskedLM) -> Decoder:
-    """The decoder's tensors; one of the wrong width is an error."""
+    """The decoder's tensors; ModelFilesError for one of the wrong width."""
     vocabulary, width = config.take("vocab_size", int), g.weights.shape(f"{head.norm}.weight")[0]
     tied = config.take("tie_word_embeddings", bool, True)
     linear = head.decoder if g.weights.has(f"{head.decoder}.weight") else head.table
@@ -109,10 +109,9 @@ def _chunks(g: Graph, linear: str) -> Iterator[slice]:
 
 
 def _largest(g: Graph, inputs: PaddedInputs, x: Value, decoder: Decoder, activation: SparseActivation) -> Value:
-    """Of x [B, T, H], the largest weight over the tokens, [B, V].
+    """The largest weight over the tokens x [B, T, H]: [B, V].
 
-    A slot of padding stands for the text's first token once more, which changes no maximum and needs no mask as
-    large as the logits.
+    Padding is replaced by the text's first token, which changes no maximum and needs no mask as large as the logits.
     """
     first = g.op("ArgMax", inputs.attention_mask, axis=1)  # [B, 1]
     real = g.op("Unsqueeze", g.op("Cast", inputs.attention_mask, to=TensorProto.BOOL), g.integers(-1))
@@ -124,13 +123,13 @@ def _largest(g: Graph, inputs: PaddedInputs, x: Value, decoder: Decoder, activat
     ]
     logits = _joined(g, largest)
     logits = g.to_float32(g.op("Add", logits, g.weight(decoder.bias)) if decoder.bias else logits)
-    # A text without any token has no weight either.
+    # A text without tokens has no weights.
     some = g.op("Cast", g.op("ReduceMax", inputs.attention_mask, g.integers(1)), to=TensorProto.FLOAT)
     return g.op("Mul", _activated(g, logits, activation), some)
 
 
 def _total(g: Graph, inputs: PaddedInputs, x: Value, decoder: Decoder, activation: SparseActivation) -> Value:
-    """Of x [B, T, H], the sum of the weights of the tokens, [B, V]."""
+    """The sum of the weights of the tokens x [B, T, H]: [B, V]."""
     mask = g.op("Unsqueeze", g.op("Cast", inputs.attention_mask, to=TensorProto.FLOAT), g.integers(1))  # [B, 1, T]
     sums = []
     for rows in _chunks(g, decoder.linear):

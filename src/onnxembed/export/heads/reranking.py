@@ -1,8 +1,8 @@
-"""Heads that make logits of a pair's token embeddings, one entry for each family. Everything here is float32.
+"""Reranking: logits of a pair's token embeddings, by a classification head or a language model's answers; all float32.
 
 References: the ...ForSequenceClassification classes of transformers 5.23, and LogitScore of sentence-transformers
-6.2 for language models that answer yes or no. A first token is the first real one: the classes read slot 0,
-which is the same unless a batch is padded on the left.
+6.2 for language models that answer yes or no. The first token is the first real one: the classes read slot 0,
+which differs only in a batch padded on the left.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from onnxembed.facts.facts import Facts
 from onnxembed.facts.vocabulary import vocabulary
 from onnxembed.manifest import LOGITS, HeadPooling, PoolingMode, Reranking
 
-# The output layer of a language model, and the table that it is where the two are tied.
+# The output layer of a language model, and the embedding table that serves as it where the two are tied.
 LM_HEAD, TIED = "lm_head.weight", "embed_tokens.weight"
 
 
@@ -100,7 +100,7 @@ def _value(config: Config, value: Key | Any) -> Any:
 
 
 def _pool(g: Graph, inputs: PaddedInputs, x: Value, mode: HeadPooling, pad_token_id: int | None) -> Value:
-    """What the head reads of x [B, T, D] -> [B, D].
+    """What the head reads: x [B, T, D] -> [B, D].
 
     The last token of transformers' decoders is the rightmost one that is not the pad token: a text that ends
     with that token itself is read before its end.
@@ -110,7 +110,7 @@ def _pool(g: Graph, inputs: PaddedInputs, x: Value, mode: HeadPooling, pad_token
         return pool(g, x, inputs.attention_mask, (modes[mode],))
     pad = g.constant("pad_token_id_of_the_head", np.array(pad_token_id, np.int64))
     real = g.op("Cast", g.op("Not", g.op("Equal", inputs.input_ids, pad)), to=TensorProto.INT64)  # [B, T]
-    # The count of real tokens is largest at the last of them; where there is none, the first slot is read.
+    # The count of real tokens is largest at the last of them; if there is none, the first slot is read.
     places = g.op("Mul", g.op("CumSum", real, g.constant("axis_of_tokens", np.array(1, np.int64))), real)
     return g.op("GatherND", x, g.op("ArgMax", places, axis=1), batch_dims=1)
 
@@ -124,9 +124,9 @@ def _linear(g: Graph, x: Value, name: str, shape: tuple[int, int], *, bias: bool
 
 def _read(g: Graph, name: str, shape: tuple[int, ...], *, transpose: bool = False) -> Value:
     """A tensor of the checkpoint as a float32 constant."""
-    if (found := g.weights.shape(name)) != shape:
+    if (stored := g.weights.shape(name)) != shape:
         raise ModelFilesError(
-            f"the weights in {g.weights.folder}: {name} has the shape {found}, but config.json says {shape} "
+            f"the weights in {g.weights.folder}: {name} has the shape {stored}, but config.json says {shape} "
             "(labels: id2label or num_labels)"
         )
     tensor = g.weights.read(name).astype(np.float32)
@@ -134,7 +134,7 @@ def _read(g: Graph, name: str, shape: tuple[int, ...], *, transpose: bool = Fals
 
 
 def _check_unused(g: Graph, facts: Facts, head: Classifier) -> None:
-    """Refuse a head with more tensors than its class has."""
+    """Raise UnsupportedError for a head with more tensors than its class has."""
     own = tuple(f"{name}." for name in (head.out, head.dense, head.norm) if name)
     if strange := [name for name in g.weights.unused() if name.startswith(own)]:
         raise UnsupportedError(
@@ -144,7 +144,7 @@ def _check_unused(g: Graph, facts: Facts, head: Classifier) -> None:
 
 
 def _answer_weights(g: Graph, facts: Facts, config: Config, answers: tuple[str, ...]) -> Value:
-    """[D, 1]: the row of the first answer in the output layer, less that of the second."""
+    """[D, 1]: the first answer's row of the output layer, minus the second's."""
     ids = vocabulary(facts)
     if missing := [token for token in answers if token not in ids]:
         raise ModelFilesError(f"the tokenizer in {facts.transformer_folder} has no token {missing[0]!r}")
