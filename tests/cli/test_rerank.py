@@ -34,13 +34,18 @@ def test_rerank_prints_the_best_first(run: Run, artifact: Path) -> None:
 
 @pytest.mark.parametrize("way", ["txt", "jsonl", "stdin", "stdin-jsonl"])
 def test_documents_come_from_files_and_standard_input(run: Run, artifact: Path, way: str, tmp_path: Path) -> None:
-    lines = [json.dumps({"body": text}) if "jsonl" in way else text for text in DOCUMENTS]
+    jsonl = "jsonl" in way
+    lines = [json.dumps({"body": text}) if jsonl else text for text in DOCUMENTS]
     content = "".join(f"{line}\n" for line in lines).encode()
     file = tmp_path / f"documents.{way}"
-    if not way.startswith("stdin"):
+    if way.startswith("stdin"):
+        source = ["-", "--jsonl"] if jsonl else ["-"]
+    else:
         file.write_bytes(content)
-    source = ["-", *["--jsonl"] * ("jsonl" in way)] if way.startswith("stdin") else [str(file)]
-    options = ["--format", "json", "--raw-scores", "--top-k", "3", *["--field", "body"] * ("jsonl" in way)]
+        source = [str(file)]
+    options = ["--format", "json", "--raw-scores", "--top-k", "3"]
+    if jsonl:
+        options += ["--field", "body"]
     result = run("rerank", artifact, "--query", QUERY, *source, *options, stdin=content)
     assert result.code == 0, result.err
     with OnnxReranker(artifact) as model:

@@ -87,7 +87,8 @@ def read_facts(folder: Path) -> Facts:
     modules = read_modules(folder)
     transformer_folder = folder / (modules[0]["path"] if modules else "")
     static = bool(modules) and module_kind(modules[0]) == "StaticEmbedding"
-    config = (_static_config if static else read_json)(transformer_folder / "config.json")
+    config_file = transformer_folder / "config.json"
+    config = _static_config(config_file) if static else read_json(config_file)
     if not isinstance(config.get("model_type"), str):
         raise ModelFilesError(f"{transformer_folder / 'config.json'} has no model_type: what model is it?")
     st_file = folder / "config_sentence_transformers.json"

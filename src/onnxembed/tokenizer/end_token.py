@@ -57,7 +57,10 @@ def _ending(processor: Any, token: str, number: int) -> dict[str, Any]:
 
     A template cannot follow another, which hands its tokens on in pieces: it is lengthened instead.
     """
-    steps = processor["processors"] if processor and processor["type"] == "Sequence" else [processor] * bool(processor)
+    if processor and processor["type"] == "Sequence":
+        steps = processor["processors"]
+    else:
+        steps = [processor] if processor else []
     *others, last = steps or [None]
     if last is None or last["type"] != "TemplateProcessing":
         first, second = _piece("Sequence", "A", 0), _piece("Sequence", "B", 1)

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from onnxembed.arrays import FloatArray
+from onnxembed.arrays import FloatArray, row_cosines
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import VerificationError
 from onnxembed.execution.providers import load_onnxruntime
-from onnxembed.export.progress import Progress
+from onnxembed.export.progress import Progress, silent
 from onnxembed.manifest import PRECISIONS, Manifest, Quality, Verification
 from onnxembed.reranker import OnnxReranker
 from onnxembed.tokenizer.pairs import Pair
@@ -36,7 +36,7 @@ class Comparison:
     """The folder of the checkpoint it was made from."""
     texts: Sequence[str] = ()
     """Texts to compare in addition to the built-in ones."""
-    progress: Progress = lambda stage, done, total: None
+    progress: Progress = silent
     """Called as the comparison goes on."""
 
 
@@ -135,17 +135,12 @@ class Differences:
             self._check(way, item, actual, expected)
             if not actual.size:
                 continue
-            a, b = actual.astype(np.float64), expected.astype(np.float64)
-            difference = float(np.abs(a - b).max())
+            difference = float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max())
             self._by_way[way] = max(self._by_way.get(way, 0.0), difference)
             if difference > self.max_abs_diff:
                 self.max_abs_diff, self._worst = difference, item
-            lengths = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-            both = lengths[0] * lengths[1]
-            # A vector of zeros has no direction: its cosine with another one is 1, with anything else 0.
-            cosines = np.where(both > 0, (a * b).sum(axis=1) / np.where(both > 0, both, 1), lengths[0] == lengths[1])
-            self.min_cosine = min(self.min_cosine, float(cosines.min()))
-            self._length = max(self._length, float(lengths[1].max()))
+            self.min_cosine = min(self.min_cosine, float(row_cosines(actual, expected).min()))
+            self._length = max(self._length, float(np.linalg.norm(expected.astype(np.float64), axis=1).max()))
 
     def _check(self, way: str, item: str | Pair, ours: FloatArray, theirs: FloatArray) -> None:
         if ours.shape != theirs.shape or self._dimension not in (None, ours.shape[1]):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import MissingExtraError, ModelFilesError, NoReferenceError, UsageError
-from onnxembed.export.progress import Progress
+from onnxembed.export.progress import Progress, silent
 from onnxembed.files.vectors import write_lines
 from onnxembed.hub.checkpoint import fetch_checkpoint
 from onnxembed.hub.source import HubOptions
@@ -65,7 +65,7 @@ def verify(
     against: str | Path | None = None,
     hub: HubOptions | None = None,
     texts: Sequence[str] = (),
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Manifest:
     """Compare every graph of an artifact with its checkpoint, record the figures in its manifest, and return it.
 
@@ -76,7 +76,7 @@ def verify(
         against: hub id or folder of the checkpoint; the manifest's source if None.
         hub: how a hub model is fetched. Without a revision, it is the manifest's if `against` is None too.
         texts: texts to compare in addition to the built-in probes.
-        progress: called with the stage, and with how many of its steps (usually batches) are done, of how many.
+        progress: called with the stage, and with how many of its batches are done, of how many.
 
     Raises:
         MissingExtraError: torch, transformers or sentence-transformers is not installed.

@@ -128,7 +128,12 @@ def test_multilingual_sentences_end_to_end(shared_data: Path, tmp_path: Path) ->
     write_json(
         folder / "modules.json",
         [
-            {"idx": i, "name": str(i), "path": f"{i}_{kind}" * (i > 0), "type": f"sentence_transformers.models.{kind}"}
+            {
+                "idx": i,
+                "name": str(i),
+                "path": f"{i}_{kind}" if i else "",
+                "type": f"sentence_transformers.models.{kind}",
+            }
             for i, kind in enumerate(kinds)
         ],
     )

@@ -245,7 +245,7 @@ def test_an_export_records_the_adapter(tmp_path: Path) -> None:
     kinds = ["custom_st.Transformer", *(f"sentence_transformers.models.{kind}" for kind in ("Pooling", "Normalize"))]
     write_json(
         folder / "modules.json",
-        [{"idx": i, "name": str(i), "path": f"{i}_x" * (i > 0), "type": kind} for i, kind in enumerate(kinds)],
+        [{"idx": i, "name": str(i), "path": f"{i}_x" if i else "", "type": kind} for i, kind in enumerate(kinds)],
     )
     write_json(folder / "1_x/config.json", {"word_embedding_dimension": 40, "pooling_mode_mean_tokens": True})
     export(folder, tmp_path / "out", Options(flags=Flags(adapter="text-matching")))

@@ -361,7 +361,7 @@ def test_export_is_verified_with_the_attention_that_was_decided(
     change_json(folder / "tokenizer_config.json", padding_side="left")
     kinds = ("Transformer", "Pooling", "Normalize")
     modules = [
-        {"idx": i, "name": str(i), "path": f"{i}_{kind}" * (i > 0), "type": f"sentence_transformers.models.{kind}"}
+        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
         for i, kind in enumerate(kinds)
     ]
     write_json(folder / "modules.json", modules)
