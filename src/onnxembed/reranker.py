@@ -17,7 +17,7 @@ from onnxembed.errors import UsageError
 from onnxembed.execution.backend import Placement
 from onnxembed.execution.providers import Providers
 from onnxembed.hub.source import HubOptions
-from onnxembed.loading.located import Located
+from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation, Precision
 from onnxembed.runtime.model import OpenModel
 from onnxembed.runtime.onnx_model import OnnxModel, named_devices
@@ -215,17 +215,25 @@ class OnnxReranker(OnnxModel):
 
 
 def _make_tokenizer(
-    located: Located, max_length: int, *, truncation: PairTruncation | None, instruction: str | None
+    located: LocatedArtifact, max_length: int, *, truncation: PairTruncation | None, instruction: str | None
 ) -> TextTokenizer:
     reranking = located.manifest.require_reranking()
     template = reranking.template.value if reranking.template else None
     if instruction is not None and (template is None or template.instruction is None):
         raise UsageError("this model does not take an instruction")
     if template is None:
-        return PairTokenizer(located, max_length, truncation or reranking.truncation.value)
+        chosen = truncation or reranking.truncation.value
+        return PairTokenizer(located.folder, located.manifest, max_length, chosen, changed=located.tokenizer)
     if truncation == "only_second":
         raise UsageError("this model puts pairs into a template and cuts its body; only_second is not possible")
-    return TemplateTokenizer(located, max_length, template, instruction)
+    return TemplateTokenizer(
+        located.folder,
+        located.manifest,
+        max_length,
+        template,
+        instruction=instruction,
+        changed=located.tokenizer,
+    )
 
 
 def _beside(query: str, documents: Iterable[str]) -> Iterator[Pair]:

@@ -29,7 +29,7 @@ from onnxembed.manifest import Decision, read_manifest
 from onnxembed.recipes import book as recipes
 from onnxembed.recipes.book import find_recipe, read_recipe, recipe_names
 from onnxembed.recipes.recipe import GoldenVectors, Recipe
-from onnxembed.tokenizer.end_token import complete
+from onnxembed.tokenizer.end_token import append_end_token
 from tiny import VOCAB, change_json, write_bert, write_sentence_bert
 
 ROOT = Path(__file__).parents[2]
@@ -282,10 +282,10 @@ def test_gte_qwen2_ends_texts_with_its_end_token(shared_data: Path) -> None:
     token = read_recipe("gte-Qwen2-1.5B-instruct").end_token
     assert token
     assert ids(state, "Hello world") == [9707, 1879]
-    assert complete(state, token.value)
+    assert append_end_token(state, token.value)
     assert ids(state, "Hello world") == [9707, 1879, 151643]
     assert ids(state, "") == [151643]
-    assert not complete(state, token.value)
+    assert not append_end_token(state, token.value)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -319,7 +319,7 @@ def test_any_post_processor_can_be_completed(tmp_path: Path, processor: Any) -> 
     if processor is not ...:
         state["post_processor"] = processor
     before, pair = ids(state, "the of"), Tokenizer.from_str(json.dumps(state)).encode("the", "of").ids
-    assert complete(state, "[MASK]")
+    assert append_end_token(state, "[MASK]")
     assert ids(state, "the of") == [*before, VOCAB.index("[MASK]")]
     assert Tokenizer.from_str(json.dumps(state)).encode("the", "of").ids == [*pair, VOCAB.index("[MASK]")]
 
@@ -328,12 +328,12 @@ def test_padding_does_not_hide_the_last_token(tmp_path: Path) -> None:
     state = tokenizer_state(write_bert(tmp_path))
     tokenizer = Tokenizer.from_str(json.dumps(state))
     tokenizer.enable_padding(length=30)
-    assert not complete(json.loads(tokenizer.to_str()), "[SEP]")
+    assert not append_end_token(json.loads(tokenizer.to_str()), "[SEP]")
 
 
 def test_an_end_token_outside_the_vocabulary_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelFilesError, match="vocabulary does not have"):
-        complete(tokenizer_state(write_bert(tmp_path)), "</s>")
+        append_end_token(tokenizer_state(write_bert(tmp_path)), "</s>")
 
 
 def test_a_recipes_end_token_is_recorded_and_embedded(book: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, VerificationError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.loading.locate import locate
 from onnxembed.manifest import FILE_NAME, read_manifest
 from onnxembed.recipes.book import read_recipe
 from onnxembed.tokenizer.pairs import PairTokenizer
@@ -261,12 +259,13 @@ def test_real_tokenizers_join_and_cut_pairs_as_transformers_does(
         tokenizer_file=str(folder / "tokenizer.json"), model_input_names=["input_ids", "token_type_ids"]
     )
     export(write_reranker(tmp_path / "checkpoint"), tmp_path / "out")
-    located = replace(locate(tmp_path / "out"), tokenizer=(folder / "tokenizer.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(tmp_path / "out")
+    tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
     long = "The quick brown fox, und so weiter: 東京 " * 40
     pairs = [*PAIRS, (long, "short"), (long, long), ("short", long), ("", long), (long, "")]
     for length in (64, 13):
         kept = [pair for pair in pairs if truncation == "longest_first" or len(pair[0]) < length // 4]
-        ours = PairTokenizer(located, length, truncation).tokenize(kept)
+        ours = PairTokenizer(tmp_path / "out", manifest, length, truncation, changed=tokenizer).tokenize(kept)
         for pair, tokens in zip(kept, ours, strict=True):
             # In a batch, as CrossEncoder asks: asked for one pair, transformers takes an empty document for none.
             theirs = reference([pair], truncation=truncation, max_length=length)

@@ -20,6 +20,7 @@ from onnxembed.errors import MissingExtraError, OnnxEmbedError
 from onnxembed.execution.cores import available_threads, cpu_quota, usable_cores
 from onnxembed.execution.providers import load_onnxruntime, wants_cuda, why_unavailable
 from onnxembed.execution.session import Session
+from onnxembed.protobuf import encode_field
 
 # All of them write the package onnxruntime: of two, the later one wins in part.
 WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
@@ -95,14 +96,12 @@ def _try(provider: str) -> str:
 def _square() -> bytes:
     """An ONNX file, written by hand because the runtime has no onnx: y = x @ x for float32 [2, 2]."""
 
-    def part(number: int, content: bytes) -> bytes:
-        return bytes([number << 3 | 2, len(content)]) + content
-
-    side = part(1, b"\x08\x02")  # dim_value 2
-    kind = part(1, b"\x08\x01" + part(2, side + side))  # a tensor of float32
-    values = part(11, part(1, b"x") + part(2, kind)) + part(12, part(1, b"y") + part(2, kind))
-    node = part(1, part(1, b"x") + part(1, b"x") + part(2, b"y") + part(4, b"MatMul"))
-    return b"\x08\x08" + part(7, node + part(2, b"square") + values) + part(8, b"\x10\x11")  # IR 8, opset 17
+    field = encode_field
+    side = field(1, field(1, 2))  # dim_value 2
+    kind = field(1, field(1, 1) + field(2, side + side))  # a tensor of float32
+    values = field(11, field(1, b"x") + field(2, kind)) + field(12, field(1, b"y") + field(2, kind))
+    node = field(1, field(1, b"x") + field(1, b"x") + field(2, b"y") + field(4, b"MatMul"))
+    return field(1, 8) + field(7, node + field(2, b"square") + values) + field(8, field(2, 17))  # IR 8, opset 17
 
 
 def _threads() -> Finding:

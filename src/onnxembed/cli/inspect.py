@@ -30,9 +30,9 @@ def inspect(
     """
     from onnxembed.cli.describe import describe, describe_verification
     from onnxembed.hub.source import HubOptions
-    from onnxembed.loading.locate import read
+    from onnxembed.loading.locate import read_model_manifest
 
-    manifest = read(model, onnx_file, HubOptions(revision, cache_dir, local_files_only))
+    manifest = read_model_manifest(model, HubOptions(revision, cache_dir, local_files_only), onnx_file)
     if as_json:
         click.echo(manifest.to_json().encode(), nl=False)
         return

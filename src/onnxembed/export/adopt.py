@@ -52,10 +52,10 @@ def adopt(
     """
     options, hub = options or AdoptOptions(), hub or HubOptions()
     check_output(output, force=options.force)
-    fetched, file = find(model, "auto", options.onnx_file, hub)
+    fetched, file = find(model, hub, "auto", options.onnx_file)
     if file == FILE_NAME:
         raise UsageError(f"{model} is an artifact of onnxembed already: it can be used as it is")
-    found_graph = read_found_graph(model, file, "auto", replace(hub, revision=fetched.revision))
+    found_graph = read_found_graph(model, replace(hub, revision=fetched.revision), file, "auto")
     recipe = choose_recipe(model, options.recipe)
     encoder, embedding, graph_output = decide_adoption(found_graph, options.flags, recipe)
     dense = dense_entries(found_graph.facts, in_files=graph_output.name != SENTENCE_EMBEDDING)

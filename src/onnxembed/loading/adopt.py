@@ -22,7 +22,7 @@ from onnxembed.facts.json_file import read_json
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
-from onnxembed.loading.located import Located
+from onnxembed.loading.located import LocatedArtifact
 from onnxembed.loading.onnx_file import OnnxFile, Value
 from onnxembed.manifest import (
     FORMAT_VERSION,
@@ -43,7 +43,7 @@ from onnxembed.manifest import (
 )
 from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.recipe import Recipe
-from onnxembed.tokenizer import changes as tokenizer_json
+from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
 from onnxembed.warning import warn
 
 # The names of an output of token embeddings, in order of preference.
@@ -167,13 +167,13 @@ def _measured_attention(graph: OnnxFile, output: Value, wanted: Decision[Attenti
     return replace(wanted, reason=f"{wanted.reason}; measured in the graph")
 
 
-def adopt(model: str | Path, file: str, *, precision: str, hub: HubOptions) -> Located:
+def adopt(model: str | Path, hub: HubOptions, file: str, *, precision: str) -> LocatedArtifact:
     """Resolve a model with an ONNX graph in memory, for loading; nothing is written.
 
     Errors as of `read_found_graph` and `decide`; for what takes more than memory, the error names the command.
     """
     command = f"onnxembed adopt {model} -o DIR"
-    found = read_found_graph(model, file, precision, hub)
+    found = read_found_graph(model, hub, file, precision)
     recipe = choose_recipe(model)
     try:
         encoder, embedding, output = decide_adoption(found, Flags(), recipe)
@@ -185,8 +185,8 @@ def adopt(model: str | Path, file: str, *, precision: str, hub: HubOptions) -> L
     if not source.is_file():
         raise UnsupportedError(f"{found.folder} has no tokenizer.json; make one of its vocabulary with: {command}")
     state = dict(read_json(source))
-    loaded = tuple(tokenizer_json.load_as_class(found.facts, state))
-    text, changes = tokenizer_json.apply(found.facts, encoder, state, source)
+    loaded = tuple(apply_class_options(found.facts, state))
+    text, changes = apply_decisions(found.facts, encoder, state, source)
     variant = Variant(found.file, None, found.graph.operators.total(), dict(found.graph.operators))
     layers = found.facts.dense  # in the graph: their weights are in no file
     dense = tuple(Dense(layer.in_features, layer.out_features, layer.activation, None, None) for layer in layers)
@@ -204,7 +204,7 @@ def adopt(model: str | Path, file: str, *, precision: str, hub: HubOptions) -> L
             f"{found.file} is quantized so that a text's vector depends a little on the texts beside it: all texts of "
             "a run share the scale of their activations"
         )
-    return Located(found.folder, manifest, variant, text)
+    return LocatedArtifact(found.folder, manifest, found.precision, text)
 
 
 def adopted_manifest(

@@ -59,7 +59,7 @@ class FoundGraph:
         return PRECISION_OF.get(self.graph.weights or "", self.graph.path.stem)
 
 
-def read_found_graph(model: str | Path, file: str, precision: str, hub: HubOptions) -> FoundGraph:
+def read_found_graph(model: str | Path, hub: HubOptions, file: str, precision: str) -> FoundGraph:
     """Fetch what belongs to the graph `file` of a model, and read what graph and files say.
 
     Raises ModelFilesError for files that are missing or no ONNX graph, UsageError for a graph of another

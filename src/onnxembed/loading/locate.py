@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.hub.fetch import fetch, fetch_first, list_files
 from onnxembed.hub.source import Fetched, HubOptions
-from onnxembed.loading.located import Located
-from onnxembed.manifest import FILE_NAME, Manifest, Variant, graph_file, read_manifest
+from onnxembed.loading.located import LocatedArtifact
+from onnxembed.manifest import FILE_NAME, Manifest, graph_file, read_manifest
 
 
 def locate(
@@ -19,7 +19,7 @@ def locate(
     precision: str = "auto",
     onnx_file: str | None = None,
     gpu: bool = False,
-) -> Located:
+) -> LocatedArtifact:
     """Find an artifact, or a graph to adopt, and, of a hub repository, fetch the files of the wanted precision.
 
     `precision` "auto" is fp32 where the artifact has it, else what it has; `onnx_file` names the graph to adopt;
@@ -28,31 +28,31 @@ def locate(
     precision that is not there, and what `adopt` does.
     """
     hub = hub or HubOptions()
-    found, name = find(model, precision, onnx_file, hub)
-    at = replace(hub, revision=found.revision)
+    files, name = find(model, hub, precision, onnx_file)
+    pinned = replace(hub, revision=files.revision)
     if name != FILE_NAME:
-        return _adopt(model, name, precision, at)
-    manifest = read_manifest(found.folder)
-    located = Located(found.folder, manifest, _variant(manifest, precision), gpu=gpu)
-    if found.revision is not None:  # a local folder has its files, or check_sizes says so
-        fetch(model, at, wanted=located.files)
+        return _adopt(model, pinned, name, precision)
+    manifest = read_manifest(files.folder)
+    located = LocatedArtifact(files.folder, manifest, _own_precision(manifest, precision), gpu=gpu)
+    if files.revision is not None:  # check_sizes finds what a local folder lacks
+        fetch(model, pinned, wanted=located.files)
     return located
 
 
-def read(model: str | Path, onnx_file: str | None, hub: HubOptions) -> Manifest:
-    """The manifest of an artifact, whose graphs are not fetched, or of a model to adopt; errors as of `locate`."""
-    found, name = find(model, "auto", onnx_file, hub)
+def read_model_manifest(model: str | Path, hub: HubOptions, onnx_file: str | None) -> Manifest:
+    """The manifest of an artifact, without fetching its graphs, or of a model to adopt; errors as of `locate`."""
+    files, name = find(model, hub, "auto", onnx_file)
     if name == FILE_NAME:
-        return read_manifest(found.folder)
-    return _adopt(model, name, "auto", replace(hub, revision=found.revision)).manifest
+        return read_manifest(files.folder)
+    return _adopt(model, replace(hub, revision=files.revision), name, "auto").manifest
 
 
-def find(model: str | Path, precision: str, onnx_file: str | None, hub: HubOptions) -> tuple[Fetched, str]:
-    """The folder of a model with its manifest or else an ONNX graph, and which of them it is, by its name."""
-    found, name = fetch_first(model, hub, candidates=[FILE_NAME, *graph_names(precision, onnx_file)])
+def find(model: str | Path, hub: HubOptions, precision: str, onnx_file: str | None) -> tuple[Fetched, str]:
+    """A model's folder and the name of one file in it: the manifest, or else an ONNX graph."""
+    files, name = fetch_first(model, hub, candidates=[FILE_NAME, *graph_names(precision, onnx_file)])
     if name == FILE_NAME and onnx_file is not None:
         raise UsageError(f"{model} is an artifact of onnxembed: choose its graph by precision, not by onnx_file")
-    return found, name or _sole_graph(model, onnx_file, replace(hub, revision=found.revision))
+    return files, name or _sole_graph(model, replace(hub, revision=files.revision), onnx_file)
 
 
 def graph_names(precision: str, onnx_file: str | None) -> list[str]:
@@ -63,7 +63,7 @@ def graph_names(precision: str, onnx_file: str | None) -> list[str]:
     return [name for file in map(graph_file, precisions) for name in (file, PurePosixPath(file).name)]
 
 
-def _sole_graph(model: str | Path, onnx_file: str | None, hub: HubOptions) -> str:
+def _sole_graph(model: str | Path, hub: HubOptions, onnx_file: str | None) -> str:
     """The one ONNX file of a model that has none of the usual names; ModelFilesError for none and for several."""
     names = list_files(model, hub)
     graphs = sorted(name for name in names if name.endswith(".onnx"))
@@ -80,13 +80,15 @@ def _sole_graph(model: str | Path, onnx_file: str | None, hub: HubOptions) -> st
     return graphs[0]
 
 
-def _adopt(model: str | Path, file: str, precision: str, hub: HubOptions) -> Located:
-    from onnxembed.loading.adopt import adopt  # an artifact needs nothing of it
+def _adopt(model: str | Path, hub: HubOptions, file: str, precision: str) -> LocatedArtifact:
+    from onnxembed.loading.adopt import adopt  # not needed for an artifact
 
-    return adopt(model, file, precision=precision, hub=hub)
+    return adopt(model, hub, file, precision=precision)
 
 
-def _variant(manifest: Manifest, precision: str) -> Variant:
+def _own_precision(manifest: Manifest, precision: str) -> str:
+    """The precision to run; UsageError for one that the artifact does not have."""
     if precision == "auto":
         precision = "fp32" if "fp32" in manifest.variants else next(iter(manifest.variants))
-    return manifest.variant(precision)
+    manifest.variant(precision)
+    return precision

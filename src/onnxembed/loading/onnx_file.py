@@ -1,24 +1,19 @@
-"""What an ONNX file says of itself, read without the onnx package: inputs, outputs, operators, kinds of weights.
+"""What an ONNX file says of itself, read without the onnx package: inputs, outputs, operators, types of weights.
 
-An ONNX file is a protocol buffer: fields of a number, a wire type and a value, some of them messages again.
-Only the fields named here are looked into; weights are stepped over, in a file that is mapped, not read.
-(Reference: onnx/onnx.proto; protobuf.dev/programming-guides/encoding.)
+An ONNX file is a protobuf message. Only the fields named here are looked into. The file is mapped, not read, and
+weights are skipped. (Reference: onnx/onnx.proto.)
 """
 
 from __future__ import annotations
 
 import mmap
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
 
 from onnxembed.errors import ModelFilesError
-
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
-SIZES = {FIXED64: 8, FIXED32: 4}
+from onnxembed.protobuf import Message
 
 FLOATS = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 NO_WEIGHTS = {6, 7, 8, 9, 12, 13}  # int32, int64, string, bool, uint32, uint64: indices, masks, shapes
@@ -64,7 +59,7 @@ def read_onnx(path: Path) -> OnnxFile:
     found = OnnxFile(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-            _read_model(_Message(buffer, 0, len(buffer)), found)
+            _read_model(Message.of(buffer), found)
     except (OSError, ValueError, LookupError, RecursionError) as error:
         raise ModelFilesError(f"{path} is not an ONNX file, or is cut short: {error}") from None
     if not found.outputs:
@@ -72,56 +67,9 @@ def read_onnx(path: Path) -> OnnxFile:
     return found
 
 
-class _Message(NamedTuple):
-    """A part of the file."""
-
-    buffer: mmap.mmap
-    start: int
-    end: int
-
-    def fields(self) -> Iterator[tuple[int, int, _Message]]:
-        """Number, value and content of each field: the value of an integer, the content of all else."""
-        at = self.start
-        while at < self.end:
-            key, at = self._varint(at)
-            number, wire = key >> 3, key & 7
-            value = 0
-            begin = at
-            if wire in (VARINT, LENGTH):
-                value, at = self._varint(at)
-            if wire == LENGTH:
-                begin, at = at, at + value
-            elif wire != VARINT:
-                at += SIZES[wire]
-            if at > self.end:
-                raise ValueError(f"a field of {value} bytes at byte {begin} goes past its end")
-            yield number, value, _Message(self.buffer, begin, at)
-
-    def text(self) -> str:
-        return self.buffer[self.start : self.end].decode()
-
-    def _varint(self, at: int) -> tuple[int, int]:
-        value = shift = 0
-        while at < self.end and shift < 64:
-            byte = self.buffer[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value, at
-            shift += 7
-        raise ValueError(f"a number at byte {at} has no end")
-
-    def numbers(self) -> Iterator[int]:
-        """Integers that are written one after the other."""
-        at = self.start
-        while at < self.end:
-            value, at = self._varint(at)
-            yield value
-
-
-def _read_model(model: _Message, found: OnnxFile) -> None:
+def _read_model(model: Message, found: OnnxFile) -> None:
     producer = {2: "", 3: ""}  # name and version
-    for number, _, content in model.fields():
+    for number, _, _, content in model.fields():
         if number in producer:
             producer[number] = content.text()
         elif number == 7:
@@ -129,10 +77,10 @@ def _read_model(model: _Message, found: OnnxFile) -> None:
     found.producer = " ".join(producer.values()).strip()
 
 
-def _read_graph(graph: _Message, found: OnnxFile, *, main: bool = False) -> None:
+def _read_graph(graph: Message, found: OnnxFile, *, main: bool = False) -> None:
     constants = set()
     values: dict[int, list[Value]] = {11: [], 12: []}  # inputs and outputs
-    for number, _, content in graph.fields():
+    for number, _, _, content in graph.fields():
         if number == 1:
             _read_node(content, found)
         elif number == 5:
@@ -144,31 +92,31 @@ def _read_graph(graph: _Message, found: OnnxFile, *, main: bool = False) -> None
         found.outputs = values[12]
 
 
-def _read_node(node: _Message, found: OnnxFile) -> None:
-    for number, _, content in node.fields():
+def _read_node(node: Message, found: OnnxFile) -> None:
+    for number, _, _, content in node.fields():
         if number == 4:
             found.operators[content.text()] += 1
         elif number == 5:
-            for kind, _, value in content.fields():
+            for kind, _, _, value in content.fields():
                 if kind in (5, 10):
                     _read_tensor(value, found)
                 elif kind in (6, 11):
                     _read_graph(value, found)
 
 
-def _read_tensor(tensor: _Message, found: OnnxFile) -> str:
+def _read_tensor(tensor: Message, found: OnnxFile) -> str:
     """Note what a weight is; returns its name."""
     shape: list[int] = []
     name, kind, external, entries = "", 0, False, {}
-    for number, value, content in tensor.fields():
+    for number, _, value, content in tensor.fields():
         if number == 1:
-            shape += content.numbers()
+            shape += content.integers()
         elif number == 2:
             kind = value
         elif number == 8:
             name = content.text()
         elif number == 13:
-            pair = {key: text.text() for key, _, text in content.fields()}
+            pair = {key: text.text() for key, _, _, text in content.fields()}
             entries[pair.get(1, "")] = pair.get(2, "")
         elif number == 14:
             external = value == EXTERNAL
@@ -179,9 +127,9 @@ def _read_tensor(tensor: _Message, found: OnnxFile) -> str:
     return name
 
 
-def _read_value(value: _Message) -> Value:
+def _read_value(value: Message) -> Value:
     name, shape = "", None
-    for number, _, content in value.fields():
+    for number, _, _, content in value.fields():
         if number == 1:
             name = content.text()
         elif number == 2:
@@ -189,13 +137,13 @@ def _read_value(value: _Message) -> Value:
     return Value(name, shape)
 
 
-def _read_shape(kind: _Message) -> tuple[int | None, ...] | None:
+def _read_shape(kind: Message) -> tuple[int | None, ...] | None:
     """The shape of a tensor's type: each dimension is a message that holds its size, its name, or nothing."""
-    for number, _, tensor in kind.fields():
-        for part, _, shape in tensor.fields() if number == 1 else ():
+    for number, _, _, tensor in kind.fields():
+        for part, _, _, shape in tensor.fields() if number == 1 else ():
             if part == 2:
                 return tuple(
-                    next((size for key, size, _ in dimension.fields() if key == 1), None)
-                    for _, _, dimension in shape.fields()
+                    next((size for key, _, size, _ in dimension.fields() if key == 1), None)
+                    for _, _, _, dimension in shape.fields()
                 )
     return None

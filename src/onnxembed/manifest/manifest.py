@@ -36,6 +36,7 @@ from onnxembed.manifest.words import (
     INPUTS,
     METHODS,
     TASKS,
+    TOKENIZER_FILE,
     Task,
 )
 
@@ -90,6 +91,22 @@ class Manifest:
         if self.reranking is None:
             raise UsageError(f"this model is made for {' and '.join(self.tasks)}, not for reranking")
         return self.reranking
+
+    def files_read(self, precision: str, *, packed: bool) -> dict[str, tuple[str, ...]]:
+        """The files that the runtime reads for the graph of `precision`, by the section that names them.
+
+        With `packed` they include the graph's packed form, if it has one.
+        """
+        variant = self.variant(precision)
+        read: dict[str, tuple[str | None, ...]] = {
+            "tokenization": (TOKENIZER_FILE,),
+            f"variants.{precision}": (variant.file, variant.data),
+        }
+        if packed and variant.packed:
+            read[f"variants.{precision}.packed"] = (variant.packed.file,)
+        for index, layer in enumerate(self.embedding.dense if self.embedding else ()):
+            read[f"embedding.dense[{index}]"] = (layer.weight, layer.bias)
+        return {section: tuple(name for name in names if name) for section, names in read.items()}
 
     @property
     def on_cpu(self) -> tuple[str, ...]:
@@ -172,17 +189,11 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         path = PureWindowsPath(name)  # the stricter of the systems: it knows drives and both slashes
         if path.anchor or ".." in path.parts:
             yield f"files names {name!r}, which leads out of the folder"
-    read: dict[str, tuple[str | None, ...]] = {"tokenization": ("tokenizer.json",)}
-    read |= {f"variants.{key}": (variant.file, variant.data) for key, variant in manifest.variants.items()}
-    read |= {
-        f"variants.{key}.packed": (variant.packed.file,) for key, variant in manifest.variants.items() if variant.packed
-    }
-    dense = manifest.embedding.dense if manifest.embedding else ()
-    read |= {f"embedding.dense[{i}]": (layer.weight, layer.bias) for i, layer in enumerate(dense)}
+    read: dict[str, tuple[str, ...]] = {}
+    for precision in manifest.variants:
+        read |= manifest.files_read(precision, packed=True)
     for where, names in read.items():
-        yield from (
-            f"{where} reads {name!r}, which files lacks" for name in names if name and name not in manifest.files
-        )
+        yield from (f"{where} reads {name!r}, which files lacks" for name in names if name not in manifest.files)
 
 
 def template_flaws(template: Template) -> Iterator[str]:

@@ -6,6 +6,8 @@ from typing import Literal, get_args
 
 FILE_NAME = "onnxembed.json"
 
+TOKENIZER_FILE = "tokenizer.json"
+
 FORMAT_VERSION = 1
 
 Origin = Literal["file", "recipe", "flag", "architecture"]

@@ -17,7 +17,7 @@ from onnxembed.execution.backend import Backend, OpenBackend, Placement
 from onnxembed.execution.opening import open_backend
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.locate import locate
-from onnxembed.loading.located import Located
+from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import PRECISIONS, Task
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.streaming import Runner, stream
@@ -27,11 +27,11 @@ from onnxembed.warning import Once
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MakeTokenizer = Callable[[Located, int], TextTokenizer]
+MakeTokenizer = Callable[[LocatedArtifact, int], TextTokenizer]
 """Makes the tokenizer of an artifact; the number is the most tokens of a text."""
 
 
-def make_text_tokenizer(located: Located, max_length: int) -> TextTokenizer:
+def make_text_tokenizer(located: LocatedArtifact, max_length: int) -> TextTokenizer:
     """The tokenizer for single texts."""
     return TextTokenizer(located.folder, located.manifest.tokenization, max_length, located.tokenizer)
 

@@ -14,7 +14,8 @@ from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.tokenizer import end_token
+from onnxembed.tokenizer.end_token import append_end_token
+from onnxembed.tokenizer.errors import tokenizer_errors
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ CLASS_OPTIONS = {
 }
 
 
-def apply(
-    facts: Facts, decisions: EncoderDecisions, state: dict[str, Any], source: Path
+def apply_decisions(
+    facts: Facts, encoder: EncoderDecisions, state: dict[str, Any], source: Path
 ) -> tuple[str, tuple[str, ...]]:
     """The text of a tokenizer.json that does all that was decided, and what was changed in it, in words.
 
@@ -66,19 +67,19 @@ def apply(
     """
     changes = [
         *_without_specials(facts, state),
-        *_lower_case(decisions, state),
-        *_end(decisions, state),
-        *_truncate(decisions, state, source),
+        *_lower_case(encoder, state),
+        *_end(encoder, state),
+        *_truncate(encoder, state, source),
     ]
     if state.get("padding") is not None:
         state["padding"] = None
         changes.append("padding taken out: the runtime decides how to batch")
     text = json.dumps(state, ensure_ascii=False)  # not indented: a large vocabulary would take seconds
-    _check(text, source, decisions)
+    _check(text, source, encoder)
     return text, tuple(changes)
 
 
-def load_as_class(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
+def apply_class_options(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
     """Do to tokenizer.json what the transformers class does to it when it is loaded."""
     named = facts.tokenizer_config.get("tokenizer_class") or facts.config.get("tokenizer_class") or facts.model_type
     known = CLASS_OPTIONS.get(str(named).removesuffix("Fast"))
@@ -100,13 +101,13 @@ def _without_specials(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
         yield "special tokens taken out: a static embedding averages the text's own tokens"
 
 
-def _lower_case(decisions: EncoderDecisions, state: dict[str, Any]) -> Iterator[str]:
+def _lower_case(encoder: EncoderDecisions, state: dict[str, Any]) -> Iterator[str]:
     """Lower-case before everything else when sentence-transformers' file asks for it and nothing does it yet."""
     normalizer = state.get("normalizer")
-    if decisions.lower_case.value and not _lowercases(normalizer):
+    if encoder.lower_case.value and not _lowercases(normalizer):
         steps = [{"type": "Lowercase"}, *([normalizer] if normalizer else [])]
         state["normalizer"] = {"type": "Sequence", "normalizers": steps}
-        yield f"lower-casing added ({decisions.lower_case.reason})"
+        yield f"lower-casing added ({encoder.lower_case.reason})"
 
 
 def _lowercases(normalizer: Any) -> bool:
@@ -119,14 +120,14 @@ def _lowercases(normalizer: Any) -> bool:
     return kind == "Lowercase" or (kind == "BertNormalizer" and bool(normalizer.get("lowercase")))
 
 
-def _end(decisions: EncoderDecisions, state: dict[str, Any]) -> Iterator[str]:
-    wanted = decisions.end_token
-    if wanted and end_token.complete(state, wanted.value):
+def _end(encoder: EncoderDecisions, state: dict[str, Any]) -> Iterator[str]:
+    wanted = encoder.end_token
+    if wanted and append_end_token(state, wanted.value):
         yield f"{wanted.value} added to the end of every text ({wanted.reason})"
 
 
-def _truncate(decisions: EncoderDecisions, state: dict[str, Any], source: Path) -> Iterator[str]:
-    limit, side = decisions.max_length, decisions.truncation_side
+def _truncate(encoder: EncoderDecisions, state: dict[str, Any], source: Path) -> Iterator[str]:
+    limit, side = encoder.max_length, encoder.truncation_side
     stored = state.get("truncation") or {}
     if side.origin == "architecture" and stored.get("direction", "Right") != "Right":
         raise ModelFilesError(
@@ -144,12 +145,10 @@ def _truncate(decisions: EncoderDecisions, state: dict[str, Any], source: Path) 
         yield f"truncation to {limit.value} tokens ({limit.reason})"
 
 
-def _check(text: str, source: Path, decisions: EncoderDecisions) -> None:
-    try:
+def _check(text: str, source: Path, encoder: EncoderDecisions) -> None:
+    with tokenizer_errors(f"{source} is not a tokenizer the tokenizers library can read"):
         tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise ModelFilesError(f"{source} is not a tokenizer the tokenizers library can read: {error}") from error
-    specials, limit = tokenizer.num_special_tokens_to_add(False), decisions.max_length
+    specials, limit = tokenizer.num_special_tokens_to_add(False), encoder.max_length
     if specials >= limit.value:
         cause = f"{source} adds {specials} special tokens, which leaves no room in {limit.value} ({limit.reason})"
         raise UsageError(cause) if limit.origin == "flag" else ModelFilesError(cause)

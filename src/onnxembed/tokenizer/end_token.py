@@ -12,14 +12,15 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
+from onnxembed.tokenizer.errors import tokenizer_errors
 
 PROBE = "Hello world"
 
 NO_VOCABULARY = {"type": "WordLevel", "vocab": {}, "unk_token": ""}
 
 
-def complete(state: dict[str, Any], token: str) -> bool:
-    """Make the post-processor of a tokenizer.json end every text with `token`; says whether it had to.
+def append_end_token(state: dict[str, Any], token: str) -> bool:
+    """Make the post-processor of a tokenizer.json end every text with `token`; returns whether that was needed.
 
     Truncation leaves room for the token: it is one of the post-processor's, as [SEP] is one of BERT's.
     Raises ModelFilesError for a token that the vocabulary lacks, or that a text still does not end with.
@@ -39,10 +40,8 @@ def complete(state: dict[str, Any], token: str) -> bool:
 
 
 def _tokenizer(state: dict[str, Any]) -> Tokenizer:
-    try:
+    with tokenizer_errors("tokenizer.json cannot be read by the tokenizers library"):
         return Tokenizer.from_str(json.dumps(state))
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise ModelFilesError(f"tokenizer.json cannot be read by the tokenizers library: {error}") from error
 
 
 def _last(tokenizer: Tokenizer) -> int:

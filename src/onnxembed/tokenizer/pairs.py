@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxembed.errors import UsageError
-from onnxembed.loading.located import Located
-from onnxembed.manifest import PairTruncation, Template
+from onnxembed.manifest import Manifest, PairTruncation, Template
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 
 Pair = tuple[str, str]
@@ -24,9 +24,16 @@ class PairTokenizer(TextTokenizer):
     `truncation` "longest_first" takes tokens off the longer of the two, "only_second" off the document alone.
     """
 
-    def __init__(self, located: Located, max_length: int, truncation: PairTruncation) -> None:
-        manifest = located.manifest
-        super().__init__(located.folder, manifest.tokenization, max_length, located.tokenizer)
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        max_length: int,
+        truncation: PairTruncation,
+        *,
+        changed: str | None = None,
+    ) -> None:
+        super().__init__(folder, manifest.tokenization, max_length, changed)
         self._truncation = truncation
         self._token_types = manifest.require_reranking().token_types.value
         self._room = max_length - self._tokenizer.num_special_tokens_to_add(True)
@@ -64,9 +71,17 @@ class PairTokenizer(TextTokenizer):
 class TemplateTokenizer(TextTokenizer):
     """Puts each pair into a template: only its body is cut, so that prefix and suffix stand whole around it."""
 
-    def __init__(self, located: Located, max_length: int, template: Template, instruction: str | None) -> None:
-        manifest = located.manifest
-        super().__init__(located.folder, manifest.tokenization, max_length, located.tokenizer)
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        max_length: int,
+        template: Template,
+        *,
+        instruction: str | None = None,
+        changed: str | None = None,
+    ) -> None:
+        super().__init__(folder, manifest.tokenization, max_length, changed)
         self._parts = PLACEHOLDERS.split(template.body)
         self._instruction = template.instruction if instruction is None else instruction
         self._tokenizer.no_truncation()

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from onnxembed.arrays import IntArray
-from onnxembed.errors import ModelFilesError, UsageError
-from onnxembed.manifest import Tokenization
+from onnxembed.errors import UsageError
+from onnxembed.manifest import TOKENIZER_FILE, Tokenization
+from onnxembed.tokenizer.errors import tokenizer_errors
 
 # Encodings hold strings and offsets for every token; a small batch keeps long texts from piling them up.
 BATCH = 64
@@ -57,11 +58,9 @@ class TextTokenizer:
     def __init__(self, folder: Path, tokenization: Tokenization, max_length: int, changed: str | None = None) -> None:
         from tokenizers import Tokenizer
 
-        try:
-            file = str(folder / "tokenizer.json")
-            self._tokenizer = Tokenizer.from_file(file) if changed is None else Tokenizer.from_str(changed)
-        except Exception as error:  # the tokenizers library raises bare Exception
-            raise ModelFilesError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+        file = folder / TOKENIZER_FILE
+        with tokenizer_errors(f"{file} cannot be read"):
+            self._tokenizer = Tokenizer.from_file(str(file)) if changed is None else Tokenizer.from_str(changed)
         specials = self._tokenizer.num_special_tokens_to_add(False)
         if max_length <= specials:
             raise UsageError(f"max_length is {max_length}, but {specials} special tokens go around every text")

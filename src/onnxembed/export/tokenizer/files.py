@@ -12,7 +12,7 @@ from onnxembed.export.tokenizer.vocabularies import convert
 from onnxembed.export.tokenizer.vocabularies.special_tokens import ROLES
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json, write_json
-from onnxembed.tokenizer import changes as tokenizer_json
+from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
 
 
 def write_tokenizer(facts: Facts, encoder: EncoderDecisions, folder: Path) -> tuple[str, ...]:
@@ -24,9 +24,9 @@ def write_tokenizer(facts: Facts, encoder: EncoderDecisions, folder: Path) -> tu
     source = facts.transformer_folder / "tokenizer.json"
     converted = None if source.is_file() else convert(facts)
     state = converted.state if converted else dict(read_json(source))
-    read = [converted.change] if converted else [*tokenizer_json.load_as_class(facts, state)]
+    read = [converted.change] if converted else [*apply_class_options(facts, state)]
     read += markers.register(facts, state)
-    text, changes = tokenizer_json.apply(facts, encoder, state, source)
+    text, changes = apply_decisions(facts, encoder, state, source)
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     config = {**facts.tokenizer_config, "model_max_length": encoder.max_length.value}
     write_json(folder / "tokenizer_config.json", config)

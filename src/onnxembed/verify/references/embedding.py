@@ -19,7 +19,7 @@ from onnxembed.facts.facts import read_facts
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.manifest import Embedding, Manifest
 from onnxembed.recipes.book import read_recipe
-from onnxembed.tokenizer.end_token import complete
+from onnxembed.tokenizer.end_token import append_end_token
 from onnxembed.verify.batches import BATCH_SIZE
 from onnxembed.verify.references.loading import model_options, reference_errors
 
@@ -104,7 +104,7 @@ def _decided_modules(modules: Sequence[Any], transformer: Any, embedding: Embedd
 def _append_end_token(tokenizer: Any, token: str) -> None:
     """Let the reference end every text with `token`, where its files and classes leave it out."""
     state = json.loads(tokenizer.to_str())
-    if complete(state, token):
+    if append_end_token(state, token):
         tokenizer.post_processor = Tokenizer.from_str(json.dumps(state)).post_processor
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError
+from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.tokenizer.vocabularies import post_processors
 from onnxembed.export.tokenizer.vocabularies.byte_fallback import read_gemma, read_llama
@@ -35,6 +35,7 @@ from onnxembed.export.tokenizer.vocabularies.unigram import (
 )
 from onnxembed.export.tokenizer.vocabularies.wordpiece import read_wordpiece
 from onnxembed.facts.facts import Facts
+from onnxembed.tokenizer.errors import tokenizer_errors
 
 MASK = AddedToken("<mask>", lstrip=True, special=True)  # takes the space before it
 BRACKETS = {
@@ -119,16 +120,12 @@ def convert(facts: Facts) -> Converted:
         )
     source = CheckpointVocabulary(folder, config, read_special_tokens(folder, config, tokenizer_class.special))
     files = " and ".join(tokenizer_class.files)
-    try:
+    with tokenizer_errors(f"{folder}: no tokenizer could be built from {files}"):
         vocabulary = tokenizer_class.read(source)
         tokenizer = vocabulary.tokenizer
         source.special.add_to(tokenizer, vocabulary.marked)
         tokenizer.post_processor = tokenizer_class.post_processor(source, tokenizer)
         state: dict[str, Any] = json.loads(tokenizer.to_str())
-    except OnnxEmbedError:
-        raise
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise ModelFilesError(f"{folder}: no tokenizer could be built from {files}: {error}") from error
     _check_size(facts, tokenizer, files)
     special = {role: str(token) for role, token in source.special.named.items()}
     return Converted(state, special, f"built from {files} as {name} ({origin}){vocabulary.left_out}")

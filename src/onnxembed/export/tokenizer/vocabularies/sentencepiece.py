@@ -1,18 +1,14 @@
-"""A reader of sentencepiece models: protobuf's wire format, of which only what tokenization needs.
-
-Fields as in sentencepiece_model.proto (google/sentencepiece). The file may be anything: every length is checked
-against what is left of it, and nothing is reserved for what is not there.
-"""
+"""A reader of sentencepiece models: what tokenization needs of sentencepiece_model.proto (google/sentencepiece)."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
 from onnxembed.errors import ModelFilesError
+from onnxembed.protobuf import Field, Message
 
 UNIGRAM, BPE = 1, 2  # TrainerSpec.ModelType
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # SentencePiece.Type
@@ -20,9 +16,6 @@ MODEL_KINDS = {UNIGRAM: "Unigram", BPE: "BPE", 3: "word", 4: "character"}
 
 # Characters of a piece: trained ones have tens, and the ways to cut one in two are counted out.
 LONGEST = 1000
-
-VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types
-Value = int | bytes
 
 
 @dataclass(frozen=True)
@@ -62,46 +55,46 @@ class Pieces:
 def read_pieces(file: Path) -> Pieces:
     """Read a sentencepiece model; ModelFilesError for a file that is none, or that prepares texts unusually."""
     try:
-        return _model(file, memoryview(file.read_bytes()))
-    except (ValueError, IndexError, struct.error) as error:
+        return _model(file, Message.of(file.read_bytes()))
+    except (ValueError, struct.error) as error:
         raise ModelFilesError(f"{file} is not a sentencepiece model: {error}") from error
 
 
-def _model(file: Path, data: memoryview) -> Pieces:
+def _model(file: Path, model: Message) -> Pieces:
     pieces: list[Piece] = []
-    trainer: dict[int, Value] = {}
-    normalizer: dict[int, Value] = {}
-    for number, value in _fields(data):
-        if number == 1:
-            pieces.append(_piece(dict(_fields(_message(value)))))
-        elif number == 2:
-            trainer |= _fields(_message(value))
-        elif number == 3:
-            normalizer |= _fields(_message(value))
+    trainer: dict[int, Field] = {}
+    normalizer: dict[int, Field] = {}
+    for field in model.fields():
+        if field.number == 1:
+            pieces.append(_piece(_by_number(field)))
+        elif field.number == 2:
+            trainer |= _by_number(field)
+        elif field.number == 3:
+            normalizer |= _by_number(field)
     if not pieces:
         raise ValueError("it has no vocabulary")
     if len({piece.text for piece in pieces}) != len(pieces):
         raise ValueError("a piece stands in its vocabulary twice")
-    if _number(trainer.get(24, 0)):
+    if _integer(trainer, 24, 0):
         raise ModelFilesError(f"{file} puts the mark of a space after words (treat_whitespace_as_suffix)")
-    if not _number(normalizer.get(5, 1)):
+    if not _integer(normalizer, 5, 1):
         raise ModelFilesError(f"{file} leaves spaces as they are (escape_whitespaces is false)")
     return Pieces(
         file=file,
         pieces=tuple(pieces),
-        kind=_number(trainer.get(3, UNIGRAM)),
-        unk_id=_number(trainer.get(40, 0)),
-        charsmap=_charsmap(_message(normalizer.get(2, b"")).tobytes()),
-        add_dummy_prefix=bool(_number(normalizer.get(3, 1))),
+        kind=_integer(trainer, 3, UNIGRAM),
+        unk_id=_integer(trainer, 40, 0),
+        charsmap=_charsmap(_bytes(normalizer, 2, b"")),
+        add_dummy_prefix=bool(_integer(normalizer, 3, 1)),
     )
 
 
-def _piece(fields: dict[int, Value]) -> Piece:
-    text = _message(fields.get(1, b"")).tobytes().decode("utf-8")
-    (score,) = struct.unpack("<f", _message(fields.get(2, bytes(4))))
+def _piece(fields: dict[int, Field]) -> Piece:
+    text = _bytes(fields, 1, b"").decode("utf-8")
+    (score,) = struct.unpack("<f", _bytes(fields, 2, bytes(4)))
     if not text or len(text) > LONGEST or not isfinite(score):
-        raise ValueError(f"{text[:LONGEST]!r} with the score {score} is no piece")
-    return Piece(text, score, _number(fields.get(3, NORMAL)))
+        raise ValueError(f"{text[:LONGEST]!r} with the score {score} is not a valid piece")
+    return Piece(text, score, _integer(fields, 3, NORMAL))
 
 
 def _charsmap(data: bytes) -> bytes:
@@ -114,46 +107,14 @@ def _charsmap(data: bytes) -> bytes:
     return data
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
-    """Field numbers and values of one message; a number, or bytes of whatever type the field has."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        number, wire = key >> 3, key & 7
-        if wire == VARINT:
-            value, at = _varint(data, at)
-            yield number, value
-            continue
-        if wire == LENGTH_DELIMITED:
-            size, at = _varint(data, at)
-        elif wire in (FIXED32, FIXED64):
-            size = 4 if wire == FIXED32 else 8
-        else:
-            raise ValueError(f"wire type {wire} at byte {at}")
-        if size > len(data) - at:
-            raise ValueError(f"it is cut off in field {number}")
-        yield number, data[at : at + size].tobytes()
-        at += size
+def _by_number(field: Field) -> dict[int, Field]:
+    """The fields of the message in a field; of several with one number, the last."""
+    return {part.number: part for part in field.message().fields()}
 
 
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-    raise ValueError(f"a number of more than ten bytes ends at byte {at}")
+def _integer(fields: dict[int, Field], number: int, default: int) -> int:
+    return fields[number].integer() if number in fields else default
 
 
-def _message(value: Value) -> memoryview:
-    if isinstance(value, int):
-        raise ValueError("a number where bytes belong")
-    return memoryview(value)
-
-
-def _number(value: Value) -> int:
-    if not isinstance(value, int):
-        raise ValueError("bytes where a number belongs")
-    return value
+def _bytes(fields: dict[int, Field], number: int, default: bytes) -> bytes:
+    return fields[number].message().raw() if number in fields else default
