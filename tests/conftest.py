@@ -12,7 +12,7 @@ from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from parity_table import ParityTable
 from tiny import write_sentence_bert
-from tiny_embedders import make
+from tiny_embedders import export_tiny
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -61,12 +61,12 @@ def model(artifact: Path) -> Iterator[OnnxEmbedder]:
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxEmbedder]:
     """The tiny model without its Normalize module."""
-    with OnnxEmbedder(make(tmp_path_factory.mktemp("raw"), normalize=False)) as model:
+    with OnnxEmbedder(export_tiny(tmp_path_factory.mktemp("raw"), normalize=False)) as model:
         yield model
 
 
 @pytest.fixture(scope="module")
-def pooled_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxEmbedder]:
+def pooled_by_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnnxEmbedder]:
     """The tiny model with its pooling, and so its normalization, left to the runtime."""
-    with OnnxEmbedder(make(tmp_path_factory.mktemp("out"), Options(pooling_out=True))) as model:
+    with OnnxEmbedder(export_tiny(tmp_path_factory.mktemp("out"), Options(pooling_out=True))) as model:
         yield model

@@ -124,7 +124,7 @@ def test_embed_warns_in_one_line_of_texts_that_were_cut(run: Run, artifact: Path
         (["the cat", "--prompt", "a", "--prompt-name", "query"], ["not both"]),
         (["the cat", "--no-normalize"], ["normalizes in its graph", "--no-normalize"]),
         (["the cat", "--provider", "tpu"], ["tpu is not in the installed onnxruntime", "cpu, cuda, tensorrt"]),
-        (["the cat", "--provider", "cpu", "--device-id", "1"], ["device_id names a GPU", "not of CPU"]),
+        (["the cat", "--provider", "cpu", "--device-id", "1"], ["device_id is for CUDA", "not for CPU"]),
         (["the cat", "--device-id", "-1"], ["-1 is not a GPU number"]),
         (["the cat", "--device-id", "0", "--device-id", "0"], ["device_ids is (0, 0)", "each once"]),
         (["\udcff"], ["not Unicode"]),

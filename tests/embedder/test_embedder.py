@@ -17,7 +17,7 @@ from onnxembed.export.pipeline import export
 from onnxembed.manifest import PoolingMode
 from onnxembed.runtime import streaming
 from tiny import write_sentence_bert
-from tiny_embedders import METHODS, TEXTS, Array, D, assert_same, one_by_one, texts_of_many_lengths
+from tiny_embedders import EDGE_TEXTS, METHODS, Array, D, assert_vectors_equal, one_by_one, texts_of_many_lengths
 
 # ---- texts and vectors
 
@@ -27,7 +27,7 @@ def test_order_is_kept_and_a_text_has_the_same_vector_alone_and_among_others(mod
     together = model.encode(texts)
     assert together.shape == (300, D)
     assert together.dtype == np.float32
-    assert_same(together, one_by_one(model, texts))
+    assert_vectors_equal(together, one_by_one(model, texts))
 
 
 def test_texts_have_different_vectors(model: OnnxEmbedder) -> None:
@@ -48,14 +48,14 @@ def test_identical_texts_are_computed_once_and_get_a_vector_each(
     monkeypatch.setattr(Session, "run", counting)
     vectors = model.encode(["the", "a", "the", "the", "a"])
     assert sum(rows) == 2
-    assert_same(vectors[[0, 1, 0, 0, 1]], vectors)
+    assert_vectors_equal(vectors[[0, 1, 0, 0, 1]], vectors)
     vectors[0] = 0
     assert vectors[2].any()
 
 
 def test_one_text_is_one_vector(model: OnnxEmbedder) -> None:
     assert model.encode("the cat").shape == (1, D)
-    assert_same(model.encode("the cat"), model.encode(["the cat"]))
+    assert_vectors_equal(model.encode("the cat"), model.encode(["the cat"]))
     assert len(list(model.embed("the cat"))) == 1
 
 
@@ -63,7 +63,7 @@ def test_an_empty_text_is_a_text_like_any_other(model: OnnxEmbedder) -> None:
     alone = model.encode("")
     assert np.isfinite(alone).all()
     assert alone.any()
-    assert_same(model.encode(["the", "", "a"])[1:2], alone)
+    assert_vectors_equal(model.encode(["the", "", "a"])[1:2], alone)
 
 
 @pytest.mark.parametrize("mode", ["mean", "cls", "lasttoken"])
@@ -78,7 +78,7 @@ def test_an_empty_text_without_special_tokens(tmp_path: Path, mode: PoolingMode)
         assert model.token_count(texts) == 10
         together = model.encode(texts)
         assert np.isfinite(together).all()
-        assert_same(together, one_by_one(model, texts))
+        assert_vectors_equal(together, one_by_one(model, texts))
 
 
 @pytest.mark.parametrize("nothing", [[], (), iter(()), np.array([], dtype=str)])
@@ -95,26 +95,33 @@ class Column:
     """A column of a data frame: an iterable of texts that is no sequence."""
 
     def __iter__(self) -> Iterator[str]:
-        return iter(TEXTS)
+        return iter(EDGE_TEXTS)
 
 
 class Dataset:
     """A data set of the old kind: it has items, and no iterator."""
 
     def __getitem__(self, index: int) -> str:
-        return TEXTS[index]
+        return EDGE_TEXTS[index]
 
 
 @pytest.mark.parametrize(
     "texts",
-    [tuple(TEXTS), np.array(TEXTS), [np.str_(text) for text in TEXTS], Column(), Dataset(), dict.fromkeys(TEXTS).keys],
+    [
+        tuple(EDGE_TEXTS),
+        np.array(EDGE_TEXTS),
+        [np.str_(text) for text in EDGE_TEXTS],
+        Column(),
+        Dataset(),
+        dict.fromkeys(EDGE_TEXTS).keys,
+    ],
     ids=["tuple", "array", "numpy strings", "column", "data set", "view"],
 )
 def test_any_iterable_of_texts_will_do(model: OnnxEmbedder, texts: Any) -> None:
-    expected = TEXTS
+    expected = EDGE_TEXTS
     if callable(texts):
-        texts, expected = texts(), list(dict.fromkeys(TEXTS))
-    assert_same(model.encode(texts), model.encode(expected))
+        texts, expected = texts(), list(dict.fromkeys(EDGE_TEXTS))
+    assert_vectors_equal(model.encode(texts), model.encode(expected))
 
 
 # ---- what is no text
@@ -209,19 +216,19 @@ def unread() -> Iterator[str]:
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_padded_batches_give_the_vectors_of_the_texts(
-    model: OnnxEmbedder, pooled_here: OnnxEmbedder, side: str
+    model: OnnxEmbedder, pooled_by_runtime: OnnxEmbedder, side: str
 ) -> None:
-    tokens = model.tokenize(TEXTS)
+    tokens = model.tokenize(EDGE_TEXTS)
     width = max(map(len, tokens)) + 2
-    feeds = {name: np.zeros((len(TEXTS), width), np.int64) for name in model.manifest.model.inputs}
+    feeds = {name: np.zeros((len(EDGE_TEXTS), width), np.int64) for name in model.manifest.model.inputs}
     for row, each in enumerate(tokens):
         place = slice(0, len(each)) if side == "right" else slice(width - len(each), width)
         feeds["input_ids"][row, place] = each.ids
         feeds["attention_mask"][row, place] = 1
-    expected = pooled_here.forward(feeds)
-    assert_same(model.forward(feeds), expected)
+    expected = pooled_by_runtime.forward(feeds)
+    assert_vectors_equal(model.forward(feeds), expected)
     if side == "right":  # positions move with the text when the padding is on the left
-        assert_same(expected, model.encode(TEXTS))
+        assert_vectors_equal(expected, model.encode(EDGE_TEXTS))
 
 
 def test_a_missing_input_is_named(model: OnnxEmbedder) -> None:

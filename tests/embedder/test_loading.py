@@ -28,7 +28,7 @@ from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading import locate
 from onnxembed.loading.locate import graph_names
 from onnxembed.manifest import FILE_NAME
-from tiny_embedders import DENSE, TEXTS, D, assert_same, make
+from tiny_embedders import DENSE, EDGE_TEXTS, D, assert_vectors_equal, export_tiny
 
 # ---- files
 
@@ -81,7 +81,7 @@ def test_files_that_are_not_needed_may_be_missing_or_changed(artifact: Path, tmp
 
 
 def test_a_changed_dense_layer_is_refused(tmp_path: Path) -> None:
-    folder = make(tmp_path, Options(pooling_out=True), dense=DENSE)
+    folder = export_tiny(tmp_path, Options(pooling_out=True), dense=DENSE)
     change_byte(folder / "2_Dense/weight.npy")
     with pytest.raises(IntegrityError, match=r"weight\.npy has sha256"):
         OnnxEmbedder(folder)
@@ -131,7 +131,7 @@ def test_a_manifest_that_was_edited(
 
 
 def test_a_broken_dense_layer_whose_hash_is_not_checked_is_still_an_error_of_the_files(tmp_path: Path) -> None:
-    folder = make(tmp_path, Options(pooling_out=True), dense=DENSE)
+    folder = export_tiny(tmp_path, Options(pooling_out=True), dense=DENSE)
     path = folder / "2_Dense/weight.npy"
     path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(ModelFilesError, match="is not an array"):
@@ -139,7 +139,7 @@ def test_a_broken_dense_layer_whose_hash_is_not_checked_is_still_an_error_of_the
 
 
 def test_an_unknown_activation_is_refused_while_loading(tmp_path: Path) -> None:
-    folder = make(tmp_path, Options(pooling_out=True), dense=DENSE)
+    folder = export_tiny(tmp_path, Options(pooling_out=True), dense=DENSE)
     edit_manifest(folder, lambda manifest: manifest["embedding"]["dense"][0].update(activation="swish"))
     with pytest.raises(ModelFilesError, match="activation 'swish'; known: identity, tanh, "):
         OnnxEmbedder(folder)
@@ -171,21 +171,21 @@ def test_a_path_may_be_a_str_or_a_path_and_begin_with_a_tilde(artifact: Path, mo
 
 def test_precisions(artifact: Path, model: OnnxEmbedder) -> None:
     with OnnxEmbedder(artifact, precision="fp16") as half, OnnxEmbedder(artifact, precision="fp32") as single:
-        assert_same(single.encode(TEXTS), model.encode(TEXTS))
-        vectors = half.encode(TEXTS)
+        assert_vectors_equal(single.encode(EDGE_TEXTS), model.encode(EDGE_TEXTS))
+        vectors = half.encode(EDGE_TEXTS)
     assert vectors.dtype == np.float32
-    assert 0 < np.abs(vectors - model.encode(TEXTS)).max() < 1e-2
-    assert_same(vectors, vectors.astype(np.float32))
+    assert 0 < np.abs(vectors - model.encode(EDGE_TEXTS)).max() < 1e-2
+    assert_vectors_equal(vectors, vectors.astype(np.float32))
 
 
 def test_auto_takes_the_precision_that_there_is(tmp_path: Path) -> None:
-    with OnnxEmbedder(make(tmp_path, Options(precisions=("fp16",)))) as model:
-        assert model.encode(TEXTS).shape == (len(TEXTS), D)
+    with OnnxEmbedder(export_tiny(tmp_path, Options(precisions=("fp16",)))) as model:
+        assert model.encode(EDGE_TEXTS).shape == (len(EDGE_TEXTS), D)
 
 
 def test_a_precision_that_the_artifact_lacks(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no fp16 graph \(it has: fp32\); export it again with --precision fp16"):
-        OnnxEmbedder(make(tmp_path), precision="fp16")
+        OnnxEmbedder(export_tiny(tmp_path), precision="fp16")
 
 
 @pytest.mark.parametrize("precision", ["int3", "FP32", "", None, 32])
@@ -247,7 +247,7 @@ def test_a_hub_model_is_fetched_at_one_commit_and_only_what_is_read(
 
 
 def test_dense_layers_are_fetched_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = Hub(monkeypatch, make(tmp_path, Options(pooling_out=True), dense=DENSE[:1]))
+    hub = Hub(monkeypatch, export_tiny(tmp_path, Options(pooling_out=True), dense=DENSE[:1]))
     OnnxEmbedder("someone/model").close()
     assert hub.asked[1][1][-2:] == ["2_Dense/weight.npy", "2_Dense/bias.npy"]
 

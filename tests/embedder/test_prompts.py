@@ -10,31 +10,31 @@ import pytest
 
 from onnxembed import OnnxEmbedder
 from onnxembed.errors import UsageError
-from tiny_embedders import METHODS, assert_same, make
+from tiny_embedders import METHODS, assert_vectors_equal, export_tiny
 
 
 def test_a_prompt_goes_before_every_text(model: OnnxEmbedder) -> None:
     expected = model.encode(["as the cat", "as a"])
-    assert_same(model.encode(["the cat", "a"], prompt="as "), expected)
-    assert_same(np.stack(list(model.embed(["the cat", "a"], prompt="as "))), expected)
+    assert_vectors_equal(model.encode(["the cat", "a"], prompt="as "), expected)
+    assert_vectors_equal(np.stack(list(model.embed(["the cat", "a"], prompt="as "))), expected)
 
 
 def test_a_prompt_is_chosen_by_its_name(model: OnnxEmbedder) -> None:
-    assert_same(model.encode("the cat", prompt_name="query"), model.encode("to be: the cat"))
-    assert_same(model.encode("the cat", prompt_name="title"), model.encode("of: the cat"))
+    assert_vectors_equal(model.encode("the cat", prompt_name="query"), model.encode("to be: the cat"))
+    assert_vectors_equal(model.encode("the cat", prompt_name="title"), model.encode("of: the cat"))
 
 
 def test_queries_and_documents_have_their_prompts(tmp_path: Path) -> None:
-    with OnnxEmbedder(make(tmp_path, prompts={"query": "to be: ", "document": "of: "})) as model:
+    with OnnxEmbedder(export_tiny(tmp_path, prompts={"query": "to be: ", "document": "of: "})) as model:
         query, document = (model.encode(text, prompt="") for text in ("to be: the cat", "of: the cat"))
-        assert_same(model.encode_query("the cat"), query)
-        assert_same(np.stack(list(model.query_embed("the cat"))), query)
-        assert_same(model.encode_document("the cat"), document)
-        assert_same(np.stack(list(model.passage_embed("the cat"))), document)
+        assert_vectors_equal(model.encode_query("the cat"), query)
+        assert_vectors_equal(np.stack(list(model.query_embed("the cat"))), query)
+        assert_vectors_equal(model.encode_document("the cat"), document)
+        assert_vectors_equal(np.stack(list(model.passage_embed("the cat"))), document)
 
 
 def test_a_model_that_expects_prompts_says_once_that_it_got_none(tmp_path: Path) -> None:
-    with OnnxEmbedder(make(tmp_path, prompts={"query": "to be: ", "passage": "of: "})) as model:
+    with OnnxEmbedder(export_tiny(tmp_path, prompts={"query": "to be: ", "passage": "of: "})) as model:
         model.encode("the cat", prompt="")
         model.encode_query("the cat")
         model.encode("the cat", prompt_name="query")
@@ -47,10 +47,10 @@ def test_a_model_that_expects_prompts_says_once_that_it_got_none(tmp_path: Path)
 
 def test_an_explicit_prompt_wins_over_the_kind_of_text(model: OnnxEmbedder) -> None:
     plain = model.encode("the cat")
-    assert_same(model.encode_query("the cat", prompt=""), plain)
-    assert_same(model.encode_query("the cat", prompt_name="title"), model.encode("of: the cat"))
-    assert_same(model.encode_document("the cat", prompt="as "), model.encode("as the cat"))
-    assert_same(model.encode_query("the cat", prompt=None, prompt_name=None), model.encode("to be: the cat"))
+    assert_vectors_equal(model.encode_query("the cat", prompt=""), plain)
+    assert_vectors_equal(model.encode_query("the cat", prompt_name="title"), model.encode("of: the cat"))
+    assert_vectors_equal(model.encode_document("the cat", prompt="as "), model.encode("as the cat"))
+    assert_vectors_equal(model.encode_query("the cat", prompt=None, prompt_name=None), model.encode("to be: the cat"))
 
 
 def test_other_options_go_with_a_prompt(model: OnnxEmbedder) -> None:
@@ -75,9 +75,9 @@ def test_other_options_go_with_a_prompt(model: OnnxEmbedder) -> None:
 def test_the_prompt_of_each_kind_of_text(
     tmp_path: Path, prompts: dict[str, str], default: str | None, expected: tuple[str, str, str]
 ) -> None:
-    with OnnxEmbedder(make(tmp_path, prompts=prompts, default_prompt_name=default)) as model:
+    with OnnxEmbedder(export_tiny(tmp_path, prompts=prompts, default_prompt_name=default)) as model:
         for method, before in zip(("encode", "encode_query", "encode_document"), expected, strict=True):
-            assert_same(getattr(model, method)("the cat"), model.encode("the cat", prompt=before))
+            assert_vectors_equal(getattr(model, method)("the cat"), model.encode("the cat", prompt=before))
 
 
 @pytest.mark.parametrize(

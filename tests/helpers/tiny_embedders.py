@@ -1,4 +1,4 @@
-"""Tiny embedders that tests make, the texts that they embed, and when vectors are the same."""
+"""Tiny embedders that tests export_tiny, the texts that they embed, and when vectors are the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tiny import WORDS, write_sentence_bert
 Array = NDArray[np.float32]
 METHODS = ("embed", "encode", "query_embed", "passage_embed", "encode_query", "encode_document")
 D = 32
-TEXTS = [
+EDGE_TEXTS = [
     "the cat",
     "a",
     "it was that of the and to in is",
@@ -35,7 +35,7 @@ DENSE = (  # in, out, activation
 )
 
 
-def make(folder: Path, options: Options | None = None, **checkpoint: Any) -> Path:
+def export_tiny(folder: Path, options: Options | None = None, **checkpoint: Any) -> Path:
     """Export a tiny sentence-transformers model of the given kind."""
     write_sentence_bert(folder / "checkpoint", **checkpoint)
     export(folder / "checkpoint", folder / "artifact", options)
@@ -53,6 +53,6 @@ def one_by_one(model: OnnxEmbedder, texts: Sequence[str], **options: Any) -> Arr
     return np.stack([model.encode(text, **options)[0] for text in texts])
 
 
-def assert_same(ours: Array, theirs: Array) -> None:
+def assert_vectors_equal(ours: Array, theirs: Array) -> None:
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6, equal_nan=False)

@@ -20,7 +20,7 @@ from onnxembed.loading.locate import locate
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import PRECISIONS, Task
 from onnxembed.runtime.outputs.readout import Readout
-from onnxembed.runtime.streaming import Runner, stream
+from onnxembed.runtime.streaming import Computation, stream
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 from onnxembed.warning import Once
 
@@ -126,7 +126,7 @@ class OpenModel:
         missing = [name for name in self._inputs if name not in feeds]
         if missing:
             raise UsageError(f"this model also takes {', '.join(missing)}")
-        return Runner(self.backend, readout, self._inputs, self._pad_token_id).result(feeds)
+        return Computation(self.backend, readout, self._inputs, self._pad_token_id).result(feeds)
 
     def stream(
         self,
@@ -142,7 +142,7 @@ class OpenModel:
         warns once if `items` were cut. Raises UsageError at once when the model is closed, and later when it is
         closed meanwhile.
         """
-        runner = Runner(self.backend, readout, self._inputs, self._pad_token_id)
+        computation = Computation(self.backend, readout, self._inputs, self._pad_token_id)
         limit = self.max_length if max_length is None else min(max_length, self.max_length)
 
         def report(truncated: int, seen: int) -> None:
@@ -150,7 +150,7 @@ class OpenModel:
                 f"{truncated} of {seen} {items} were longer than max_length={limit} tokens and were cut (shown once)"
             )
 
-        return stream(windows, self._tokenizer_for(limit), runner, report)
+        return stream(windows, self._tokenizer_for(limit), computation, report)
 
     def close(self) -> None:
         """Free the graph and its threads. Safe to repeat.

@@ -58,7 +58,7 @@ def cut(items: Iterator[Item], characters: Callable[[Item], int]) -> Iterator[li
 
 
 @dataclass(frozen=True)
-class Runner(Generic[Result]):
+class Computation(Generic[Result]):
     """Computes runs: pads their texts, runs the graph and reads its outputs."""
 
     backend: Backend
@@ -113,7 +113,7 @@ class Block(Generic[Item, Result]):
 def stream(
     windows: Iterator[list[Item]],
     tokenizer: TextTokenizer,
-    runner: Runner[Result],
+    computation: Computation[Result],
     report: Callable[[int, int], None],
 ) -> Generator[tuple[list[Item], Result], None, None]:
     """Each window with its result, in order; the next windows are already being computed.
@@ -122,13 +122,13 @@ def stream(
     texts, if any was cut. An error, or a caller that stops listening, drops the runs that have not begun.
     Raises UsageError when the backend is closed meanwhile.
     """
-    backend = runner.backend
+    backend = computation.backend
     pending: deque[Block[Item, Result]] = deque()
     seen = truncated = 0
     try:
         while True:
             while len(pending) <= backend.blocks_ahead and (window := next(windows, None)) is not None:
-                pending.append(start(window, tokenizer, runner))
+                pending.append(start(window, tokenizer, computation))
             if not pending:
                 break
             result = pending[0].result()  # it stays pending until then, so that an error cancels its runs, too
@@ -150,13 +150,13 @@ def stream(
         report(truncated, seen)
 
 
-def start(window: list[Item], tokenizer: TextTokenizer, runner: Runner[Result]) -> Block[Item, Result]:
+def start(window: list[Item], tokenizer: TextTokenizer, computation: Computation[Result]) -> Block[Item, Result]:
     """Tokenize a window and start its runs; identical texts are computed once."""
     distinct = {text: number for number, text in enumerate(dict.fromkeys(window))}
     texts: list[Any] = list(distinct)  # or pairs
     tokens = tokenizer.tokenize(texts)
-    runs = runner.backend.plan([len(text) for text in tokens])
-    futures = runner.backend.start(runner.results, [[tokens[index] for index in run] for run in runs])
+    runs = computation.backend.plan([len(text) for text in tokens])
+    futures = computation.backend.start(computation.results, [[tokens[index] for index in run] for run in runs])
     numbers = np.array([distinct[text] for text in window])
     places = np.empty(len(tokens), np.int64)
     places[np.concatenate(runs)] = np.arange(len(tokens))
