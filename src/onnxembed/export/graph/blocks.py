@@ -70,7 +70,8 @@ def prepare_blocks(g: Graph, keys: Value, reach: int) -> Blocks:
     after = g.op("Add", fill, slots)
     chunks, total = g.op("Add", counts, g.integers(2)), g.op("Mul", rows, counts)
     first = g.op("Unsqueeze", g.op("Range", g.integer(0), count, g.integer(1)), g.integers(1))
-    neighbors = g.op("Add", first, g.constant("neighbors", np.arange(3, dtype=np.int64)[None]))  # [N, 3]
+    # The name is part of exported graphs, whose bytes stay the same.
+    neighbors = g.op("Add", first, g.constant("neighbours", np.arange(3, dtype=np.int64)[None]))  # [N, 3]
 
     def sizes(*parts: Value) -> Value:
         return g.op("Concat", *parts, axis=0)
