@@ -103,7 +103,7 @@ def test_a_kernel_that_does_not_run_is_broken(machine: Machine) -> None:
     machine.cuda = RuntimeError("CUDA failure 209: no kernel image is available")
     result = run()
     assert result.exit_code == 1
-    assert "opens on cuda and does not run: CUDA failure 209" in result.output
+    assert "opens on cuda but does not run: CUDA failure 209" in result.output
 
 
 def test_both_wheels_are_broken(machine: Machine) -> None:
@@ -149,7 +149,7 @@ def test_an_nvidia_smi_that_is_no_help(machine: Machine, answer: Any, words: str
 
 @pytest.mark.parametrize(
     ("quota", "words"),
-    [("150000 100000\n", "2: 8 of .*allows 1.5 cores' time"), ("max 100000\n", "8: 8 of .*no limit")],
+    [("150000 100000\n", "2: 8 of .*allows 1.5 cores"), ("max 100000\n", "8: 8 of .*no control group")],
 )
 def test_threads_and_their_limits(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, words: str

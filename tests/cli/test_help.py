@@ -20,6 +20,13 @@ def test_help_is_there_for_every_command(run: Run, arguments: list[str]) -> None
     assert out.startswith("Usage: ")
 
 
+def test_help_fits_into_80_columns() -> None:
+    for name, command in {"": cli, **cli.commands}.items():
+        context = click.Context(command, info_name=f"onnxembed {name}".strip(), terminal_width=80)
+        long = [line for line in command.get_help(context).splitlines() if len(line) > 82]  # an indented example of 80
+        assert long == []
+
+
 def test_the_version_can_be_asked(run: Run) -> None:
     from onnxembed import __version__
 
@@ -27,15 +34,15 @@ def test_the_version_can_be_asked(run: Run) -> None:
 
 
 def test_every_option_is_explained() -> None:
-    for name, each in cli.commands.items():
-        for parameter in each.params:
+    for name, command in cli.commands.items():
+        for parameter in command.params:
             assert not isinstance(parameter, click.Option) or parameter.help, f"{name} {parameter.name}"
 
 
 def test_the_examples_of_the_help_are_commands() -> None:
     examples = []
-    for each in (cli, *cli.commands.values()):
-        lines = [line.strip() for line in (each.help or "").splitlines()]
+    for command in (cli, *cli.commands.values()):
+        lines = [line.strip() for line in (command.help or "").splitlines()]
         examples += [line[line.index("onnxembed ") :] for line in lines if line.startswith(("onnxembed ", "cat "))]
     assert len(examples) > 6
     for example in examples:

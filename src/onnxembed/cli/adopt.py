@@ -35,7 +35,7 @@ def adopt(
 
     \b
     onnxembed adopt ./model-that-optimum-wrote
-    onnxembed adopt org/model --onnx-file model_optimized.onnx --pooling cls --normalize
+    onnxembed adopt org/model --onnx-file model_O2.onnx --pooling cls --normalize
 
     The graph is copied unchanged. The model's files, its recipe and these options decide how texts become
     vectors, as for `onnxembed export`; a decision that none of them makes is an error. If the extra [torch] is

@@ -1,4 +1,4 @@
-"""What this environment has, what `providers="auto"` would use, and what is broken, with its cure."""
+"""What this environment has, what `providers="auto"` would use, and what is broken, with the cure."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from onnxembed.errors import MissingExtraError, OnnxEmbedError
 from onnxembed.execution.cores import available_threads, cpu_quota, usable_cores
 from onnxembed.execution.providers import load_onnxruntime, wants_cuda, why_unavailable
 from onnxembed.execution.session import Session
-from onnxembed.protobuf import encode_field
+from onnxembed.protobuf import encode_field as field
 
-# All of them write the package onnxruntime: of two, the later one wins in part.
+# All of them write the package onnxruntime: of two, each has overwritten some of the other's files.
 WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm")
 LIBRARIES = ("numpy", "tokenizers", "huggingface_hub")
 
@@ -32,22 +32,23 @@ SMI_SECONDS = 10
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about this environment; `broken` if onnxembed cannot work with it as the user meant it."""
+    """A fact about this environment."""
 
     name: str
     text: str
     broken: bool = False
+    """Whether it keeps onnxembed from working as the user meant it to."""
 
 
 def examine() -> Iterator[Finding]:
-    """Everything there is to say, in the order in which it is read."""
+    """All findings, in the order to be printed."""
     yield Finding("onnxembed", f"{__version__}, Python {platform.python_version()} on {platform.platform()}")
     yield Finding("libraries", ", ".join(f"{name} {_version(name) or 'is missing'}" for name in LIBRARIES))
-    installed = [f"{name} {found}" for name in WHEELS if (found := _version(name))]
-    yield Finding("wheels", " and ".join(installed) or "no distribution of onnxruntime")
-    if len(installed) > 1:
-        names = " ".join(name for name in WHEELS if _version(name))
-        cure = f"pip uninstall -y {names}, then pip install 'onnxembed[gpu]' or 'onnxembed[cpu]'"
+    wheels = {name: _version(name) for name in WHEELS if _version(name)}
+    installed = " and ".join(f"{name} {number}" for name, number in wheels.items())
+    yield Finding("wheels", installed or "no distribution of onnxruntime")
+    if len(wheels) > 1:
+        cure = f"pip uninstall -y {' '.join(wheels)}, then pip install 'onnxembed[gpu]' or 'onnxembed[cpu]'"
         yield Finding("wheels", f"they write the same files, so one has overwritten the other's: {cure}", broken=True)
     yield _threads()
     yield from _gpus()
@@ -79,7 +80,7 @@ def _providers() -> Iterator[Finding]:
 
 
 def _try(provider: str) -> str:
-    """Compute something there; what went wrong, or ""."""
+    """Compute something on a provider; returns what went wrong, or ""."""
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "square.onnx")
         graph.write_bytes(_square())
@@ -89,14 +90,13 @@ def _try(provider: str) -> str:
         except OnnxEmbedError as error:
             return str(error).replace(str(graph), "a small graph")
         except Exception as error:  # onnxruntime's exceptions share no base of their own
-            return f"a small graph opens on {provider} and does not run: {error}"
+            return f"a small graph opens on {provider} but does not run: {error}"
     return "" if (result == 8).all() else f"a matrix product on {provider} gives wrong numbers"
 
 
 def _square() -> bytes:
-    """An ONNX file, written by hand because the runtime has no onnx: y = x @ x for float32 [2, 2]."""
+    """An ONNX file that computes y = x @ x for float32 [2, 2], written by hand: the runtime does not need onnx."""
 
-    field = encode_field
     side = field(1, field(1, 2))  # dim_value 2
     kind = field(1, field(1, 1) + field(2, side + side))  # a tensor of float32
     values = field(11, field(1, b"x") + field(2, kind)) + field(12, field(1, b"y") + field(2, kind))
@@ -106,12 +106,12 @@ def _square() -> bytes:
 
 def _threads() -> Finding:
     quota = cpu_quota()
-    limit = "no limit by a control group" if quota == math.inf else f"a control group allows {quota:g} cores' time"
+    limit = "no control group limits them" if quota == math.inf else f"a control group allows {quota:g} cores"
     return Finding("threads", f"{available_threads()}: {usable_cores()} of {os.cpu_count()} cores by affinity, {limit}")
 
 
 def _gpus() -> Iterator[Finding]:
-    """What nvidia-smi says; nothing where there is none."""
+    """What nvidia-smi says about each GPU."""
     command = [*NVIDIA_SMI, "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SMI_SECONDS, check=False)
@@ -122,12 +122,12 @@ def _gpus() -> Iterator[Finding]:
         yield Finding("gpus", f"nvidia-smi does not answer: {error}")
         return
     if done.returncode:
-        said = (done.stdout + done.stderr).strip().splitlines()
-        yield Finding("gpus", f"nvidia-smi fails: {said[0] if said else f'exit code {done.returncode}'}")
+        printed = (done.stdout + done.stderr).strip().splitlines()
+        yield Finding("gpus", f"nvidia-smi fails: {printed[0] if printed else f'exit code {done.returncode}'}")
         return
     lines = done.stdout.strip().splitlines()
     for line in lines:
-        index, name, used, total, driver, capability = (field.strip() for field in line.split(","))
+        index, name, used, total, driver, capability = (value.strip() for value in line.split(","))
         memory = f"{used} of {total} MiB used"
         yield Finding(f"gpu {index}", f"{name}, {memory}, compute capability {capability}, driver {driver}")
     if not lines:
@@ -135,22 +135,22 @@ def _gpus() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    """The extras, by what each needs that is not there."""
-    needs: dict[str, list[str]] = {}  # of each extra: distributions, and other extras as onnxembed[them]
+    """What each extra of onnxembed lacks."""
+    needs: dict[str, list[str]] = {}  # extra -> its distributions, and other extras in the form onnxembed[NAME]
     for requirement in _requirements():
-        if found := re.search(r"""extra\s*==\s*['"]([\w-]+)['"]""", requirement):
-            needs.setdefault(found[1], []).append(requirement)
+        if match := re.search(r"""extra\s*==\s*['"]([\w-]+)['"]""", requirement):
+            needs.setdefault(match[1], []).append(requirement)
     for extra in needs:
-        lacking = ", ".join(_lacking(extra, needs))
-        yield Finding("extra", f"[{extra}] " + (f"lacks {lacking}" if lacking else "is installed"))
+        missing = ", ".join(_missing(extra, needs))
+        yield Finding("extra", f"[{extra}] " + (f"lacks {missing}" if missing else "is installed"))
 
 
-def _lacking(extra: str, needs: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """The distributions of an extra, and of the extras that it brings, that are not there."""
+def _missing(extra: str, needs: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """The distributions of an extra, and of the extras it includes, that are not installed."""
     for requirement in needs.get(extra, ()):
-        if brought := re.match(r"onnxembed\[([\w,-]+)\]", requirement):
-            for other in brought[1].split(","):
-                yield from _lacking(other, needs)
+        if included := re.match(r"onnxembed\[([\w,-]+)\]", requirement):
+            for other in included[1].split(","):
+                yield from _missing(other, needs)
         elif not _version(name := re.split(r"[^\w.-]", requirement, maxsplit=1)[0]):
             yield name
 
@@ -158,12 +158,12 @@ def _lacking(extra: str, needs: Mapping[str, Sequence[str]]) -> Iterator[str]:
 def _requirements() -> list[str]:
     try:
         return requires("onnxembed") or []
-    except PackageNotFoundError:  # run from a folder that nobody installed
+    except PackageNotFoundError:  # run from a source folder that is not installed
         return []
 
 
 def _version(name: str) -> str:
-    """The version of a distribution; "" where it is not installed."""
+    """The version of a distribution; "" if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

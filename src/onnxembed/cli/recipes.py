@@ -10,7 +10,7 @@ import click
 def recipes(*, name: str | None) -> None:
     """List the recipe book, or show the recipe NAME.
 
-    A recipe says what the files of a published model leave out, why, and by which source. It may also have numbers
+    A recipe says what the files of a published model leave out, with reasons and sources. It may also have numbers
     that were published for the model (see `onnxembed verify --golden`).
     """
     from onnxembed.recipes.book import read_recipe, recipe_names

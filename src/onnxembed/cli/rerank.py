@@ -57,9 +57,9 @@ def rerank(
     """Sort documents by how well they answer a query, with MODEL, a reranker that `onnxembed export` wrote.
 
     \b
-    onnxembed rerank my-reranker-onnx --query "who wrote it?" "a document" "another"
-    onnxembed rerank my-reranker-onnx --query "who wrote it?" documents.jsonl --field body --top-k 10
-    cat documents.txt | onnxembed rerank my-reranker-onnx --query "who wrote it?" - --format json
+    onnxembed rerank my-reranker-onnx --query "who wrote it?" "a text" "another"
+    onnxembed rerank my-reranker-onnx --query "who wrote it?" texts.txt --top-k 10
+    cat texts.txt | onnxembed rerank my-reranker-onnx --query "who?" - --format json
 
     Documents are arguments, the lines of a .txt file, one field of each line of a .jsonl file, or the lines of
     standard input (-). The best document comes first. Its index is its place among the documents, counted from 0.

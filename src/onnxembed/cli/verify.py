@@ -14,7 +14,7 @@ from onnxembed.errors import UsageError, VerificationError
 @click.command(short_help="Compare an ONNX folder with its reference.")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--against", metavar="MODEL", help="Hub name or folder of the original model [default: as recorded].")
-@click.option("--revision", help="Branch, tag or commit of --against.")
+@click.option("--revision", help="Branch, tag or commit of the original model.")
 @click.option(
     "--texts",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
