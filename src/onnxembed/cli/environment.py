@@ -96,10 +96,9 @@ def _try(provider: str) -> str:
 
 def _square() -> bytes:
     """An ONNX file that computes y = x @ x for float32 [2, 2], written by hand: the runtime does not need onnx."""
-
     side = field(1, field(1, 2))  # dim_value 2
-    kind = field(1, field(1, 1) + field(2, side + side))  # a tensor of float32
-    values = field(11, field(1, b"x") + field(2, kind)) + field(12, field(1, b"y") + field(2, kind))
+    tensor_type = field(1, field(1, 1) + field(2, side + side))  # float32
+    values = field(11, field(1, b"x") + field(2, tensor_type)) + field(12, field(1, b"y") + field(2, tensor_type))
     node = field(1, field(1, b"x") + field(1, b"x") + field(2, b"y") + field(4, b"MatMul"))
     return field(1, 8) + field(7, node + field(2, b"square") + values) + field(8, field(2, 17))  # IR 8, opset 17
 
