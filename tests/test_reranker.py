@@ -95,7 +95,7 @@ def test_a_score_does_not_depend_on_the_others(model: OnnxReranker) -> None:
     assert np.ptp(together) > 0.01
 
 
-def test_score_pairs_is_score_with_a_query_of_its_own_for_each_document(model: OnnxReranker) -> None:
+def test_score_pairs_scores_each_document_for_its_own_query(model: OnnxReranker) -> None:
     pairs = [(QUERY, DOCUMENTS[0]), ("a", DOCUMENTS[2]), [QUERY, DOCUMENTS[0]]]
     scores = model.score_pairs(pairs)  # type: ignore[arg-type]  # lists are taken too
     np.testing.assert_allclose(scores[[0, 2]], model.score(QUERY, DOCUMENTS[:1]).repeat(2), atol=1e-6)
@@ -104,17 +104,17 @@ def test_score_pairs_is_score_with_a_query_of_its_own_for_each_document(model: O
 
 def test_rank_sorts_best_first_and_ties_by_index(model: OnnxReranker) -> None:
     scores, ranked = model.score(QUERY, DOCUMENTS), model.rank(QUERY, DOCUMENTS)
-    assert [each.index for each in ranked] == sorted(range(6), key=lambda i: (-scores[i], i))
-    assert [each.score for each in ranked] == [float(scores[each.index]) for each in ranked]
-    assert {each.text for each in ranked} == {None}
-    at = [each.index for each in ranked].index(0)
+    assert [result.index for result in ranked] == sorted(range(6), key=lambda i: (-scores[i], i))
+    assert [result.score for result in ranked] == [float(scores[result.index]) for result in ranked]
+    assert {result.text for result in ranked} == {None}
+    at = [result.index for result in ranked].index(0)
     assert ranked[at + 1].index == 4  # the same document later on
 
 
 def test_rank_returns_the_best_few_with_their_text(model: OnnxReranker) -> None:
     best = model.rank(QUERY, iter(DOCUMENTS), top_k=2, return_documents=True, raw_scores=True)
     whole = model.rank(QUERY, DOCUMENTS, raw_scores=True)
-    assert best == [RankedDocument(each.index, each.score, DOCUMENTS[each.index]) for each in whole[:2]]
+    assert best == [RankedDocument(result.index, result.score, DOCUMENTS[result.index]) for result in whole[:2]]
     assert len(model.rank(QUERY, DOCUMENTS, top_k=99)) == 6
 
 
@@ -124,8 +124,8 @@ def test_rank_of_many_windows_is_that_of_all_scores(model: OnnxReranker, monkeyp
     documents = [f"{word} {'of ' * (i % 7)}" for i, word in enumerate(words * 3)]
     scores = model.score(QUERY, documents)
     expected = sorted(range(len(documents)), key=lambda i: (-scores[i], i))
-    assert [each.index for each in model.rank(QUERY, iter(documents), top_k=5)] == expected[:5]
-    assert [each.index for each in model.rank(QUERY, iter(documents))] == expected
+    assert [result.index for result in model.rank(QUERY, iter(documents), top_k=5)] == expected[:5]
+    assert [result.index for result in model.rank(QUERY, iter(documents))] == expected
 
 
 def test_an_endless_stream_of_pairs_is_read_as_it_is_needed(model: OnnxReranker) -> None:
@@ -186,12 +186,12 @@ def test_empty_texts_score_like_any(model: OnnxReranker) -> None:
         (lambda m: m.rank(QUERY, ["a"], top_k=1.5), "top_k is 1.5"),
     ],
 )
-def test_what_is_no_text_is_an_error_that_says_where(model: OnnxReranker, call: Any, named: str) -> None:
+def test_an_object_that_is_not_a_text_is_named_by_its_position(model: OnnxReranker, call: Any, named: str) -> None:
     with pytest.raises(UsageError, match=named):
         call(model)
 
 
-def test_options_that_cannot_be_are_errors(artifact: Path) -> None:
+def test_impossible_options_are_errors(artifact: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"truncation": "only_first"}, "truncation is 'only_first', not longest_first or only_second"),
         ({"max_length": 3}, "max_length is 3, which the special tokens of a pair fill"),
@@ -204,7 +204,9 @@ def test_options_that_cannot_be_are_errors(artifact: Path) -> None:
             OnnxReranker(artifact, **options)
 
 
-def test_a_reranker_is_no_embedder_and_the_other_way_round(artifact: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_reranker_is_not_an_embedder_nor_the_other_way_round(
+    artifact: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match=r"made for reranking \(OnnxReranker\), not for embedding"):
         OnnxEmbedder(artifact)
     export(checkpoint, tmp_path / "out", Options(flags=Flags(task="embedding", pooling=("mean",), normalize=True)))
@@ -220,7 +222,7 @@ def test_a_closed_reranker_says_so(artifact: Path) -> None:
         closed.score(QUERY, DOCUMENTS)
 
 
-def test_long_pairs_are_cut_and_it_is_said_once(artifact: Path) -> None:
+def test_long_pairs_are_cut_with_one_warning(artifact: Path) -> None:
     with OnnxReranker(artifact, max_length=16) as short:
         with pytest.warns(UserWarning, match=r"4 of 6 pairs were longer than max_length=16"):
             short.score(QUERY, DOCUMENTS)
@@ -277,7 +279,7 @@ def test_the_activation_is_that_of_the_files(
     np.testing.assert_allclose(scores, functions[activation](logits), atol=1e-6)
 
 
-def test_the_saved_cross_encoder_s_activation_comes_first(tmp_path: Path) -> None:
+def test_the_activation_of_a_saved_cross_encoder_comes_first(tmp_path: Path) -> None:
     folder = write_cross_encoder(tmp_path / "checkpoint", IDENTITY, sbert_ce_default_activation_function=SIGMOID)
     export(folder, tmp_path / "out")
     decided = read_manifest(tmp_path / "out").require_reranking().activation
@@ -286,7 +288,7 @@ def test_the_saved_cross_encoder_s_activation_comes_first(tmp_path: Path) -> Non
     assert flagged.require_reranking().activation.origin == "flag"
 
 
-def test_an_activation_that_is_not_known_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_activation_is_refused(tmp_path: Path) -> None:
     folder = write_reranker(tmp_path / "checkpoint", sentence_transformers={"activation_fn": "mine.Better"})
     with pytest.raises(UsageError, match=r"config.json: sentence_transformers.* is 'mine.Better'; known: .*--act"):
         export(folder, tmp_path / "out")
@@ -353,7 +355,7 @@ def test_a_chat_template_without_a_recipe_is_refused(tmp_path: Path) -> None:
     assert export(folder, tmp_path / "out", Options(flags=Flags(plain_pairs=True))).reranking
 
 
-def test_a_plain_encoder_is_no_reranker(tmp_path: Path) -> None:
+def test_a_plain_encoder_is_not_a_reranker(tmp_path: Path) -> None:
     from tiny import write_bert, write_sentence_bert
 
     with pytest.raises(ModelFilesError, match=r"architectures names BertModel, not a ...ForSequenceClassification"):

@@ -53,7 +53,7 @@ def test_closing_frees_the_session_and_the_threads(artifact: Path) -> None:
     assert backend() is None
 
 
-def test_closing_waits_for_no_run_that_has_not_begun(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_does_not_wait_for_runs_that_have_not_begun(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(passing=4)
     monkeypatch.setattr(streaming, "WINDOW_TEXTS", 4)
     model = one_text_each(artifact, gate, threads=1)

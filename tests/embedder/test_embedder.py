@@ -92,14 +92,14 @@ def test_no_texts_give_no_rows(model: OnnxEmbedder, nothing: Any) -> None:
 
 
 class Column:
-    """A column of a data frame: an iterable of texts that is no sequence."""
+    """A column of a data frame: an iterable of texts that is not a sequence."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(EDGE_TEXTS)
 
 
 class Dataset:
-    """A data set of the old kind: it has items, and no iterator."""
+    """A data set of the old kind: it has items, but no iterator."""
 
     def __getitem__(self, index: int) -> str:
         return EDGE_TEXTS[index]
@@ -124,7 +124,7 @@ def test_any_iterable_of_texts_will_do(model: OnnxEmbedder, texts: Any) -> None:
     assert_vectors_equal(model.encode(texts), model.encode(expected))
 
 
-# ---- what is no text
+# ---- objects that are not texts
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_any_iterable_of_texts_will_do(model: OnnxEmbedder, texts: Any) -> None:
         (np.int64(1), "int64"),
     ],
 )
-def test_an_element_that_is_no_text_is_named_by_its_position(model: OnnxEmbedder, element: Any, kind: str) -> None:
+def test_an_element_that_is_not_a_text_is_named_by_its_position(model: OnnxEmbedder, element: Any, kind: str) -> None:
     for method in METHODS:
         with pytest.raises(UsageError, match=rf"^texts\[2\] is {kind}, not str$"):
             list(getattr(model, method)(["the", "a", element, "of"]))
@@ -162,7 +162,9 @@ def test_positions_count_on_through_the_windows(model: OnnxEmbedder, monkeypatch
         (object(), "object"),
     ],
 )
-def test_what_is_no_iterable_of_texts_is_refused_at_once(model: OnnxEmbedder, texts: Any, kind: str) -> None:
+def test_an_object_that_is_not_an_iterable_of_texts_is_refused_at_once(
+    model: OnnxEmbedder, texts: Any, kind: str
+) -> None:
     for method in (*METHODS, "token_count", "tokenize"):
         with pytest.raises(UsageError, match=f"^texts is {kind}, not a str or an iterable of str$"):
             getattr(model, method)(texts)  # a stream is not even begun
@@ -184,7 +186,7 @@ def test_errors_of_the_iterable_surface_as_they_are(model: OnnxEmbedder) -> None
         model.encode(texts())
 
 
-# ---- options that are not known
+# ---- unknown options
 
 
 @pytest.mark.parametrize("method", METHODS)

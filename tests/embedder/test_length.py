@@ -1,4 +1,4 @@
-"""OnnxEmbedder's longest text: what is cut, and that it is said once."""
+"""OnnxEmbedder's longest text: what is cut, and the one warning about it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_models_own_length_is_the_default(model: OnnxEmbedder) -> None:
     assert repr(model).endswith("dimension=32, max_length=20)")
 
 
-def test_truncation_is_said_once_with_the_number_of_texts(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncation_warns_once_with_the_number_of_texts(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "WINDOW_TEXTS", 4)  # two in the first, equal ones
     with OnnxEmbedder(artifact) as model:
         with pytest.warns(UserWarning, match="were cut") as caught:
@@ -58,7 +58,7 @@ def test_the_warning_points_at_the_callers_line(artifact: Path, method: str) -> 
     assert caught[0].filename == __file__
 
 
-def test_nothing_is_said_when_nothing_is_cut(artifact: Path) -> None:
+def test_there_is_no_warning_when_nothing_is_cut(artifact: Path) -> None:
     with OnnxEmbedder(artifact) as model:
         model.encode(["the " * 18, "", "a"])
         with pytest.warns(UserWarning, match="1 of 1 texts"):  # what was not cut has not spent the warning
@@ -72,7 +72,7 @@ def test_the_prompt_counts_towards_the_length(artifact: Path) -> None:
             model.encode("the " * 18, prompt="a ")
 
 
-def test_a_stream_that_is_left_says_what_was_cut_so_far(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_is_left_warns_of_the_texts_cut_so_far(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "WINDOW_TEXTS", 2)
     with OnnxEmbedder(artifact) as model:
         stream = model.embed(cycle([LONG, "the"]))
@@ -87,7 +87,7 @@ def test_an_error_is_not_hidden_by_the_warning(artifact: Path, monkeypatch: pyte
         model.encode([LONG, LONG, None])  # type: ignore[list-item]
 
 
-def test_truncation_is_said_once_by_many_threads(artifact: Path) -> None:
+def test_truncation_warns_once_among_many_threads(artifact: Path) -> None:
     with OnnxEmbedder(artifact) as model, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with ThreadPoolExecutor(8) as threads:
@@ -107,6 +107,6 @@ def test_token_count_is_what_the_model_reads(model: OnnxEmbedder) -> None:
 def test_tokens_are_those_of_the_tokenizer_file(model: OnnxEmbedder, artifact: Path) -> None:
     library = Tokenizer.from_file(str(artifact / "tokenizer.json"))
     tokens = model.tokenize([*EDGE_TEXTS, LONG])
-    assert [list(each.ids) for each in tokens] == [library.encode(text).ids for text in [*EDGE_TEXTS, LONG]]
-    assert [each.truncated for each in tokens] == [False] * len(EDGE_TEXTS) + [True]
+    assert [list(text.ids) for text in tokens] == [library.encode(text).ids for text in [*EDGE_TEXTS, LONG]]
+    assert [text.truncated for text in tokens] == [False] * len(EDGE_TEXTS) + [True]
     assert len(model.tokenize("the")) == 1

@@ -87,7 +87,7 @@ def test_a_changed_dense_layer_is_refused(tmp_path: Path) -> None:
         OnnxEmbedder(folder)
 
 
-def test_hashes_are_not_computed_when_told(artifact: Path, tmp_path: Path) -> None:
+def test_hashes_are_not_computed_when_told_not_to(artifact: Path, tmp_path: Path) -> None:
     folder = damaged(artifact, tmp_path, lambda copy: edit_manifest(copy, forget_hashes))
     with pytest.raises(IntegrityError, match="has sha256"):
         OnnxEmbedder(folder)
@@ -145,7 +145,7 @@ def test_an_unknown_activation_is_refused_while_loading(tmp_path: Path) -> None:
         OnnxEmbedder(folder)
 
 
-def test_a_folder_that_is_no_artifact_names_the_command_that_makes_one(checkpoint: Path) -> None:
+def test_a_folder_that_is_not_an_artifact_names_the_command_that_makes_one(checkpoint: Path) -> None:
     with pytest.raises(ModelFilesError) as caught:
         OnnxEmbedder(checkpoint)
     assert str(caught.value) == (
@@ -154,7 +154,7 @@ def test_a_folder_that_is_no_artifact_names_the_command_that_makes_one(checkpoin
     )
 
 
-def test_a_folder_that_is_not_there_is_not_to_be_exported(tmp_path: Path) -> None:
+def test_a_missing_folder_does_not_name_the_export_command(tmp_path: Path) -> None:
     with pytest.raises(OnnxEmbedError, match="no folder at") as caught:
         OnnxEmbedder(tmp_path / "absent")
     assert "onnxembed export" not in str(caught.value)
@@ -178,7 +178,7 @@ def test_precisions(artifact: Path, model: OnnxEmbedder) -> None:
     assert_vectors_equal(vectors, vectors.astype(np.float32))
 
 
-def test_auto_takes_the_precision_that_there_is(tmp_path: Path) -> None:
+def test_auto_takes_the_only_precision_there_is(tmp_path: Path) -> None:
     with OnnxEmbedder(export_tiny(tmp_path, Options(precisions=("fp16",)))) as model:
         assert model.encode(EDGE_TEXTS).shape == (len(EDGE_TEXTS), D)
 
@@ -252,13 +252,15 @@ def test_dense_layers_are_fetched_too(tmp_path: Path, monkeypatch: pytest.Monkey
     assert hub.asked[1][1][-2:] == ["2_Dense/weight.npy", "2_Dense/bias.npy"]
 
 
-def test_a_hub_model_that_is_no_artifact_names_the_command(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_model_that_is_not_an_artifact_names_the_command(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Hub(monkeypatch, checkpoint)
     with pytest.raises(ModelFilesError, match="onnxembed export someone/model -o DIR"):
         OnnxEmbedder("someone/model")
 
 
-def test_a_hub_that_says_no_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_of_the_hub_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(model: str, hub: HubOptions, **request: Any) -> Fetched:
         raise HubError("someone/model is gated")
 

@@ -33,7 +33,7 @@ def test_queries_and_documents_have_their_prompts(tmp_path: Path) -> None:
         assert_vectors_equal(np.stack(list(model.passage_embed("the cat"))), document)
 
 
-def test_a_model_that_expects_prompts_says_once_that_it_got_none(tmp_path: Path) -> None:
+def test_a_model_that_expects_prompts_warns_once_when_it_gets_none(tmp_path: Path) -> None:
     with OnnxEmbedder(export_tiny(tmp_path, prompts={"query": "to be: ", "passage": "of: "})) as model:
         model.encode("the cat", prompt="")
         model.encode_query("the cat")

@@ -73,7 +73,7 @@ def test_a_model_whose_normalization_is_left_to_the_runtime(
 
 
 @pytest.mark.parametrize("normalize", ["no", "", 0, 1, 0.5, []])
-def test_what_is_neither_true_nor_false_is_refused(model: OnnxEmbedder, normalize: Any) -> None:
+def test_a_value_that_is_neither_true_nor_false_is_refused(model: OnnxEmbedder, normalize: Any) -> None:
     with pytest.raises(UsageError, match=r"^normalize is .*, not True, False or None$"):
         model.encode(EDGE_TEXTS, normalize=normalize)
 

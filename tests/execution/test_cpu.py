@@ -1,4 +1,4 @@
-"""CpuBackend: which of them a run goes to, when the second is opened, and how many stay open."""
+"""CpuBackend: which session a run goes to, when the second one is opened, and how many stay open."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ FEEDS: dict[str, Any] = {}
 
 
 class Machine:
-    """Stands for ONNX Runtime: sessions that remember how many threads each run had, and take their time.
+    """Stands for ONNX Runtime: sessions that remember how many threads each run had, and take some time.
 
-    It has a clock of its own, which a busy machine does not put forward.
+    It has its own clock, so that a busy machine does not matter.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ def opened(machine: Machine) -> Iterator[Callable[..., CpuBackend]]:
 
 
 def lone(opened: CpuBackend, times: int) -> None:
-    """Runs from a thread of the caller's, one after another."""
+    """Runs on the caller's thread, one after another."""
     for _ in range(times):
         opened.run(["output"], FEEDS)
 
@@ -146,7 +146,7 @@ def test_runs_go_on_while_the_second_session_opens(machine: Machine, opened: Cal
 
 
 def test_lone_runs_of_several_callers_go_side_by_side(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
-    """All of them together, on every thread each, would be slower than any."""
+    """Side by side on all threads, they would be slower than one after another."""
     model = opened()
     lone(model, 2)
     settle(model)
@@ -187,7 +187,7 @@ def test_one_thread_and_other_devices_need_one_session(
     assert machine.opened == [1]
 
 
-def test_a_second_session_that_cannot_be_opened_is_heard_of(
+def test_a_second_session_that_cannot_be_opened_gives_a_warning(
     machine: Machine, opened: Callable[..., CpuBackend]
 ) -> None:
     def opening(threads: int) -> None:
@@ -225,3 +225,18 @@ def test_a_closed_backend_refuses_runs(machine: Machine, opened: Callable[..., C
     with pytest.raises(RuntimeError):
         model.start(print, range(runs))
     assert machine.runs == []
+
+
+def test_runs_of_a_quantized_graph_hold_no_padding(machine: Machine) -> None:
+    for quantized, runs in (False, [[0, 1, 2, 3]]), (True, [[0, 2], [1, 3]]):
+        graph = GraphFiles(Path("model.onnx"), 1, quantized=quantized)
+        model = CpuBackend(graph, "cpu", 2, open_session=cast(OpenSession, machine.session))
+        assert [sorted(run) for run in model.plan([9, 8, 9, 8])] == runs
+        model.close()
+
+
+def test_runs_hold_as_many_tokens_as_told(machine: Machine) -> None:
+    graph = GraphFiles(Path("model.onnx"), 1)
+    model = CpuBackend(graph, "cpu", 2, 10, open_session=cast(OpenSession, machine.session))
+    assert model.plan([5, 5, 5]) == [[0, 1], [2]]
+    model.close()

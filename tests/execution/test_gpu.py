@@ -38,7 +38,7 @@ OnGpus = Callable[..., tuple[OnnxEmbedder, list["Gpu"]]]
 
 
 class Gpu:
-    """Stands for a session on a GPU: remembers its runs; those of more slots than `holds` do not fit."""
+    """Stands for a session on a GPU: it remembers its runs, and runs with more slots than `holds` do not fit."""
 
     provider = CUDA
 
@@ -128,7 +128,7 @@ def test_runs_of_a_quantized_graph_hold_no_padding() -> None:
 # ---- memory
 
 
-def test_a_run_that_does_not_fit_bounds_those_after_it() -> None:
+def test_a_run_that_does_not_fit_limits_the_runs_after_it() -> None:
     gpu = Gpu(holds=5000)
     model = opened(gpu)
     words = r"16000 tokens did not fit .* runs have at most 8000 tokens \(shown once\)"
@@ -153,7 +153,7 @@ def test_two_runs_that_do_not_fit_together_count_once() -> None:
     model.close()
 
 
-def test_memory_of_a_text_beyond_the_budget_is_given_back() -> None:
+def test_memory_of_a_text_beyond_the_budget_is_returned() -> None:
     gpu = Gpu()
     model = opened(gpu)
     for slots in (GPU_TOKENS_PER_RUN, GPU_TOKENS_PER_RUN + 1, 10):
@@ -164,7 +164,7 @@ def test_memory_of_a_text_beyond_the_budget_is_given_back() -> None:
 
 @pytest.fixture
 def on_gpus(artifact: Path) -> OnGpus:
-    """An embedder on GPUs that compute as the CPU does, each with so many slots of memory."""
+    """An embedder on GPUs that compute as the CPU does, each with memory for a number of slots."""
     real = Session(artifact / "onnx/model.onnx", "cpu", threads=1)
 
     def open_(*holds: float, tokens_per_run: int | None = None) -> tuple[OnnxEmbedder, list[Gpu]]:
@@ -252,7 +252,7 @@ def test_each_gpu_has_a_session(
     assert asked == sessions
 
 
-def test_the_cpu_has_sessions_of_its_own(artifact: Path) -> None:
+def test_the_cpu_has_its_own_backend(artifact: Path) -> None:
     model = open_backend(GraphFiles(artifact / "onnx/model.onnx", 1), Placement("cpu", threads=2))
     model.close()
     assert isinstance(model, CpuBackend)

@@ -1,4 +1,4 @@
-"""Providers: what is asked for is used, or the error says why not; only "auto" falls back, and says so.
+"""Providers: the requested ones are used, or the error says why not; only "auto" falls back, with a warning.
 
 Where there is no GPU, ONNX Runtime's functions are replaced by what they were seen to do with the GPU wheel
 (onnxruntime-gpu 1.31.1): it lists CUDA whatever the machine, prints the libraries that it cannot load on
@@ -343,8 +343,8 @@ def test_another_provider_that_does_not_start(gpu: Runtime, graph: Path) -> None
 
 @pytest.mark.parametrize("name", ["gpu", "CPU", "auto", "OpenVINOExecutionProvider", ""])
 def test_an_unknown_provider_lists_those_there_are(runtime: Runtime, graph: Path, name: str) -> None:
-    said = rf"^{name} is not in the installed onnxruntime, which has {CPU} \(short names: cpu, "
-    with pytest.raises(ProviderError, match=said):
+    message = rf"^{name} is not in the installed onnxruntime, which has {CPU} \(short names: cpu, "
+    with pytest.raises(ProviderError, match=message):
         Session(graph, name, threads=1)
 
 
@@ -364,7 +364,7 @@ def test_an_unknown_provider_lists_those_there_are(runtime: Runtime, graph: Path
         (["cpu", CPU], f"providers names {CPU} twice"),
     ],
 )
-def test_what_is_no_list_of_providers(graph: Path, providers: Any, message: str) -> None:
+def test_an_invalid_list_of_providers_is_refused(graph: Path, providers: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Session(graph, providers, threads=1)
 
@@ -378,10 +378,8 @@ def test_an_option_that_cuda_refuses(gpu: Runtime, graph: Path) -> None:
         Session(graph, [("cuda", {"use_tf33": 1})], threads=1)
 
 
-def test_an_option_that_a_provider_takes_no_notice_of(
-    gpu: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those for GPUs refuse what they do not know, and report less than they take."""
+def test_an_option_that_a_provider_ignores(gpu: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Providers for GPUs refuse unknown options, and do not report all that they take."""
     gpu.available = gpu.starts = ["XnnpackExecutionProvider", CPU]
     monkeypatch.setitem(KNOWN, "XnnpackExecutionProvider", {"intra_op_num_threads": "0"})
     with pytest.raises(UsageError, match=r"^Xnnpack.* has no option thread; it has: intra_op_num_threads"):

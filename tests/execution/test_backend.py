@@ -1,0 +1,43 @@
+"""Placement: impossible values are refused when it is made, and it says what they mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from onnxembed.errors import UsageError
+from onnxembed.execution.backend import Placement
+from onnxembed.execution.cores import available_threads
+from onnxembed.execution.providers import CPU, CUDA
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "2", 1.5])
+@pytest.mark.parametrize("name", ["threads", "tokens_per_run"])
+def test_impossible_numbers_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^{name} is {value!r}, not a positive whole number$"):
+        Placement(**{name: value})
+
+
+def test_threads_are_all_available_ones_unless_told() -> None:
+    assert Placement(threads=3).cpu_threads == 3
+    assert Placement().cpu_threads == available_threads()
+
+
+@pytest.mark.parametrize(
+    ("providers", "device_ids", "gpu"),
+    [
+        ("auto", None, False),
+        ("auto", [1], True),
+        ("cpu", None, False),
+        ("cuda", None, True),
+        ([CPU, CUDA], None, False),
+        (["tensorrt"], None, True),
+    ],
+)
+def test_a_placement_knows_whether_it_may_use_a_gpu(
+    providers: Any, device_ids: Any, gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CPU])
+    monkeypatch.setattr("onnxembed.execution.providers.is_installed", lambda name: False)
+    assert Placement(providers, device_ids=device_ids).may_use_gpu is gpu
