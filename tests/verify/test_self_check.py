@@ -40,6 +40,7 @@ def test_a_good_artifact_passes(artifact: Path) -> None:
     assert self_check(artifact) == FINE
 
 
+@pytest.mark.exact_bytes
 @pytest.mark.parametrize("pooling_out", [False, True])
 def test_every_way_of_pooling_passes(tmp_path: Path, pooling_out: bool) -> None:
     flags = Flags(pooling=("cls", "mean", "lasttoken"), normalize=False)

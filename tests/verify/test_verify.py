@@ -249,6 +249,7 @@ def write_scaled(folder: Path, scale: float) -> Path:
     return folder
 
 
+@pytest.mark.exact_bytes
 def test_the_limit_grows_with_the_vectors(tmp_path: Path) -> None:
     source = write_scaled(tmp_path / "source", 1000)
     export(source, tmp_path / "out", BOTH)
@@ -354,6 +355,7 @@ def test_comparing_with_a_checkpoint_at_hand_writes_nothing(copy: Path, checkpoi
     assert contents(copy) != before
 
 
+@pytest.mark.exact_bytes
 def test_the_draft_is_verified_with_the_manifest_in_it(checkpoint: Path, tmp_path: Path) -> None:
     manifest = export(
         checkpoint,

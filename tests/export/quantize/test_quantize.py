@@ -75,6 +75,7 @@ def share(ours: Array, theirs: Array) -> float:
 SMOOTHING = np.where(np.arange(32) == 7, 10, 1).astype(np.float32)
 
 
+@pytest.mark.exact_bytes
 @pytest.mark.parametrize("high_precision", [frozenset[str](), frozenset({KEY})])
 @pytest.mark.parametrize("quant", [ActivationQuant(), ActivationQuant(zero_point=100), ActivationQuant(SMOOTHING)])
 def test_a_product_is_near_the_exact_one(
@@ -84,6 +85,7 @@ def test_a_product_is_near_the_exact_one(
     assert 0 < share(product(tmp_path, graph, 32, x), exact(checkpoint, x)) < 0.04
 
 
+@pytest.mark.exact_bytes
 def test_a_high_precision_weight_leaves_the_rounding_of_the_values(tmp_path: Path, checkpoint: Path) -> None:
     x = np.random.default_rng(0).integers(-127, 128, (1, 4, 32)).astype(np.float32)
     x[..., 0] = 127  # every token's scale is 1, so these values are not rounded at all
@@ -102,6 +104,7 @@ def test_a_large_token_leaves_others_alone(tmp_path: Path, checkpoint: Path, x: 
     assert np.array_equal(product(tmp_path, again, 32, x[:1]), together[:1])
 
 
+@pytest.mark.exact_bytes
 def test_two_bytes_of_values_and_weights_are_nearly_exact(tmp_path: Path, checkpoint: Path, x: Array) -> None:
     assert 0 < share(product(tmp_path, Int16Graph(Checkpoint(checkpoint)), 32, x), exact(checkpoint, x)) < 2e-4
 
@@ -139,6 +142,7 @@ def test_every_product_and_table_is_rounded(integers: Path) -> None:
     assert variants["int8"].operators["QuantizeLinear"] == 8
 
 
+@pytest.mark.exact_bytes
 def test_quality_is_recorded_and_true(integers: Path) -> None:
     variants = read_manifest(integers).variants
     assert variants["fp32"].quality is None
@@ -171,6 +175,7 @@ def test_auto_takes_fp32(integers: Path) -> None:
         assert np.array_equal(auto.encode(["the cat"]), full.encode(["the cat"]))
 
 
+@pytest.mark.exact_bytes
 def test_the_search_keeps_wider_what_costs_most(tmp_path: Path, checkpoint: Path) -> None:
     loose = export(checkpoint, tmp_path / "loose", Options(precisions=("int8",), min_cosine=0.5)).variants["int8"]
     tight = export(checkpoint, tmp_path / "tight", Options(precisions=("int8",), min_cosine=0.99997)).variants["int8"]
