@@ -1,4 +1,4 @@
-"""Attention in the graph: who may attend to whom, and ONNX Runtime's fused operator.
+"""Attention in the graph: which keys a query may attend to, and ONNX Runtime's fused operators.
 
 Shape letters: B batch, T tokens, H heads, d head size, D = H * d.
 """
@@ -16,45 +16,76 @@ from onnxembed.errors import ModelFilesError
 from onnxembed.export.graph.blocks import Blocks, prepare_blocks
 from onnxembed.export.graph.graph import MICROSOFT, Graph, Value
 
-STREAMED = 1024  # tokens, from which on GroupQueryAttention is faster when it streams
+# GroupQueryAttention is faster from this many tokens on when it streams.
+STREAMED = 1024
 
 
 @dataclass(frozen=True)
 class Mask:
-    """Which keys a query may attend to, in the forms that the operators want.
-
-    `keys` int32 [B, T] marks real tokens. `bias` [1, 1 or H, T, T] is added to the scores ("" for none). `free`
-    is true in runs that need neither: where every query may attend to every key or, in causal attention, where
-    no padding stands before a token. It is "" when there is no such run, because the bias says more than who
-    may attend, or no kernel does without. `window` is how many keys a causal query sees, itself included, -1
-    for all before it; `last` int32 [B] and `length` int32 are T - 1 and T, as GroupQueryAttention asks for them,
-    and `long` whether it is faster when it streams. `blocks` are there where a bidirectional query sees only
-    its neighbors.
-    """
+    """Which keys a query may attend to, in the forms that the operators take; "" for a form that is missing."""
 
     keys: Value
+    """int32 [B, T], 1 for real tokens; for packed texts their offsets, whose shape is that of the padded texts."""
     free: Value
+    """bool, true in runs that need neither `keys` nor `bias`.
+
+    These are runs in which every query may attend to every key or, in causal attention, no padding stands before a
+    token. "" if no run is free: if the bias says more than who may attend, or every kernel needs it.
+    """
     causal: bool = False
+    """Whether a query attends only to keys up to its own position."""
     bias: Value = ""
+    """[1, 1 or H, T, T], added to the scores."""
     window: int = -1
+    """How many keys a causal query sees, including its own; -1 for all before it."""
     last: Value = ""
+    """int32 [B], T - 1 for each text: an input of GroupQueryAttention."""
     length: Value = ""
+    """int32, T: an input of GroupQueryAttention."""
     long: Value = ""
+    """bool, whether GroupQueryAttention is faster when it streams."""
     blocks: Blocks | None = None
+    """The blocks of a run whose bidirectional queries see only their neighbors."""
     packed: Packed | None = None
+    """Where texts begin and end that stand in a row without padding."""
 
 
 @dataclass(frozen=True)
 class Packed:
     """Texts in a row without padding, [1, N, D], which CUDA's PackedMultiHeadAttention keeps apart.
 
-    `offsets` int32 [B, S] and `ends` int32 [B + 1] are what it calls token_offset and cumulative_sequence_length.
-    A mask that has this has `offsets` as its `keys`, whose shape is that of the padded texts, and a `bias`
-    [1, 1 or H, S, S] by positions within them.
+    The bias of their mask is [1, 1 or H, S, S], by positions within a text.
     """
 
     offsets: Value
+    """int32 [B, S]: the operator's token_offset."""
     ends: Value
+    """int32 [B + 1]: the operator's cumulative_sequence_length."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The inputs of one attention layer."""
+
+    query: Value
+    """[B, T, heads * d]."""
+    key: Value
+    """[B, T, key_heads * d]."""
+    value: Value
+    """[B, T, key_heads * d]."""
+    heads: int
+    """How many heads the queries have."""
+    key_heads: int
+    """How many heads the keys and values have; it divides `heads`."""
+    bias: Value
+    """The biases of query, key and value in a row, to be added by the operator; "" for none."""
+    scale: float | None
+    """The factor of the scores; None for 1 / sqrt(d)."""
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """The operators' attribute `scale`, left out where it is the default."""
+        return {} if self.scale is None else {"scale": self.scale}
 
 
 def prepare_mask(g: Graph, attention_mask: Value, *, causal: bool) -> Mask:
@@ -65,7 +96,7 @@ def prepare_mask(g: Graph, attention_mask: Value, *, causal: bool) -> Mask:
     shape = g.op("Cast", g.op("Shape", keys), to=TensorProto.INT32)
     length = g.op("Gather", shape, g.integer(1))
     last = g.op("Sub", length, g.constant("int32_1_scalar", np.array(1, np.int32)))
-    # A causal query never sees what stands after it, so padding there needs no mask: only before a token it does.
+    # A causal query never sees what comes after it, so only padding before a token needs a mask.
     end = g.op("ArgMax", attention_mask, axis=1, keepdims=0, select_last_index=1)
     tokens = g.op("ReduceSum", attention_mask, g.integers(1), keepdims=0)
     at_front = g.op("Cast", g.op("Equal", end, g.op("Sub", tokens, g.integer(1))), to=TensorProto.INT32)
@@ -80,7 +111,7 @@ def _all_true(g: Graph, x: Value) -> Value:
 
 
 def mask_for_heads(mask: Mask, head_dim: int) -> Mask:
-    """The mask for heads of this size: GroupQueryAttention, which needs no causal mask, takes multiples of 8 only."""
+    """The mask for heads of this size. GroupQueryAttention, the kernel of free causal runs, needs a multiple of 8."""
     return replace(mask, free="") if mask.causal and head_dim % 8 else mask
 
 
@@ -93,7 +124,7 @@ def local_mask(g: Graph, mask: Mask, reach: int) -> Mask:
     if mask.causal:
         bias = _bias_unless(g, mask.free, mask.keys, reach) if mask.free else _local_bias(g, mask.keys, reach)
         return replace(mask, bias=bias, window=reach + 1)
-    if g.precision == "bf16":  # CUDA has no Pad for it, which blocks are cut with
+    if g.precision == "bf16":  # CUDA has no Pad for bf16, which cutting blocks needs
         return replace(mask, free="", bias=_local_bias(g, mask.keys, reach))
     blocks = prepare_blocks(g, mask.keys, reach)
     short = g.op("LessOrEqual", g.op("Squeeze", blocks.end), g.integer(reach + 1))
@@ -103,18 +134,18 @@ def local_mask(g: Graph, mask: Mask, reach: int) -> Mask:
 
 
 def _bias_unless(g: Graph, unused: Value, keys: Value, reach: int) -> Value:
-    """The local bias, or something small in runs that do not look at it."""
+    """The local bias, or a placeholder in runs that do not read it."""
     nothing = g.constant("no_bias", np.zeros((1, 1, 1, 1), g.numpy_float))
     return g.if_else(unused, lambda: g.op("Identity", nothing), lambda: _local_bias(g, keys, reach))
 
 
 def _local_bias(g: Graph, keys: Value, reach: int) -> Value:
-    """What is added to scores [1, 1, T, T] so that nothing is left of those of keys further than `reach` away."""
+    """What is added to the scores [1, 1, T, T] to leave out keys more than `reach` positions away."""
     length = g.op("Squeeze", g.op("Shape", keys, start=1, end=2))
     positions = g.op("Range", g.integer(0), length, g.integer(1))
     rows, columns = g.op("Unsqueeze", positions, g.integers(1)), g.op("Unsqueeze", positions, g.integers(0))
     near = g.op("LessOrEqual", g.op("Abs", g.op("Sub", rows, columns)), g.integer(reach))  # [T, T]
-    # Finite, because a query in padding may see no key at all, and a row of -inf becomes NaN.
+    # Finite, because a query in padding may see no key at all, and the softmax of a row of -inf is NaN.
     far = g.constant("far", np.array(_lowest(g) / 2, g.numpy_float))
     near_bias = g.constant("near", np.array(0, g.numpy_float))
     return g.op("Unsqueeze", g.op("Where", near, near_bias, far), g.integers(0, 1))
@@ -139,71 +170,94 @@ def attention(
 ) -> Value:
     """Multi-head attention: query [B, T, H * d], key and value [B, T, key_heads * d] -> [B, T, H * d].
 
-    `biases` names the Linears of query, key and value whose biases are still to be added, in bidirectional
-    attention only; `scale` is 1 / sqrt(d) when None.
-
     ONNX Runtime's CPU kernels stream over the keys (flash attention) only when they get no mask, so a run that
-    needs none takes a branch without one: faster, and no T x T scores in memory. For causal attention the
-    kernel that does so is GroupQueryAttention, which knows windows too and takes keys and values as they are.
+    needs none takes a branch without one: it is faster, and no T x T scores are held in memory. For causal attention
+    the kernel that streams is GroupQueryAttention, which also supports windows and takes keys and values as they are.
+
+    Args:
+        g: the graph.
+        query: the queries.
+        key: the keys.
+        value: the values.
+        heads: how many heads the queries have.
+        mask: which keys a query may attend to.
+        key_heads: how many heads the keys and values have; as many as the queries when None.
+        biases: the Linears of query, key and value whose biases are still to be added; bidirectional attention only.
+        scale: the factor of the scores; 1 / sqrt(d) when None.
     """
     if biases and mask.causal:
         raise ValueError("the kernel of causal attention adds no biases: add them in the Linears")
     bias = _joined_biases(g, biases, heads) if biases else ""
-    if key_heads not in (None, heads) and not (mask.causal and mask.free):
-        key, value = (_repeat_heads(g, x, key_heads, heads) for x in (key, value))
-        key_heads = heads
-    scaled: dict[str, Any] = {} if scale is None else {"scale": scale}
-
-    def attend(query: Value, key: Value, value: Value, *masks: Value) -> Value:
-        inputs = [query, key, value, bias, *masks]
-        while not inputs[-1]:
-            inputs.pop()
-        causal = int(mask.causal)
-        return g.op("MultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=heads, unidirectional=causal, **scaled)
-
-    def repeated() -> list[Value]:
-        if key_heads in (None, heads):
-            return [key, value]
-        return [_repeat_heads(g, x, key_heads, heads) for x in (key, value)]
-
-    def grouped(*, unread: int) -> Value:
-        inputs = [query, key, value, "", "", mask.last, mask.length]
-        sizes: dict[str, Any] = {"kv_num_heads": key_heads or heads, "local_window_size": mask.window, **scaled}
-        return g.op("GroupQueryAttention", *inputs, domain=MICROSOFT, unread=unread, num_heads=heads, **sizes)
-
-    def unmasked() -> Value:
-        if not mask.causal:
-            return attend(query, *repeated())
-        # The CPU's kernel streams only when it is asked for the keys and values that a decoder keeps; CUDA's, which
-        # has no fp32, runs only then.
-        if g.precision != "fp32":
-            return grouped(unread=2)
-        return g.if_else(mask.long, lambda: grouped(unread=2), lambda: grouped(unread=0))
-
-    def packed(rows: Packed, bias_by_distance: Value) -> Value:
-        flat = [g.op("Squeeze", x, g.integers(0)) for x in (query, *repeated())]  # [N, D]
-        inputs = [*flat, bias, rows.offsets, rows.ends, *([bias_by_distance] if bias_by_distance else [])]
-        out = g.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=heads, **scaled)
-        return g.op("Unsqueeze", out, g.integers(0))
-
-    def masked() -> Value:
-        return attend(query, *repeated(), mask.keys, mask.bias)
-
-    def in_blocks(blocks: Blocks) -> Value:
-        parts = [blocks.split_queries(query), *(blocks.split_keys(x) for x in repeated())]
-        return blocks.join(attend(*parts, blocks.keys, blocks.bias))
-
-    def local() -> Value:
-        blocks = mask.blocks
-        return g.if_else(blocks.long, lambda: in_blocks(blocks), masked) if blocks else masked()
-
-    if rows := mask.packed:
+    layer = Heads(query, key, value, heads, key_heads or heads, bias, scale)
+    if not (mask.causal and mask.free):
+        layer = _repeated(g, layer)
+    if packed := mask.packed:
         if mask.bias and mask.free:
-            return g.if_else(mask.free, lambda: packed(rows, ""), lambda: packed(rows, mask.bias))
-        return packed(rows, mask.bias)
+            return g.if_else(
+                mask.free, lambda: _packed(g, layer, packed, ""), lambda: _packed(g, layer, packed, mask.bias)
+            )
+        return _packed(g, layer, packed, mask.bias)
     if not mask.free:
-        return masked()
-    return g.if_else(mask.free, unmasked, local)
+        return _masked(g, layer, mask)
+    return g.if_else(mask.free, lambda: _unmasked(g, layer, mask), lambda: _restricted(g, layer, mask))
+
+
+def _unmasked(g: Graph, layer: Heads, mask: Mask) -> Value:
+    """Attention in a run that is free."""
+    if not mask.causal:
+        return _attend(g, layer, mask)
+    # The CPU kernel streams only when it is also asked for the keys and values that a decoder caches; CUDA's kernel,
+    # which has no fp32, runs only then.
+    if g.precision != "fp32":
+        return _grouped(g, layer, mask, unread=2)
+    return g.if_else(mask.long, lambda: _grouped(g, layer, mask, unread=2), lambda: _grouped(g, layer, mask, unread=0))
+
+
+def _restricted(g: Graph, layer: Heads, mask: Mask) -> Value:
+    """Attention in a run that is not free: in blocks where the layer has them and the run is long enough."""
+    if not (blocks := mask.blocks):
+        return _masked(g, layer, mask)
+    return g.if_else(blocks.long, lambda: _in_blocks(g, layer, mask, blocks), lambda: _masked(g, layer, mask))
+
+
+def _masked(g: Graph, layer: Heads, mask: Mask) -> Value:
+    return _attend(g, _repeated(g, layer), mask, mask.keys, mask.bias)
+
+
+def _in_blocks(g: Graph, layer: Heads, mask: Mask, blocks: Blocks) -> Value:
+    split = replace(
+        layer,
+        query=blocks.split_queries(layer.query),
+        key=blocks.split_keys(layer.key),
+        value=blocks.split_keys(layer.value),
+    )
+    return blocks.join(_attend(g, split, mask, blocks.keys, blocks.bias))
+
+
+def _packed(g: Graph, layer: Heads, packed: Packed, bias_by_distance: Value) -> Value:
+    layer = _repeated(g, layer)
+    rows = [g.op("Squeeze", x, g.integers(0)) for x in (layer.query, layer.key, layer.value)]  # [N, D]
+    inputs = [*rows, layer.bias, packed.offsets, packed.ends]
+    if bias_by_distance:
+        inputs.append(bias_by_distance)
+    out = g.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=layer.heads, **layer.scaling)
+    return g.op("Unsqueeze", out, g.integers(0))
+
+
+def _attend(g: Graph, layer: Heads, mask: Mask, *masks: Value) -> Value:
+    """MultiHeadAttention with these masks; optional inputs at the end that are not there are left out."""
+    inputs = [layer.query, layer.key, layer.value, layer.bias, *masks]
+    while not inputs[-1]:
+        inputs.pop()
+    attributes: dict[str, Any] = {"unidirectional": int(mask.causal), **layer.scaling}
+    return g.op("MultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=layer.heads, **attributes)
+
+
+def _grouped(g: Graph, layer: Heads, mask: Mask, *, unread: int) -> Value:
+    """GroupQueryAttention, asked for `unread` outputs that nothing reads."""
+    inputs = [layer.query, layer.key, layer.value, "", "", mask.last, mask.length]
+    sizes: dict[str, Any] = {"kv_num_heads": layer.key_heads, "local_window_size": mask.window, **layer.scaling}
+    return g.op("GroupQueryAttention", *inputs, domain=MICROSOFT, unread=unread, num_heads=layer.heads, **sizes)
 
 
 def _joined_biases(g: Graph, linears: tuple[str, ...], heads: int) -> Value:
@@ -213,8 +267,20 @@ def _joined_biases(g: Graph, linears: tuple[str, ...], heads: int) -> Value:
     return g.concatenated(*(f"{linear}.bias" for linear in linears))
 
 
+def _repeated(g: Graph, layer: Heads) -> Heads:
+    """The layer with as many heads of keys and values as of queries."""
+    if layer.key_heads == layer.heads:
+        return layer
+    return replace(
+        layer,
+        key=_repeat_heads(g, layer.key, layer.key_heads, layer.heads),
+        value=_repeat_heads(g, layer.value, layer.key_heads, layer.heads),
+        key_heads=layer.heads,
+    )
+
+
 def _repeat_heads(g: Graph, x: Value, key_heads: int, heads: int) -> Value:
-    """Each head of x [B, T, key_heads * d] for its group of query heads: [B, T, heads * d]."""
+    """Each head of x [B, T, key_heads * d] repeated for its group of query heads: [B, T, heads * d]."""
     groups = heads // key_heads
     apart = g.op("Reshape", x, g.integers(0, 0, key_heads, 1, -1))
     repeated = g.op("Expand", apart, g.integers(1, 1, 1, groups, 1))
