@@ -14,7 +14,7 @@ from onnxembed.export.probes import PROBES
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 
 TEXTS = Path(__file__).with_name("texts.txt")
-"""Our own calibration texts, one per line."""
+"""Our own calibration texts, one per line. They decide how int8 graphs are rounded, so no letter of them may change."""
 
 FEWEST = 16
 """Calibration needs at least this many lines: with fewer, a channel's largest value is a matter of luck."""
