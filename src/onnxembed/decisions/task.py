@@ -5,8 +5,8 @@ from __future__ import annotations
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UsageError
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.multi_vector import MULTI_VECTOR_KINDS
-from onnxembed.facts.sparse import SPARSE_KINDS
+from onnxembed.facts.multi_vector import MULTI_VECTOR_CLASSES
+from onnxembed.facts.sparse import SPARSE_CLASSES
 from onnxembed.manifest import Decision, Task
 from onnxembed.recipes.recipe import Recipe
 
@@ -19,13 +19,17 @@ def choose_task(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[T
     Raises UsageError for a flag that its files contradict.
     """
     if flags.task is not None:
-        if flags.task == "reranking" and facts.has_modules and facts.kind in (None, "SentenceTransformer"):
+        if (
+            flags.task == "reranking"
+            and facts.has_modules
+            and facts.sentence_transformers_class in (None, "SentenceTransformer")
+        ):
             raise UsageError(f"--task reranking: {facts.folder / 'modules.json'} is that of an embedding model")
-        if flags.task == "embedding" and facts.kind == "CrossEncoder":
+        if flags.task == "embedding" and facts.sentence_transformers_class == "CrossEncoder":
             file = facts.folder / "config_sentence_transformers.json"
             raise UsageError(f"--task embedding: {file} says that this is a CrossEncoder")
         return Decision(flags.task, "flag", "--task")
-    if facts.kind == "CrossEncoder":
+    if facts.sentence_transformers_class == "CrossEncoder":
         return Decision("reranking", "file", "config_sentence_transformers.json: model_type is CrossEncoder")
     if (own := own_task(facts)) is not None:
         return own
@@ -46,10 +50,10 @@ def named_class(facts: Facts) -> str:
 
 def own_task(facts: Facts) -> Decision[Task] | None:
     """The one task of a model whose files say that it makes no sentence embedding; None for other models."""
-    reason = f"config_sentence_transformers.json: model_type is {facts.kind}"
-    if facts.kind in SPARSE_KINDS:
+    reason = f"config_sentence_transformers.json: model_type is {facts.sentence_transformers_class}"
+    if facts.sentence_transformers_class in SPARSE_CLASSES:
         return Decision("sparse", "file", reason)
-    if facts.kind in MULTI_VECTOR_KINDS:
+    if facts.sentence_transformers_class in MULTI_VECTOR_CLASSES:
         return Decision("multi_vector", "file", reason)
     if facts.multi_vector is not None and facts.multi_vector.of_checkpoint:
         return Decision("multi_vector", "file", "config.json: architectures names HF_ColBERT")

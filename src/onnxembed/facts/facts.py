@@ -7,7 +7,7 @@ is not known is an error: dropping it would change vectors in silence.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts import multi_vector as multi_vector_facts
 from onnxembed.facts import sparse as sparse_facts
 from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
-from onnxembed.facts.modules import DenseFacts, PoolingFacts, module_kind, read_modules, read_post_modules
-from onnxembed.facts.multi_vector import MULTI_VECTOR_KINDS, MultiVectorFacts
+from onnxembed.facts.modules import DenseFacts, PoolingFacts, module_class, read_modules, read_post_modules
+from onnxembed.facts.multi_vector import MULTI_VECTOR_CLASSES, MultiVectorFacts
 from onnxembed.facts.reranking import read_answers
-from onnxembed.facts.sparse import SPARSE_KINDS, SparseFacts
+from onnxembed.facts.sparse import SPARSE_CLASSES, SparseFacts
 from onnxembed.facts.transformer import read_transformer_config
 
 # Every file that the Linear of a bge-m3 head may stand in.
@@ -42,14 +42,14 @@ class Facts:
     prompts: Mapping[str, str]
     default_prompt_name: str | None
     similarity: str | None
-    kind: str | None = None
-    """sentence-transformers' class for the folder."""
+    sentence_transformers_class: str | None = None
+    """The class that config_sentence_transformers.json names for the folder."""
     activation_fn: str | None = None
-    """What config_sentence_transformers.json calls the class that makes scores of logits."""
+    """The activation that config_sentence_transformers.json names for turning logits into scores."""
     sparse: SparseFacts | None = None
     multi_vector: MultiVectorFacts | None = None
     answers: tuple[int, ...] | None = None
-    """The ids of a LogitScore module: the token whose logit is the score, and the one whose logit is taken off."""
+    """The ids of a LogitScore module: the token whose logit is the score, and the one whose logit is subtracted."""
 
     @property
     def config_file(self) -> Path:
@@ -84,33 +84,24 @@ def read_facts(folder: Path) -> Facts:
     """
     if not folder.is_dir():
         raise ModelFilesError(f"no folder at {folder}")
-    modules = read_modules(folder)
-    transformer_folder = folder / (modules[0]["path"] if modules else "")
-    static = bool(modules) and module_kind(modules[0]) == "StaticEmbedding"
-    config_file = transformer_folder / "config.json"
-    config = _static_config(config_file) if static else read_json(config_file)
-    if not isinstance(config.get("model_type"), str):
-        raise ModelFilesError(f"{transformer_folder / 'config.json'} has no model_type: what model is it?")
     st_file = folder / "config_sentence_transformers.json"
     st_config = read_optional_json(st_file)
-    kind = st_config.get("model_type", "SentenceTransformer")
-    cross_encoder = kind == "CrossEncoder"
-    transformer_name, transformer_config = read_transformer_config(transformer_folder, kind)
-    answers = read_answers(folder, modules[1:]) if cross_encoder else None
-    sparse = multi_vector = None
-    others: list[dict[str, str]] = [] if cross_encoder else modules[1:]
-    if kind in SPARSE_KINDS:
-        sparse, others = sparse_facts.read_splade(folder, others), []
-    elif kind in MULTI_VECTOR_KINDS:
-        multi_vector = multi_vector_facts.read_multi_vector(folder, others, transformer_name, transformer_config)
-        others = []
-    elif "HF_ColBERT" in (config.get("architectures") or ()) and not modules:
-        multi_vector = multi_vector_facts.read_stanford(read_json(folder / multi_vector_facts.STANFORD_METADATA))
-    else:
-        sparse, multi_vector = _linear_heads(folder)
-    poolings, dense, normalize = read_post_modules(folder, others)
-    if kind not in {"SentenceTransformer", "CrossEncoder", *SPARSE_KINDS, *MULTI_VECTOR_KINDS}:
-        raise UnsupportedError(f"{st_file} says that this is a {kind}; onnxembed exports SentenceTransformer models")
+    st_class = st_config.get("model_type", "SentenceTransformer")
+    if st_class not in HEAD_READERS:
+        raise UnsupportedError(f"{st_file} says that this is a {st_class}; known: {', '.join(HEAD_READERS)}")
+    modules = read_modules(folder)
+    transformer_folder = folder / (modules[0]["path"] if modules else "")
+    static = bool(modules) and module_class(modules[0]) == "StaticEmbedding"
+    config = (
+        _static_config(transformer_folder / "config.json") if static else read_json(transformer_folder / "config.json")
+    )
+    if not isinstance(config.get("model_type"), str):
+        raise ModelFilesError(f"{transformer_folder / 'config.json'} has no model_type: what model is it?")
+    transformer_name, transformer_config = read_transformer_config(transformer_folder, st_class)
+    checkpoint = _Checkpoint(folder, modules, config, transformer_name, transformer_config)
+    heads = HEAD_READERS[st_class](checkpoint)
+    poolings, dense, normalize = read_post_modules(folder, heads.modules)
+    multi_vector = heads.multi_vector
     prompts, default_prompt_name = _prompts(st_config, st_file)
     for name, marker in multi_vector.markers.items() if multi_vector else ():
         prompts = {**prompts, name: marker + prompts.get(name, "").removeprefix(marker)}
@@ -128,12 +119,66 @@ def read_facts(folder: Path) -> Facts:
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity=st_config.get("similarity_fn_name"),
-        kind=st_config.get("model_type"),
+        sentence_transformers_class=st_config.get("model_type"),
         activation_fn=st_config.get("activation_fn"),
-        sparse=sparse,
+        sparse=heads.sparse,
         multi_vector=multi_vector,
-        answers=answers,
+        answers=heads.answers,
     )
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """What is read of a folder before its heads."""
+
+    folder: Path
+    modules: list[dict[str, str]]
+    config: JsonObject
+    transformer_name: str
+    transformer_config: JsonObject
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """The heads of a model; `modules` are those that make a sentence embedding."""
+
+    modules: list[dict[str, str]]
+    sparse: SparseFacts | None = None
+    multi_vector: MultiVectorFacts | None = None
+    answers: tuple[int, ...] | None = None
+
+
+def _read_cross_encoder(checkpoint: _Checkpoint) -> _Heads:
+    return _Heads([], answers=read_answers(checkpoint.folder, checkpoint.modules[1:]))
+
+
+def _read_sparse_encoder(checkpoint: _Checkpoint) -> _Heads:
+    return _Heads([], sparse=sparse_facts.read_splade(checkpoint.folder, checkpoint.modules[1:]))
+
+
+def _read_multi_vector_encoder(checkpoint: _Checkpoint) -> _Heads:
+    name, config = checkpoint.transformer_name, checkpoint.transformer_config
+    facts = multi_vector_facts.read_multi_vector(checkpoint.folder, checkpoint.modules[1:], name, config)
+    return _Heads([], multi_vector=facts)
+
+
+def _read_sentence_transformer(checkpoint: _Checkpoint) -> _Heads:
+    """An embedding model, with bge-m3's heads where it has them; or an original ColBERT, which has no modules."""
+    folder, modules = checkpoint.folder, checkpoint.modules
+    if "HF_ColBERT" in (checkpoint.config.get("architectures") or ()) and not modules:
+        metadata = read_json(folder / multi_vector_facts.STANFORD_METADATA)
+        return _Heads([], multi_vector=multi_vector_facts.read_stanford(metadata))
+    sparse, multi_vector = _linear_heads(folder)
+    return _Heads(modules[1:], sparse, multi_vector)
+
+
+# By sentence-transformers' class for the folder.
+HEAD_READERS: dict[str, Callable[[_Checkpoint], _Heads]] = {
+    "SentenceTransformer": _read_sentence_transformer,
+    "CrossEncoder": _read_cross_encoder,
+    **dict.fromkeys(sorted(SPARSE_CLASSES), _read_sparse_encoder),
+    **dict.fromkeys(sorted(MULTI_VECTOR_CLASSES), _read_multi_vector_encoder),
+}
 
 
 def _static_config(path: Path) -> JsonObject:

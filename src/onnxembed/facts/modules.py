@@ -71,7 +71,7 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
         return []
     try:
         modules: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
-        kinds = [module_kind(module) for module in modules]
+        kinds = [module_class(module) for module in modules]
         places = [(folder / module["path"]).resolve() for module in modules]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelFilesError(f"{path} is not a list of modules with path and type: {error!r}") from error
@@ -89,7 +89,7 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
     return modules
 
 
-def module_kind(module: Mapping[str, str]) -> str:
+def module_class(module: Mapping[str, str]) -> str:
     """The class name of a sentence-transformers module; its dotted path changed between releases, the name did not.
 
     A class of another package may share the name and do something else: its full path is returned.
@@ -108,7 +108,7 @@ def read_post_modules(
     normalize = False
     stage = 0
     for module in modules:
-        kind = module_kind(module)
+        kind = module_class(module)
         if kind not in order:
             raise UnsupportedError(
                 f"{folder / 'modules.json'} has a {module['type']} module; "

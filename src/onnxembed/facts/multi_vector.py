@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
-from onnxembed.facts.modules import DenseFacts, check_places, module_kind, read_dense
+from onnxembed.facts.modules import DenseFacts, check_places, module_class, read_dense
 from onnxembed.manifest import Decision, Origin, TextKind
 
-MULTI_VECTOR_KINDS = {"MultiVectorEncoder", "ColBERT"}
+MULTI_VECTOR_CLASSES = {"MultiVectorEncoder", "ColBERT"}
 """The classes of sentence-transformers and of PyLate for models that make a vector for each token."""
 
 # PyLate's classes that are sentence-transformers' own.
-PYLATE_KINDS = {"pylate.models.Dense.Dense": "Dense"}
+PYLATE_MODULES = {"pylate.models.Dense.Dense": "Dense"}
 
 LINEAR_HEAD = "colbert_linear"
 """bge-m3's file of a Linear from tokens to their vectors, without its ending."""
@@ -92,7 +92,7 @@ def read_multi_vector(
     folder: Path, modules: list[dict[str, str]], name: str, transformer: JsonObject
 ) -> MultiVectorFacts:
     """What a multi-vector model does after its Transformer, whose config comes with the name of its file."""
-    kinds = [PYLATE_KINDS.get(module_kind(module), module_kind(module)) for module in modules]
+    kinds = [PYLATE_MODULES.get(module_class(module), module_class(module)) for module in modules]
     layers = [module for module, kind in zip(modules, kinds, strict=True) if kind == "Dense"]
     rest = kinds[len(layers) :]
     st_name = "config_sentence_transformers.json"

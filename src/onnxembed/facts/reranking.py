@@ -6,14 +6,14 @@ from pathlib import Path
 
 from onnxembed.errors import UnsupportedError
 from onnxembed.facts.json_file import read_json
-from onnxembed.facts.modules import module_kind
+from onnxembed.facts.modules import module_class
 
 
 def read_answers(folder: Path, modules: list[dict[str, str]]) -> tuple[int, ...] | None:
     """What a CrossEncoder does after its Transformer: nothing, or LogitScore, whose token ids are returned."""
     if not modules:
         return None
-    if [module_kind(module) for module in modules] != ["LogitScore"]:
+    if [module_class(module) for module in modules] != ["LogitScore"]:
         kinds = ", ".join(module["type"] for module in modules)
         file = folder / "modules.json"
         raise UnsupportedError(f"{file} has {kinds} after a CrossEncoder's Transformer; onnxembed builds LogitScore")

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.json_file import read_json
-from onnxembed.facts.modules import module_kind
+from onnxembed.facts.modules import module_class
 from onnxembed.manifest import Decision, SparseActivation
 
-SPARSE_KINDS = {"SparseEncoder"}
+SPARSE_CLASSES = {"SparseEncoder"}
 """sentence-transformers' classes for models that make sparse embeddings."""
 
 LINEAR_HEAD = "sparse_linear"
@@ -60,7 +60,7 @@ def read_linear_head(file: Path) -> SparseFacts:
 
 def read_splade(folder: Path, modules: list[dict[str, str]]) -> SparseFacts:
     """What a SparseEncoder does after its Transformer, which gives the logits of a masked language model."""
-    if [module_kind(module) for module in modules] != ["SpladePooling"]:
+    if [module_class(module) for module in modules] != ["SpladePooling"]:
         found = ", ".join(module["type"] for module in modules) or "nothing"
         raise UnsupportedError(
             f"{folder / 'modules.json'} has {found} after a SparseEncoder's first module; "

@@ -11,8 +11,8 @@ from typing import Any
 
 from onnxembed.errors import UnsupportedError
 from onnxembed.facts.json_file import JsonObject, read_json
-from onnxembed.facts.multi_vector import MULTI_VECTOR_KINDS
-from onnxembed.facts.sparse import SPARSE_KINDS
+from onnxembed.facts.multi_vector import MULTI_VECTOR_CLASSES
+from onnxembed.facts.sparse import SPARSE_CLASSES
 
 # Older releases named this file after the architecture.
 TRANSFORMER_CONFIGS = (
@@ -81,8 +81,8 @@ SPARSE_EXPECTED: dict[str, Any] = {
 MULTI_VECTOR_OPTIONS = {"query_length", "document_length", "query_expansion"}
 
 
-def read_transformer_config(folder: Path, kind: str) -> tuple[str, JsonObject]:
-    """The name of the config's file and what it says, of a model of sentence-transformers' class `kind`.
+def read_transformer_config(folder: Path, class_name: str) -> tuple[str, JsonObject]:
+    """The name of the config's file and what it says, of a model of sentence-transformers' class `class_name`.
 
     Raises UnsupportedError for an option that would change vectors.
     """
@@ -90,11 +90,11 @@ def read_transformer_config(folder: Path, kind: str) -> tuple[str, JsonObject]:
         if (folder / name).is_file():
             config = read_json(folder / name)
             expected = TRANSFORMER_EXPECTED
-            if kind == "CrossEncoder" and (task := config.get("transformer_task")) in CROSS_ENCODER_EXPECTED:
+            if class_name == "CrossEncoder" and (task := config.get("transformer_task")) in CROSS_ENCODER_EXPECTED:
                 expected = {**expected, **CROSS_ENCODER_EXPECTED[task], "transformer_task": task}
-            if kind in SPARSE_KINDS:
+            if class_name in SPARSE_CLASSES:
                 expected = {**expected, **SPARSE_EXPECTED}
-            if kind in MULTI_VECTOR_KINDS:
+            if class_name in MULTI_VECTOR_CLASSES:
                 expected = {**expected, **{key: config.get(key) for key in MULTI_VECTOR_OPTIONS}}
             for key, value in config.items():
                 if not _harmless_option(key, value, expected):

@@ -7,19 +7,31 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from onnxembed.errors import IntegrityError, ModelFilesError
 from onnxembed.hub.repository import COMMIT, Repository
 from onnxembed.hub.source import Fetched, HubOptions, file_names, is_local, local_folder, refuse_gaps
+from onnxembed.manifest import TOKENIZER_FILE
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 # Configurations, vocabularies, sentencepiece models: all are small, and any of them may change vectors.
 SMALL = (".json", ".txt", ".model", "artifact.metadata", "sparse_linear.pt", "colbert_linear.pt")
-TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
+# The vocabularies of tokenizers without a tokenizer.json, by any of which a checkpoint has a tokenizer; BPE's
+# vocab.json goes with merges.txt.
+VOCABULARIES = (
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "tokenizer.model",
+)
+TOKENIZERS = (TOKENIZER_FILE, "vocab.txt", "vocab.json", ".model")
 # In order of preference: a second format is the same weights again. Each may be sharded, with an index.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 CONFIGURED = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Dense")
@@ -40,14 +52,14 @@ def fetch_checkpoint(model: str | os.PathLike[str], hub: HubOptions | None = Non
     repository = Repository.of(model, hub)
     folder = repository.cached()
     gaps = _gaps(folder)
-    # Another program may have filled the cache and left out files that it has no use for. One that asked
-    # for modules.json took all that goes with it; without a network, that is taken on trust.
+    # Another program may have filled the cache and left out files that it does not need. One that asked for
+    # modules.json took everything that goes with it. Without a network that is assumed.
     proven = not gaps and repository.knows(folder, "modules.json")
     if not (proven and COMMIT.fullmatch(repository.revision)):
-        found = repository.look_up(gaps, hub.local_files_only)
-        if found is not None:
-            commit, names = found
-            folder = repository.download(_checkpoint_files(repository.snapshot(commit), names), commit)
+        answer = repository.look_up(gaps, hub) if gaps else repository.try_look_up(hub)
+        if answer is not None:
+            commit, names = answer
+            folder = _download(repository, commit, names)
             refuse_gaps(_gaps(folder), f"{repository.model} at {commit}")
             repository.note_absent({"modules.json"} - set(names), commit)
     _verify(folder, repository.model)
@@ -55,18 +67,27 @@ def fetch_checkpoint(model: str | os.PathLike[str], hub: HubOptions | None = Non
     return Fetched(repository.model, folder, folder.name)
 
 
-def _checkpoint_files(folder: Path, names: Collection[str]) -> Iterator[str]:
-    """Those of a repository's files that an export reads, in the order to download them.
+def _download(repository: Repository, commit: str, names: Collection[str]) -> Path:
+    """Put a commit's checkpoint into the cache; `names` are all of its files.
 
-    Reads modules.json and the shards' index in `folder`, which must lie there once they have been yielded.
-    Weights come last, the Transformer's at the very end: a copy that has them has everything.
+    The small files come first, because they name the modules and the shards of the weights. The Transformer's weights
+    come last: a copy that has them has everything.
     """
-    yield from _small_files(names, "")
+    folder = repository.download(_small_files(names, ""), commit)
     modules = module_places(folder)
     for _, path in modules:
-        yield from _small_files(names, path) if path else ()
+        if path:
+            repository.download(_small_files(names, path), commit)
     for _, path in reversed(modules):
-        yield from _weights(folder, names, path)
+        repository.download(_weights(folder, names, path), commit)
+    return folder
+
+
+def _checkpoint_files(folder: Path) -> list[str]:
+    """The files of a complete folder that an export reads."""
+    names, paths = file_names(folder), [path for _, path in module_places(folder)]
+    small = [name for path in dict.fromkeys(("", *paths)) for name in _small_files(names, path)]
+    return small + [name for path in paths for name in _weights(folder, names, path)]
 
 
 def _small_files(names: Iterable[str], path: str) -> list[str]:
@@ -109,19 +130,22 @@ def _gaps(folder: Path) -> list[str]:
     """Files that a folder lacks to be a complete checkpoint; not those that only the hub knows of."""
     names = file_names(folder)
     gaps = []
-    for kind, path in module_places(folder):
+    for class_name, path in module_places(folder):
         place = path and f"{path}/"
-        weights = _weights(folder, names, path) or ([place + WEIGHTS[0]] if kind in WEIGHTED else [])
-        needed = ([f"{place}config.json"] if kind in CONFIGURED else []) + weights
+        needed = _weights(folder, names, path)
+        if not needed and class_name in WEIGHTED:
+            needed = [place + WEIGHTS[0]]
+        if class_name in CONFIGURED:
+            needed = [f"{place}config.json", *needed]
         gaps += [file for file in needed if file not in names]
-    if not any(name.endswith((*TOKENIZERS, ".model")) for name in names):
+    if not any(name.endswith(TOKENIZERS) for name in names):
         gaps.append(TOKENIZERS[0])
     return gaps
 
 
 def _verify(folder: Path, model: str) -> None:
     """Hash the checkpoint's large files: the cache names the copy of each by its sha256."""
-    for file in _checkpoint_files(folder, file_names(folder)):
+    for file in _checkpoint_files(folder):
         link = folder / file
         if not link.is_symlink():  # a cache without links keeps no hash
             continue

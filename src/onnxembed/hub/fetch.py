@@ -28,7 +28,7 @@ def fetch(
     """The folder with the `wanted` files, and with the `optional` ones as far as the model has them.
 
     Asks nothing of the hub when the cache has every wanted file at the revision (by default at what it
-    remembers as main) and knows of each optional one, be it that there is none. Hashes are left to the
+    remembers as main) and knows for each optional one whether it exists. Hashes are left to the
     manifest. Raises ModelFilesError for wanted files that the model does not have, HubError when the hub
     cannot be asked or says no.
     """
@@ -46,9 +46,9 @@ def fetch(
             return Fetched(repository.model, folder, folder.name)
         # The optional files are looked for beside the wanted ones: two commits are never mixed.
         repository = replace(repository, revision=folder.name)
-    found = repository.look_up(missing, hub.local_files_only)
-    if found is not None:
-        commit, names = found
+    answer = repository.look_up(missing, hub) if missing else repository.try_look_up(hub)
+    if answer is not None:
+        commit, names = answer
         refuse_gaps([file for file in wanted if file not in names], f"{repository.model} at {commit}")
         folder = repository.download([file for file in (*optional, *wanted) if file in names], commit)
         repository.note_absent(set(optional) - set(names), commit)
@@ -71,9 +71,7 @@ def fetch_first(
     folder = repository.cached()
     first = next((file for file in candidates if not repository.absent(folder, file)), None)
     if first is None or not (folder / first).is_file():
-        found = repository.look_up(candidates[:1], hub.local_files_only)
-        assert found is not None, "look_up answers, or raises when something is missing"
-        commit, names = found
+        commit, names = repository.look_up(candidates[:1], hub)
         first = next((file for file in candidates if file in names), None)
         folder = repository.download([first] if first else [], commit)
         repository.note_absent(set(candidates) - set(names), commit)
@@ -85,9 +83,8 @@ def list_files(model: str | os.PathLike[str], hub: HubOptions) -> list[str]:
     """The names of all files of a model. The hub is asked for them; HubError when it cannot be or says no."""
     if is_local(model):
         return file_names(local_folder(model, hub.revision))
-    found = _repository(model, hub).look_up(["list of files"], hub.local_files_only)
-    assert found is not None, "look_up answers, or raises when something is missing"
-    return found[1]
+    _, names = _repository(model, hub).look_up(["list of files"], hub)
+    return names
 
 
 def _repository(model: str | os.PathLike[str], hub: HubOptions) -> Repository:

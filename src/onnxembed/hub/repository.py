@@ -94,18 +94,36 @@ class Repository:
             draft.write_text(commit)
             draft.replace(ref)
 
-    def look_up(self, missing: Sequence[str], local_files_only: bool) -> tuple[str, list[str]] | None:
+    def look_up(self, missing: Sequence[str], hub: HubOptions) -> tuple[str, list[str]]:
         """The revision's commit and the names of its files, from the hub.
 
-        None when the hub cannot be reached, with a warning unless that is what the caller asked for;
-        HubError instead when files are `missing` from the cache.
+        Raises HubError when the hub cannot be asked; it names the files that are `missing` from the cache.
         """
+        try:
+            return self._ask(hub)
+        except _UnreachableError as error:
+            raise HubError(
+                f"no folder {self.model} here; {error}, and the cache {self.cache_dir} has no "
+                f"{', '.join(missing)} of {self.model} at {self.revision}: run once with the network, or give "
+                "the cache that has it"
+            ) from (error.__cause__ or error)
+
+    def try_look_up(self, hub: HubOptions) -> tuple[str, list[str]] | None:
+        """As `look_up`, but None when the hub cannot be reached, with a warning unless the caller asked for that."""
+        try:
+            return self._ask(hub)
+        except _UnreachableError as error:
+            if not error.wanted:
+                warn(f"{error}; using the cached copy of {self.model}")
+            return None
+
+    def _ask(self, hub: HubOptions) -> tuple[str, list[str]]:
         from huggingface_hub import HfApi, constants
         from huggingface_hub.errors import OfflineModeIsEnabled
 
+        if hub.local_files_only:
+            raise _UnreachableError("local_files_only is set", wanted=True)
         try:
-            if local_files_only:
-                raise OfflineModeIsEnabled("local_files_only is set")
             timeout = constants.HF_HUB_ETAG_TIMEOUT
             info = HfApi().model_info(self.model, revision=self.revision, timeout=timeout)
             if info.sha is None or not COMMIT.fullmatch(info.sha) or info.siblings is None:
@@ -113,16 +131,8 @@ class Repository:
         except Exception as error:
             if not _unreachable(error):
                 raise self._explained(error, "list of files") from error
-            problem = f"could not reach {constants.ENDPOINT} ({_reason(error)})"
-            if missing:
-                raise HubError(
-                    f"no folder {self.model} here; {problem}, and the cache {self.cache_dir} has no "
-                    f"{', '.join(missing)} of {self.model} at {self.revision}: run once with the network, or give "
-                    "the cache that has it"
-                ) from error
-            if not isinstance(error, OfflineModeIsEnabled):
-                warn(f"{problem}; using the cached copy of {self.model}")
-            return None
+            wanted = isinstance(error, OfflineModeIsEnabled)
+            raise _UnreachableError(_reason(error), wanted=wanted) from error
         return info.sha, [file.rfilename for file in info.siblings]
 
     def download(self, files: Iterable[str], commit: str) -> Path:
@@ -159,6 +169,16 @@ class Repository:
                 f"no folder {model!r} here and no such model on {hub}; check the name, or, if it is private, {log_in}"
             )
         return HubError(f"could not get the {what} of {model} from {hub} ({_reason(error)}); run again to get the rest")
+
+
+class _UnreachableError(Exception):
+    """The hub cannot be reached, or, if `wanted`, must not be asked."""
+
+    def __init__(self, reason: str, *, wanted: bool) -> None:
+        from huggingface_hub import constants
+
+        super().__init__(f"could not reach {constants.ENDPOINT} ({reason})")
+        self.wanted = wanted
 
 
 def _unreachable(error: Exception) -> bool:

@@ -61,8 +61,9 @@ def decide_adoption(
     Raises what `decide` does, and UnsupportedError for a graph that cannot be fed or read.
     """
     facts, graph = found.facts, found.graph
-    if facts.kind not in (None, "SentenceTransformer"):
-        raise UnsupportedError(f"{found.model} is a {facts.kind}; only embedding models are adopted: export it instead")
+    class_name = facts.sentence_transformers_class
+    if class_name not in (None, "SentenceTransformer"):
+        raise UnsupportedError(f"{found.model} is a {class_name}; only embedding models are adopted: export it instead")
     if recipe:
         recipe.refuse_precisions([found.precision])
     _check_inputs(graph)

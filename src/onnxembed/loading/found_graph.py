@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.facts.facts import Facts, read_facts
 from onnxembed.facts.transformer import TRANSFORMER_CONFIGS
-from onnxembed.hub.checkpoint import module_places
+from onnxembed.hub.checkpoint import VOCABULARIES, WEIGHTS, module_places
 from onnxembed.hub.fetch import fetch
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading.onnx_file import OnnxFile, read_onnx
@@ -26,16 +26,6 @@ TRANSFORMER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-VOCABULARIES = (
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "spiece.model",
-    "spm.model",
-    "tokenizer.model",
-)
-DENSE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -78,7 +68,7 @@ def read_found_graph(model: str | Path, hub: HubOptions, file: str, precision: s
         get([(beside / name).as_posix() for name in _data_files(graph)])
     if got.revision is not None:
         for place, kind in _modules(got.folder):
-            names = TRANSFORMER_FILES if kind == "Transformer" else ("config.json", *DENSE_WEIGHTS)
+            names = TRANSFORMER_FILES if kind == "Transformer" else ("config.json", *WEIGHTS)
             get([file], [f"{place}{name}" for name in names])
             if kind == "Transformer" and not (got.folder / place / "tokenizer.json").is_file():
                 get([file], [f"{place}{name}" for name in VOCABULARIES])

@@ -22,6 +22,7 @@ from onnxembed.export.pipeline import export
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.export.tokenizer.vocabularies import CLASSES, Converted, convert
 from onnxembed.facts.facts import read_facts
+from onnxembed.hub.checkpoint import VOCABULARIES
 from onnxembed.recipes.book import read_recipe
 from sentencepiece_files import BPE, BYTES, CONTROL, FIRST, NORMAL, UNIGRAM, UNKNOWN, USER_DEFINED, model
 from tiny import TEXTS, VOCAB, change_json, write_json, write_sentence_bert
@@ -493,3 +494,7 @@ def test_a_broken_vocabulary_is_an_error_that_names_it(tmp_path: Path, name: str
     (folder / file).write_bytes(content)
     with pytest.raises(ModelFilesError, match=file):
         build(folder)
+
+
+def test_every_vocabulary_file_is_fetched_from_the_hub() -> None:
+    assert {file for tokenizer_class in CLASSES.values() for file in tokenizer_class.files} == set(VOCABULARIES)

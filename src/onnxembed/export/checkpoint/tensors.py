@@ -18,10 +18,10 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.checkpoint.pickles import read_pickle
 from onnxembed.export.checkpoint.safetensors import read_safetensors
 from onnxembed.export.checkpoint.tensor_record import DTYPES, TensorRecord
+from onnxembed.hub.checkpoint import WEIGHTS
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-PICKLE = "pytorch_model.bin"
+SINGLE, PICKLE = WEIGHTS
+INDEX = f"{SINGLE}.index.json"
 
 # Integers are buffers (position ids), which nothing reads, or quantized weights, which need their scales.
 WEIGHT_DTYPES = ("F64", "F32", "F16", "BF16")
