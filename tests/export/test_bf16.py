@@ -113,7 +113,7 @@ def test_auto_does_not_fall_back(artifact16: Path, monkeypatch: pytest.MonkeyPat
         open_backend(files, Placement(threads=1))
 
 
-def test_it_is_said_that_it_is_not_verified(artifact16: Path) -> None:
+def test_the_output_tells_that_it_is_not_verified(artifact16: Path) -> None:
     result = CliRunner().invoke(cli, ["inspect", str(artifact16)], catch_exceptions=False)
     assert "bf16: not verified (needs CUDA)" in result.output
     assert read_manifest(artifact16).on_cpu == ("fp32",)

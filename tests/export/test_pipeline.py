@@ -41,8 +41,8 @@ def vectors(folder: Path, texts: list[str] = SHORT) -> NDArray[np.float32]:
 def change_weights(folder: Path, **changes: Any) -> None:
     """Rewrite the weights of a checkpoint: None takes a tensor out, an array puts it in."""
     weights = {**load_file(folder / "model.safetensors"), **changes}
-    kept = {name: tensor for name, tensor in weights.items() if tensor is not None}
-    save_file(kept, folder / "model.safetensors")
+    remaining = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    save_file(remaining, folder / "model.safetensors")
 
 
 # ---- what an artifact is
@@ -187,14 +187,14 @@ def test_pooling_left_to_the_runtime_gives_the_same_vectors(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("pooling_out", [True, False])
-@pytest.mark.parametrize("said", [True, False])
+@pytest.mark.parametrize("configured", [True, False])
 @pytest.mark.parametrize("flag", [True, False, None])
 def test_normalization_is_the_flags_else_the_files(
-    tmp_path: Path, said: bool, flag: bool | None, pooling_out: bool
+    tmp_path: Path, configured: bool, flag: bool | None, pooling_out: bool
 ) -> None:
-    folder = write_sentence_bert(tmp_path / "model", normalize=said)
+    folder = write_sentence_bert(tmp_path / "model", normalize=configured)
     export(folder, tmp_path / "out", Options(flags=Flags(normalize=flag), pooling_out=pooling_out))
-    expected = said if flag is None else flag
+    expected = configured if flag is None else flag
     norms = np.linalg.norm(vectors(tmp_path / "out"), axis=1)
     assert (np.abs(norms - 1).max() < 1e-5) == expected
 
@@ -299,13 +299,13 @@ BROKEN: list[tuple[Callable[[Path], None], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("harm", "error", "said"), BROKEN, ids=[said for _, _, said in BROKEN])
+@pytest.mark.parametrize(("harm", "error", "words"), BROKEN, ids=[words for _, _, words in BROKEN])
 def test_a_checkpoint_that_cannot_be_exported_is_an_error_and_writes_nothing(
-    tmp_path: Path, harm: Callable[[Path], None], error: type[Exception], said: str
+    tmp_path: Path, harm: Callable[[Path], None], error: type[Exception], words: str
 ) -> None:
     folder = write_sentence_bert(tmp_path / "model")
     harm(folder)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=words):
         export(folder, tmp_path / "out", Options(precisions=BOTH))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

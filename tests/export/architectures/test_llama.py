@@ -156,7 +156,7 @@ def test_keys_of_earlier_releases_say_the_same(change: dict[str, Any], tmp_path:
 
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen2-stella_en_1.5B_v5"])
-def test_published_configs_have_no_key_that_is_unknown(name: str, shared_data: Path, tmp_path: Path) -> None:
+def test_published_configs_have_no_unknown_key(name: str, shared_data: Path, tmp_path: Path) -> None:
     config = json.loads((shared_data / "configs" / name / "config.json").read_text(encoding="utf-8"))
     config |= {**SMALL, "max_window_layers": 2}
     config |= {"head_dim": 20} if "head_dim" in config else {}
@@ -343,7 +343,7 @@ def test_export_holds_one_tensor_of_a_large_checkpoint_at_a_time(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("said", "option", "mode", "origin"),
+    ("configured", "option", "mode", "origin"),
     [
         (None, "auto", "causal", "architecture"),
         (False, "auto", "bidirectional", "file"),
@@ -352,11 +352,11 @@ def test_export_holds_one_tensor_of_a_large_checkpoint_at_a_time(tmp_path: Path)
     ],
 )
 def test_export_is_verified_with_the_attention_that_was_decided(
-    said: bool | None, option: str, mode: str, origin: str, tmp_path: Path
+    configured: bool | None, option: str, mode: str, origin: str, tmp_path: Path
 ) -> None:
     """From the command line to last-token vectors beside sentence-transformers', which pads on the left."""
     folder = save(tmp_path / "checkpoint", "qwen3", vocab_size=len(VOCAB), pad_token_id=0)
-    change_json(folder / "config.json", is_causal=said)
+    change_json(folder / "config.json", is_causal=configured)
     write_tokenizer(folder)
     change_json(folder / "tokenizer_config.json", padding_side="left")
     kinds = ("Transformer", "Pooling", "Normalize")

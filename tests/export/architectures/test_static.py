@@ -225,7 +225,7 @@ def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "words"),
     [
         ({"pooling": "first"}, UnsupportedError, "does not know: pooling"),
         ({"hidden_dim": 7}, ModelFilesError, r"hidden_dim say \(7,\), but embeddings has the shape \(6,\)"),
@@ -233,16 +233,16 @@ def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
     ],
 )
 def test_a_config_that_is_not_built_is_named(
-    change: dict[str, Any], error: type[Exception], said: str, tmp_path: Path
+    change: dict[str, Any], error: type[Exception], words: str, tmp_path: Path
 ) -> None:
     folder = write_static(tmp_path / "model", {"embeddings": table()})
     change_json(folder / "config.json", **change)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=words):
         export(folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
-    ("tensors", "error", "said"),
+    ("tensors", "error", "words"),
     [
         ({"embeddings": table(9)}, ModelFilesError, r"tokenizer\.json has 86 tokens, the weights only 9 rows"),
         ({"embeddings": table(), "mapping": np.zeros(9, np.int64)}, ModelFilesError, "only 9 rows"),
@@ -251,9 +251,9 @@ def test_a_config_that_is_not_built_is_named(
     ],
 )
 def test_tensors_that_do_not_fit_are_named(
-    tensors: dict[str, NDArray[Any]], error: type[Exception], said: str, tmp_path: Path
+    tensors: dict[str, NDArray[Any]], error: type[Exception], words: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=words):
         export(write_static(tmp_path / "model", tensors), tmp_path / "out")
 
 

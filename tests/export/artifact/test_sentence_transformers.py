@@ -166,7 +166,7 @@ def test_config_is_kept_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lower", [True, False])
-def test_case_is_said(tmp_path: Path, lower: bool) -> None:
+def test_lower_casing_is_written(tmp_path: Path, lower: bool) -> None:
     folder = write_sentence_bert(tmp_path / "model")
     change_json(folder / "sentence_bert_config.json", do_lower_case=lower)
     write(folder, tmp_path / "out")

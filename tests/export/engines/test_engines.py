@@ -52,7 +52,7 @@ def test_the_engine_is_the_one_asked_for_else_the_builder_else_the_tracer(
 
 @pytest.mark.usefixtures("all_installed")
 @pytest.mark.parametrize(
-    ("model_type", "option", "said"),
+    ("model_type", "option", "words"),
     [
         ("albert", "build", "no builder for albert; this model can be exported with --engine trace or optimum"),
         ("qwen2", "optimum", "qwen2 is not proved with it; this model can be exported with --engine build or trace"),
@@ -62,9 +62,9 @@ def test_the_engine_is_the_one_asked_for_else_the_builder_else_the_tracer(
     ],
 )
 def test_an_engine_that_cannot_export_a_model_is_refused_with_those_that_can(
-    tmp_path: Path, model_type: str, option: EngineOption, said: str
+    tmp_path: Path, model_type: str, option: EngineOption, words: str
 ) -> None:
-    with pytest.raises(UnsupportedError, match=said):
+    with pytest.raises(UnsupportedError, match=words):
         choose_engine(facts(tmp_path, model_type=model_type), option)
 
 
@@ -82,7 +82,7 @@ def test_a_model_with_a_builder_is_built_whatever_code_it_names(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("asked", "lacking", "said"),
+    ("asked", "lacking", "words"),
     [
         (("albert", "auto"), "onnxscript", r"albert has no builder, .* needs onnxscript: .*'onnxembed\[torch\]'"),
         (("bert", "trace"), "torch", r"--engine trace needs torch: pip install 'onnxembed\[torch\]'"),
@@ -91,7 +91,7 @@ def test_a_model_with_a_builder_is_built_whatever_code_it_names(tmp_path: Path) 
     ],
 )
 def test_an_engine_that_is_not_installed_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, EngineOption], lacking: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, EngineOption], lacking: str, words: str
 ) -> None:
     def find(module: str) -> str:
         if module.startswith(lacking):
@@ -99,21 +99,21 @@ def test_an_engine_that_is_not_installed_names_the_extra(
         return module
 
     monkeypatch.setattr(engines, "find_spec", find)
-    with pytest.raises(MissingExtraError, match=said):
+    with pytest.raises(MissingExtraError, match=words):
         choose_engine(facts(tmp_path, model_type=asked[0]), asked[1])
 
 
 @pytest.mark.torch
-def test_auto_says_what_tracing_costs_and_the_manifest_says_why(tmp_path: Path) -> None:
+def test_auto_warns_of_the_cost_of_tracing_and_the_manifest_gives_the_reason(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="traces; needs the [torch] extra")
     from stock_models import write_sentence_albert
 
     folder = write_sentence_albert(tmp_path / "model")
     with pytest.warns(
         UserWarning, match=r"no builder for albert: .* takes longer, needs torch, and gives (\d+) nodes"
-    ) as said:
+    ) as warned:
         manifest = export(folder, tmp_path / "out")
-    assert f"gives {manifest.variants['fp32'].nodes} nodes" in str(said[0].message)
+    assert f"gives {manifest.variants['fp32'].nodes} nodes" in str(warned[0].message)
     assert read_manifest(tmp_path / "out") == manifest
     assert (manifest.model.engine, manifest.model.engine_reason) == ("trace", "there is no builder for albert")
     assert {"torch", "transformers", "onnxscript"} < manifest.created_with.keys()

@@ -206,7 +206,7 @@ def test_the_encoder_is_taken_out_of_a_task_checkpoint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "words"),
     [
         (
             {"encoder.layer.0.lora_A.weight": np.zeros((2, 2), np.float32)},
@@ -217,15 +217,15 @@ def test_the_encoder_is_taken_out_of_a_task_checkpoint(tmp_path: Path) -> None:
     ],
     ids=["left over", "missing", "of another shape"],
 )
-def test_tensors_must_be_the_stock_class_own(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_tensors_must_be_those_of_the_stock_class(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     folder = checkpoint(tmp_path / "checkpoint", "albert", SMALL)
     change_weights(folder, **changes)
-    with pytest.raises(ModelFilesError, match=said):
+    with pytest.raises(ModelFilesError, match=words):
         graph(folder)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [
         ({"novelty": 1}, "--ignore-config-key novelty"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
@@ -233,10 +233,12 @@ def test_tensors_must_be_the_stock_class_own(tmp_path: Path, changes: dict[str, 
     ],
     ids=str,
 )
-def test_keys_that_the_stock_class_does_not_read_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+def test_keys_that_the_stock_class_does_not_read_are_refused(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
     folder = checkpoint(tmp_path / "checkpoint", "albert", SMALL)
     change_json(folder / "config.json", **change)
-    with pytest.raises(UnsupportedError, match=said):
+    with pytest.raises(UnsupportedError, match=words):
         graph(folder)
 
 

@@ -121,7 +121,7 @@ def test_markers_become_tokens_of_their_own(tmp_path: Path) -> None:
         assert tokens.ids.tolist() == [VOCAB.index(token) for token in ("[CLS]", "##q", "the", "[SEP]")]
 
 
-def test_the_kind_must_be_said(model: OnnxEmbedder) -> None:
+def test_query_or_document_must_be_named(model: OnnxEmbedder) -> None:
     for kind in (None, "passage"):
         with pytest.raises(UsageError, match=f"kind is {kind!r}, not 'query' or 'document'"):
             model.embed_multi_vector("a", kind=kind)  # type: ignore[arg-type]
@@ -216,12 +216,12 @@ def test_longer_queries_keep_their_padding() -> None:
 
 
 def test_the_first_token_and_skipped_ones_are_left_out() -> None:
-    said = section(
+    skipping = section(
         first_token=Decision(False, "file", ""), skipped_token_ids=Decision((5,), "file", ""), skipped_in=("document",)
     )
-    assert prepare(said, "document", FEEDS)[1].tolist() == [[False, False, True], [False, True, False]]
-    assert prepare(said, "query", FEEDS)[1].tolist() == [[False, True, True], [False, True, False]]
-    assert not treats_alike(said)
+    assert prepare(skipping, "document", FEEDS)[1].tolist() == [[False, False, True], [False, True, False]]
+    assert prepare(skipping, "query", FEEDS)[1].tolist() == [[False, True, True], [False, True, False]]
+    assert not treats_alike(skipping)
 
 
 # Checkpoints that are wrong

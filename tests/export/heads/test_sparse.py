@@ -223,7 +223,7 @@ def test_a_prompt_goes_before_the_text(model: OnnxEmbedder) -> None:
     assert prompted.as_dict() == whole.as_dict()
 
 
-def test_what_the_model_cannot_do_is_said(model: OnnxEmbedder, artifact: Path) -> None:
+def test_a_task_the_model_does_not_do_is_an_error(model: OnnxEmbedder, artifact: Path) -> None:
     for ask in (model.embed, model.encode, model.query_embed):
         with pytest.raises(UsageError, match=r"made for sparse \(OnnxEmbedder.embed_sparse\), not for embedding"):
             ask("a")
@@ -311,7 +311,7 @@ def test_an_untied_decoder_that_is_missing_is_named(tmp_path: Path) -> None:
         ({"chunks": 3}, ["1_SpladePooling/config.json", "chunks"]),
     ],
 )
-def test_a_pooling_that_is_not_known_is_named(tmp_path: Path, config: dict[str, Any], words: list[str]) -> None:
+def test_an_unknown_pooling_is_named(tmp_path: Path, config: dict[str, Any], words: list[str]) -> None:
     assert refused(write_masked_lm(tmp_path / "source", pooling=config), *words, options=Options())
 
 

@@ -137,9 +137,9 @@ def test_what_is_right_is_recorded(sources: Path, tmp_path: Path, name: str, key
 
 def test_every_kind_checks_itself_without_torch(sources: Path) -> None:
     for name in WRITE:
-        said = self_check(sources / f"{name}-onnx")
-        assert "not even run" not in said
-        assert "the same for a text alone and among others" in said
+        summary = self_check(sources / f"{name}-onnx")
+        assert "not even run" not in summary
+        assert "the same for a text alone and among others" in summary
 
 
 WRONG: dict[str, tuple[str, Callable[[Path], object], str]] = {
