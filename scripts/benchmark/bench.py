@@ -1,9 +1,9 @@
 """onnxembed, FastEmbed and sentence-transformers on the same texts, weights, threads and machine, in one run.
 
-Every system lives in a process of its own environment; rounds alternate between them, so that a busy machine
-hits all alike, and their vectors are compared, so that none is fast by being wrong. scripts/bench makes the
-environments and passes them; started directly, give them with --python, and what is not given is "not
-installed". With --device cuda the models are random ones of the shapes that matter, in fp16.
+Each system runs in a process of its own environment. Rounds alternate between the systems, so that other load on
+the machine affects all alike, and their vectors are compared, so that none is fast because it is wrong.
+scripts/bench makes the environments; without it, name them with --python: a system without one is "not installed".
+With --device cuda the models have random weights in common shapes, in fp16.
 """
 
 from __future__ import annotations
@@ -45,28 +45,34 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.command(help=__doc__)
 @click.option(
-    "--model", "models", multiple=True, nargs=2, type=FOLDER, help="An artifact and its checkpoint; may repeat."
+    "--model", "models", multiple=True, nargs=2, type=FOLDER, help="An artifact and its checkpoint; may be repeated."
 )
-@click.option("--shape", "shapes", multiple=True, type=click.Choice(tuple(SHAPES)), help="Random weights; may repeat.")
-@click.option("--layers", type=int, help="Build shapes with so many layers.")
-@click.option("--precision", help="Precisions that shapes are exported in [default: fp32, on cuda fp16].")
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    type=click.Choice(tuple(SHAPES)),
+    help="A shape for random weights.",
+)
+@click.option("--layers", type=int, help="How many layers to give shapes.")
+@click.option("--precision", help="Precisions to export shapes in [default: fp32; fp16 on cuda].")
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),
-    help="Folder whose tokenizer shapes get [default: all-MiniLM-L6-v2 if it is here, else one of made-up words].",
+    help="Folder with the tokenizer for shapes [default: all-MiniLM-L6-v2 if it is here, else made-up words].",
 )
 @click.option("--data", type=FOLDER, help="Folder with scifact/ and stsb/; without it the texts are made up.")
 @click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
-@click.option("--threads", type=int, help="Threads of every system [default: all that the process may use].")
+@click.option("--threads", type=int, help="Threads of each system [default: all that this process may use].")
 @click.option("--rounds", type=int, default=5, show_default=True)
-@click.option("--scale", type=float, help="Make the corpora so much smaller or larger [default: 1, on cuda 2].")
-@click.option("--corpus", "chosen", multiple=True, help="Only this corpus; may repeat.")
+@click.option("--scale", type=float, help="Factor for the size of the corpora [default: 1; 2 on cuda].")
+@click.option("--corpus", "chosen", multiple=True, help="Measure only this corpus; may be repeated.")
 @click.option(
     "--clock",
     type=click.Choice(("wall", "cpu")),
     default="wall",
     show_default=True,
-    help="cpu: on busy cores, with --threads 1.",
+    help="Time that counts; cpu is for busy cores, with --threads 1.",
 )
 @click.option(
     "--python", "pythons", multiple=True, nargs=2, metavar="SYSTEM PATH", help="The Python of a system's environment."
@@ -76,11 +82,11 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "short",
     type=int,
     metavar="N",
-    help="Instead: memory over a stream of N short texts and N/500 long ones.",
+    help="Measure only memory, over a stream of N short texts and N/500 long ones.",
 )
-@click.option("--long-text", type=int, metavar="TOKENS", help="Instead: memory and time of one text of so many tokens.")
-@click.option("--quick", is_flag=True, help="A smoke run: few texts, two rounds.")
-@click.option("--minutes", type=float, help="Begin no other model after so many minutes, and say which were left out.")
+@click.option("--long-text", type=int, metavar="TOKENS", help="Measure only one text of this length.")
+@click.option("--quick", is_flag=True, help="A smoke test: few texts, two rounds.")
+@click.option("--minutes", type=float, help="Start no further model after this time.")
 @click.option("--json", "raw", type=FILE, help="Write the raw numbers here.")
 @click.option("--plot", type=FILE, help="Write a picture (PNG) here; needs matplotlib.")
 @click.option(
@@ -88,7 +94,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     type=click.Path(path_type=Path),
     default=MODELS / "bench",
     show_default="models/bench",
-    help="Kept: shapes and traced graphs.",
+    help="Where shapes and traced graphs are kept.",
 )
 def main(
     *,
@@ -121,7 +127,7 @@ def main(
     precision = precision or ("fp32" if device == "cpu" else "fp16")
     if tokenizer is None and MINILM[1].is_dir():
         tokenizer = MINILM[1]
-    # Each is made when its turn comes: large ones take long, and the results of those before are out by then.
+    # Each model is made when its turn comes: large ones take long, and by then the earlier results are printed.
     waiting: list[tuple[str, Callable[[], Model]]] = [
         *((artifact.name, partial(Model, artifact.name, artifact, checkpoint)) for artifact, checkpoint in models),
         *(
@@ -164,7 +170,7 @@ def main(
             results.append(_one(model, texts, plan, interpreters, work))
             print(report(results[-1], footprints), flush=True)
             values = {"footprints": footprints, "results": [result.to_json() for result in results]}
-            if raw:  # what there is, should the time run out
+            if raw:  # after each model, in case the run is stopped
                 raw.write_text(json.dumps(values, indent=1), encoding="utf-8")
         if plot:
             from benchmark.plot import plot_throughput
@@ -197,7 +203,7 @@ def _memory(
 
 
 def _footprint(system: str, python: Path) -> dict[str, Any]:
-    """Installed size and import time, asked of the system's own environment."""
+    """Installed size and import time, measured in the system's own environment."""
     script = SCRIPTS / "benchmark/footprint.py"
     module = system.replace("-", "_")
     done = subprocess.run([python, script, REQUIREMENTS[system], module], capture_output=True, text=True, check=True)

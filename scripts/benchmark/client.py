@@ -1,4 +1,4 @@
-"""The controller's side of a worker: start it, ask it, end it."""
+"""The controller's side of a worker process."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SCRIPTS = Path(__file__).parents[1]
 
 
 class WorkerError(Exception):
-    """A worker answered with an error, or ended."""
+    """A worker answered with an error, or its process ended."""
 
 
 class Client:
-    """A live worker process. Its library's chatter goes to the file `log`."""
+    """A live worker process; what its libraries print goes to the file `log`."""
 
     def __init__(self, python: Path, threads: int, log: Path) -> None:
         environment = {
@@ -60,7 +60,7 @@ class Client:
         """End the process, and wait for it."""
         assert self._process.stdin
         assert self._process.stdout
-        with suppress(BrokenPipeError):  # it has ended already, and left a request unread
+        with suppress(BrokenPipeError):  # it has already ended without reading a request
             self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()

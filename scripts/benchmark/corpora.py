@@ -1,7 +1,7 @@
 """The named corpora: short queries, mixed paragraphs, long documents. The same arguments give the same texts.
 
-From SciFact (BEIR layout: corpus.jsonl, queries.jsonl) and STS-B (.csv) in a data folder, or made up.
-All texts of a corpus differ, because onnxembed computes equal ones once.
+They come from SciFact (BEIR layout: corpus.jsonl, queries.jsonl) and STS-B (.csv) in a data folder, or are made up.
+All texts of a corpus are different, because onnxembed computes equal texts once.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ COUNTS = {"queries": 512, "paragraphs": 256, "documents": 48}
 RERANKED = 1000
 
 PARAGRAPH = (1, 1, 1, 2, 2, 3, 5, 8, 13)
-"""Numbers of sentences of a paragraph: short ones are as frequent as in real use."""
+"""Sentences per paragraph; short paragraphs are as frequent as in real use."""
 
 DOCUMENT = (20, 60)
-"""Fewest and most sentences of a long document."""
+"""The minimum and maximum number of sentences in a long document."""
 
 BOOKS, BOOK = 8, (500, 600)
-"""How many texts longer than any limit, and their fewest and most sentences."""
+"""How many texts are longer than any limit, and the minimum and maximum number of their sentences."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts, where they come from, and for reranking the query they are ranked for."""
+    """Texts, their source and, for reranking, the query they are ranked for."""
 
     texts: list[str]
     source: str
@@ -38,11 +38,11 @@ class Corpus:
 
 
 Sentences = Callable[[random.Random, int], str]
-"""So many sentences that follow each other."""
+"""Returns a number of consecutive sentences."""
 
 
 def corpora(data: Path | None, *, scale: float = 1.0, seed: int = 0, books: bool = False) -> dict[str, Corpus]:
-    """The three corpora; `scale` makes them smaller or larger. With `books` a fourth, of texts cut at every limit."""
+    """The three corpora, their size multiplied by `scale`; with `books`, also texts that are longer than any limit."""
     counts = {name: max(2, round(count * scale)) for name, count in COUNTS.items()}
     queries, sentences, source = _sources(data)
     chance = random.Random(seed)
@@ -63,23 +63,23 @@ def reranking(data: Path | None, *, scale: float = 1.0, seed: int = 0) -> dict[s
 
 
 def held_back(data: Path | None, count: int) -> Corpus:
-    """Paragraphs for comparing precisions, of another seed than the corpora's."""
+    """Paragraphs for comparing precisions, with another seed than the corpora."""
     _, sentences, source = _sources(data)
     return Corpus(paragraphs(sentences, random.Random("held back"), count), source)
 
 
 def paragraphs(sentences: Sentences, chance: random.Random, count: int) -> list[str]:
-    """Texts of very mixed length."""
+    """Texts of very different lengths."""
     return distinct(lambda: sentences(chance, chance.choice(PARAGRAPH)), count)
 
 
 def _of_length(sentences: Sentences, chance: random.Random, length: tuple[int, int], count: int) -> list[str]:
-    """Texts of so many sentences at least and at most."""
+    """Texts with a number of sentences in this range."""
     return distinct(lambda: sentences(chance, chance.randint(*length)), count)
 
 
 def distinct(draw: Callable[[], str], count: int) -> list[str]:
-    """So many different texts, in the order they were drawn."""
+    """`count` different texts, in the order they were drawn."""
     texts: dict[str, None] = {}
     for _ in range(100 * count):
         texts[draw()] = None
@@ -89,13 +89,13 @@ def distinct(draw: Callable[[], str], count: int) -> list[str]:
 
 
 def _sources(data: Path | None) -> tuple[Callable[[random.Random], str], Sentences, str]:
-    """Where queries and running sentences come from, and what to call it."""
+    """Queries, a source of consecutive sentences, and its name."""
     if data is None:
         return made_up.sentence, made_up.text, "made-up words"
     queries = [row["text"] for row in jsonl(data / "scifact/queries.jsonl")]
     with (data / "stsb/stsb-en-test.csv").open(newline="", encoding="utf-8") as file:
         queries += [row[0] for row in csv.reader(file)]
-    # Sentences in the order of the abstracts: some that follow each other run on into the next abstract.
+    # Abstracts are joined, so some consecutive sentences run on into the next abstract.
     every = [
         f"{sentence.strip(' .')}."
         for row in jsonl(data / "scifact/corpus.jsonl")

@@ -18,9 +18,9 @@ OLD_TRANSFORMERS = "its optimum-onnx needs transformers < 4.58, which cannot be 
 
 @dataclass(frozen=True)
 class Entry:
-    """A system under test. `batches` are tried for the best one; `batch` is its own default.
+    """A system under test. `batch` is its default batch size; `batches` are tried to find the fastest.
 
-    `why_not` explains what the system itself says when it cannot be loaded.
+    `why_not` explains the system's own message if it cannot be loaded.
     """
 
     label: str
@@ -35,15 +35,15 @@ class Entry:
 
 @dataclass
 class Lines:
-    """The entries that can be tried, and why others cannot."""
+    """The entries that can be measured, and why others cannot."""
 
     entries: list[Entry] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
 
 
 def lines(model: Model, pythons: Mapping[str, Path], threads: int, device: Device, work: Path) -> Lines:
-    """All lines for one model. `pythons`: system -> the Python of its environment; onnxembed's must be there."""
-    found = Lines()
+    """All lines for one model; `pythons` maps a system to the Python of its environment, and must have onnxembed's."""
+    result = Lines()
     rerank = "-rerank" if model.manifest.reranking else ""
     common = {"threads": threads, "device": device}
     for precision, variant in model.manifest.variants.items():
@@ -52,17 +52,17 @@ def lines(model: Model, pythons: Mapping[str, Path], threads: int, device: Devic
             forms = {f"onnxembed {precision}, packed": model.artifact, f"onnxembed {precision}": without_packing(model)}
         for label, folder in forms.items():
             settings = {**common, "artifact": str(folder), "precision": precision}
-            found.entries.append(Entry(label, f"onnxembed{rerank}", settings, pythons["onnxembed"], precision))
+            result.entries.append(Entry(label, f"onnxembed{rerank}", settings, pythons["onnxembed"], precision))
     if device == "cpu":
-        _fastembed(found, model, pythons.get("fastembed"), common, work=work, rerank=rerank)
+        _fastembed(result, model, pythons.get("fastembed"), common, work=work, rerank=rerank)
     else:
-        found.absent["FastEmbed"] = "not measured on a GPU"
-    _sentence_transformers(found, model, pythons, common, rerank)
-    return found
+        result.absent["FastEmbed"] = "not measured on a GPU"
+    _sentence_transformers(result, model, pythons, common, rerank)
+    return result
 
 
 def _fastembed(
-    found: Lines, model: Model, python: Path | None, common: Mapping[str, Any], *, work: Path, rerank: str
+    result: Lines, model: Model, python: Path | None, common: Mapping[str, Any], *, work: Path, rerank: str
 ) -> None:
     limit = model.manifest.tokenization.max_length.value
     labels = {f"FastEmbed, cut at {limit} tokens": limit, "FastEmbed, as it comes": None}
@@ -72,12 +72,12 @@ def _fastembed(
         settings = _fastembed_settings(model)
         graph = traced(model, work)
     except (OSError, RuntimeError) as error:
-        found.absent |= dict.fromkeys(labels, str(error))
+        result.absent |= dict.fromkeys(labels, str(error))
         return
     for label, cut in labels.items():
         folder = str(with_limit(graph, cut, model.checkpoint))
         batches = (1, 8, 32, 256) if cut else ()
-        found.entries.append(
+        result.entries.append(
             Entry(label, f"fastembed{rerank}", {**common, **settings, "folder": folder}, python, "fp32", 256, batches)
         )
 
@@ -100,7 +100,7 @@ def _fastembed_settings(model: Model) -> dict[str, Any]:
 
 
 def _sentence_transformers(
-    found: Lines, model: Model, pythons: Mapping[str, Path], common: Mapping[str, Any], rerank: str
+    result: Lines, model: Model, pythons: Mapping[str, Path], common: Mapping[str, Any], rerank: str
 ) -> None:
     name = "sentence-transformers"
     cuda = common["device"] == "cuda"
@@ -115,17 +115,17 @@ def _sentence_transformers(
         onnx: dict[str, Any] = {"dtype": "float32", "attention": None, "backend": "onnx"}
         ways["ONNX backend"] = "fp32", onnx
     for way, (kind, choice) in ways.items():
-        # Its ONNX backend needs an older transformers, and so perhaps an environment of its own.
+        # The ONNX backend needs an older transformers, so it may have its own environment.
         onnx_backend = choice.get("backend") == "onnx"
         own = pythons.get(f"{name}-onnx") if onnx_backend else None
         python = own or pythons.get(name)
         label = f"{name}, {way}"
         if python is None:
-            found.absent[label] = NOT_INSTALLED
+            result.absent[label] = NOT_INSTALLED
             continue
         settings = {"backend": "torch", **common, **choice, "checkpoint": str(model.checkpoint)}
         batches = (8, 32, 128, 256) if cuda else (1, 8, 32, 128)
-        found.entries.append(
+        result.entries.append(
             Entry(
                 label, f"{name}{rerank}", settings, python, kind, 32, batches, OLD_TRANSFORMERS if onnx_backend else ""
             )

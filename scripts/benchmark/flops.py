@@ -1,4 +1,4 @@
-"""Operations of a graph, counted from its products: the numerator of every share of the roof.
+"""Operations of a graph, counted from its products: what is divided by the time for a share of the roof.
 
     each text of T tokens: T x (sum over weight products of 2 x K x N) + sum over attentions of 4 x T x T x D
 
@@ -29,7 +29,7 @@ class Flops:
     pair: int
 
     def of(self, lengths: Iterable[int]) -> float:
-        """Operations for texts of so many tokens."""
+        """Operations for texts with these numbers of tokens."""
         return float(sum(self.token * length + self.text + self.pair * length * length for length in lengths))
 
 
@@ -38,7 +38,7 @@ def count(path: Path) -> Flops:
     graph = onnx.load(str(path), load_external_data=False).graph
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     producers = {name: node for node in graph.node for name in node.output}
-    pooled = {"token_embeddings"}  # and all that comes of it
+    pooled = {"token_embeddings"}  # and everything computed from it
     token = text = pair = 0
     for node in graph.node:
         after = any(name in pooled for name in node.input)
@@ -49,7 +49,7 @@ def count(path: Path) -> Flops:
             text += 2 * inner * columns
         else:
             token += 2 * inner * columns
-        # Of an If, whichever branch runs does the same work.
+        # Both branches of an If do the same work.
         branches = [[inside for inside in branch if inside.op_type in ATTENTIONS] for branch in _branches(node)]
         for attention in max(branches, key=len, default=[]):
             pair += 4 * _width(attention.input[0], producers, weights)
@@ -59,7 +59,7 @@ def count(path: Path) -> Flops:
 
 
 def _weight(node: Any, weights: dict[str, tuple[int, ...]]) -> tuple[int, int]:
-    """Rows and columns of the weight that a node multiplies by; zeros for any other node."""
+    """Rows and columns of the weight that a node multiplies by; zeros for other nodes."""
     if node.op_type not in PRODUCTS:
         return 0, 0
     attributes = {attribute.name: attribute.i for attribute in node.attribute}
@@ -74,7 +74,7 @@ def _branches(node: Any) -> Iterator[list[Any]]:
 
 
 def _width(name: str, producers: dict[str, Any], weights: dict[str, tuple[int, ...]]) -> int:
-    """The width of a query: that of the product it comes from, by way of normalizations and rotations."""
+    """The width of a query: that of the product it comes from, through normalizations and rotations."""
     waiting, parts = [name], 1
     while waiting:
         node = producers.get(waiting.pop(0))

@@ -37,8 +37,8 @@ def main() -> None:
 
 
 def closure(requirement: str) -> dict[str, Distribution]:
-    """The distribution and all that it requires here, by name. A missing one is importlib's error."""
-    found: dict[str, Distribution] = {}
+    """The distribution and everything it requires here, by name; a missing one raises PackageNotFoundError."""
+    distributions_by_name: dict[str, Distribution] = {}
     seen: set[str] = set()
     waiting = [Requirement(requirement)]
     while waiting:
@@ -47,12 +47,12 @@ def closure(requirement: str) -> dict[str, Distribution]:
             continue
         seen.add(str(wanted))
         name = wanted.name.lower().replace("_", "-")
-        found[name] = distribution(wanted.name)
-        for line in found[name].requires or []:
+        distributions_by_name[name] = distribution(wanted.name)
+        for line in distributions_by_name[name].requires or []:
             needed = Requirement(line)
             if any(needed.marker is None or needed.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras)):
                 waiting.append(needed)
-    return found
+    return distributions_by_name
 
 
 def size(installed: Distribution) -> int:
@@ -62,7 +62,7 @@ def size(installed: Distribution) -> int:
 
 
 def linked_size(module: str) -> int:
-    """Bytes of a package that is installed as a link to its source, and so not among the distribution's files."""
+    """Bytes of a package that is installed as a link to its source, outside the distribution's files."""
     spec = find_spec(module)
     folder = Path(spec.origin).parent if spec and spec.origin else Path()
     if folder.is_relative_to(sys.prefix):
@@ -71,7 +71,7 @@ def linked_size(module: str) -> int:
 
 
 def import_seconds(module: str) -> float:
-    """Seconds that `import module` adds to the start of Python: medians, after one to write the bytecode."""
+    """Seconds that `import module` adds to the start of Python: medians, after a first import writes the bytecode."""
     seconds(f"import {module}")
     bare = statistics.median(seconds("pass") for _ in range(REPEATS))
     return statistics.median(seconds(f"import {module}") for _ in range(REPEATS)) - bare

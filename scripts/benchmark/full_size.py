@@ -1,4 +1,4 @@
-"""Export models of full published shape, with random weights, and embed with them: seconds, peak memory, size.
+"""Export models of full published size, with random weights, and embed with them: seconds, peak memory, size.
 
 Each checkpoint has the real config and tokenizer from DATA, a folder with a folder of configs for each model. It is
 written to SCRATCH in the published file format. The smaller models are fetched from a local stand-in for the hub,
@@ -166,7 +166,7 @@ def write_torch(folder: Path, shapes: list[tuple[str, tuple[int, ...]]]) -> None
 
 
 def values(name: str, count: int) -> Iterator[bytes]:
-    """Small random numbers; around 1 for the scales of norms, so that activations stay finite."""
+    """Small random numbers, or numbers around 1 for the weights of norms, which keeps activations finite."""
     is_scale = name.endswith("weight") and any(part in name.lower() for part in ("norm", "_ln"))
     block = BLOCK + np.float32(1) if is_scale else BLOCK
     for start in range(0, count, len(block)):

@@ -219,7 +219,7 @@ def _check_form(
             alone = agreement(np.concatenate([model.encode(single) for single in texts]), expected)
             feeds = _batches(form, model.tokenize(texts), model.manifest.tokenization.pad_token_id.value)
         ran, kernels = _profile(form, device, feeds)
-    except Exception as error:  # whatever it is, the other architectures are still of interest
+    except Exception as error:  # of any kind; the other architectures are checked all the same
         checks.report(what, f"{type(error).__name__}: {str(error)[:300]}", good=False)
         return
     least = min(among, alone)

@@ -1,4 +1,4 @@
-"""Texts of our own words, for streams of any length and for machines without data files. Standard library only."""
+"""Made-up texts, for streams of any length and for machines without data files. Standard library only."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ WORDS = """
 """.split()  # noqa: SIM905  (a word list)
 
 SENTENCE = (4, 24)
-"""Fewest and most words of a sentence."""
+"""The minimum and maximum number of words in a sentence."""
 
 SENTENCE_COUNTS = {"short": (1, 1), "long": (80, 160)}
-"""Fewest and most sentences of a text of each kind."""
+"""The minimum and maximum number of sentences in a text of each kind."""
 
 
 def texts(kind: str, count: int, seed: int = 0) -> Iterator[str]:
-    """So many texts of a kind, practically all different; the same seed gives the same texts."""
+    """`count` texts of a kind, practically all different; the same seed gives the same texts."""
     chance = random.Random(f"{kind} {seed}")
     return (text(chance, chance.randint(*SENTENCE_COUNTS[kind])) for _ in range(count))
 
 
 def text(chance: random.Random, sentences: int) -> str:
-    """Some sentences."""
+    """A text of `sentences` sentences."""
     return " ".join(sentence(chance) for _ in range(sentences))
 
 
 def sentence(chance: random.Random) -> str:
-    """A capital letter, some words, a full stop."""
+    """Random words with a capital letter and a full stop."""
     return " ".join(chance.choices(WORDS, k=chance.randint(*SENTENCE))).capitalize() + "."

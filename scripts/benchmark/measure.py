@@ -27,7 +27,7 @@ from onnxembed import OnnxReranker
 from onnxembed.tokenizer.texts import TextTokenizer
 
 Clock = Literal["seconds", "cpu_seconds"]
-"""Which of a measurement's two times counts."""
+"""Which of the two times of a measurement counts: that of the clock, or that of the processor."""
 
 ROOF = "roof"
 WARM_SECONDS = 5.0
@@ -57,7 +57,7 @@ class Line:
 
 @dataclass
 class Result:
-    """All that was measured of one model; times in seconds, memory in bytes, one item a round."""
+    """Everything measured for one model: times in seconds, memory in bytes, one item per round."""
 
     model: str
     plan: dict[str, Any]
@@ -72,17 +72,17 @@ class Result:
     candidates: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # label -> corpus -> batch
     throughput: dict[str, list[tuple[Line, list[float]]]] = field(default_factory=dict)  # corpus -> lines
     singles: dict[str, list[list[float]]] = field(default_factory=dict)  # label -> rounds -> texts
-    roof: dict[str, list[float]] = field(default_factory=dict)  # "fp32 one" -> operations a second
+    roof: dict[str, list[float]] = field(default_factory=dict)  # "fp32 one" -> operations per second
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The result in plain values, for JSON."""
         return asdict(self)
 
 
 def measure(model: Model, lines: Lines, corpora: Mapping[str, Corpus], plan: Plan, work: Path) -> Result:
-    """Measure every line that can be had; those that cannot are in `absent`, with the reason.
+    """Measure every line that can be measured; `absent` has the reasons for the others.
 
-    A system whose process ends, because memory does, is left out from there on. Ours, the baseline, may not.
+    A system whose process ends, for example for lack of memory, is left out from then on; the baseline must not end.
     """
     work.mkdir(parents=True, exist_ok=True)
     variants = model.manifest.variants
@@ -100,7 +100,7 @@ def measure(model: Model, lines: Lines, corpora: Mapping[str, Corpus], plan: Pla
         for number, entry in enumerate(lines.entries):
             client = stack.enter_context(Client(entry.python, plan.threads, work / f"worker-{number}.log"))
             used = gpu_memory(plan.device)
-            _say(f"{model.name}: {entry.label}")
+            _log(f"{model.name}: {entry.label}")
             try:
                 answer = client.ask("load", system=entry.system, settings=dict(entry.settings), corpora=str(texts))
                 peak = [_first(client, entry, name, work) for name in corpora][-1]
@@ -116,26 +116,26 @@ def measure(model: Model, lines: Lines, corpora: Mapping[str, Corpus], plan: Pla
         _compare(result, entries, list(corpora), work)
         roof = stack.enter_context(_roof(lines, plan, work))
         for name in corpora:
-            _say(f"{model.name}: {name}, {plan.rounds} rounds")
+            _log(f"{model.name}: {name}, {plan.rounds} rounds")
             chosen = _choose(result, [entry for entry in entries if entry.label in workers], workers, name, plan)
-            _rounds(result, chosen, workers, roof, corpus=name, plan=plan)
+            measure_rounds(result, chosen, workers, roof, corpus=name, plan=plan)
         if "queries" in corpora:
-            _say(f"{model.name}: single queries, {plan.rounds} rounds")
+            _log(f"{model.name}: single queries, {plan.rounds} rounds")
             _singles(result, list(workers), workers, plan)
     return result
 
 
 def _lose(result: Result, workers: dict[str, Client], label: str, error: WorkerError) -> None:
-    """Go on without a system that has failed; not without the one that all are compared with."""
+    """Go on without a system that has failed, unless it is the baseline."""
     if label == result.baseline:
         raise error
     workers.pop(label).close()
-    result.absent[label] = f"left out from there on: {str(error).splitlines()[0]}"
-    _say(f"{label} is {result.absent[label]}")
+    result.absent[label] = f"left out from then on: {str(error).splitlines()[0]}"
+    _log(f"{label} is {result.absent[label]}")
 
 
 def lengths(model: Model, corpus: Corpus) -> list[int]:
-    """Tokens of each text as the model reads it."""
+    """How many tokens the model reads of each text."""
     if model.manifest.reranking:
         with OnnxReranker(model.artifact, threads=1, providers="cpu") as reranker:
             return [len(tokens) for tokens in reranker.tokenize((corpus.query or "", text) for text in corpus.texts)]
@@ -145,7 +145,7 @@ def lengths(model: Model, corpus: Corpus) -> list[int]:
 
 
 def describe(corpus: Corpus, tokens: Sequence[int], flops: Flops) -> dict[str, Any]:
-    """What there is to do in a corpus."""
+    """The size of a corpus."""
     return {
         "source": corpus.source,
         "texts": len(tokens),
@@ -158,16 +158,16 @@ def describe(corpus: Corpus, tokens: Sequence[int], flops: Flops) -> dict[str, A
 
 
 def agreement(ours: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> float:
-    """The least cosine of two arrays of vectors [N, D]; of scores [N], 1 less their largest difference."""
+    """The lowest cosine of two arrays of vectors [N, D]; for scores [N], 1 minus their largest difference."""
     if reference.ndim == 1:
         return float(1 - np.abs(ours - reference).max())
     norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(reference, axis=1)
     return float(((ours * reference).sum(axis=1) / norms).min())
 
 
-def _say(what: str) -> None:
-    """Progress, on standard error."""
-    print(time.strftime("%H:%M:%S"), what, file=sys.stderr, flush=True)
+def _log(message: str) -> None:
+    """Print progress to standard error."""
+    print(time.strftime("%H:%M:%S"), message, file=sys.stderr, flush=True)
 
 
 def _saved(entry: Entry, corpus: str, work: Path) -> Path:
@@ -175,12 +175,12 @@ def _saved(entry: Entry, corpus: str, work: Path) -> Path:
 
 
 def _first(client: Client, entry: Entry, corpus: str, work: Path) -> int:
-    """Encode as the system does by default: the vectors to compare; returns the peak of the process so far."""
+    """Encode with the system's defaults and save the vectors; returns the process's peak memory so far."""
     return int(client.ask("encode", corpus=corpus, batch=entry.batch, save=str(_saved(entry, corpus, work)))["peak"])
 
 
 def _compare(result: Result, entries: Sequence[Entry], corpora: Sequence[str], work: Path) -> None:
-    """Against sentence-transformers in its widest precision where it is there, else against our first variant."""
+    """Compare with sentence-transformers in its highest precision or, without it, with our first variant."""
     torch = [entry for entry in entries if entry.system.startswith("sentence-transformers")]
     reference = (torch or entries)[0]
     for entry in entries:
@@ -193,7 +193,7 @@ def _compare(result: Result, entries: Sequence[Entry], corpora: Sequence[str], w
 def _choose(
     result: Result, entries: Sequence[Entry], workers: dict[str, Client], corpus: str, plan: Plan
 ) -> list[Line]:
-    """The lines of one corpus: every system at its default, and at the best of the batch sizes it is tried with."""
+    """The lines of one corpus: each system with its default batch size, and with the fastest of those tried."""
     chosen = []
     for entry in entries:
         try:
@@ -212,7 +212,7 @@ def _choose(
     return chosen
 
 
-def _rounds(
+def measure_rounds(
     result: Result,
     chosen: Sequence[Line],
     workers: dict[str, Client],
@@ -238,7 +238,7 @@ def _rounds(
 def _singles(result: Result, labels: Sequence[str], workers: Mapping[str, Client], plan: Plan) -> None:
     """Short queries one at a time."""
     for label in labels:
-        stop = time.perf_counter() + plan.warm_seconds  # a system may open what it needs for single texts only now
+        stop = time.perf_counter() + plan.warm_seconds  # some systems first prepare for single texts here
         while time.perf_counter() < stop:
             workers[label].ask("single", corpus="queries", first=0, count=1)
     result.singles = {label: [] for label in labels}
@@ -262,7 +262,7 @@ def _roof(lines: Lines, plan: Plan, work: Path) -> Client:
 
 
 def _measure_roof(result: Result, roof: Client, plan: Plan) -> None:
-    """On one thread; and where there are more, on all of them together and side by side."""
+    """Measure products on one thread and, if there are more, on all together and side by side."""
     ways = ("one",) if plan.threads == 1 or plan.device == "cuda" else ("one", "together", "apart")
     for kind in ("fp16",) if plan.device == "cuda" else ("fp32", "int8"):
         for way in ways:

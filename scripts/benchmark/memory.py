@@ -15,26 +15,26 @@ SAMPLES = 200
 
 def streams(model: Model, python: Path, threads: int, counts: Mapping[str, int], work: Path) -> dict[str, Any]:
     """Resident memory over a stream of made-up texts of each kind: name -> {points, peak}."""
-    found = {}
+    answers = {}
     for kind, count in counts.items():
         with _opened(model, python, threads, work / f"stream-{kind}.log") as client:
-            found[f"{count:,} {kind} texts"] = client.ask("stream", kind=kind, count=count, samples=SAMPLES)
-    return found
+            answers[f"{count:,} {kind} texts"] = client.ask("stream", kind=kind, count=count, samples=SAMPLES)
+    return answers
 
 
 def long_text(model: Model, python: Path, threads: int, length: int, work: Path) -> dict[str, Any]:
-    """One text of `length` tokens: without padding, and with its last token padded, which takes the masked form."""
-    found = {}
+    """One text of `length` tokens, without padding and with its last token padded, which uses the masked graph."""
+    answers = {}
     for masked in (False, True):
         with _opened(model, python, threads, work / f"forward-{masked}.log") as client:
-            found["masked" if masked else "unpadded"] = client.ask("forward", length=length, masked=masked)
-    return found
+            answers["masked" if masked else "unpadded"] = client.ask("forward", length=length, masked=masked)
+    return answers
 
 
-def stream_table(found: Mapping[str, Any]) -> str:
-    """Resident memory early, later and at the end of each stream."""
+def stream_table(answers: Mapping[str, Any]) -> str:
+    """A table of the resident memory early, later and at the end of each stream."""
     rows = []
-    for name, stream in found.items():
+    for name, stream in answers.items():
         points = stream["points"]
         tenth, half, last = points[len(points) // 10], points[len(points) // 2], points[-1]
         sizes = [f"{rss / MB:,.0f}" for _, _, rss in (points[0], tenth, half, last)]
@@ -42,13 +42,13 @@ def stream_table(found: Mapping[str, Any]) -> str:
     return table(["stream", "MB loaded", "at 10%", "at 50%", "at the end", "peak", "texts/s"], rows)
 
 
-def long_text_table(model: str, length: int, found: Mapping[str, Any]) -> str:
-    """Extra memory and time of one long text, and of the masked form."""
+def long_text_table(model: str, length: int, answers: Mapping[str, Any]) -> str:
+    """A table of the extra memory and the time of one long text, unpadded and masked."""
     rows = [
         [f"{model}, {length} tokens, {form}", f"{answer['extra'] / MB:,.0f}", f"{answer['seconds']:.2f}"]
-        for form, answer in found.items()
+        for form, answer in answers.items()
     ]
-    faster = found["masked"]["seconds"] / found["unpadded"]["seconds"]
+    faster = answers["masked"]["seconds"] / answers["unpadded"]["seconds"]
     return table(["one text", "extra MB", "seconds"], rows) + f"\n\nunpadded is {faster:.2f} x as fast as masked"
 
 

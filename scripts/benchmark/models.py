@@ -1,4 +1,4 @@
-"""What is measured: an artifact and the checkpoint that the others read, at hand or made of random weights.
+"""What is measured: an artifact, and the checkpoint for the other systems, given or with random weights.
 
 Random weights are as fast as trained ones. Their tokenizer is that of another model, whose ids are all within
 their vocabulary.
@@ -74,7 +74,7 @@ SHAPES: dict[str, tuple[dict[str, Any], int, str]] = {
 
 @dataclass(frozen=True)
 class Model:
-    """An artifact, and the checkpoint it was made of."""
+    """An artifact, and the checkpoint it was exported from."""
 
     name: str
     artifact: Path
@@ -82,14 +82,14 @@ class Model:
 
     @property
     def manifest(self) -> Manifest:
-        """The artifact's contract."""
+        """The artifact's manifest."""
         return read_manifest(self.artifact)
 
 
 def make(
     shape: str, precisions: str, tokenizer: Path | None, work: Path, layers: int | None = None, *, packed: bool = False
 ) -> Model:
-    """A model of random weights in the folder `work`, kept there for the next time.
+    """A model with random weights in the folder `work`, which is reused by the next run.
 
     Without a `tokenizer` to copy it gets one of the made-up texts' words; `packed` adds the form that CUDA runs
     without padding, where the model has one.
@@ -112,7 +112,7 @@ def make(
 
 
 def without_packing(model: Model) -> Path:
-    """The same artifact without its packed graphs, which CUDA would take; the files are links."""
+    """The same artifact without its packed graphs, which CUDA would prefer; its files are links."""
     folder = model.artifact.parent / f"{model.artifact.name}-padded"
     folder.mkdir(exist_ok=True)
     for path in model.artifact.iterdir():
@@ -124,7 +124,7 @@ def without_packing(model: Model) -> Path:
 
 
 def traced(model: Model, work: Path) -> Path:
-    """A folder as FastEmbed has them: a traced graph of the same weights, without pooling."""
+    """A folder in FastEmbed's form: a traced graph with the same weights, without pooling."""
     folder = work / f"{model.artifact.resolve().name}-traced"
     if not (folder / FILE_NAME).exists():
         embedding = model.manifest.embedding
@@ -133,7 +133,7 @@ def traced(model: Model, work: Path) -> Path:
 
 
 def with_limit(folder: Path, limit: int | None, checkpoint: Path) -> Path:
-    """The same graph with a tokenizer_config.json that cuts at `limit`; None: as the checkpoint has it."""
+    """The same graph with a tokenizer_config.json that cuts texts at `limit`, or at the checkpoint's limit if None."""
     copy = folder.parent / f"{folder.name}-{limit or 'as-it-comes'}"
     copy.mkdir(exist_ok=True)
     for name in ("tokenizer.json", "special_tokens_map.json", "config.json"):
@@ -160,7 +160,7 @@ def export_artifact(checkpoint: Path, output: Path, *options: str) -> None:
 def write_checkpoint(
     folder: Path, config: dict[str, Any], *, limit: int, pooling: str, tokenizer: Path | None = None, std: float = 0.0
 ) -> None:
-    """A sentence-transformers checkpoint of random float32 weights; modules.json is written last.
+    """Write a sentence-transformers checkpoint with random float32 weights; modules.json is written last.
 
     `config` is of transformers; `std` is the weights' standard deviation, the model's own when 0.
     """
@@ -196,7 +196,7 @@ def write_checkpoint(
 
 
 def _write_tokenizer(folder: Path, limit: int) -> None:
-    """A tokenizer of the words that made-up texts consist of, a token each."""
+    """Write a tokenizer with one token for each word of made-up texts."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
     specials = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}

@@ -1,4 +1,4 @@
-"""The same numbers as a picture. matplotlib is in the bench environment only."""
+"""The same numbers as a picture; needs matplotlib, which only the bench environment has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OURS, THEIRS = "#2a6f97", "#a9a9a9"
 
 
 def plot_throughput(results: Sequence[Result], path: Path) -> None:
-    """Bars of texts/s, a panel for each model and corpus."""
+    """Bars of texts/s, one panel for each model and corpus."""
     import matplotlib as mpl
 
     mpl.use("Agg")

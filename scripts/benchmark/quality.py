@@ -31,26 +31,31 @@ COLUMNS = ["precision", "MB", "STS-B", "SciFact", "min cosine", "mean cosine", "
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder of the data sets.")
 @click.option(
-    "--texts", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Held-back texts, one a line."
+    "--texts", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Held-back texts, one per line."
 )
-@click.option("--count", type=int, default=1000, show_default=True, help="Held-back texts.")
-@click.option("--scifact/--no-scifact", default=True, show_default=True, help="It takes some minutes for each graph.")
+@click.option("--count", type=int, default=1000, show_default=True, help="How many held-back texts to use.")
+@click.option(
+    "--scifact/--no-scifact",
+    default=True,
+    show_default=True,
+    help="SciFact takes minutes per graph.",
+)
 @click.option("--json", "raw", type=click.Path(path_type=Path, dir_okay=False), help="Write the raw numbers here.")
 def main(
     *, artifacts: tuple[Path, ...], data: Path | None, texts: Path | None, count: int, scifact: bool, raw: Path | None
 ) -> None:
     held = texts.read_text(encoding="utf-8").splitlines()[:count] if texts else held_back(data, count).texts
-    found = {str(artifact): measure(artifact, held, data, scifact=scifact) for artifact in artifacts}
-    for artifact, rows in found.items():
+    results = {str(artifact): measure(artifact, held, data, scifact=scifact) for artifact in artifacts}
+    for artifact, rows in results.items():
         print(
-            f"## {artifact}, {len(held)} held-back texts\n\n{table(COLUMNS, [row(*each) for each in rows.items()])}\n"
+            f"## {artifact}, {len(held)} held-back texts\n\n{table(COLUMNS, [row(*item) for item in rows.items()])}\n"
         )
     if raw:
-        raw.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        raw.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 def measure(artifact: Path, held: list[str], data: Path | None, *, scifact: bool) -> dict[str, dict[str, float]]:
-    """Every variant's figures, by precision; the first variant is the reference."""
+    """The figures of every variant, by precision; the first variant is the reference."""
     reference: FloatArray | None = None
     rows: dict[str, dict[str, float]] = {}
     for precision, variant in read_manifest(artifact).variants.items():

@@ -13,10 +13,10 @@ from benchmark.rounds import percentile, ratios
 MB = 1e6
 
 FLOORS = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.99, "int16": 0.9999, "int8w": 0.99, "int8": 0.98}
-"""Least cosine below which a system does not compute the same: its speed is then no comparison."""
+"""Below this cosine a system computes something else, and its speed cannot be compared."""
 
 ROOF_KINDS = {"fp32": "fp32", "int8": "int8", "int8w": "int8", "fp16": "fp16"}
-"""The product rate that a precision is held against; others have none here."""
+"""The product whose rate a precision is compared with; other precisions have none."""
 
 
 def report(result: Result, footprints: Mapping[str, Mapping[str, Any]]) -> str:
@@ -75,12 +75,12 @@ def corpus_row(result: Result, corpus: str, line: Line, times: Sequence[float]) 
 
 
 def baseline(result: Result, corpus: str) -> list[float]:
-    """The times of the line that every ratio is taken to."""
+    """The times of the line that ratios refer to."""
     return next(times for line, times in result.throughput[corpus] if line.label == result.baseline)
 
 
 def roof_rate(result: Result, kind: str) -> float:
-    """The best rate of products of this kind, whichever way the threads are used; 0.0 where none was measured."""
+    """The best rate of products of this kind, over all ways to use threads; 0.0 if none was measured."""
     wanted = ROOF_KINDS.get(kind, "")
     rates = [median(rates) for name, rates in result.roof.items() if name.split()[0] == wanted]
     return max(rates, default=0.0)

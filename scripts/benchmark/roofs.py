@@ -1,4 +1,4 @@
-"""The graphs that the machine's matrix-product rate is measured with."""
+"""The graphs that measure how fast the machine multiplies matrices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIZE = 1024
 
 
 def write(folder: Path) -> dict[str, str]:
-    """A float32 product, and an integer one of unsigned activations with signed weights; both files by kind."""
+    """The files of a float32 product and of an integer one (unsigned activations, signed weights), by kind."""
     chance = np.random.default_rng(0)
     fp32 = [numpy_helper.from_array(chance.standard_normal((SIZE, SIZE), np.float32), "weight")]
     int8 = [

@@ -1,4 +1,4 @@
-"""Measurements that alternate: a noisy neighbor on the cores then hits every system alike."""
+"""Alternating measurements, so that other load on the machine affects all systems alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 def alternate(items: Sequence[Item], rounds: int) -> Iterator[Item]:
-    """Every item once a round; each round starts one further on, and every other one runs backwards."""
+    """Every item once per round; each round starts one item later, and every other round runs backwards."""
     for number in range(rounds):
         start = number % len(items) if items else 0
         turn = [*items[start:], *items[:start]]
@@ -20,7 +20,7 @@ def alternate(items: Sequence[Item], rounds: int) -> Iterator[Item]:
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of repeated measurements, and the least and the most."""
+    """The median, minimum and maximum of repeated measurements."""
 
     median: float
     least: float
@@ -28,12 +28,12 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """What repeated measurements say."""
+    """Summarize repeated measurements."""
     return Spread(median(values), min(values), max(values))
 
 
 def ratios(seconds: Sequence[float], baseline: Sequence[float]) -> Spread:
-    """How many times as fast as the baseline, round by round."""
+    """How many times as fast as the baseline, for each round."""
     return spread([theirs / ours for ours, theirs in zip(seconds, baseline, strict=True)])
 
 

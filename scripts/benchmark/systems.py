@@ -1,4 +1,4 @@
-"""The systems under test, as the worker sees them: open one, encode texts. Each imports its library when opened.
+"""The systems under test, which the worker opens and encodes texts with. Each imports its library when opened.
 
 Runs inside the worker, in the system's own environment.
 """
@@ -39,7 +39,7 @@ class OnnxEmbed:
         return iter(self.model.embed(texts))
 
     def forward(self, length: int, masked: bool) -> None:
-        """One text of `length` tokens, a sentence over and over; `masked` makes the last one padding."""
+        """Run one text of `length` tokens, a repeated sentence; `masked` turns the last token into padding."""
         mask = np.ones((1, length), np.int64)
         mask[0, -1] = not masked
         (tokens,) = self.model.tokenize("The river carries every stone to the harbour.")
@@ -137,7 +137,7 @@ class SentenceTransformers:
 
 
 class CrossEncoders:
-    """settings: as of SentenceTransformers, without backend."""
+    """settings: those of SentenceTransformers, without backend."""
 
     def __init__(self, settings: Settings) -> None:
         import torch
@@ -213,7 +213,7 @@ class TorchRoof:
         return f"{versions('torch')} on {self.torch.cuda.get_device_name()}"
 
     def rate(self, kind: str, way: str) -> dict[str, float]:
-        """Twenty products after two to warm up."""
+        """Twenty products, after two for warming up."""
         for _ in range(2):
             self.left @ self.left
         self.torch.cuda.synchronize()
@@ -239,7 +239,7 @@ def model_kwargs(settings: Settings) -> dict[str, Any]:
 
 
 def sized(batch: int | None) -> dict[str, int]:
-    """The batch size to pass; nothing for the system's own default."""
+    """The argument for a batch size; none for the system's own default."""
     return {} if batch is None else {"batch_size": batch}
 
 

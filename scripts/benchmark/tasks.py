@@ -1,4 +1,4 @@
-"""STS-B (Spearman) and SciFact (nDCG@10) of an embedder. Queries and documents get the model's own prompts."""
+"""STS-B (Spearman) and SciFact (nDCG@10) for an embedder. Queries and documents get the model's own prompts."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def ndcg(scores: FloatArray, names: list[str], relevant: dict[str, int], k: int 
 
 
 def jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one on each line."""
+    """The objects of a file with one JSON object per line."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]

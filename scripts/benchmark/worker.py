@@ -1,4 +1,4 @@
-"""One system under test, alive in a process of its own: reads a request a line, answers a line, both JSON.
+"""One system under test in its own process: it reads one JSON request per line and answers with one line of JSON.
 
 Started with the Python of the system's own environment, so it needs the standard library, numpy and that
 system. Requests: {"do": "load" | "encode" | "single" | ..., and that request's own keys}.
@@ -20,7 +20,7 @@ Answer = dict[str, Any]
 
 
 def main() -> None:
-    # Libraries print to standard output; the answers get it for themselves.
+    # Libraries print to standard output, which is only for answers here.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     worker = Worker()
@@ -28,7 +28,7 @@ def main() -> None:
         request = json.loads(line)
         try:
             answer = worker.requests[request.pop("do")](**request)
-        except Exception as error:  # whatever a system raises is the answer
+        except Exception as error:  # any error of a system is an answer
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
@@ -54,7 +54,7 @@ class Worker:
         from benchmark.systems import SYSTEMS
 
         if settings["device"] == "cpu" and hasattr(os, "sched_setaffinity"):
-            # The threads that libraries start on their own (tokenizers') stay within the same share of the machine.
+            # Keeps threads that libraries start themselves, such as tokenizers', within the same share of the machine.
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings["threads"]])
         if corpora:
             self.corpora = json.loads(Path(corpora).read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ class Worker:
         return answer
 
     def single(self, corpus: str, first: int, count: int) -> Answer:
-        """Encode `count` texts of a corpus one at a time, starting anywhere."""
+        """Encode `count` texts of a corpus one at a time, starting with number `first`."""
         texts = self.corpora[corpus]["texts"]
         seconds = []
         for number in range(first, first + count):
@@ -90,7 +90,7 @@ class Worker:
         return dict(self.system.rate(kind, way))
 
     def stream(self, kind: str, count: int, samples: int) -> Answer:
-        """Embed a stream of made-up texts, sampling the resident memory on the way."""
+        """Embed a stream of made-up texts, and sample the resident memory as it runs."""
         from benchmark.made_up import texts
 
         every = max(1, count // samples)
@@ -102,7 +102,7 @@ class Worker:
         return {"points": points, "peak": peak()}
 
     def forward(self, length: int, masked: bool) -> Answer:
-        """Run the graph on one text of so many tokens, the last of them padding or not."""
+        """Run the graph on one text of `length` tokens, the last of which may be padding."""
         self.system.forward(16, masked)
         before = resident()
         reset_peak()
@@ -113,17 +113,17 @@ class Worker:
 
 
 def resident() -> int:
-    """Bytes resident now."""
+    """The process's resident memory in bytes."""
     return _status("VmRSS")
 
 
 def peak() -> int:
-    """Bytes resident at most, since the start or the last reset."""
+    """The process's peak resident memory in bytes, since its start or the last reset."""
     return _status("VmHWM")
 
 
 def reset_peak() -> None:
-    """Begin anew with `peak`."""
+    """Restart the measurement of `peak`."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

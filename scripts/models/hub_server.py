@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def route(self) -> None:
         path = urlsplit(self.path).path
-        if path == "/api/agent-harnesses":  # huggingface_hub asks this once a day, whatever it is asked for
+        if path == "/api/agent-harnesses":  # huggingface_hub requests this once a day
             self.refuse(404, "", "no such page")
             return
         self.hub.requests.append(f"{self.command} {unquote(path)}")
@@ -135,11 +135,11 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(404, "", "no such page")
 
     def find(self, model: str, revision: str) -> tuple[str, Files] | None:
-        """The commit and its files; without them, the refusal has been sent."""
+        """The commit and its files; None if a refusal was sent."""
         repository = self.hub.repositories.get(model)
         given, token = self.headers["Authorization"], self.hub.tokens.get(model)
         if repository is None or (token and given != f"Bearer {token}"):
-            # To a stranger the hub does not say whether a model exists.
+            # Without a token, the hub does not reveal whether a model exists.
             self.refuse(404 if given else 401, "RepoNotFound", "Repository not found")
             return None
         commit = repository.commit(revision)
@@ -194,7 +194,7 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def send(self, status: int, body: bytes, headers: Mapping[str, str] | None = None, stop: int | None = None) -> None:
-        """Send an answer, of which the connection lets through only the bytes before `stop`."""
+        """Send an answer; only the bytes before `stop` get through."""
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
@@ -202,7 +202,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         part = body[:stop]
-        with contextlib.suppress(ConnectionError):  # a client that lost patience is gone
+        with contextlib.suppress(ConnectionError):  # the client has disconnected
             self.wfile.write(part)
         self.close_connection = len(part) < len(body)
 
@@ -218,7 +218,7 @@ def etag(file: str, content: bytes) -> str:
 
 
 def tree_entry(name: str, content: bytes) -> dict[str, Any]:
-    """A file as the tree listing gives it; the id is that of git's blob, which for LFS is a pointer."""
+    """A file in the form of the tree listing; its id is that of git's blob, which is a pointer for LFS."""
     entry = {"type": "file", "path": name, "size": len(content), "oid": etag("", content)}
     if name.endswith(LFS):
         entry["lfs"] = {"oid": etag(name, content), "size": len(content), "pointerSize": 134}

@@ -1,4 +1,4 @@
-"""Files as torch.save writes them, put together by hand: a pickle from its instructions, a zip around it."""
+"""Files in the format of torch.save, written by hand: a pickle, instruction by instruction, in a zip archive."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def numbers(*values: int) -> bytes:
     return group(*map(number, values))
 
 
-def found(name: str) -> bytes:
+def global_name(name: str) -> bytes:
     """A global, by module.name."""
     module, _, last = name.rpartition(".")
     return f"c{module}\n{last}\n".encode()
 
 
 def call(name: str, *arguments: bytes) -> bytes:
-    return found(name) + group(*arguments) + b"R"
+    return global_name(name) + group(*arguments) + b"R"
 
 
 def table(entries: Mapping[str, bytes]) -> bytes:
@@ -58,11 +58,11 @@ def table(entries: Mapping[str, bytes]) -> bytes:
     return ORDERED + b"(" + b"".join(text(name) + value for name, value in entries.items()) + b"u"
 
 
-ORDERED = found("collections.OrderedDict") + b")R"
+ORDERED = global_name("collections.OrderedDict") + b")R"
 
 
 def storage(key: str, elements: int, kind: str = "torch.FloatStorage") -> bytes:
-    return group(text("storage"), found(kind), text(key), text("cpu"), number(elements)) + b"Q"
+    return group(text("storage"), global_name(kind), text(key), text("cpu"), number(elements)) + b"Q"
 
 
 def tensor(data: bytes, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> bytes:
@@ -80,7 +80,7 @@ def write_archive(
     compression: int = zipfile.ZIP_STORED,
     others: Mapping[str, bytes] | None = None,
 ) -> None:
-    """The zip archive around a pickle and its storages; `others` are further members, by their whole names."""
+    """Write the zip archive with a pickle and its storages; `others` are further members, by full name."""
     members = {
         f"{root}/data.pkl": b"\x80\x02" + program + STOP,
         f"{root}/byteorder": b"little",
@@ -94,7 +94,7 @@ def write_archive(
 
 
 def write_torch(path: Path, tensors: Mapping[str, NDArray[Any]], *, root: str = "tiny") -> None:
-    """A state dict of whole tensors, each in a storage of its own."""
+    """Write a state dict of whole tensors, each in its own storage."""
     entries, storages = {}, {}
     for key, (name, array) in enumerate(tensors.items()):
         strides = tuple(stride // array.itemsize for stride in np.ascontiguousarray(array).strides)

@@ -18,7 +18,7 @@ from benchmark.client import SCRIPTS, Client, WorkerError
 from benchmark.corpora import COUNTS, corpora, distinct, held_back, reranking
 from benchmark.entries import NOT_INSTALLED, lines
 from benchmark.flops import count
-from benchmark.measure import Line, Plan, Result, _rounds, agreement
+from benchmark.measure import Line, Plan, Result, agreement, measure_rounds
 from benchmark.models import Model
 from benchmark.report import corpus_table
 from benchmark.rounds import alternate, percentile, ratios
@@ -143,7 +143,7 @@ def test_a_system_that_ends_is_left_out_and_the_others_go_on(ended: Client) -> N
     result = Result("model", asdict(plan), {}, baseline="ours")
     workers = {"ours": standing, "other": ended}
     chosen = [Line("ours", "fp32", None), Line("other", "fp32", 32)]
-    _rounds(result, chosen, workers, standing, corpus="queries", plan=plan)
+    measure_rounds(result, chosen, workers, standing, corpus="queries", plan=plan)
     assert result.throughput == {"queries": [(chosen[0], [1.0] * 3)]}
     assert list(workers) == ["ours"]
     assert result.absent["other"].startswith("left out from there on: the process ended (-9)")
@@ -153,7 +153,7 @@ def test_without_the_baseline_there_is_nothing_to_measure(ended: Client) -> None
     plan, standing = Plan(1, "cpu"), cast(Client, Standing())
     result = Result("model", asdict(plan), {}, baseline="ours")
     with pytest.raises(WorkerError, match="the process ended"):
-        _rounds(result, [Line("ours", "fp32", None)], {"ours": ended}, standing, corpus="queries", plan=plan)
+        measure_rounds(result, [Line("ours", "fp32", None)], {"ours": ended}, standing, corpus="queries", plan=plan)
 
 
 def test_quick_run(artifact: Path, checkpoint: Path, tmp_path: Path) -> None:

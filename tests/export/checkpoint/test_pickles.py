@@ -24,7 +24,7 @@ from models.torch_files import (
     ORDERED,
     STOP,
     call,
-    found,
+    global_name,
     group,
     number,
     storage,
@@ -107,7 +107,7 @@ def test_tensors_may_share_a_storage(tmp_path: Path) -> None:
 def test_newer_pickles_and_attributes_of_the_table_are_read(tmp_path: Path) -> None:
     """Protocol 4 has instructions of its own for names and the memo; state dicts carry `_metadata`."""
     named = b"\x8c\x0ctorch._utils\x8c\x12_rebuild_tensor_v2\x93\x94"
-    arguments = WHOLE.removeprefix(found("torch._utils._rebuild_tensor_v2"))
+    arguments = WHOLE.removeprefix(global_name("torch._utils._rebuild_tensor_v2"))
     program = b"\x95" + struct.pack("<Q", 9) + table({"a": named + arguments}) + b"}" + text("_metadata") + b"}sb"
     write_archive(tmp_path / BIN, program, {"0": BYTES})
     np.testing.assert_array_equal(read(tmp_path / BIN)["a"], VALUES.reshape(3, 4))
@@ -188,7 +188,7 @@ def attacks(proof: Path) -> dict[str, tuple[bytes, str]]:
     """Instructions that would create the file `proof` when run, and the name that the refusal must say."""
     command = text(f"touch {proof}")
     code = text(f"__import__('pathlib').Path({str(proof)!r}).touch()")
-    system = found("os.system")
+    system = global_name("os.system")
     posix = f"{os.system.__module__}.system"
     getattr_os = call("builtins.getattr", call("builtins.__import__", text("os")), text("system"))
     return {
@@ -207,11 +207,11 @@ def attacks(proof: Path) -> dict[str, tuple[bytes, str]]:
         "INST": (b"(" + command + b"ios\nsystem\n", "os.system"),
         "INST of an allowed name": (b"(icollections\nOrderedDict\n", "collections.OrderedDict"),
         "OBJ": (b"(" + system + command + b"o", "os.system"),
-        "OBJ of an allowed name": (b"(" + found("collections.OrderedDict") + b"o", "the instruction OBJ"),
+        "OBJ of an allowed name": (b"(" + global_name("collections.OrderedDict") + b"o", "the instruction OBJ"),
         "NEWOBJ": (system + group(command) + b"\x81", "os.system"),
-        "NEWOBJ of an allowed name": (found("torch.FloatStorage") + b")\x81", "the instruction NEWOBJ"),
+        "NEWOBJ of an allowed name": (global_name("torch.FloatStorage") + b")\x81", "the instruction NEWOBJ"),
         "NEWOBJ_EX": (system + group(command) + b"}\x92", "os.system"),
-        "BUILD": (found("collections.OrderedDict") + b"}b", "attributes of a Global"),
+        "BUILD": (global_name("collections.OrderedDict") + b"}b", "attributes of a Global"),
         "BUILD of a tensor": (WHOLE + b"}" + text("__setstate__") + system + b"sb", "os.system"),
         "BUILD with a tuple": (ORDERED + group(b"N", b"}") + b"b", "attributes of a table"),
         "EXT1": (b"\x82\x01", "the instruction EXT1"),
@@ -221,7 +221,7 @@ def attacks(proof: Path) -> dict[str, tuple[bytes, str]]:
         "persistent text": (b"P" + b"os.system\n", "the instruction PERSID"),
         "persistent id": (group(text("module"), system, text("0"), text("cpu"), number(1)) + b"Q", "os.system"),
         "persistent id of another kind": (
-            group(text("module"), found("torch.FloatStorage"), text("0"), text("cpu"), number(1)) + b"Q",
+            group(text("module"), global_name("torch.FloatStorage"), text("0"), text("cpu"), number(1)) + b"Q",
             "an object outside the pickle",
         ),
         "torch.load": (call("torch.load", text(str(proof))), "torch.load"),
@@ -229,9 +229,9 @@ def attacks(proof: Path) -> dict[str, tuple[bytes, str]]:
         "torch.hub": (call("torch.hub.load", text("a/b"), text("c")), "torch.hub.load"),
         "sparse": (call("torch._utils._rebuild_sparse_tensor", WHOLE), "torch._utils._rebuild_sparse_tensor"),
         "numpy": (call("numpy.core.multiarray._reconstruct", text("")), "numpy.core.multiarray._reconstruct"),
-        "an allowed last name": (found("evil.OrderedDict"), "evil.OrderedDict"),
-        "an allowed beginning": (found("collections.OrderedDict.fromkeys"), "collections.OrderedDict.fromkeys"),
-        "a storage that is none": (found("torch.storage._load_from_bytes"), "torch.storage._load_from_bytes"),
+        "an allowed last name": (global_name("evil.OrderedDict"), "evil.OrderedDict"),
+        "an allowed beginning": (global_name("collections.OrderedDict.fromkeys"), "collections.OrderedDict.fromkeys"),
+        "a storage that is none": (global_name("torch.storage._load_from_bytes"), "torch.storage._load_from_bytes"),
         "made by Python": (pickle.dumps(Reduced(os.system, f"touch {proof}"), 2)[2:-1], posix),
         "made by Python, protocol 5": (pickle.dumps(Reduced(os.system, f"touch {proof}"), 5)[2:-1], posix),
     }
@@ -335,10 +335,10 @@ BOMBS = {
     "tuples inside tuples": (b")" + b"\x85" * 2**20, "its entry 'a' is a tuple"),
     "tuples that double": (b")" + b"q\x00h\x00\x86" * 60, "its entry 'a' is a tuple"),
     "a key that doubles": (b"}" + b")" + b"q\x00h\x00\x86" * 60 + b"Ns", "neither texts nor numbers"),
-    "doubling compared": (found("collections.OrderedDict") + b")" + b"q\x00h\x00\x86" * 60 + b"R", "a call of"),
+    "doubling compared": (global_name("collections.OrderedDict") + b")" + b"q\x00h\x00\x86" * 60 + b"R", "a call of"),
     "a place far out in the memo": (b"Nr\xff\xff\xff\x7f", "its entry 'a' is a NoneType"),
     "a large memo": (b"N\x94" * 2**20, "nests deeper"),
-    "a long name": (found("x" * 2**20 + ".y"), "nothing in it was run"),
+    "a long name": (global_name("x" * 2**20 + ".y"), "nothing in it was run"),
     "a number of many digits": (b"I" + b"9" * 2**20 + b"\n", "is damaged|the instruction INT"),
     "too long": (b"N" * MAX_PICKLE, "too many for a table"),
 }
