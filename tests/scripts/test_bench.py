@@ -146,7 +146,7 @@ def test_a_system_that_ends_is_left_out_and_the_others_go_on(ended: Client) -> N
     measure_rounds(result, chosen, workers, standing, corpus="queries", plan=plan)
     assert result.throughput == {"queries": [(chosen[0], [1.0] * 3)]}
     assert list(workers) == ["ours"]
-    assert result.absent["other"].startswith("left out from there on: the process ended (-9)")
+    assert result.absent["other"].startswith("left out from then on: the process ended (-9)")
 
 
 def test_without_the_baseline_there_is_nothing_to_measure(ended: Client) -> None:
