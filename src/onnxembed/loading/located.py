@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from onnxembed.execution.backend import GraphFiles
@@ -27,13 +28,13 @@ class LocatedArtifact:
     @property
     def graph(self) -> GraphFiles:
         """The graph to open."""
-        variant = self.manifest.variant(self.precision)
+        variant = self.manifest.variants[self.precision]
         size = sum((self.folder / file).stat().st_size for file in (variant.file, variant.data) if file)
         packed = self.folder / variant.packed.file if variant.packed and self.gpu else None
         quantized = variant.quality is not None
         return GraphFiles(self.folder / variant.file, size, self.precision in CUDA_ONLY, packed, quantized)
 
-    @property
+    @cached_property
     def files(self) -> list[str]:
         """The recorded files that the runtime reads."""
         read = self.manifest.files_read(self.precision, packed=self.gpu)
