@@ -91,20 +91,20 @@ def test_an_interrupted_embed_leaves_nothing(artifact: Path, tmp_path: Path, num
         process.stdin.flush()
         wait_for(lambda: part_files(tmp_path))  # from now on it waits for more
         process.send_signal(number)
-        said = process.stderr.read().decode().strip()
-    assert (process.returncode, said) == ((130, "onnxembed: interrupted") if number == signal.SIGINT else (143, ""))
+        message = process.stderr.read().decode().strip()
+    assert (process.returncode, message) == ((130, "onnxembed: interrupted") if number == signal.SIGINT else (143, ""))
     assert names(tmp_path) == []
 
 
 BUSY = """
 import sys, time
 from onnxembed.cli import main
-from onnxembed.session import Session
+from onnxembed.execution.session import Session
 
-def run(self, output, feeds):
+def run(self, outputs, feeds, **options):
     print(flush=True)
     time.sleep(0.3)
-    return original(self, output, feeds)
+    return original(self, outputs, feeds, **options)
 
 original, Session.run = Session.run, run
 main(sys.argv[1:])
@@ -119,17 +119,17 @@ def test_busy_threads_are_interrupted_too(artifact: Path, tmp_path: Path) -> Non
         assert process.stderr is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        since = time.monotonic()
+        interrupted = time.monotonic()
         assert process.stderr.read().decode().strip() == "onnxembed: interrupted"
     assert process.returncode == 130
-    assert time.monotonic() - since < 10
+    assert time.monotonic() - interrupted < 10
     assert names(tmp_path) == ["texts.txt"]
 
 
 SLOW = """
 import sys, time
 from onnxembed.cli import main
-from onnxembed.progress import ProgressLine
+from onnxembed.cli.progress import ProgressLine
 
 def wait(self, stage, done, total):
     print(stage, flush=True)
@@ -151,8 +151,8 @@ def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path, 
             pass
         assert part_files(tmp_path)
         process.send_signal(number)
-        said = process.stderr.read().decode().strip()
-    assert (process.returncode, said) == ((130, "onnxembed: interrupted") if number == signal.SIGINT else (143, ""))
+        message = process.stderr.read().decode().strip()
+    assert (process.returncode, message) == ((130, "onnxembed: interrupted") if number == signal.SIGINT else (143, ""))
     assert names(tmp_path) == []
 
 
