@@ -48,7 +48,7 @@ def _pooling(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[tupl
     if not modes and recipe and recipe.pooling:
         return recipe.decision(recipe.pooling)
     if not modes and MODEL_TYPES[facts.model_type].static:
-        return Decision(("mean",), "architecture", "a static embedding is the average of its tokens'")
+        return Decision.default(("mean",), "a static embedding is the average of its tokens'")
     if not modes:
         raise UnsaidError(
             f"{facts.folder} does not say how to pool its tokens; pass --pooling (cls, mean, ...)", "--pooling"
@@ -63,7 +63,7 @@ def _normalize(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[bo
         return recipe.decision(recipe.normalize)
     if not facts.has_modules and MODEL_TYPES[facts.model_type].static:
         value = facts.config.get("normalize", False)
-        return Decision(value is True, "file", f"config.json: normalize is {json.dumps(value)}")
+        return Decision.from_file(value is True, "config.json", f"normalize is {json.dumps(value)}")
     if not facts.has_modules:
         raise UnsaidError(
             f"{facts.folder} has no modules.json, so it does not say whether to normalize its vectors; "

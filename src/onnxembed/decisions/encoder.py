@@ -64,7 +64,7 @@ def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[At
     if not defaults.decoder:
         if flags.attention not in (None, defaults.attention):
             raise UsageError(f"--attention {flags.attention}: {facts.model_type} is an encoder, always bidirectional")
-        return Decision(defaults.attention, "architecture", f"{facts.model_type} is an encoder")
+        return Decision.default(defaults.attention, f"{facts.model_type} is an encoder")
     if flags.attention is not None:
         return Decision(flags.attention, "flag", "--attention")
     if recipe and recipe.attention:
@@ -79,10 +79,10 @@ def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[At
                 raise ModelFilesError(
                     f"{file}: is_causal and use_bidirectional_attention are both true; see --attention"
                 )
-            return Decision(mode, "file", f"config.json: {key} is {str(value).lower()}")
+            return Decision.from_file(mode, "config.json", f"{key} is {str(value).lower()}")
         if value is not None:
             raise ModelFilesError(f"{file}: {key} is {value!r}, not true or false")
-    return Decision(defaults.attention, "architecture", f"{facts.model_type} is a decoder")
+    return Decision.default(defaults.attention, f"{facts.model_type} is a decoder")
 
 
 def _adapter(facts: Facts, flags: Flags) -> Decision[str] | None:
@@ -125,12 +125,12 @@ def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
         if not _is_length(length):
             raise ModelFilesError(f"{facts.transformer_folder / name}: {key} is {length!r}, not a number of tokens")
         if length <= limit or (key == "max_seq_length" and not table):
-            return Decision(int(length), "file", f"{name}: {key}")
+            return Decision.from_file(int(length), name, f"{key}")
         reason = f"config.json: max_position_embeddings allows {limit} ({name}: {key} says more)"
         return Decision(limit, "file", reason)
     if MODEL_TYPES[facts.model_type].static:
-        return Decision(limit, "architecture", "no positions bound its texts")
-    return Decision(limit, "file", f"config.json: max_position_embeddings allows {limit}")
+        return Decision.default(limit, "no positions bound its texts")
+    return Decision.from_file(limit, "config.json", f"max_position_embeddings allows {limit}")
 
 
 def _longest(limit: Decision[int], facts: Facts, flags: Flags) -> Decision[int]:
@@ -181,34 +181,32 @@ def _is_length(value: Any) -> bool:
 def _truncation_side(facts: Facts) -> Decision[Literal["left", "right"]]:
     side = facts.tokenizer_config.get("truncation_side")
     if side is None:
-        return Decision("right", "architecture", "tokenizers cut at the end unless the files say otherwise")
+        return Decision.default("right", "tokenizers cut at the end unless the files say otherwise")
     if side not in ("left", "right"):
         file = facts.transformer_folder / "tokenizer_config.json"
         raise ModelFilesError(f"{file}: truncation_side is {side!r}, not left or right")
-    return Decision(cast(Literal["left", "right"], side), "file", "tokenizer_config.json: truncation_side")
+    return Decision.from_file(cast(Literal["left", "right"], side), "tokenizer_config.json", "truncation_side")
 
 
 def _pad_token_id(facts: Facts) -> Decision[int]:
     """The id that fills unused slots: the model's own, because RoBERTa derives positions from it."""
     pad = facts.config.get("pad_token_id")
     if pad is None:
-        return Decision(
-            MODEL_TYPES[facts.model_type].pad_token_id, "architecture", f"the default of {facts.model_type}"
-        )
+        return Decision.default(MODEL_TYPES[facts.model_type].pad_token_id, f"the default of {facts.model_type}")
     vocabulary = _size(facts, "vocab_size")
     if type(pad) is not int or not 0 <= pad < vocabulary:
         raise ModelFilesError(f"{facts.config_file}: pad_token_id is {pad!r}, not an id below {vocabulary}")
-    return Decision(pad, "file", "config.json: pad_token_id")
+    return Decision.from_file(pad, "config.json", "pad_token_id")
 
 
 def _lower_case(facts: Facts) -> Decision[bool]:
     value = facts.transformer_config.get("do_lower_case")
     if value is None:
-        return Decision(False, "architecture", "the tokenizer decides about case")
+        return Decision.default(False, "the tokenizer decides about case")
     file = facts.transformer_config_name
     if not isinstance(value, bool):
         raise ModelFilesError(f"{facts.transformer_folder / file}: do_lower_case is {value!r}, not true or false")
-    return Decision(value, "file", f"{file}: do_lower_case")
+    return Decision.from_file(value, file, "do_lower_case")
 
 
 def end_token(facts: Facts, recipe: Recipe | None) -> Decision[str] | None:
@@ -222,7 +220,7 @@ def end_token(facts: Facts, recipe: Recipe | None) -> Decision[str] | None:
     if not isinstance(token, str):
         file = facts.transformer_folder / "tokenizer_config.json"
         raise ModelFilesError(f"{file}: add_eos_token is true, but eos_token is {token!r}, not a token")
-    return Decision(token, "file", "tokenizer_config.json: add_eos_token")
+    return Decision.from_file(token, "tokenizer_config.json", "add_eos_token")
 
 
 def _prompts(facts: Facts, recipe: Recipe | None) -> Prompts:

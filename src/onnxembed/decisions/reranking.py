@@ -51,7 +51,7 @@ def decide_reranking(facts: Facts, flags: Flags, recipe: Recipe | None) -> Reran
         labels=labels,
         pooling=_pooling(facts),
         activation=_activation(facts, flags, recipe, len(labels.value)),
-        truncation=Decision("longest_first", "architecture", "as sentence-transformers cuts every pair"),
+        truncation=Decision.default("longest_first", "as sentence-transformers cuts every pair"),
         token_types=_token_types(facts),
         template=_template(facts, flags, recipe),
         answers=answers,
@@ -69,7 +69,7 @@ def _answers(facts: Facts, recipe: Recipe | None) -> Decision[tuple[str, ...]] |
                 f"{facts.folder / 'modules.json'}: LogitScore names token {missing[0]}, which is none"
             )
         names = tuple(tokens[number] for number in facts.answers)
-        return Decision(names, "file", "modules.json: LogitScore")
+        return Decision.from_file(names, "modules.json", "LogitScore")
     if recipe and recipe.answers:
         return recipe.decision(recipe.answers)
     raise ModelFilesError(
@@ -85,14 +85,14 @@ def _labels(facts: Facts, answers: Decision[tuple[str, ...]] | None) -> Decision
         return Decision((answers.value[0],), answers.origin, answers.reason)
     file, names, count = facts.config_file, facts.config.get("id2label"), _label_count(facts)
     if names is None and count is None:
-        return Decision(_numbered(2), "architecture", "transformers' default is two labels")
+        return Decision.default(_numbered(2), "transformers' default is two labels")
     if names is None:
-        return Decision(_numbered(count or 0), "file", "config.json: num_labels")
+        return Decision.from_file(_numbered(count or 0), "config.json", "num_labels")
     if not isinstance(names, Mapping) or sorted(names, key=str) != sorted(map(str, range(len(names)))):
         raise ModelFilesError(f"{file}: id2label is {names!r}, not a name for each number from 0")
     if count is not None and count != len(names):
         raise ModelFilesError(f"{file}: num_labels is {count}, but id2label has {len(names)}")
-    return Decision(tuple(str(names[str(number)]) for number in range(len(names))), "file", "config.json: id2label")
+    return Decision.from_file(tuple(str(names[str(number)]) for number in range(len(names))), "config.json", "id2label")
 
 
 def _label_count(facts: Facts) -> int | None:
@@ -112,17 +112,17 @@ def _numbered(count: int) -> tuple[str, ...]:
 def _pooling(facts: Facts) -> Decision[HeadPooling]:
     """What the head reads."""
     if MODEL_TYPES[facts.model_type].decoder:
-        return Decision("lasttoken", "architecture", f"{facts.model_type} is a decoder")
+        return Decision.default("lasttoken", f"{facts.model_type} is a decoder")
     if facts.model_type not in HEAD_POOLING_KEYS:
-        return Decision("cls", "architecture", f"the head of {facts.model_type} reads the first token")
+        return Decision.default("cls", f"the head of {facts.model_type} reads the first token")
     key, default, meanings = HEAD_POOLING_KEYS[facts.model_type]
     value = facts.config.get(key)
     if value is None:
-        return Decision(meanings[default], "architecture", f"the default of {facts.model_type} is {default}")
+        return Decision.default(meanings[default], f"the default of {facts.model_type} is {default}")
     if value not in meanings:
         file = facts.config_file
         raise UnsupportedError(f"{file}: {key} is {value!r}, not one of {', '.join(meanings)}")
-    return Decision(meanings[value], "file", f"config.json: {key} is {value}")
+    return Decision.from_file(meanings[value], "config.json", f"{key} is {value}")
 
 
 def _activation(facts: Facts, flags: Flags, recipe: Recipe | None, labels: int) -> Decision[ScoreActivation]:
@@ -148,8 +148,8 @@ def _activation(facts: Facts, flags: Flags, recipe: Recipe | None, labels: int) 
     if recipe and recipe.activation:
         return recipe.decision(recipe.activation)
     if labels == 1:
-        return Decision("sigmoid", "architecture", "sentence-transformers' default for one label")
-    return Decision("identity", "architecture", "sentence-transformers' default for several labels")
+        return Decision.default("sigmoid", "sentence-transformers' default for one label")
+    return Decision.default("identity", "sentence-transformers' default for several labels")
 
 
 def _known_activation(name: Any, file: Path, key: str) -> ScoreActivation:
@@ -166,7 +166,7 @@ def _token_types(facts: Facts) -> Decision[bool]:
     if isinstance(names, list):
         reason = f"tokenizer_config.json: model_input_names is {json.dumps(names)}"
         return Decision("token_type_ids" in names, "file", reason)
-    return Decision(True, "architecture", "as tokenizer.json sets them")
+    return Decision.default(True, "as tokenizer.json sets them")
 
 
 def _template(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[Template] | None:

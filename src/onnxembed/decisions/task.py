@@ -30,7 +30,7 @@ def choose_task(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[T
             raise UsageError(f"--task embedding: {file} says that this is a CrossEncoder")
         return Decision(flags.task, "flag", "--task")
     if facts.sentence_transformers_class == "CrossEncoder":
-        return Decision("reranking", "file", "config_sentence_transformers.json: model_type is CrossEncoder")
+        return Decision.from_file("reranking", "config_sentence_transformers.json", "model_type is CrossEncoder")
     if (own := own_task(facts)) is not None:
         return own
     if facts.has_modules:
@@ -38,8 +38,8 @@ def choose_task(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[T
     if recipe and recipe.task:
         return recipe.decision(recipe.task)
     if (named := named_class(facts)).endswith(CLASSIFIER):
-        return Decision("reranking", "file", f"config.json: architectures names {named}")
-    return Decision("embedding", "architecture", "config.json names no classifier")
+        return Decision.from_file("reranking", "config.json", f"architectures names {named}")
+    return Decision.default("embedding", "config.json names no classifier")
 
 
 def named_class(facts: Facts) -> str:
@@ -56,5 +56,5 @@ def own_task(facts: Facts) -> Decision[Task] | None:
     if facts.sentence_transformers_class in MULTI_VECTOR_CLASSES:
         return Decision("multi_vector", "file", reason)
     if facts.multi_vector is not None and facts.multi_vector.of_checkpoint:
-        return Decision("multi_vector", "file", "config.json: architectures names HF_ColBERT")
+        return Decision.from_file("multi_vector", "config.json", "architectures names HF_ColBERT")
     return None

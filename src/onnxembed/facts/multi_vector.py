@@ -77,12 +77,12 @@ def read_linear_head(file: Path) -> MultiVectorFacts:
     return MultiVectorFacts(
         dense=(),
         head=file,
-        normalize=Decision(True, "architecture", reason),
-        first_token=Decision(False, "architecture", f"{reason}: all tokens but the first"),
-        query_length=Decision(None, "architecture", reason),
-        document_length=Decision(None, "architecture", reason),
-        query_expansion=Decision(None, "architecture", reason),
-        skipped_words=Decision((), "architecture", reason),
+        normalize=Decision.default(True, reason),
+        first_token=Decision.default(False, f"{reason}: all tokens but the first"),
+        query_length=Decision.default(None, reason),
+        document_length=Decision.default(None, reason),
+        query_expansion=Decision.default(None, reason),
+        skipped_words=Decision.default((), reason),
         skipped_in=(),
         markers={},
     )
@@ -151,7 +151,7 @@ def _read_sentence_transformers(
         query_length=_query_length(_length(name, config, "query_length"), expansion),
         document_length=_length(name, config, "document_length"),
         query_expansion=expansion,
-        skipped_words=Decision(_words(mask_name, mask_config), "file", f"{mask_name}: skiplist_words"),
+        skipped_words=Decision.from_file(_words(mask_name, mask_config), mask_name, "skiplist_words"),
         skipped_in=tuple(kinds),
         markers={},
     )
@@ -160,9 +160,9 @@ def _read_sentence_transformers(
 def _read_pylate(dense: tuple[DenseFacts, ...], name: str, config: JsonObject) -> MultiVectorFacts:
     """PyLate's form: everything but the projection stands in config_sentence_transformers.json."""
     default = "PyLate's default, as sentence-transformers reads its models"
-    words: Decision[tuple[str, ...]] = Decision(PUNCTUATION, "architecture", default)
+    words: Decision[tuple[str, ...]] = Decision.default(PUNCTUATION, default)
     if config.get("skiplist_words") is not None:
-        words = Decision(_words(name, config), "file", f"{name}: skiplist_words")
+        words = Decision.from_file(_words(name, config), name, "skiplist_words")
     expanded = config.get("do_query_expansion", True)
     attended = config.get("attend_to_expansion_tokens", False)
     for key, value in (("do_query_expansion", expanded), ("attend_to_expansion_tokens", attended)):
@@ -183,7 +183,7 @@ def _read_pylate(dense: tuple[DenseFacts, ...], name: str, config: JsonObject) -
     return MultiVectorFacts(
         dense=dense,
         head=None,
-        normalize=Decision(True, "architecture", default),
+        normalize=Decision.default(True, default),
         first_token=_every_token("PyLate"),
         query_length=_query_length(length, expansion),
         document_length=_length(name, config, "document_length"),
@@ -211,12 +211,12 @@ def read_stanford(metadata: JsonObject) -> MultiVectorFacts:
     return MultiVectorFacts(
         dense=(),
         head=None,
-        normalize=Decision(True, "architecture", default),
+        normalize=Decision.default(True, default),
         first_token=_every_token("ColBERT"),
         query_length=_query_length(length, expansion),
         document_length=_length(name, metadata, "doc_maxlen"),
         query_expansion=expansion,
-        skipped_words=Decision(PUNCTUATION if punctuation else (), "file", f"{name}: mask_punctuation"),
+        skipped_words=Decision.from_file(PUNCTUATION if punctuation else (), name, "mask_punctuation"),
         skipped_in=("document",),
         markers={
             "query": f"{metadata.get('query_token_id') or '[unused0]'} ",
@@ -250,17 +250,17 @@ def _expansion(name: str, config: JsonObject) -> Decision[ExpansionFacts | None]
             problem = "has a token that is no string"
         else:
             expansion = ExpansionFacts(token, length, attended, strategies[said["strategy"]])
-            return Decision(expansion, "file", f"{name}: query_expansion")
+            return Decision.from_file(expansion, name, "query_expansion")
     raise ModelFilesError(f"{name}: query_expansion {problem}: {said!r}")
 
 
 def _length(name: str, config: JsonObject, key: str) -> Decision[int | None]:
     value = config.get(key)
     if value is None:
-        return Decision(None, "architecture", f"{name} has no {key}")
+        return Decision.default(None, f"{name} has no {key}")
     if type(value) is not int or value < 1:
         raise ModelFilesError(f"{name}: {key} is {value!r}, not a number of tokens")
-    return Decision(value, "file", f"{name}: {key}")
+    return Decision.from_file(value, name, f"{key}")
 
 
 def _words(name: str, config: JsonObject) -> tuple[str, ...]:
@@ -271,4 +271,4 @@ def _words(name: str, config: JsonObject) -> tuple[str, ...]:
 
 
 def _every_token(whose: str) -> Decision[bool]:
-    return Decision(True, "architecture", f"{whose} keeps the first token's vector")
+    return Decision.default(True, f"{whose} keeps the first token's vector")

@@ -41,9 +41,9 @@ def splade(reason: str) -> SparseFacts:
     """SPLADE's definition (https://arxiv.org/abs/2109.10086), which `reason` says to follow."""
     return SparseFacts(
         head=None,
-        activation=Decision("log1p_relu", "architecture", reason),
-        aggregation=Decision("max", "architecture", reason),
-        dropped_tokens=Decision((), "architecture", "SPLADE gives every token a weight"),
+        activation=Decision.default("log1p_relu", reason),
+        aggregation=Decision.default("max", reason),
+        dropped_tokens=Decision.default((), "SPLADE gives every token a weight"),
     )
 
 
@@ -52,9 +52,9 @@ def read_linear_head(file: Path) -> SparseFacts:
     reason = f"{file.name}, as FlagEmbedding reads it"
     return SparseFacts(
         head=file,
-        activation=Decision("relu", "architecture", reason),
-        aggregation=Decision("max", "architecture", reason),
-        dropped_tokens=Decision(("cls_token", "eos_token", "pad_token", "unk_token"), "architecture", reason),
+        activation=Decision.default("relu", reason),
+        aggregation=Decision.default("max", reason),
+        dropped_tokens=Decision.default(("cls_token", "eos_token", "pad_token", "unk_token"), reason),
     )
 
 
@@ -84,11 +84,11 @@ def _read_splade_pooling(name: str, config: Mapping[str, Any]) -> SparseFacts:
         head=None,
         activation=_said(config, name, "activation_function", ACTIVATIONS[function]),
         aggregation=_said(config, name, "pooling_strategy", strategy),
-        dropped_tokens=Decision((), "architecture", "SpladePooling gives every token a weight"),
+        dropped_tokens=Decision.default((), "SpladePooling gives every token a weight"),
     )
 
 
 def _said(config: Mapping[str, Any], name: str, key: str, value: Any) -> Decision[Any]:
     if key in config:
-        return Decision(value, "file", f"{name}: {key}")
-    return Decision(value, "architecture", f"SpladePooling's default ({name} has no {key})")
+        return Decision.from_file(value, name, f"{key}")
+    return Decision.default(value, f"SpladePooling's default ({name} has no {key})")

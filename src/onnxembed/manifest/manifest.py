@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import TypeVar
 
 from onnxembed.errors import ManifestError, UsageError
 from onnxembed.manifest.schema import decode
@@ -40,6 +41,8 @@ from onnxembed.manifest.words import (
     Task,
 )
 
+Section = TypeVar("Section")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -65,32 +68,29 @@ class Manifest:
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def require_embedding(self) -> Embedding:
-        """The section `embedding`; UsageError for a model that makes none."""
-        if self.embedding is None:
-            raise UsageError(f"this model is made for {self.abilities()}, not for embedding")
-        return self.embedding
+        """The section `embedding`; UsageError for a model that makes no sentence embeddings."""
+        return self._required("embedding", self.embedding)
 
     def require_sparse(self) -> Sparse:
         """The section `sparse`; UsageError for a model that makes no sparse embeddings."""
-        if self.sparse is None:
-            raise UsageError(f"this model is made for {self.abilities()}, not for sparse")
-        return self.sparse
+        return self._required("sparse", self.sparse)
 
     def require_multi_vector(self) -> MultiVector:
-        """The section `multi_vector`; UsageError for a model that makes one vector for a text."""
-        if self.multi_vector is None:
-            raise UsageError(f"this model is made for {self.abilities()}, not for multi_vector")
-        return self.multi_vector
-
-    def abilities(self) -> str:
-        """The tasks, and what does each."""
-        return " and ".join(f"{task} ({METHODS[task]})" for task in self.tasks)
+        """The section `multi_vector`; UsageError for a model that makes no multi-vector embeddings."""
+        return self._required("multi_vector", self.multi_vector)
 
     def require_reranking(self) -> Reranking:
-        """The section `reranking`; UsageError for a model that ranks nothing."""
-        if self.reranking is None:
-            raise UsageError(f"this model is made for {' and '.join(self.tasks)}, not for reranking")
-        return self.reranking
+        """The section `reranking`; UsageError for a model that is not a reranker."""
+        return self._required("reranking", self.reranking)
+
+    def _required(self, task: Task, section: Section | None) -> Section:
+        if section is None:
+            raise UsageError(f"this model is made for {self.abilities()}, not for {task}")
+        return section
+
+    def abilities(self) -> str:
+        """The model's tasks, each with the API that does it, for error messages."""
+        return " and ".join(f"{task} ({METHODS[task]})" for task in self.tasks)
 
     def files_read(self, precision: str, *, packed: bool) -> dict[str, tuple[str, ...]]:
         """The files that the runtime reads for the graph of `precision`, by the section that names them.
