@@ -1,9 +1,9 @@
-"""Low-rank adapters that a checkpoint carries beside its weights, one for each task: one of them merged, or none.
+"""Low-rank adapters that a checkpoint stores next to its weights, one for each task: one of them is merged, or none.
 
 A Linear's weight W [out, in] becomes W + alpha / rank * B @ A, an embedding's table [rows, width] W + alpha / rank *
 A @ B. Reference: jinaai/xlm-roberta-flash-implementation, modeling_lora.py. Its checkpoints name them as torch's
-parametrizations do: `X.parametrizations.weight.original` is X.weight, and beside it stand stacks of all tasks'
-factors, `.0.lora_A` and `.0.lora_B`.
+parametrizations do: `X.parametrizations.weight.original` is X.weight, and `.0.lora_A` and `.0.lora_B` are the factors
+of all tasks, stacked.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.manifest import Decision
 
 PARAMETRIZED = "parametrizations.weight"
-ROWS = 16384  # of an embedding's table at a time: its product with all rows would be as large as the table
+
+# Rows of an embedding's table that are merged at a time: the product of all rows would be as large as the table.
+ROWS = 16384
 
 
 def open_checkpoint(
     folder: Path, prefix: str | tuple[str, ...], adapter: Decision[str] | None, config: Config
 ) -> Checkpoint:
-    """The checkpoint's weights, with the adapter that was decided on; None where the config knows of none."""
+    """The checkpoint's weights with the adapter that was decided on; `adapter` is None for a model without adapters."""
     if adapter is None:
         return Checkpoint(folder, prefix)
     tasks = config.take("lora_adaptations", list)
     scale = config.take("lora_alpha", float) / (rank := config.take("lora_rank", int))
-    config.ignore("lora_dropout_p", "lora_main_params_trainable")  # of training
+    config.ignore("lora_dropout_p", "lora_main_params_trainable")  # for training only
     task = None if adapter.value == NO_ADAPTER else tasks.index(adapter.value)
     return AdaptedCheckpoint(folder, prefix, task=task, tasks=len(tasks), rank=rank, scale=scale)
 
 
 class AdaptedCheckpoint(Checkpoint):
-    """A checkpoint whose weights may have adapters; reading `X.weight` gives it with that of `task` merged.
+    """A checkpoint whose weights may have adapters; reading `X.weight` gives it with the adapter of `task` merged.
 
-    The sum is float32, made of one weight at a time, when it is read.
+    The sum is float32, and computed for one weight at a time, when it is read.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class AdaptedCheckpoint(Checkpoint):
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of the tensor `name`.
 
-        Raises ModelFilesError where its adapters have other shapes than it and the config ask for.
+        Raises ModelFilesError if the shapes of its adapters do not fit it and the config.
         """
         stored = self._stored_name(name)
         if stored != name:
@@ -70,10 +72,9 @@ class AdaptedCheckpoint(Checkpoint):
         weight = super().read(stored)
         if stored == name or self._task is None:
             return weight
-        left, right = (
-            np.asarray(super(AdaptedCheckpoint, self).read(factor)[self._task], np.float32)
-            for factor in self._factors(stored)
-        )
+        first, second = self._factors(stored)
+        left = np.asarray(super().read(first)[self._task], np.float32)
+        right = np.asarray(super().read(second)[self._task], np.float32)
         merged = weight.astype(np.float32)
         for start in range(0, len(merged), ROWS):
             merged[start : start + ROWS] += self._scale * (left[start : start + ROWS] @ right)
@@ -83,11 +84,11 @@ class AdaptedCheckpoint(Checkpoint):
         """The names of the two factors of a weight's adapters, in the order in which they are multiplied."""
         first, second = (f"{stored.removesuffix('original')}0.lora_{part}" for part in "AB")
         rows, columns = super().shape(stored)
-        factors = [(self._tasks, rows, self._rank), (self._tasks, self._rank, columns)]
-        shapes = [super(AdaptedCheckpoint, self).shape(name) for name in (first, second)]
-        if shapes == factors:
+        left, right = (self._tasks, rows, self._rank), (self._tasks, self._rank, columns)
+        shapes = super().shape(first), super().shape(second)
+        if shapes == (left, right):
             return first, second
-        if shapes[::-1] == factors:
+        if shapes == (right, left):
             return second, first
         raise ModelFilesError(
             f"{first} and {second} have the shapes {shapes[0]} and {shapes[1]}, which are not those of "

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.facts.facts import Facts
 
-T = TypeVar("T")
+ConfigValue = TypeVar("ConfigValue")
 
-# Keys that do not change the hidden states of an inference pass: training, generation, task heads,
-# bookkeeping, attributes that transformers writes, or once wrote, into every config.json, and (last line) how
-# model2vec made a table of vectors.
+# Keys that do not change the hidden states of an inference pass: those for training, generation, task heads and
+# bookkeeping, attributes that transformers writes, or once wrote, into every config.json, and (in the last line) how
+# model2vec made its table of vectors.
 HARMLESS_KEYS = frozenset(
     """
     _attn_implementation_autoset _commit_hash _name_or_path _num_labels architectures attention_dropout
@@ -33,7 +34,7 @@ HARMLESS_KEYS = frozenset(
     """.split()  # noqa: SIM905  (a word list)
 )
 
-# Keys that any config.json may carry, and that change nothing as long as they have this value.
+# Keys that any config.json may have, and that change nothing as long as they have this value.
 NEUTRAL_VALUES: dict[str, object] = {
     "add_cross_attention": False,
     "is_decoder": False,
@@ -44,30 +45,41 @@ NEUTRAL_VALUES: dict[str, object] = {
 
 
 class Config:
-    """config.json as an architecture reads it: every key is taken, expected, or known to be harmless."""
+    """config.json as an architecture reads it: every key is taken, expected, or known to be harmless.
+
+    `where` names the file in error messages.
+    """
+
+    @classmethod
+    def of(cls, facts: Facts) -> Self:
+        """The config of a checkpoint."""
+        return cls(facts.config, str(facts.config_file))
 
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self._values = values
         self._where = where
         self._taken: set[str] = set()
 
-    def take(self, key: str, kind: type[T], default: T | None = None) -> T:
-        """The value of `key`, of the given type; `default` is the architecture's own default."""
+    def take(self, key: str, value_type: type[ConfigValue], default: ConfigValue | None = None) -> ConfigValue:
+        """The value of `key`, of the given type; `default` is the architecture's own default.
+
+        Raises ModelFilesError for a value of another type, or for neither a value nor a default.
+        """
         self._taken.add(key)
         value = self._values.get(key)
         if value is None:
             value = default
         if value is None:
             raise ModelFilesError(f"{self._where} has no {key}")
-        if kind is float and type(value) is int:
+        if value_type is float and type(value) is int:
             value = float(value)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ModelFilesError(f"{self._where}: {key} is {value!r}, not a {kind.__name__}")
+        if not isinstance(value, value_type) or (isinstance(value, bool) and value_type is not bool):
+            raise ModelFilesError(f"{self._where}: {key} is {value!r}, not a {value_type.__name__}")
         return value
 
-    def take_nullable(self, key: str, kind: type[T], default: T) -> T | None:
-        """Like `take`, for a key whose null says something else than its absence."""
-        value = self.take(key, kind, default)
+    def take_nullable(self, key: str, value_type: type[ConfigValue], default: ConfigValue) -> ConfigValue | None:
+        """Like `take`, for a key where null means something else than its absence."""
+        value = self.take(key, value_type, default)
         return None if self._values.get(key, default) is None else value
 
     def has(self, key: str) -> bool:
@@ -75,7 +87,7 @@ class Config:
         return self._values.get(key) is not None
 
     def ignore(self, *keys: str) -> None:
-        """Note keys that the reference of this architecture reads without computing anything else for them."""
+        """Accept any value of keys that do not change what this architecture's reference computes."""
         self._taken.update(keys)
 
     def rename(self, **names: str) -> None:
@@ -97,10 +109,12 @@ class Config:
             raise UnsupportedError(f"{self._where} sets {key} to {value!r}; onnxembed builds {expected!r} only")
 
     def confirm_shape(self, tensor: str, shape: tuple[int, ...], *keys: str) -> None:
-        """Refuse a model whose tensor has another shape than these keys say."""
-        said = tuple(self.take(key, int) for key in keys)
-        if shape != said:
-            raise ModelFilesError(f"{self._where}: {', '.join(keys)} say {said}, but {tensor} has the shape {shape}")
+        """Refuse a model whose tensor has another shape than the one that these keys give."""
+        expected = tuple(self.take(key, int) for key in keys)
+        if shape != expected:
+            raise ModelFilesError(
+                f"{self._where}: {', '.join(keys)} say {expected}, but {tensor} has the shape {shape}"
+            )
 
     def finish(self, ignored: Collection[str] = ()) -> None:
         """Refuse keys that nothing has read, unless the caller vouches for them with `ignored`."""

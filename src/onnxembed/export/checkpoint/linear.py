@@ -1,4 +1,4 @@
-"""Linears that stand in a file of their own beside the checkpoint, as bge-m3's heads do."""
+"""Linears with a file of their own next to the checkpoint, such as bge-m3's heads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from onnxembed.errors import ModelFilesError
 from onnxembed.export.checkpoint.pickles import read_pickle
 from onnxembed.export.checkpoint.safetensors import read_safetensors
 from onnxembed.export.checkpoint.tensors import WEIGHT_DTYPES
-from onnxembed.export.graph.graph import Graph, Value
 
 FORMATS = {".pt": read_pickle, ".safetensors": read_safetensors}
 
@@ -19,7 +18,7 @@ FORMATS = {".pt": read_pickle, ".safetensors": read_safetensors}
 def read_linear(file: Path, in_features: int, out_features: int | None = None) -> tuple[Array, Array | None]:
     """The float32 weight [out, in] of the Linear in `file`, and its bias [out] or None.
 
-    Raises ModelFilesError for a file that holds something else, or a Linear of another width.
+    Raises ModelFilesError for a file with other contents, or with a Linear of another width.
     """
     records = FORMATS[file.suffix](file)
     if "weight" not in records or records.keys() - {"weight", "bias"}:
@@ -31,9 +30,3 @@ def read_linear(file: Path, in_features: int, out_features: int | None = None) -
             raise ModelFilesError(f"{file} has a tensor of shape {record.shape} ({record.dtype}), not {shape}")
     arrays = [np.ascontiguousarray(record.map(), dtype=np.float32) for record in (weight, *others)]
     return arrays[0], arrays[1] if others else None
-
-
-def linear(g: Graph, x: Value, name: str, weight: Array, bias: Array | None) -> Value:
-    """x @ weight.T + bias in float32: [B, T, in] -> [B, T, out]."""
-    x = g.op("MatMul", x, g.constant(f"{name}.weight.T", np.ascontiguousarray(weight.T)))
-    return x if bias is None else g.op("Add", x, g.constant(f"{name}.bias", bias))

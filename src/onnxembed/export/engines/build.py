@@ -61,7 +61,7 @@ def unpooled_token(facts: Facts) -> int | None:
 
 def _open(facts: Facts, decisions: Decisions, make: GraphFactory) -> tuple[Config, Graph]:
     prefix = ARCHITECTURES[facts.model_type].prefix
-    config = Config(facts.config, str(facts.config_file))
+    config = Config.of(facts)
     return config, make(open_checkpoint(facts.transformer_folder, prefix, decisions.encoder.adapter, config))
 
 

@@ -88,7 +88,7 @@ def set_attention(config: Any, attention: AttentionMode) -> None:
 
 def _check_config(facts: Facts, config_class: Any, keys: Collection[str], ignored: Collection[str]) -> None:
     """Refuse a config.json with a key that the stock class does not read, and that may change the computation."""
-    config = Config(facts.config, str(facts.config_file))
+    config = Config.of(facts)
     config.ignore(*config_class().to_dict(), *config_class.attribute_map, *keys)
     config.expect("position_embedding_type", "absolute")  # transformers 5 has no other, and does not look
     config.finish(ignored)

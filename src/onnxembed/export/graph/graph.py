@@ -1,7 +1,7 @@
 """The small vocabulary that architectures are written in: ONNX nodes with ONNX Runtime's fused operators.
 
-A `Graph` collects nodes and names of weights; weights are read only when the file is written. Values
-are the names of tensors in the graph. Shape letters: B batch, T tokens, H heads, D hidden size.
+A `Graph` collects nodes and the names of weights, which are read only when the file is written. A `Value`
+is the name of a tensor in the graph. Shape letters: B batch, T tokens, H heads, D hidden size.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from onnxembed.manifest import Precision
 Value = str
 
 OPSET = 18
-RMS_OPSET = 23  # the first with RMSNormalization; graphs without it stay readable by older runtimes
+RMS_OPSET = 23  # the first with RMSNormalization; graphs without it use OPSET, which older runtimes read too
 IR_VERSION = 8
 
-ROWS = 64  # that a cache holds of the widest matrix, while they are transposed
+ROWS = 64  # transposed at a time: so many rows of the widest matrix fit into a cache
 MICROSOFT = "com.microsoft"
 
 FLOAT_TYPES: dict[Precision, tuple[Any, int]] = {
@@ -83,7 +83,7 @@ class Graph:
     def op(
         self, op_type: str, *inputs: Value, domain: str = "", name: str = "", unread: int = 0, **attributes: Any
     ) -> Value:
-        """Add a node and return its first output, beside which it may have others that nothing reads.
+        """Add a node and return its first output; it may have `unread` more, which nothing reads.
 
         An empty input name leaves an optional input out.
         """
@@ -94,7 +94,7 @@ class Graph:
         return output
 
     def append_nodes(self, nodes: Sequence[onnx.NodeProto], weights: Sequence[Initializer], opset: int) -> None:
-        """Take over finished nodes, written in `opset`, and their weights; no name may be one of ours."""
+        """Append finished nodes, written in `opset`, and their weights; no name may be in the graph already."""
         self._nodes.extend(nodes)
         self.initializers.update({weight.name: weight for weight in weights})
         self.opset = max(self.opset, opset)
@@ -105,14 +105,14 @@ class Graph:
         return name
 
     def output(self, name: str, value: Value, shape: tuple[str | int, ...]) -> None:
-        """Declare `value` as a float32 graph output, and rename it to `name` wherever it stands."""
+        """Declare `value` as a float32 graph output, and rename it to `name` wherever it is used."""
         for node in _walk(self._nodes):
             for names in (node.input, node.output):
-                names[:] = [name if each == value else each for each in names]
+                names[:] = [name if used == value else used for used in names]
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def hint_shape(self, value: Value, onnx_type: int, shape: tuple[str | int, ...]) -> Value:
-        """`value`, of which ONNX Runtime cannot infer this shape: it fuses sums only where the shapes are the same."""
+        """Declare a shape that ONNX Runtime cannot infer: it fuses sums only if it knows their shapes to be equal."""
         self._shape_hints.append(helper.make_tensor_value_info(value, onnx_type, shape))
         return value
 
@@ -135,7 +135,7 @@ class Graph:
         return self.constant(f"float32_{value!r}", np.array(value, np.float32))
 
     def weight(self, name: str, *, rows: slice | None = None, transpose: bool = False, offset: float = 0.0) -> Value:
-        """A tensor of the checkpoint in the graph's type: some of its rows, transposed, plus a number."""
+        """A tensor of the checkpoint in the graph's type: all or some of its rows, transposed or not, plus `offset`."""
         stored = self.weights.shape(name)
         shape = (len(range(stored[0])[rows]), *stored[1:]) if rows else stored
         value = name + (f"[{rows.start}:{rows.stop}]" if rows else "") + (f"+{offset:g}" if offset else "")
@@ -240,10 +240,13 @@ class Graph:
         return self.add_pre_layer_norm(x, skip, name, eps)[0]
 
     def _norm_weights(self, name: str, bias: bool) -> list[Value]:
-        return [self.weight(f"{name}.{part}") for part in ("weight", "bias")[: 1 + bias]]
+        weights = [self.weight(f"{name}.weight")]
+        if bias:
+            weights.append(self.weight(f"{name}.bias"))
+        return weights
 
     def if_else(self, condition: Value, then: Callable[[], Value], otherwise: Callable[[], Value]) -> Value:
-        """The value of one of two bodies, only one of which is computed in a run."""
+        """The value of `then` or of `otherwise`; a run computes only the one that `condition` selects."""
         branches = {"then_branch": self._branch(then), "else_branch": self._branch(otherwise)}
         return self.op("If", condition, **branches)
 

@@ -28,11 +28,14 @@ def pool(g: Graph, tokens: Value, attention_mask: Value, modes: Sequence[Pooling
 
 def dense(g: Graph, x: Value, layer: DenseFacts, name: str) -> Value:
     """One Dense module, activation(Linear(x)): [B, in_features] -> [B, out_features]; `name` is unique in the graph."""
-    weight, bias = dense_weights(layer)
-    x = g.op("MatMul", x, g.constant(f"{name}.linear.weight.T", np.ascontiguousarray(weight.T)))
-    if bias is not None:
-        x = g.op("Add", x, g.constant(f"{name}.linear.bias", bias))
+    x = linear(g, x, f"{name}.linear", *dense_weights(layer))
     return x if layer.activation == "identity" else g.activation(x, layer.activation)
+
+
+def linear(g: Graph, x: Value, name: str, weight: Array, bias: Array | None) -> Value:
+    """x @ weight.T + bias in float32: [..., in] -> [..., out]."""
+    x = g.op("MatMul", x, g.constant(f"{name}.weight.T", np.ascontiguousarray(weight.T)))
+    return x if bias is None else g.op("Add", x, g.constant(f"{name}.bias", bias))
 
 
 def dense_weights(layer: DenseFacts) -> tuple[Array, Array | None]:

@@ -56,7 +56,7 @@ def sparse_embedding(encoded: Encoded, facts: Facts, sparse: SparseFacts) -> tup
     Raises ModelFilesError for a decoder that is missing or of another width.
     """
     g, head = encoded.graph, head_of(facts)
-    config = Config(facts.config, str(facts.config_file))
+    config = Config.of(facts)
     activation = "gelu" if head.activation is None else config.take(head.activation, str, "gelu")
     key, default = head.eps
     eps = default if key is None else config.take(key, float, default)

@@ -10,10 +10,11 @@ import numpy as np
 from onnxembed.arrays import Array
 from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.checkpoint.linear import linear, read_linear
+from onnxembed.export.checkpoint.linear import read_linear
 from onnxembed.export.graph import pooling
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.graph.inputs import B, Encoded, T
+from onnxembed.export.graph.pooling import linear
 from onnxembed.export.tokenizer.token_ids import TokenIds
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.multi_vector import STANFORD_LINEAR, MultiVectorFacts

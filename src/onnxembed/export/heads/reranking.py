@@ -69,7 +69,7 @@ def _classifier(facts: Facts) -> Classifier:
 
 def _logits(encoded: Encoded, facts: Facts, reranking: Reranking, hidden_size: int) -> Value:
     g, inputs, tokens = encoded.graph, encoded.inputs, encoded.tokens
-    config = Config(facts.config, str(facts.config_file))
+    config = Config.of(facts)
     pooling = reranking.pooling.value
     if reranking.answers is not None:
         x = _pool(g, inputs, tokens, pooling, None)  # its template ends every text, never with padding

@@ -7,9 +7,10 @@ from pathlib import Path
 from onnx import TensorProto
 
 from onnxembed.decisions.decide import Decisions
-from onnxembed.export.checkpoint.linear import linear, read_linear
+from onnxembed.export.checkpoint.linear import read_linear
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import B, Encoded, T
+from onnxembed.export.graph.pooling import linear
 from onnxembed.export.heads import masked_lm
 from onnxembed.export.tokenizer.token_ids import TokenIds
 from onnxembed.facts.facts import Facts
