@@ -1,7 +1,6 @@
-"""From what is known of a checkpoint, its recipe and the caller's options to a plan; every refusal comes from here.
+"""Turns a checkpoint's facts, its recipe and the caller's options into a plan, and refuses what cannot be exported.
 
-What only the weights or config.json's values can show, the builders still refuse: a tensor that is missing, a key
-that onnxembed does not know.
+Builders refuse only what the weights and the keys of config.json show: a missing tensor, an unknown key.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The row that describes one model_type: how its encoder is built, and what else the exporter must know of it."""
+"""The row that describes one model_type: how its encoder is built, and what else the exporter must know about it."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class MaskedLM:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything the exporter knows of one model_type; what config.json may leave out is in `facts.model_types`."""
+    """Everything the exporter knows about one model_type; defaults of config.json are in `facts.model_types`."""
 
     build: Builder | None = None
     """None: there is no builder, and the encoder is traced."""
     prefix: str | tuple[str, ...] = ""
     """What task classes put before the encoder's tensor names, or several such prefixes."""
     heads: str = ""
-    """Tensors the encoder does not use (poolers, task heads, buffers): a regular expression for the first words."""
+    """Tensors the encoder does not use (poolers, task heads, buffers): a regular expression for the start of a name."""
     unpooled_token: Callable[[Path], int | None] | None = None
     """Reads from a checkpoint folder the id of a token that pooling leaves out."""
     classifier: Classifier | None = None
