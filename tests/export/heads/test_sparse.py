@@ -340,7 +340,7 @@ def test_the_score_is_the_product_over_shared_ids() -> None:
 
 
 def test_weights_that_add_up_to_nothing_are_refused() -> None:
-    with pytest.raises(UsageError, match="add up to"):
+    with pytest.raises(UsageError, match="sum must be above 0"):
         hybrid_score(dense=1.0, sparse=1.0, multi_vector=1.0, weights=(0.0, 0.0, 0.0))
 
 
