@@ -26,7 +26,7 @@ from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import local_mask, mask_for_heads
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Inputs
-from onnxembed.export.graph.rotary import Rotary, Settings, frequencies, rope_settings, rotary
+from onnxembed.export.graph.rotary import RopeSettings, Rotary, frequencies, rope_settings, rotary
 
 
 def gemma3(g: Graph, config: Config, inputs: Inputs) -> Value:
@@ -102,7 +102,7 @@ def _rotary(g: Graph, config: Config, inputs: Inputs, layer_type: str, style: De
     return rotary(g, layer_type, inputs.positions, inv_freq, factor)
 
 
-def _rope_settings(config: Config, layer_type: str) -> Settings:
+def _rope_settings(config: Config, layer_type: str) -> RopeSettings:
     """Global layers use the common keys; local ones use rope_local_base_freq, which rope_scaling does not change."""
     if layer_type == "full_attention":
         return rope_settings(config, layer_type, theta=1e6)

@@ -17,7 +17,7 @@ from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import attention
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Inputs
-from onnxembed.export.graph.rotary import Rotary, Settings, frequencies, rope_settings, rotary
+from onnxembed.export.graph.rotary import RopeSettings, Rotary, frequencies, rope_settings, rotary
 
 
 def jina_embeddings_v3(g: Graph, config: Config, inputs: Inputs) -> Value:
@@ -40,7 +40,7 @@ def jina_embeddings_v3(g: Graph, config: Config, inputs: Inputs) -> Value:
     return x
 
 
-def _rope_settings(config: Config) -> Settings:
+def _rope_settings(config: Config) -> RopeSettings:
     """Plain frequencies in the original's config.json, whose other keys are for training, speed and pooling."""
     if not config.has("position_embedding_type"):
         return rope_settings(config, theta=20_000.0)

@@ -19,7 +19,7 @@ from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import attention
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Inputs
-from onnxembed.export.graph.rotary import Frequencies, Rotary, Settings, frequencies, plain, rope_settings, rotary
+from onnxembed.export.graph.rotary import Frequencies, RopeSettings, Rotary, frequencies, plain, rope_settings, rotary
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def gte(g: Graph, config: Config, inputs: Inputs) -> Value:
     return _encode(g, config, inputs, names, settings)
 
 
-def _encode(g: Graph, config: Config, inputs: Inputs, names: GatedLayerNames, settings: Settings) -> Value:
+def _encode(g: Graph, config: Config, inputs: Inputs, names: GatedLayerNames, settings: RopeSettings) -> Value:
     config.expect("position_embedding_type", "rope")
     # Other ways of computing the same, and options that the original code reads and does not use.
     config.ignore("unpad_inputs", "use_memory_efficient_attention", "logn_attention_scale", "logn_attention_clip1")
@@ -134,7 +134,7 @@ def _encode(g: Graph, config: Config, inputs: Inputs, names: GatedLayerNames, se
     return gated_layers(g, config, inputs, x, layout=names, style=style, turn=turn)
 
 
-def _ntk(settings: Settings, head_dim: int) -> Frequencies:
+def _ntk(settings: RopeSettings, head_dim: int) -> Frequencies:
     """The original code's NTK scaling, the same at every length; with `mixed_b` it varies by dimension."""
     if unknown := sorted(settings.keys() - {"rope_type", "rope_theta", "factor", "mixed_b"}):
         raise UnsupportedError(f"config.json: rope parameters {', '.join(unknown)} are unknown for rope_type 'ntk'")

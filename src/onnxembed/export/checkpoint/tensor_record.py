@@ -1,4 +1,4 @@
-"""Where a tensor of a checkpoint lies in its file, whatever the file's format."""
+"""Where a tensor of a checkpoint lies in its file, for every file format."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from onnxembed.hub.checkpoint import WEIGHTS
 SINGLE, PICKLE = WEIGHTS
 INDEX = f"{SINGLE}.index.json"
 
-# Integers are buffers (position ids), which nothing reads, or quantized weights, which need their scales.
+# Integer tensors are buffers (position ids), which nothing reads, or quantized weights, which need their scales.
 WEIGHT_DTYPES = ("F64", "F32", "F16", "BF16")
 
 # Checkpoints older than 2019 call LayerNorm's parameters gamma and beta; transformers renames them too.
@@ -33,7 +33,7 @@ RENAMED = {"weight": "gamma", "bias": "beta"}
 class Checkpoint:
     """The tensors of a checkpoint folder; remembers which were used.
 
-    `prefix` is what task classes put before the encoder's names ("bert."), or several such; it is taken off.
+    `prefix` is what task classes put before the encoder's names ("bert."), or several such prefixes; it is removed.
     """
 
     def __init__(self, folder: Path, prefix: str | tuple[str, ...] = "") -> None:
@@ -62,7 +62,7 @@ class Checkpoint:
         return stored
 
     def read_stored(self, name: str) -> np.ndarray[Any, Any]:
-        """The tensor `name`, whatever its type: integers too, for who knows what they mean."""
+        """The tensor `name`, of any type: integers too, for callers that can interpret them."""
         return self._record(name).map()
 
     def read(self, name: str) -> np.ndarray[Any, Any]:
@@ -80,10 +80,10 @@ class Checkpoint:
 
     def _record(self, name: str) -> TensorRecord:
         stem, _, last = name.rpartition(".")
-        for known in (name, f"{stem}.{RENAMED.get(last, last)}"):
-            if known in self._records:
-                self._used.add(known)
-                return self._records[known]
+        for stored in (name, f"{stem}.{RENAMED.get(last, last)}"):
+            if stored in self._records:
+                self._used.add(stored)
+                return self._records[stored]
         raise ModelFilesError(f"the weights in {self.folder} have no tensor {name}")
 
 

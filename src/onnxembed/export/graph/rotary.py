@@ -20,7 +20,7 @@ from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import MICROSOFT, Graph, Value
 
 Frequencies = NDArray[np.float32]
-Settings = Mapping[str, Any]
+RopeSettings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def rotary(g: Graph, name: str, positions: Value, inv_freq: Frequencies, factor:
     return Rotary(g, *tables)
 
 
-def rope_settings(config: Config, layer_type: str | None = None, theta: float = 10000.0) -> Settings:
+def rope_settings(config: Config, layer_type: str | None = None, theta: float = 10000.0) -> RopeSettings:
     """rope_type, rope_theta and the rest, from either generation of keys.
 
     transformers 5 writes `rope_parameters` (per layer type where those differ); earlier releases wrote
@@ -67,7 +67,7 @@ def rope_settings(config: Config, layer_type: str | None = None, theta: float = 
 
 
 def frequencies(
-    settings: Settings, head_dim: int, max_positions: int, where: str, *, bounded: bool = True
+    settings: RopeSettings, head_dim: int, max_positions: int, where: str, *, bounded: bool = True
 ) -> tuple[Frequencies, float]:
     """inv_freq [d / 2] and the factor of cosines and sines; `where` names the config in errors.
 
@@ -98,31 +98,31 @@ def plain(theta: float, head_dim: int) -> Frequencies:
 
 
 def _powers(theta: float, head_dim: int) -> Frequencies:
-    """theta ** (2i / d), rounded to float32 before anything is made of it, as torch's are."""
+    """theta ** (2i / d), rounded to float32 before it is used, as in torch."""
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     powers: Frequencies = np.power(float(theta), exponents.astype(np.float64)).astype(np.float32)
     return powers
 
 
-def _default(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
+def _default(settings: RopeSettings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
     return plain(settings["rope_theta"], head_dim), 1.0
 
 
-def _linear(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
+def _linear(settings: RopeSettings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
     return plain(settings["rope_theta"], head_dim) / np.float32(settings["factor"]), 1.0
 
 
-def _dynamic(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
+def _dynamic(settings: RopeSettings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
     """Up to max_position_embeddings, which bounds our texts, dynamic scaling leaves the frequencies alone."""
     return plain(settings["rope_theta"], head_dim), 1.0
 
 
-def _llama3(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
-    """Long waves are slowed by `factor`, short ones kept, those between blended."""
+def _llama3(settings: RopeSettings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
+    """Long waves are slowed by `factor`, short ones kept, those in between blended."""
     inv_freq = plain(settings["rope_theta"], head_dim)
     old = settings.get("original_max_position_embeddings", max_positions)
     low, high, factor = settings["low_freq_factor"], settings["high_freq_factor"], np.float32(settings["factor"])
-    # A number divided by a tensor is, in torch, the number times the tensor's rounded reciprocal.
+    # torch divides a number by a tensor as the number times the tensor's rounded reciprocal.
     wavelength = np.float32(2 * math.pi) * (np.float32(1) / inv_freq)
     smooth = ((old * (np.float32(1) / wavelength) - low) / (high - low)).astype(np.float32)
     blended = (1 - smooth) * inv_freq / factor + smooth * inv_freq
@@ -131,8 +131,8 @@ def _llama3(settings: Settings, head_dim: int, max_positions: int) -> tuple[Freq
     return np.where(between, blended, slowed).astype(np.float32), 1.0
 
 
-def _yarn(settings: Settings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
-    """YaRN (https://arxiv.org/abs/2309.00071): a ramp over the dimensions between both kinds of frequency."""
+def _yarn(settings: RopeSettings, head_dim: int, max_positions: int) -> tuple[Frequencies, float]:
+    """YaRN (https://arxiv.org/abs/2309.00071): a ramp over the dimensions from kept to slowed frequencies."""
     theta, old = settings["rope_theta"], settings.get("original_max_position_embeddings", max_positions)
     factor = settings.get("factor", max_positions / old)
     attention_factor = settings.get("attention_factor", _yarn_scale(settings, factor))
@@ -151,15 +151,15 @@ def _yarn(settings: Settings, head_dim: int, max_positions: int) -> tuple[Freque
     return (slowed * (1 - keep) + kept * keep).astype(np.float32), attention_factor
 
 
-def _yarn_scale(settings: Settings, factor: float) -> float:
+def _yarn_scale(settings: RopeSettings, factor: float) -> float:
     def scale(by: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * by * math.log(factor) + 1.0
 
-    mscale, every = settings.get("mscale"), settings.get("mscale_all_dim")
-    return scale(mscale) / scale(every) if mscale and every else scale(1)
+    mscale, mscale_all_dim = settings.get("mscale"), settings.get("mscale_all_dim")
+    return scale(mscale) / scale(mscale_all_dim) if mscale and mscale_all_dim else scale(1)
 
 
-# rope_type -> its frequencies, the parameters beside theta that it needs, and those that it may have.
+# rope_type -> its frequencies, the parameters besides theta that it needs, and those that it may have.
 _SCALINGS = {
     "default": (_default, set[str](), set[str]()),
     "linear": (_linear, {"factor"}, set[str]()),

@@ -35,9 +35,9 @@ def write_tokenizer(facts: Facts, encoder: EncoderDecisions, folder: Path) -> tu
 
 
 def _special_tokens(facts: Facts, of_class: Mapping[str, str]) -> dict[str, Any]:
-    """The map that FastEmbed and older readers require and transformers 5 no longer writes.
+    """The map that FastEmbed and older readers require, and that transformers 5 no longer writes.
 
-    `of_class` are the tokens of a converted tokenizer's class, which the files need not name.
+    `of_class` are the tokens of a converted tokenizer's class, which its files need not name.
     """
     path = facts.transformer_folder / "special_tokens_map.json"
     if path.is_file():

@@ -1,7 +1,7 @@
-"""Markers before queries and documents ([unused0], [Q]) made tokens of their own, as sentence-transformers does it.
+"""Markers before queries and documents ([unused0], [Q]) made single tokens, as in sentence-transformers.
 
-Such models were trained with the marker's id put in. The tokenizer would take the marker's text apart; so it is
-registered as a special token, and the text before which it is put gives the same ids.
+Such models were trained with the id of the marker inserted before a text. A tokenizer would split the marker, so it is
+registered as a special token: a text with the marker before it then gives the same ids.
 Reference: sentence-transformers 6.2, MultiVectorEncoder._register_prefix_tokens.
 """
 

@@ -1,4 +1,4 @@
-"""Tokens by their names -> ids, in the tokenizer that an artifact has."""
+"""The ids of tokens in an artifact's tokenizer."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class TokenIds:
         self._special = {key: token["content"] if isinstance(token, dict) else token for key, token in named.items()}
 
     def token(self, text: str) -> int:
-        """The id of a token that must be there."""
-        found = self._tokenizer.token_to_id(text)
-        if found is None:
+        """The id of a token; ModelFilesError if the tokenizer lacks it."""
+        token_id = self._tokenizer.token_to_id(text)
+        if token_id is None:
             raise ModelFilesError(f"tokenizer.json has no token {text!r}, which the model's files ask for")
-        return int(found)
+        return int(token_id)
 
     def special(self, *keys: str) -> int:
         """The id of the first of these special tokens (`cls_token`, ...) that the tokenizer has."""
@@ -37,5 +37,5 @@ class TokenIds:
 
     def known(self, words: Iterable[str]) -> tuple[int, ...]:
         """The ids of those words that are tokens by themselves, in ascending order."""
-        found = (self._tokenizer.token_to_id(word) for word in words)
-        return tuple(sorted(number for number in found if number is not None))
+        ids = (self._tokenizer.token_to_id(word) for word in words)
+        return tuple(sorted(token_id for token_id in ids if token_id is not None))

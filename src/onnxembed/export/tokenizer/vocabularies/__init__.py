@@ -1,14 +1,14 @@
-"""Vocabularies of checkpoints without tokenizer.json -> what their tokenizer.json would be. Needs no transformers.
+"""Builds the tokenizer.json of checkpoints that have only older vocabulary files. Does not need transformers.
 
 Each class does what transformers 5's class of that name does with the same files, because that is what an export
-is verified against. Older releases disagree in places; there transformers 5 is followed, too:
+is verified against. Where older releases differ, transformers 5 is followed as well:
 
 - LlamaTokenizer: a text that begins with a space gets no second one (sentencepiece: two).
 - AlbertTokenizer: pieces like `9,` keep their score (transformers 4 made them unlikely).
 - DebertaV2Tokenizer: NFC, not the file's normalization table. The manifest says so.
 
-Not followed: for model_type mistral AutoTokenizer passes over the named class and adds no space before a text,
-which the file asks for. Read as LlamaTokenizer, it gives the ids of the sentencepiece library.
+The exception: for model_type mistral, AutoTokenizer ignores the named class and does not add the space before a text
+that the file asks for. Here it is read as LlamaTokenizer, which gives the ids of the sentencepiece library.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from onnxembed.export.tokenizer.vocabularies.wordpiece import read_wordpiece
 from onnxembed.facts.facts import Facts
 from onnxembed.tokenizer.errors import tokenizer_errors
 
-MASK = AddedToken("<mask>", lstrip=True, special=True)  # takes the space before it
+MASK = AddedToken("<mask>", lstrip=True, special=True)  # includes the space before it
 BRACKETS = {
     "unk_token": "[UNK]",
     "sep_token": "[SEP]",
@@ -95,7 +95,7 @@ FIX = 'save one with transformers.AutoTokenizer.from_pretrained("...").save_pret
 
 @dataclass(frozen=True)
 class Converted:
-    """`state` is the content of tokenizer.json, `special` the text of each special token by role."""
+    """The content of a tokenizer.json, the text of each special token by role, and a description for the manifest."""
 
     state: dict[str, Any]
     special: Mapping[str, str]
@@ -132,7 +132,7 @@ def convert(facts: Facts) -> Converted:
 
 
 def _check_size(facts: Facts, tokenizer: Tokenizer, files: str) -> None:
-    """Refuse a vocabulary of another model: what it gives for a text must have a row in this one's table."""
+    """Refuse a vocabulary of another model: every id that it gives must have a row in this model's table."""
     rows = facts.config.get("vocab_size")
     tokens = tokenizer.get_vocab_size(with_added_tokens=False)
     if rows is not None and max(tokens, *(index + 1 for index in tokenizer.encode("").ids), 0) > rows:

@@ -37,7 +37,7 @@ def bos_and_eos(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProce
 
 
 def flagged_bos_eos(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProcessor:
-    """Decoders': a first and a last token only where add_bos_token and add_eos_token ask for them."""
+    """Decoders': a first token only if add_bos_token is true, a last one only if add_eos_token is true."""
     first = [source.special.content("bos_token")] if source.flag("add_bos_token", False) else []
     last = [source.special.content("eos_token")] if source.flag("add_eos_token", False) else []
     single = [f"{token}:0" for token in first] + ["$A:0"] + [f"{token}:0" for token in last]
@@ -46,7 +46,7 @@ def flagged_bos_eos(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostP
 
 
 def required_bos_eos(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProcessor:
-    """As asked, for classes where silence is no answer: transformers 4 then added the first token, 5 does not."""
+    """As `flagged_bos_eos`, but add_bos_token is required: its default differs between transformers 4 and 5."""
     if source.optional_flag("add_bos_token") is None:
         raise ModelFilesError(
             f"{source.folder / 'tokenizer_config.json'} does not say add_bos_token; set it to true or false "

@@ -14,7 +14,7 @@ UNIGRAM, BPE = 1, 2  # TrainerSpec.ModelType
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # SentencePiece.Type
 MODEL_KINDS = {UNIGRAM: "Unigram", BPE: "BPE", 3: "word", 4: "character"}
 
-# Characters of a piece: trained ones have tens, and the ways to cut one in two are counted out.
+# Characters of the longest piece: trained ones have tens, and every way to cut a piece in two is tried.
 LONGEST = 1000
 
 
@@ -53,7 +53,7 @@ class Pieces:
 
 
 def read_pieces(file: Path) -> Pieces:
-    """Read a sentencepiece model; ModelFilesError for a file that is none, or that prepares texts unusually."""
+    """Read a sentencepiece model; ModelFilesError for another file, or unusual text preparation."""
     try:
         return _model(file, Message.of(file.read_bytes()))
     except (ValueError, struct.error) as error:

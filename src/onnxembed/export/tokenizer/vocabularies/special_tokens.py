@@ -1,7 +1,7 @@
-"""The special and added tokens of a checkpoint without tokenizer.json: which they are, how they match, their ids.
+"""The special and added tokens of a checkpoint without tokenizer.json: their texts, how they match, their ids.
 
-They stand in tokenizer_config.json, in special_tokens_map.json and added_tokens.json of older checkpoints, and in
-the defaults of the tokenizer's class, read in the order that transformers 5 reads them.
+They come from tokenizer_config.json, in special_tokens_map.json and added_tokens.json of older checkpoints, and from
+the defaults of the tokenizer's class, read in the same order as in transformers 5.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Token = str | AddedToken  # a text alone is special and found before normalizati
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """`named` by role ("cls_token"); `declared` by the id that the files give; `extra` without a role."""
+    """The tokens with a role ("cls_token") by role; those with an id in the files by id; those with neither."""
 
     folder: Path
     named: Mapping[str, Token]
@@ -33,21 +33,21 @@ class SpecialTokens:
     extra: tuple[Token, ...]
 
     def content(self, role: str) -> str:
-        """The text of the token with a role that the class cannot do without."""
+        """The text of the token with a role that the class requires."""
         if role not in self.named:
             raise ModelFilesError(f"{self.folder / 'tokenizer_config.json'}: {role} is null, but texts need one")
         return str(self.named[role])
 
     def add_to(self, tokenizer: Tokenizer, of_vocabulary: Iterable[AddedToken] = ()) -> None:
-        """Let the tokenizer find the tokens whole in a text.
+        """Add the tokens to the tokenizer, which then never splits them.
 
-        `of_vocabulary` are tokens that the vocabulary's own file marks. Raises ModelFilesError where a token
+        `of_vocabulary` are tokens that the vocabulary's own file marks. Raises ModelFilesError for a token that
         would get another id than the files declare for it.
         """
         tokens: list[Token] = [self.declared[index] for index in sorted(self.declared)]
         declared, named = {str(token) for token in tokens}, {str(token) for token in self.named.values()}
         for token in (*self.named.values(), *of_vocabulary, *self.extra):
-            # A text alone and the same text spelt out are two tokens here; the later one decides.
+            # A text alone and the same text with flags are two tokens here; the later one decides.
             if str(token) not in declared and token not in tokens:
                 tokens.append(token)
         tokenizer.add_tokens([_special(token, str(token) in named) for token in tokens])
@@ -62,10 +62,10 @@ class SpecialTokens:
 def read_special_tokens(folder: Path, config: JsonObject, defaults: Mapping[str, Token]) -> SpecialTokens:
     """The tokens that the files of `folder` name; `defaults` are the class's, for roles that they do not name.
 
-    A default that is spelt out says how the token of its role is matched, also where the files give its text alone.
-    added_tokens_decoder of tokenizer_config.json (`config`), where it is there, replaces the older files.
+    A default with flags decides how the token of its role is matched, even if the files give only a text for it.
+    added_tokens_decoder of tokenizer_config.json (`config`), if present, replaces the older files.
     """
-    said: dict[str, Any] = dict(config)
+    settings: dict[str, Any] = dict(config)
     declared: dict[int, AddedToken] = {}
     if "added_tokens_decoder" in config:
         file = folder / "tokenizer_config.json"
@@ -76,19 +76,19 @@ def read_special_tokens(folder: Path, config: JsonObject, defaults: Mapping[str,
             declared[int(index)] = _special(token, False)
     else:
         file = folder / "special_tokens_map.json"
-        said |= read_json(file) if file.is_file() else {}
+        settings |= read_json(file) if file.is_file() else {}
     by_content = {str(token): token for token in declared.values()}
     named: dict[str, Token] = {}
-    for role in (*ROLES, *(key for key in said if key.endswith("_token") and key not in ROLES)):
+    for role in (*ROLES, *(key for key in settings if key.endswith("_token") and key not in ROLES)):
         default = defaults.get(role)
-        value = said.get(role, default)
-        if value is not None and (role in ROLES or isinstance(value, str | dict)):  # add_bos_token is no token
+        value = settings.get(role, default)
+        if value is not None and (role in ROLES or isinstance(value, str | dict)):  # add_bos_token is a flag
             token = _token(file, role, value)
             token = by_content.get(str(token), token)
             if isinstance(token, str) and isinstance(default, AddedToken):
                 token = AddedToken(token, lstrip=default.lstrip, special=True)
             named[role] = token
-    extra = _extra(file, said)
+    extra = _extra(file, settings)
     if "added_tokens_decoder" not in config and (file := folder / "added_tokens.json").is_file():
         special = {str(token) for token in (*named.values(), *extra)}
         for content, index in read_json(file).items():
@@ -98,31 +98,31 @@ def read_special_tokens(folder: Path, config: JsonObject, defaults: Mapping[str,
     return SpecialTokens(folder, named, declared, extra)
 
 
-def _extra(file: Path, said: JsonObject) -> tuple[Token, ...]:
-    key = next((key for key in EXTRA if said.get(key)), None)
+def _extra(file: Path, settings: JsonObject) -> tuple[Token, ...]:
+    key = next((key for key in EXTRA if settings.get(key)), None)
     if key is None:
         return ()
-    values = said[key]
+    values = settings[key]
     if not isinstance(values, list | dict):
         raise ModelFilesError(f"{file}: {key} is {values!r}, not a list of tokens")
     return tuple(_token(file, key, value) for value in (values.values() if isinstance(values, dict) else values))
 
 
 def _token(file: Path, key: str, value: Any) -> Token:
-    """A token as a text, or with its matching spelt out."""
+    """A token as a text alone, or with its flags."""
     if isinstance(value, AddedToken) or (isinstance(value, str) and value):
         return value
     entry = _object(file, key, value)
     content, flags = entry.get("content"), {name: entry[name] for name in MATCHING if name in entry}
     unknown = entry.keys() - {"content", "__type", *MATCHING}
-    spelt = isinstance(content, str) and content and all(isinstance(flag, bool) for flag in flags.values())
-    if unknown or not spelt:
+    valid = isinstance(content, str) and content and all(isinstance(flag, bool) for flag in flags.values())
+    if unknown or not valid:
         raise ModelFilesError(f"{file}: {key} is {value!r}, not a token")
     return AddedToken(content, **flags)
 
 
 def _special(token: Token, named: bool) -> AddedToken:
-    """The token as the tokenizers library takes it; one with a role is special whatever is spelt out."""
+    """The token as an AddedToken; one with a role is always special."""
     if isinstance(token, str):
         return AddedToken(token, special=True)
     token.special = token.special or named

@@ -1,4 +1,4 @@
-"""What a tokenizer is built from: the folder's vocabulary, tokenizer_config.json, special tokens."""
+"""What a tokenizer is built from: the folder's vocabulary, tokenizer_config.json and special tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CheckpointVocabulary:
         return default if (value := self.optional_flag(key)) is None else value
 
     def optional_flag(self, key: str) -> bool | None:
-        """An option of tokenizer_config.json that may be left open; None where it is absent or null."""
+        """An option of tokenizer_config.json without a default; None where it is absent or null."""
         value = self.config.get(key)
         if value is not None and not isinstance(value, bool):
             raise ModelFilesError(f"{self.folder / 'tokenizer_config.json'}: {key} is {value!r}, not true or false")
@@ -47,8 +47,8 @@ class Vocabulary:
 class TokenizerClass:
     """How one tokenizer class of transformers reads a checkpoint.
 
-    `files`: those that make up the vocabulary, all needed. `special`: the class's tokens where no file names them.
-    `read`: the vocabulary with what prepares a text for it. `post_processor`: what goes around every text.
+    `files`: the files of the vocabulary, all required. `special`: the class's tokens for roles that no file names.
+    `read`: reads the vocabulary, and how a text is prepared for it. `post_processor`: what goes around every text.
     """
 
     files: tuple[str, ...]
