@@ -240,13 +240,16 @@ VECTORS = "[[vectors]]\ntexts = ['a']\nvalues = [[1.0, 2.0]]\n"
         ("[[refused]]\nprecision = 'fp8'\nreason = 'because'\nsource = 'a card'", "precision is 'fp8'"),
         (f"[prompts]\n{WHY}[prompts.value]\nquery = ''", "prompts has an empty text"),
         (VECTORS + "atol = 0.1\nsource = ''", r"vectors\[0\].source is empty"),
-        (VECTORS + "source = 'a card'", "sets not one of atol, rtol and min_cosine"),
-        (VECTORS + "source = 'a card'\natol = 0.1\nrtol = 0.1", "sets not one of"),
-        (VECTORS.replace("['a']", "['a', 'b']") + "source = 'a card'\natol = 0.1", "not one row"),
-        (VECTORS.replace("['a']", "[]").replace("[1.0, 2.0]", "") + "source = 'a card'\natol = 0.1", "not one row"),
+        (VECTORS + "source = 'a card'", "does not set exactly one of atol, rtol and min_cosine"),
+        (VECTORS + "source = 'a card'\natol = 0.1\nrtol = 0.1", "does not set exactly one of"),
+        (VECTORS.replace("['a']", "['a', 'b']") + "source = 'a card'\natol = 0.1", "does not have one row"),
+        (
+            VECTORS.replace("['a']", "[]").replace("[1.0, 2.0]", "") + "source = 'a card'\natol = 0.1",
+            "does not have one row",
+        ),
         (
             "[[similarities]]\nqueries = ['a']\ndocuments = ['b']\nvalues = [[1, 2]]\nsource = 'a card'\natol = 0.1",
-            r"similarities\[0\].values has not one row",
+            r"similarities\[0\].values does not have one row",
         ),
         ("= 1", "not readable TOML"),
     ],
@@ -435,7 +438,7 @@ def test_verify_golden_needs_a_recipe(
     assert run("verify", artifact, "--golden") == 2
     assert "onnxembed export FOLDER --recipe NAME" in capsys.readouterr().err
     assert run("verify", artifact, "--golden", "--against", "org/tiny") == 2
-    assert "not with --against" in capsys.readouterr().err
+    assert "leave out --against" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not MINILM.is_dir(), reason="needs scripts/models/get_minilm.py's folder")

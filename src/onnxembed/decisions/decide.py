@@ -28,8 +28,8 @@ from onnxembed.recipes.recipe import Recipe
 class Decisions:
     """What is decided about a model: its encoder, and one part for each task that it does.
 
-    The heads of sparse and multi-vector embeddings are their facts still: which ids the tokens they name have is
-    known when the tokenizer is written.
+    The heads of sparse and multi-vector embeddings are given as facts, which name tokens: their ids are known only
+    once the tokenizer is written.
     """
 
     encoder: EncoderDecisions

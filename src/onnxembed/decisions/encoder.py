@@ -86,7 +86,7 @@ def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[At
 
 
 def _adapter(facts: Facts, flags: Flags) -> Decision[str] | None:
-    """The task whose adapter is merged into the weights. No file says which: such a model is told with each text."""
+    """The task whose adapter is merged into the weights. No file names it: such a model is given the task per text."""
     tasks, asked = facts.adapters, flags.adapter
     if not tasks and asked is not None:
         raise UsageError(f"--adapter {asked}: {facts.folder} has no adapters")
@@ -134,15 +134,15 @@ def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
 
 
 def _longest(limit: Decision[int], facts: Facts, flags: Flags) -> Decision[int]:
-    """The limit of every text; of a multi-vector model, the longer of its queries' and its documents'."""
-    said = facts.multi_vector
-    if said is None or limit.origin == "flag" or flags.task not in (None, "multi_vector"):
+    """The limit of every text; for a multi-vector model, the longer of its query and document limits."""
+    multi_vector = facts.multi_vector
+    if multi_vector is None or limit.origin == "flag" or flags.task not in (None, "multi_vector"):
         return limit
     lengths = [
-        limit if each.value is None else Decision(each.value, each.origin, each.reason)
-        for each in (said.query_length, said.document_length)
+        limit if length.value is None else Decision(length.value, length.origin, length.reason)
+        for length in (multi_vector.query_length, multi_vector.document_length)
     ]
-    longest = max(lengths, key=lambda each: each.value)
+    longest = max(lengths, key=lambda length: length.value)
     positions = _position_limit(facts)
     if MODEL_TYPES[facts.model_type].has_position_table(facts.config) and longest.value > positions:
         raise ModelFilesError(f"{facts.folder}: {longest.reason} is {longest.value}, but the model takes {positions}")
@@ -150,21 +150,21 @@ def _longest(limit: Decision[int], facts: Facts, flags: Flags) -> Decision[int]:
 
 
 def _position_limit(facts: Facts) -> int:
-    """How many tokens the model was made for, which a position table has rows for."""
+    """How many tokens the model was made for, or its position table has rows for."""
     if MODEL_TYPES[facts.model_type].static:
         return UNBOUNDED
     positions = _size(facts, "max_position_embeddings")
     reserved = _pad_token_id(facts).value + 1 if MODEL_TYPES[facts.model_type].positions_after_pad else 0
     if positions <= reserved:
         raise ModelFilesError(
-            f"{facts.config_file}: max_position_embeddings is {positions}, of which "
-            f"{facts.model_type} keeps {reserved} for no token"
+            f"{facts.config_file}: max_position_embeddings is {positions}, and "
+            f"{facts.model_type} reserves {reserved} of them"
         )
     return positions - reserved
 
 
 def _size(facts: Facts, key: str) -> int:
-    """A number of config.json that must be there."""
+    """A size that config.json must state."""
     value = facts.config.get(key)
     if value is None:
         value = facts.config.get(MODEL_TYPES[facts.model_type].older_keys.get(key, key))
@@ -210,7 +210,7 @@ def _lower_case(facts: Facts) -> Decision[bool]:
 
 
 def end_token(facts: Facts, recipe: Recipe | None) -> Decision[str] | None:
-    """The token that every text must end with, where something asks for one; tokenizer.json may add it already."""
+    """The token that every text must end with, if any; tokenizer.json may add it already."""
     if recipe and recipe.end_token:
         return recipe.decision(recipe.end_token)
     if facts.tokenizer_config.get("add_eos_token") is not True:
@@ -228,8 +228,8 @@ def _prompts(facts: Facts, recipe: Recipe | None) -> Prompts:
     reason = f"{name}: prompts" if facts.prompts else f"{name} names no prompts"
     texts: Decision[dict[str, str]] = Decision(dict(facts.prompts), "file", reason)
     if recipe and recipe.prompts:
-        # An empty text says nothing: sentence-transformers writes "query": "" and "document": "" into the
-        # files of every model that it saves.
+        # An empty text is no statement: sentence-transformers writes "query": "" and "document": "" into the
+        # files of every model it saves.
         missing = {key: text for key, text in recipe.prompts.value.items() if not facts.prompts.get(key)}
         if missing:
             reason = f"{recipe.file} says {', '.join(missing)}: {recipe.prompts.reason}"

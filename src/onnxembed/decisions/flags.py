@@ -9,7 +9,7 @@ from onnxembed.errors import UsageError
 from onnxembed.manifest import AttentionMode, PoolingMode, ScoreActivation, Task
 
 NO_ADAPTER = "none"
-"""What `Flags.adapter` says for the model without any of its adapters."""
+"""The value of `Flags.adapter` for the model without any of its adapters."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Flags:
     plain_pairs: bool = False
 
     def refuse_embedding_flags(self, folder: Path) -> None:
-        """Raise UsageError for flags of sentence embeddings, for a model that makes other embeddings alone."""
+        """Raise UsageError for flags about sentence embeddings where the model makes only other embeddings."""
         if self.pooling is not None or self.normalize is not None:
             raise UsageError(
                 f"{folder} makes no sentence embedding here, and --pooling and --normalize are for those; "

@@ -59,14 +59,14 @@ def decide_reranking(facts: Facts, flags: Flags, recipe: Recipe | None) -> Reran
 
 
 def _answers(facts: Facts, recipe: Recipe | None) -> Decision[tuple[str, ...]] | None:
-    """Of a language model, the token whose logit is the score and the one whose logit is taken off; else None."""
+    """For a language model: the token whose logit is the score, and the one whose logit is subtracted; else None."""
     if facts.answers is None and named_class(facts).endswith(CLASSIFIER):
         return None
     if facts.answers is not None:
         tokens = {number: token for token, number in vocabulary(facts).items()}
         if missing := [number for number in facts.answers if number not in tokens]:
             raise ModelFilesError(
-                f"{facts.folder / 'modules.json'}: LogitScore names token {missing[0]}, which is none"
+                f"{facts.folder / 'modules.json'}: LogitScore names token {missing[0]}, which is not in the vocabulary"
             )
         names = tuple(tokens[number] for number in facts.answers)
         return Decision.from_file(names, "modules.json", "LogitScore")
@@ -126,7 +126,7 @@ def _pooling(facts: Facts) -> Decision[HeadPooling]:
 
 
 def _activation(facts: Facts, flags: Flags, recipe: Recipe | None, labels: int) -> Decision[ScoreActivation]:
-    """What makes scores of logits, in the order in which sentence-transformers asks."""
+    """The activation that turns logits into scores, looked up in the order of sentence-transformers."""
     if flags.activation is not None:
         return Decision(flags.activation, "flag", "--activation")
     own = facts.config.get("sentence_transformers")
@@ -156,12 +156,12 @@ def _known_activation(name: Any, file: Path, key: str) -> ScoreActivation:
     known: dict[str, Any] = {**DENSE_ACTIVATIONS, **SHORT_ACTIVATIONS}
     if not isinstance(name, str) or name not in known:
         raise UnsupportedError(f"{file}: {key} is {name!r}; known: {', '.join(known)}; --activation chooses another")
-    found: ScoreActivation = known[name]
-    return found
+    activation: ScoreActivation = known[name]
+    return activation
 
 
 def _token_types(facts: Facts) -> Decision[bool]:
-    """Whether the document's tokens are segment 1, where the tokenizer makes it so and the model takes segments."""
+    """Whether the document's tokens are in segment 1, if the tokenizer sets segments and the model takes them."""
     names = facts.tokenizer_config.get("model_input_names")
     if isinstance(names, list):
         reason = f"tokenizer_config.json: model_input_names is {json.dumps(names)}"
@@ -172,7 +172,7 @@ def _token_types(facts: Facts) -> Decision[bool]:
 def _template(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[Template] | None:
     """The template of a recipe, where there is one; a chat template in the files without one is an error.
 
-    sentence-transformers would put every pair into it, and it is a program, which onnxembed does not run.
+    sentence-transformers would apply it to every pair, but it is a program, which onnxembed does not run.
     """
     if flags.plain_pairs:
         return None

@@ -1,7 +1,7 @@
-"""What a model's own files say, read but not yet judged. Standard library only.
+"""What a model's own files state, read but not yet judged. Standard library only.
 
-Reads both generations of sentence-transformers files, and folders that have none of them. A key or module that
-is not known is an error: dropping it would change vectors in silence.
+Reads both generations of sentence-transformers files, and folders that have none of them. An unknown key or module
+is an error: ignoring it could silently change vectors.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Facts:
 
     @property
     def model_type(self) -> str:
-        """config.json's model_type, but for a model that goes by another's name.
+        """config.json's model_type, corrected for a model that uses another's name.
 
         jina-embeddings-v3 calls itself xlm-roberta, which has no rotary positions.
         """

@@ -1,4 +1,4 @@
-"""What each model_type assumes where its config.json is silent. Standard library only."""
+"""The defaults of each model_type for what config.json leaves out. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from onnxembed.manifest import AttentionMode
 class ModelType:
     """Defaults of one model_type.
 
-    `pad_token_id`: what fills unused slots; only RoBERTa's kin looks at it, elsewhere padding is masked.
-    `positions_after_pad`: positions are counted from pad_token_id + 1, so that many rows of the position
-    table are never a token's (RoBERTa and its kin).
+    `pad_token_id`: what fills unused slots; only the RoBERTa family reads it, elsewhere padding is masked.
+    `positions_after_pad`: positions are counted from pad_token_id + 1, so the first pad_token_id + 1 rows of the
+    position table are never used (the RoBERTa family).
     `position_table`: positions are rows of a table, which bounds every text; rotary ones bound none, and
     max_position_embeddings is only the length that such a model was made for.
     `position_table_key`: the key of config.json, true where absent, that says whether there is a table.
-    `static`: a token's vector is a row of a table, whatever stands around it; special tokens are not counted.
+    `static`: a token's vector is a row of a table, whatever its context; special tokens are not counted.
     `older_keys`: what config.json files of an earlier generation call a size.
-    `attention`: how its tokens see each other when nothing says otherwise. Decoders were made causal and
-    many are trained on as bidirectional embedders, so for them config.json and flags may decide.
+    `attention`: how tokens attend to each other by default. Decoders were made causal, and many were trained
+    further as bidirectional embedders, so for them config.json and flags may decide.
     """
 
     pad_token_id: int = 0

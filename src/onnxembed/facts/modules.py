@@ -16,7 +16,7 @@ from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
 from onnxembed.manifest import POOLING_MODES, PoolingMode
 
 # jina-embeddings-v3's own first module: a Transformer that also takes the task of each text, whose adapter
-# `--adapter` merges. Other models have one of that name that does other things.
+# `--adapter` merges. Other models have a module of that name that does something else.
 JINA_TRANSFORMER = "custom_st.Transformer"
 
 POOLING_FLAGS: dict[str, PoolingMode] = {

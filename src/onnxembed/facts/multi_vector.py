@@ -2,7 +2,7 @@
 
 ColBERT models are published in three forms: as a MultiVectorEncoder of sentence-transformers (6.0 on), as
 PyLate saved them, and as the original ColBERT did, with an artifact.metadata. What the older two leave out is
-as sentence-transformers 6.2 reads them. bge-m3 has a form of its own.
+taken as in sentence-transformers 6.2. bge-m3 has a form of its own.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def _expansion(name: str, config: JsonObject) -> Decision[ExpansionFacts | None]
         elif type(length) is not int or length < 1 or not isinstance(attended, bool):
             problem = "has no length in tokens, or an attend that is not true or false"
         elif not isinstance(token, str | None):
-            problem = "has a token that is no string"
+            problem = "has a token that is not a string"
         else:
             expansion = ExpansionFacts(token, length, attended, strategies[said["strategy"]])
             return Decision.from_file(expansion, name, "query_expansion")

@@ -12,11 +12,14 @@ from onnxembed.errors import ModelFilesError, UsageError
 
 @dataclass(frozen=True)
 class HubOptions:
-    """Where and how a hub model is asked for; a local folder ignores it."""
+    """How a hub model is fetched. Local folders ignore it."""
 
     revision: str | None = None
+    """Branch, tag or commit; None for the main branch."""
     cache_dir: str | Path | None = None
+    """Where files are kept; None for the hub client's standard cache."""
     local_files_only: bool = False
+    """Never ask the hub; use what is in the cache."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def local_folder(model: str | os.PathLike[str], revision: str | None) -> Path:
     if not folder.is_dir():
         raise UsageError(f"no folder at {folder} (a model of the hub is named like organization/name)")
     if revision is not None:
-        raise UsageError(f"{folder} is a folder, which has no revision {revision!r}; only a model of the hub has")
+        raise UsageError(f"{folder} is a folder and has no revision {revision!r}; only hub models have revisions")
     return folder
 
 
@@ -56,5 +59,5 @@ def refuse_gaps(gaps: Sequence[str], where: str) -> None:
 
 
 def file_names(folder: Path) -> list[str]:
-    """The names of all files in a folder, with the folders within it that they lie in."""
+    """The paths of all files in a folder, relative to it."""
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]

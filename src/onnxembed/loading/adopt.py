@@ -1,6 +1,6 @@
-"""A model whose ONNX graph was made by something else: its files are read, resolved and used as they are.
+"""A model whose ONNX graph another program made: its files are read, decided on and used as they are.
 
-The graph comes as it is; how texts become vectors is decided as for an export, from the same files, recipes
+The graph is used unchanged; how texts become vectors is decided as for an export, from the same files, recipes
 and flags, with the same errors. What the graph itself must say is read from it, never guessed from names.
 """
 
@@ -142,7 +142,7 @@ def _check_output(graph: OnnxFile, output: Value, width: int, rank: int) -> None
 
 def _shown(value: Value) -> str:
     if value.shape is None:
-        return "nothing is said of"
+        return "unknown"
     return "[" + ", ".join("free" if size is None else str(size) for size in value.shape) + "]"
 
 
@@ -219,7 +219,7 @@ def adopted_manifest(
     files: dict[str, FileRecord],
 ) -> Manifest:
     """The manifest of an adopted model."""
-    producer = found.graph.producer or "something that does not say its name"
+    producer = found.graph.producer or "an unnamed program"
     return Manifest(
         format_version=FORMAT_VERSION,
         created_with={name: version(name) for name in ("onnxembed", "tokenizers")},

@@ -1,4 +1,4 @@
-"""Whether an artifact's files are the files its manifest records."""
+"""Whether an artifact's files are those that its manifest records."""
 
 from __future__ import annotations
 

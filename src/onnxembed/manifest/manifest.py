@@ -1,8 +1,8 @@
 """onnxembed.json: the contract between export and runtime. Standard library only.
 
 The runtime reads nothing else to know how to embed. The format is closed: a key that this version
-does not know, a missing key and a newer format version are errors, because a guess about any of them
-would change vectors in silence. Every decision says where it came from.
+does not know, a missing key and a newer format version are errors, because guessing about any of them
+could silently change vectors. Every decision says where it came from.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _contradictions(manifest: Manifest) -> Iterator[str]:
-    """What the types cannot say: every file that is read is recorded, and lies inside the folder."""
+    """What the types cannot express: every file that is read is recorded, and lies inside the folder."""
     if not manifest.variants:
         yield "variants is empty"
     if not manifest.tasks:
@@ -197,7 +197,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
 
 
 def template_flaws(template: Template) -> Iterator[str]:
-    """What is wrong with a template, in words: each placeholder stands once, in the body."""
+    """The problems of a template, in words: each placeholder must occur once, in the body."""
     wanted = {"{query}": 1, "{document}": 1, "{instruction}": 0 if template.instruction is None else 1}
     for placeholder, count in wanted.items():
         found = template.body.count(placeholder)

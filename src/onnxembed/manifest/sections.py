@@ -56,8 +56,8 @@ class Source:
 class Model:
     """What the graph computes up to the token embeddings.
 
-    `adapter` names the task whose adapter is merged into the weights, of a model that has them; `engine_reason`
-    says why another engine than `build` wrote the graph, and with what; of an adopted one, who made it.
+    `adapter` names the task whose adapter is merged into the weights, for a model with adapters; `engine_reason`
+    says why an engine other than `build` wrote the graph, and with what; for an adopted graph, what made it.
     """
 
     model_type: str
@@ -98,7 +98,7 @@ class Embedding:
     """From token embeddings [B, T, D] to sentence embeddings [B, dimension].
 
     `output` is the graph's output to read, where its name is not the usual one. `normalize_again`: an adopted
-    graph may or may not scale its vectors to length 1 itself; the runtime does, which twice changes nothing.
+    graph may already scale its vectors to length 1; the runtime normalizes them again, which is harmless.
     """
 
     pooling: Decision[tuple[PoolingMode, ...]]
@@ -117,9 +117,9 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Template:
-    """The text that a pair becomes: `{query}`, `{document}` and `{instruction}` stand in `body`, which may be cut.
+    """The text that a pair becomes: `body` contains `{query}`, `{document}` and `{instruction}`, and may be truncated.
 
-    `instruction` is what the model is told when the caller says nothing; None where the body has no place for it.
+    `instruction` is the default instruction; None if the body has no place for one.
     """
 
     prefix: str
@@ -132,9 +132,8 @@ class Template:
 class Reranking:
     """From a pair's token embeddings [B, T, D] to its logits [B, labels], and to its scores.
 
-    `token_types` says whether the document's tokens are told from the query's by segment ids; `template`, of a
-    model that reads a pair as one text; `answers`, of a language model, are the tokens whose logits' difference
-    is the logit.
+    `token_types`: whether segment ids distinguish the document's tokens from the query's. `template`: for a model that
+    reads a pair as one text. `answers`: for a language model, the tokens whose logits are subtracted to give the score.
     """
 
     labels: Decision[tuple[str, ...]]
@@ -150,9 +149,9 @@ class Reranking:
 class Sparse:
     """From token embeddings to a weight for each id of the vocabulary [dimension], most of them 0.
 
-    `aggregated_by` "graph": its output `sparse_embedding` [B, dimension] is all there is to it, the largest weight
+    `aggregated_by` "graph": the output `sparse_embedding` [B, dimension] is the finished embedding, the largest weight
     of an id over the text's tokens, or their sum. "runtime": the output `sparse_weights` [B, T] has a weight for
-    each token, and the runtime gathers them by token id. Ids of `dropped_token_ids` have no weight.
+    each token, and the runtime aggregates them by token id. Ids in `dropped_token_ids` have no weight.
     """
 
     activation: Decision[SparseActivation]
@@ -169,9 +168,9 @@ class Sparse:
 
 @dataclass(frozen=True)
 class QueryExpansion:
-    """Queries shorter than `length` tokens are filled up with `token_id`, and get its vectors too.
+    """Queries shorter than `length` tokens are padded with `token_id`, whose vectors count as the query's.
 
-    `attended`: the query's own tokens see these. `longer`: what is done to queries of more than `length` tokens.
+    `attended`: whether the query's own tokens attend to the added ones. `longer`: what happens to longer queries.
     """
 
     token_id: int
@@ -184,8 +183,8 @@ class QueryExpansion:
 class MultiVector:
     """From token embeddings to a vector for each token, the output `multi_vector` [B, T, dimension].
 
-    `first_token`: whether the first token's vector is one of the text's. `skipped_token_ids`: tokens whose
-    vectors are not, in texts of the kinds `skipped_in`. Lengths are in tokens, None for the limit of every text.
+    `first_token`: whether the first token's vector is returned. `skipped_token_ids`: tokens whose vectors are left
+    out, in texts of the kinds `skipped_in`. Lengths are in tokens; None means the limit of every text.
     Markers before queries and documents are prompts.
     """
 
@@ -209,9 +208,9 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Quality:
-    """How near the vectors of a graph of integers are to fp32's, on texts that its making has not seen.
+    """How close an integer graph's vectors are to fp32's, on texts that were not used to make it.
 
-    `required` is the lowest cosine that was allowed; `kept_wider` names the products and tables in 16 bits.
+    `required` is the lowest cosine allowed; `kept_wider` names the products and tables kept in 16 bits.
     """
 
     texts: int
@@ -223,10 +222,10 @@ class Quality:
 
 @dataclass(frozen=True)
 class PackedGraph:
-    """The same computation for CUDA, without padding: the texts of a run in one row, pooled where they end.
+    """The same computation for CUDA without padding: the texts of a run lie in one row, and each is pooled separately.
 
-    Its inputs are those of onnxembed.execution.packing, its output is `sentence_embedding`; its weights are those of
-    its variant.
+    Its inputs are those of onnxembed.execution.packing, its output is `sentence_embedding`, and it shares
+    its variant's weights.
     """
 
     file: str

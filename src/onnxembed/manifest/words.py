@@ -38,7 +38,7 @@ LOGITS = "logits"
 """The graph output of a reranker, float32 [B, labels]."""
 
 Task = Literal["embedding", "sparse", "multi_vector", "reranking"]
-"""What a model can do; each has the section of its name in the manifest."""
+"""What a model can do; each task has a section of the same name in the manifest."""
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken"]
 
@@ -48,28 +48,28 @@ Engine = Literal["build", "trace", "optimum"]
 """Who wrote the encoder's graph: our builders, transformers' exporter, or optimum's."""
 
 Maker = Literal[Engine, "adopted"]
-"""An engine, or somebody else, whose graph was taken as it was found."""
+"""An engine, or "adopted" for a graph that another program made."""
 
 HeadPooling = Literal["cls", "mean", "mean_of_logits", "lasttoken"]
-"""What a classification head reads: a token, the mean of all, or each token, whose logits are averaged."""
+"""What a classification head reads: one token, the mean of all tokens, or every token, averaging their logits."""
 
 ScoreActivation = Literal["identity", "sigmoid", "tanh", "relu", "gelu", "silu"]
-"""What makes scores of logits."""
+"""The activation that turns logits into scores."""
 
 PairTruncation = Literal["longest_first", "only_second"]
-"""How a pair that is too long is cut: whichever text is longer, token by token, or the document alone."""
+"""How a pair that is too long is truncated: the longer text, token by token, or the document alone."""
 
 SparseActivation = Literal["relu", "log1p_relu", "log1p_log1p_relu"]
-"""What makes a weight of a logit; "log1p_relu" is log(1 + relu(x)), as in SPLADE."""
+"""The activation that turns logits into weights; "log1p_relu" is log(1 + relu(x)), as in SPLADE."""
 
 TextKind = Literal["query", "document"]
-"""What a text is, to models that read the two differently."""
+"""The kind of a text, for models that treat queries and documents differently."""
 
 Precision = Literal["fp32", "fp16", "bf16", "int16", "int8", "int8w"]
 
 TASKS: tuple[Task, ...] = get_args(Task)
 
-# What does each task, in messages to those who ask for another.
+# The API of each task, for error messages.
 METHODS: dict[Task, str] = {
     "embedding": "OnnxEmbedder.embed",
     "sparse": "OnnxEmbedder.embed_sparse",
@@ -85,10 +85,10 @@ POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-# The CPU has kernels for hardly any operator in them.
+# The CPU has kernels for hardly any operator in these types.
 CUDA_ONLY: tuple[Precision, ...] = ("bf16",)
 
-# The lowest cosine with the fp32 vector that a text may have, unless the export asks for another.
+# The lowest cosine between a text's vector and its fp32 vector, unless the export asks for another.
 MIN_COSINES: dict[Precision, float] = {"int16": 0.9999, "int8": 0.995, "int8w": 0.998}
 
 ENGINES: tuple[Engine, ...] = get_args(Engine)

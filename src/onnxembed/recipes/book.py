@@ -2,7 +2,7 @@
 
 One TOML file per model, in the folder `export/recipes` of a checkout and in the wheel. A recipe is chosen by the
 model's hub id, or by name; never because something looks alike. Recipes are closed, as the manifest is: a
-key that is not known here is an error.
+unknown key is an error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BOOK = next((book for book in (PACKAGE / "data", PACKAGE.parents[2] / "export/re
 
 
 def recipe_names() -> list[str]:
-    """The names of all recipes, in the order of the alphabet."""
+    """The names of all recipes, in alphabetical order."""
     return sorted((path.stem for path in BOOK.glob("*.toml")), key=str.casefold)
 
 
@@ -54,10 +54,10 @@ def read_recipe(name: str) -> Recipe:
     all that is wrong with it.
     """
     if "/" in name:
-        found = find_recipe(name)
-        if found is None:
+        by_id = find_recipe(name)
+        if by_id is None:
             raise UsageError(f"there is no recipe of {name!r}; onnxembed recipes lists them")
-        return found
+        return by_id
     if name not in recipe_names():
         raise UsageError(f"there is no recipe {name!r}; there are: {', '.join(recipe_names()) or 'none'}")
     path = BOOK / f"{name}.toml"

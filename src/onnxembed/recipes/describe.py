@@ -27,7 +27,7 @@ def describe_recipe(recipe: Recipe) -> Iterator[str]:
     """Lines that say all of a recipe."""
     yield f"{recipe.model} ({recipe.file})"
     yield recipe.checked
-    said: dict[str, RecipeFact[Any] | None] = {
+    facts: dict[str, RecipeFact[Any] | None] = {
         "attention": recipe.attention,
         "pooling": recipe.pooling,
         "normalize": recipe.normalize,
@@ -37,10 +37,10 @@ def describe_recipe(recipe: Recipe) -> Iterator[str]:
         "answers": recipe.answers,
         "activation": recipe.activation,
     }
-    for field, each in said.items():
-        if each:
+    for field, fact in facts.items():
+        if fact:
             yield f"{field}: {dict(_decided(recipe))[field]}"
-            yield from _why(each)
+            yield from _why(fact)
     if recipe.prompts:
         for name, text in recipe.prompts.value.items():
             yield f"prompt {name}: {text!r}"
@@ -70,9 +70,9 @@ def _counted(texts: Sized, one: str, many: str) -> str:
     return f"{len(texts)} {one if len(texts) == 1 else many}"
 
 
-def _why(said: RecipeFact[Any] | Refusal) -> Iterator[str]:
-    yield f"  because {said.reason}"
-    yield f"  from {said.source}"
+def _why(fact: RecipeFact[Any] | Refusal) -> Iterator[str]:
+    yield f"  because {fact.reason}"
+    yield f"  from {fact.source}"
 
 
 def _decided(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -151,7 +151,7 @@ class Recipe:
 
 
 def contradictions(recipe: Recipe, path: Path) -> Iterator[str]:
-    """What the types cannot say."""
+    """What the types cannot express."""
     if recipe.model.count("/") != 1 or recipe.file != path.name:
         yield f"model is {recipe.model!r}, not organization/{path.stem}"
     if not recipe.checked.startswith((CHECKED, UNCHECKED)):
@@ -159,8 +159,8 @@ def contradictions(recipe: Recipe, path: Path) -> Iterator[str]:
     of_embedders = ("attention", "pooling", "normalize", "prompts", "end_token")
     of_rerankers = ("task", "template", "answers", "activation")
     for field in (*of_embedders, *of_rerankers):
-        said: RecipeFact[Any] | None = getattr(recipe, field)
-        if said and not (said.reason and said.source):
+        fact: RecipeFact[Any] | None = getattr(recipe, field)
+        if fact and not (fact.reason and fact.source):
             yield f"{field} has an empty reason or source"
     if recipe.prompts and not all(recipe.prompts.value.values()):
         yield "prompts has an empty text"
@@ -181,8 +181,8 @@ def contradictions(recipe: Recipe, path: Path) -> Iterator[str]:
 
 def _flaws(where: str, golden: Golden, texts: Sized, widths: set[int]) -> Iterator[str]:
     if not texts or len(golden.values) != len(texts) or len(widths) != 1 or {*map(len, golden.values)} != widths:
-        yield f"{where}.values has not one row, of one width, for each text"
+        yield f"{where}.values does not have one row, all of one width, for each text"
     if [golden.atol, golden.rtol, golden.min_cosine].count(None) != 2:
-        yield f"{where} sets not one of atol, rtol and min_cosine"
+        yield f"{where} does not set exactly one of atol, rtol and min_cosine"
     if not golden.source:
         yield f"{where}.source is empty"

@@ -32,7 +32,7 @@ def append_end_token(state: dict[str, Any], token: str) -> bool:
     if _last(tokenizer) == number:
         return False
     state["post_processor"] = _ending(state.get("post_processor"), token, number)
-    # The vocabulary has been read already, and a large one takes seconds.
+    # Without the vocabulary, which has been read already: a large one takes seconds.
     tokenizer.post_processor = _tokenizer({**state, "added_tokens": [], "model": NO_VOCABULARY}).post_processor
     if (last := _last(tokenizer)) != number:
         raise ModelFilesError(f"texts must end with {token} ({number}), but tokenizer.json ends them with {last}")
