@@ -50,7 +50,7 @@ def test_nodes_that_were_not_counted_are_not_made_up(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "words"),
     [
         ({"dim": 48, "n_heads": 4, "n_layers": 3}, "D 48, 4 x 12, 3 layers"),
         ({"n_embd": 40, "n_head": 4, "n_layer": 3}, "D 40, 4 x 10, 3 layers"),
@@ -61,5 +61,5 @@ def test_nodes_that_were_not_counted_are_not_made_up(monkeypatch: pytest.MonkeyP
         ({"hidden_size": 6}, "D 6"),
     ],
 )
-def test_a_config_in_a_few_words(config: dict[str, int], said: str) -> None:
-    assert sizes(config) == said
+def test_a_config_in_a_few_words(config: dict[str, int], words: str) -> None:
+    assert sizes(config) == words

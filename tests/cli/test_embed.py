@@ -130,7 +130,7 @@ def test_embed_warns_in_one_line_of_texts_that_were_cut(run: Run, artifact: Path
         (["\udcff"], ["not Unicode"]),
     ],
 )
-def test_embed_refuses_what_cannot_be(
+def test_embed_refuses_impossible_arguments(
     run: Run, artifact: Path, tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
     Path("folder").mkdir()

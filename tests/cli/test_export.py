@@ -69,9 +69,9 @@ def test_the_options_of_export_arrive(run: Run, raw: Path, tmp_path: Path) -> No
     assert manifest.tokenization.max_length.value == 12
     assert embedding.pooled_by == "runtime"
     assert manifest.model.ignored_config_keys == ("some_new_key",)
-    assert {each.origin for each in (embedding.pooling, embedding.normalize, manifest.tokenization.max_length)} == {
-        "flag"
-    }
+    assert {
+        decision.origin for decision in (embedding.pooling, embedding.normalize, manifest.tokenization.max_length)
+    } == {"flag"}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_the_options_of_export_arrive(run: Run, raw: Path, tmp_path: Path) -> No
         (["--revision", "main"], ["no revision"]),
     ],
 )
-def test_export_refuses_options_that_cannot_be(
+def test_export_refuses_impossible_options(
     run: Run, checkpoint: Path, tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
     assert refused(run("export", checkpoint, "-o", "out", *arguments), *words)

@@ -36,7 +36,7 @@ def test_inspect_downloads_nothing_but_the_manifest(run: Run, hub: HubServer, ar
     assert hub.downloaded() == [FILE_NAME]
 
 
-def test_inspect_refuses_what_is_no_artifact(run: Run, checkpoint: Path) -> None:
+def test_inspect_refuses_a_folder_that_is_not_an_artifact(run: Run, checkpoint: Path) -> None:
     Path("file").touch()
     assert refused(run("inspect", checkpoint), "no onnxembed.json", f"onnxembed export {checkpoint}")
     assert refused(run("inspect", "./absent"), "no folder at absent")

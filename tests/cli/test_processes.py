@@ -52,8 +52,10 @@ def test_export_and_embed_in_processes_of_their_own(checkpoint: Path, tmp_path: 
 def test_a_closed_stream_is_refused(artifact: Path, tmp_path: Path, closed: str, name: str) -> None:
     line = f"{shlex.join(command('embed', artifact, 'the cat', '-o', 'v.npy'))} {closed}"
     done = subprocess.run(line, shell=True, cwd=tmp_path, env=USUAL, capture_output=True, check=False, timeout=60)
-    said = "" if name == "error" else f"onnxembed: standard {name} is closed; redirect it, for example to /dev/null\n"
-    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", said)
+    message = (
+        "" if name == "error" else f"onnxembed: standard {name} is closed; redirect it, for example to /dev/null\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", message)
     assert names(tmp_path) == []
 
 

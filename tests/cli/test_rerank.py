@@ -27,8 +27,8 @@ def test_rerank_prints_the_best_first(run: Run, artifact: Path) -> None:
     with OnnxReranker(artifact) as model:
         ranked = model.rank(QUERY, DOCUMENTS)
     lines = result.out.splitlines()
-    assert [int(line.split()[1]) for line in lines] == [each.index for each in ranked]
-    assert [float(line.split()[0]) for line in lines] == [round(each.score, 4) for each in ranked]
+    assert [int(line.split()[1]) for line in lines] == [result.index for result in ranked]
+    assert [float(line.split()[0]) for line in lines] == [round(result.score, 4) for result in ranked]
     assert max(map(len, lines)) <= 120
 
 
@@ -50,7 +50,7 @@ def test_documents_come_from_files_and_standard_input(run: Run, artifact: Path, 
     assert result.code == 0, result.err
     with OnnxReranker(artifact) as model:
         ranked = model.rank(QUERY, DOCUMENTS, top_k=3, return_documents=True, raw_scores=True)
-    assert [json.loads(line) for line in result.out.splitlines()] == [vars(each) for each in ranked]
+    assert [json.loads(line) for line in result.out.splitlines()] == [vars(document) for document in ranked]
 
 
 def test_the_former_name_of_the_format_option_still_works(run: Run, artifact: Path) -> None:
@@ -88,7 +88,7 @@ def test_export_and_inspect_say_what_it_is(run: Run, tmp_path: Path) -> None:
         f"run on {len(BRIEF_PAIRS)} pairs: scores are finite, and the same for a pair alone and among others"
         in exported.out
     )
-    said = run("inspect", tmp_path / "out").out
+    inspected = run("inspect", tmp_path / "out").out
     for words in (
         "tasks            reranking",
         "labels           LABEL_0, LABEL_1 (file: config.json: id2label)",
@@ -96,7 +96,7 @@ def test_export_and_inspect_say_what_it_is(run: Run, tmp_path: Path) -> None:
         "score            sigmoid of the logit (flag: --activation)",
         "long pairs       longest_first (architecture: ",
     ):
-        assert words in said
+        assert words in inspected
 
 
 def test_embed_says_what_the_model_is_made_for(run: Run, artifact: Path) -> None:

@@ -33,7 +33,9 @@ def test_verify_reads_texts_from_standard_input(run: Run, artifact: Path) -> Non
     assert (code, out.startswith(f"verified fp32 on {len(PROBES) + 4} texts")) == (0, True)
 
 
-def test_verify_refuses_what_cannot_be(run: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_refuses_an_absent_folder_and_missing_extras(
+    run: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, out, err = run("verify", "absent")
     assert (code, out) == (2, "")
     assert "'absent' does not exist" in err

@@ -100,10 +100,10 @@ def test_a_bad_json_line_is_named(line: bytes, complaint: str) -> None:
 def test_an_npy_file_holds_the_vectors(tmp_path: Path, count: int) -> None:
     expected = vectors(count)
     assert write_npy(tmp_path / "v.npy", iter(expected), 3) == count
-    found = np.load(tmp_path / "v.npy")
-    assert found.dtype == np.float32
-    assert found.shape == (count, 3)
-    assert np.array_equal(found, expected)
+    written = np.load(tmp_path / "v.npy")
+    assert written.dtype == np.float32
+    assert written.shape == (count, 3)
+    assert np.array_equal(written, expected)
 
 
 def test_vectors_that_are_slices_are_written_whole(tmp_path: Path) -> None:

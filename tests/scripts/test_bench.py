@@ -39,14 +39,14 @@ def test_alternation_is_fair() -> None:
     turns = list(alternate("abc", 6))
     assert Counter(turns) == {"a": 6, "b": 6, "c": 6}
     rounds = [turns[start : start + 3] for start in range(0, 18, 3)]
-    assert all(set(each) == set("abc") for each in rounds)
-    assert {each[0] for each in rounds} == set("abc")  # nobody always goes first
+    assert all(set(order) == set("abc") for order in rounds)
+    assert {order[0] for order in rounds} == set("abc")  # nobody always goes first
 
 
 def test_ratios_are_taken_round_by_round() -> None:
     # The machine was ten times slower in the second round, for both.
-    found = ratios([2.0, 20.0, 2.0], [1.0, 10.0, 1.0])
-    assert (found.median, found.least, found.most) == (0.5, 0.5, 0.5)
+    summary = ratios([2.0, 20.0, 2.0], [1.0, 10.0, 1.0])
+    assert (summary.median, summary.least, summary.most) == (0.5, 0.5, 0.5)
 
 
 def test_percentile() -> None:
@@ -66,9 +66,9 @@ def test_corpora_are_the_same_every_time() -> None:
 
 
 def test_corpora_of_real_texts(shared_data: Path) -> None:
-    found = corpora(shared_data / "eval", scale=0.25)
-    assert found["queries"].source == "SciFact and STS-B"
-    words = {name: float(np.median([len(text.split()) for text in corpus.texts])) for name, corpus in found.items()}
+    named = corpora(shared_data / "eval", scale=0.25)
+    assert named["queries"].source == "SciFact and STS-B"
+    words = {name: float(np.median([len(text.split()) for text in corpus.texts])) for name, corpus in named.items()}
     assert words["queries"] < 20 < words["paragraphs"] < words["documents"]
 
 
@@ -174,12 +174,12 @@ def test_quick_run(artifact: Path, checkpoint: Path, tmp_path: Path) -> None:
             ("onnxembed fp32", 2),
             ("onnxembed fp16", 2),
         ]
-    assert {label: [len(each) for each in rounds] for label, rounds in result["singles"].items()} == {
+    assert {label: [len(seconds) for seconds in rounds] for label, rounds in result["singles"].items()} == {
         "onnxembed fp32": [5, 5],
         "onnxembed fp16": [5, 5],
     }
     assert {name: len(rates) for name, rates in result["roof"].items()} == {"fp32 one": 6, "int8 one": 6}
-    assert all(value > 0.999 for found in result["agreement"].values() for value in found.values())
+    assert all(value > 0.999 for by_corpus in result["agreement"].values() for value in by_corpus.values())
 
 
 def test_no_other_model_is_begun_when_the_time_is_over(artifact: Path, checkpoint: Path, tmp_path: Path) -> None:
@@ -238,9 +238,9 @@ def test_quality_run(artifact: Path, tmp_path: Path) -> None:
 
 def test_footprint_counts_what_a_package_requires() -> None:
     command = [sys.executable, str(SCRIPTS / "benchmark/footprint.py"), "onnxembed[cpu]", "onnxembed"]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert found["bytes"] > 20e6  # onnxruntime and numpy are among them, pytest's environment is not
-    assert 5 < found["distributions"] < 40
+    figures = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert figures["bytes"] > 20e6  # onnxruntime and numpy are among them, pytest's environment is not
+    assert 5 < figures["distributions"] < 40
 
 
 def test_pictures(tmp_path: Path) -> None:

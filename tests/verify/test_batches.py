@@ -1,4 +1,4 @@
-"""The ways of running: what is padded where, and that a few slots show every text among others."""
+"""Batches in which vectors must agree: where they are padded, and that few slots show all texts among others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_batches_are_padded_on_either_side(manifest: Manifest) -> None:
     assert left["token_type_ids"].tolist() == [[0, 1, 1], [0, 0, 0], [0, 0, 0]]
 
 
-def test_a_slot_stands_for_nothing_at_all(manifest: Manifest) -> None:
+def test_an_empty_text_is_one_slot_of_padding(manifest: Manifest) -> None:
     assert pad_on_side([tokens([])], manifest, "left")["input_ids"].tolist() == [[9]]
 
 
@@ -46,19 +46,19 @@ def test_segments_are_left_out_where_the_graph_takes_none(manifest: Manifest) ->
 
 
 def test_all_ways_runs_every_text(manifest: Manifest) -> None:
-    every = [tokens(range(1 + number % 5)) for number in range(20)]
-    runs = list(all_ways(every, manifest))
+    items = [tokens(range(1 + number % 5)) for number in range(20)]
+    runs = list(all_ways(items, manifest))
     ways = ("alone", "together", "padded right", "padded left")
     assert tuple(dict.fromkeys(run.way for run in runs)) == ways
     for way in ways:
         assert [place for run in runs if run.way == way for place in run.places] == [*range(20)]
-    assert [run.way for run in all_ways(every, manifest, ("right",))][-1] == "padded right"
+    assert [run.way for run in all_ways(items, manifest, ("right",))][-1] == "padded right"
 
 
 def test_few_slots_show_every_text_among_others(manifest: Manifest) -> None:
     lengths = [9, 2, 2, 7, 3, 3, 3, 12, 5, 1]
-    every = [tokens([*range(length)]) for length in lengths]
-    alike, *batches = among_others(every, manifest)
+    items = [tokens([*range(length)]) for length in lengths]
+    alike, *batches = among_others(items, manifest)
     assert (alike.way, [*alike.places]) == ("together", [4, 5, 6])
     assert mask(alike).all()
     assert {run.way for run in batches} == {"padded right"}
@@ -69,15 +69,15 @@ def test_few_slots_show_every_text_among_others(manifest: Manifest) -> None:
         assert not mask(run).all()
 
 
-def test_texts_of_different_lengths_are_never_said_to_be_without_padding(manifest: Manifest) -> None:
+def test_texts_of_different_lengths_are_always_padded(manifest: Manifest) -> None:
     assert {run.way for run in among_others([tokens([1]), tokens([1, 2])], manifest)} == {"padded right"}
 
 
-def test_what_is_the_same_to_the_model_is_run_once() -> None:
-    every = [tokens([1]), tokens([2]), tokens([1]), tokens([1, 1]), tokens([1], [1])]
-    texts, kept = distinct(["A", "b", "a", "a a", "c"], every)
+def test_texts_that_the_model_cannot_tell_apart_are_run_once() -> None:
+    items = [tokens([1]), tokens([2]), tokens([1]), tokens([1, 1]), tokens([1], [1])]
+    texts, distinct_tokens = distinct(["A", "b", "a", "a a", "c"], items)
     assert texts == ["a", "b", "a a", "c"]
-    assert [each.ids.tolist() for each in kept] == [[1], [2], [1, 1], [1]]
+    assert [item.ids.tolist() for item in distinct_tokens] == [[1], [2], [1, 1], [1]]
 
 
 def mask(run: Batch) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

@@ -93,7 +93,7 @@ def card_scores(folder: Path, pairs: list[tuple[str, str]], max_length: int) -> 
     prefix = tokenizer.encode(template.prefix, add_special_tokens=False)
     suffix = tokenizer.encode(template.suffix, add_special_tokens=False)
     yes, no = (tokenizer.convert_tokens_to_ids(answer) for answer in ("yes", "no"))
-    every, scores = [], []
+    all_ids, scores = [], []
     for query, document in pairs:
         body = f"<Instruct>: {template.instruction}\n<Query>: {query}\n<Document>: {document}"
         room = max_length - len(prefix) - len(suffix)
@@ -101,8 +101,8 @@ def card_scores(folder: Path, pairs: list[tuple[str, str]], max_length: int) -> 
         with torch.no_grad():
             last = model(torch.tensor([ids])).logits[0, -1]
         scores.append(torch.log_softmax(torch.stack([last[no], last[yes]]), 0)[1].exp().item())
-        every.append(ids)
-    return every, np.array(scores)
+        all_ids.append(ids)
+    return all_ids, np.array(scores)
 
 
 def test_a_bert_is_verified_and_the_figures_recorded(tmp_path: Path) -> None:
@@ -129,7 +129,9 @@ def test_scores_and_ranking_are_the_cross_encoder_s(labels: int, tmp_path: Path)
         np.testing.assert_allclose(scores, theirs.predict(pairs), atol=1e-5)
         if labels == 1:
             ranked = theirs.rank(QUERY, DOCUMENTS)
-            assert [each.index for each in ours.rank(QUERY, DOCUMENTS)] == [each["corpus_id"] for each in ranked]
+            assert [result.index for result in ours.rank(QUERY, DOCUMENTS)] == [
+                result["corpus_id"] for result in ranked
+            ]
 
 
 def test_the_artifact_itself_is_a_cross_encoder_folder_with_an_onnx_graph(tmp_path: Path) -> None:
@@ -196,9 +198,9 @@ def test_a_yes_or_no_model_scores_as_its_card_says(tied: bool, tmp_path: Path) -
     folder = language_model(tmp_path / "checkpoint", tie_word_embeddings=tied)
     export(folder, tmp_path / "out", Options(recipe="Qwen3-Reranker-0.6B"))
     pairs = [*PAIRS, (QUERY, "word " * 300), ("word " * 300, QUERY)]
-    every, scores = card_scores(folder, pairs, 512)
+    card_ids, scores = card_scores(folder, pairs, 512)
     with OnnxReranker(tmp_path / "out") as model:
-        assert [tokens.ids.tolist() for tokens in model.tokenize(pairs)] == every
+        assert [tokens.ids.tolist() for tokens in model.tokenize(pairs)] == card_ids
         with pytest.warns(UserWarning, match=r"6 of 35 pairs were longer"):
             ours = model.score_pairs(pairs)
     np.testing.assert_allclose(ours, scores, atol=1e-5)
@@ -264,9 +266,9 @@ def test_real_tokenizers_join_and_cut_pairs_as_transformers_does(
     long = "The quick brown fox, und so weiter: 東京 " * 40
     pairs = [*PAIRS, (long, "short"), (long, long), ("short", long), ("", long), (long, "")]
     for length in (64, 13):
-        kept = [pair for pair in pairs if truncation == "longest_first" or len(pair[0]) < length // 4]
-        ours = PairTokenizer(tmp_path / "out", manifest, length, truncation, changed=tokenizer).tokenize(kept)
-        for pair, tokens in zip(kept, ours, strict=True):
+        comparable = [pair for pair in pairs if truncation == "longest_first" or len(pair[0]) < length // 4]
+        ours = PairTokenizer(tmp_path / "out", manifest, length, truncation, changed=tokenizer).tokenize(comparable)
+        for pair, tokens in zip(comparable, ours, strict=True):
             # In a batch, as CrossEncoder asks: asked for one pair, transformers takes an empty document for none.
             theirs = reference([pair], truncation=truncation, max_length=length)
             assert tokens.ids.tolist() == theirs["input_ids"][0], (pair, length)

@@ -1,4 +1,4 @@
-"""What an export makes sure of where there is no reference: without torch, and without ONNX Runtime too."""
+"""What an export checks without a reference: without torch, and even without ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def mix_unpadded(graph: onnx.GraphProto) -> None:
 
 
 def test_nothing_is_run_more_often_than_it_must_be(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts of the same ids once; each alone, the commonest length once more, and all once more in batches."""
+    """Texts with the same ids run once: alone, in batches and, if of the most common length, without padding."""
     runs: list[tuple[int, int]] = []
 
     def run(backend: CpuBackend, outputs: Sequence[str], feeds: Mapping[str, Any]) -> Any:
@@ -111,7 +111,7 @@ def test_nothing_is_run_more_often_than_it_must_be(artifact: Path, monkeypatch: 
     honest = CpuBackend.run
     monkeypatch.setattr(CpuBackend, "run", run)
     with open_on_cpu(OnnxEmbedder, artifact, "fp32") as model:
-        tokens = {tuple(each.ids.tolist()) for each in model.tokenize(BRIEF)}
+        tokens = {tuple(text.ids.tolist()) for text in model.tokenize(BRIEF)}
         verify_embedding.self_check(model, "fp32")
     alone = [slots for texts, slots in runs if texts == 1]
     assert sorted(alone) == sorted(map(len, tokens))
@@ -131,6 +131,6 @@ def test_a_manifest_that_promises_other_dimensions_is_refused(copy: Path) -> Non
 
 def test_without_onnxruntime_it_says_that_nothing_was_run(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    said = self_check(artifact)
-    assert said.startswith("not even run: ")
-    assert "pip install 'onnxembed[cpu]'" in said
+    result = self_check(artifact)
+    assert result.startswith("not even run: ")
+    assert "pip install 'onnxembed[cpu]'" in result

@@ -1,4 +1,4 @@
-"""Verification: what is right is recorded; whatever is wrong is seen, named, and leaves the manifest as it was."""
+"""Verification: correct artifacts are recorded; an error is found, named, and leaves the manifest as it was."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BOTH = Options(precisions=PRECISIONS)
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> None:
-    """The models are tiny, and threads that wait for each other are not."""
+    """One thread: the models are tiny, and waiting for other threads takes longer than computing."""
     pytest.importorskip("torch").set_num_threads(1)
 
 
