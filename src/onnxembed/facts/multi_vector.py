@@ -234,24 +234,28 @@ def _query_length(length: Decision[int | None], expansion: Decision[ExpansionFac
 
 def _expansion(name: str, config: JsonObject) -> Decision[ExpansionFacts | None]:
     """sentence-transformers' `query_expansion`, whose keys its QueryExpansionConfig defines."""
-    said = config.get("query_expansion")
-    if said is None:
+    expansion_config = config.get("query_expansion")
+    if expansion_config is None:
         origin: Origin = "file" if "query_expansion" in config else "architecture"
         return Decision(None, origin, f"{name} has no query_expansion")
     strategies: dict[Any, Literal["cut", "kept"]] = {"fixed": "cut", "min": "kept"}
     problem = "has keys other than strategy, attend, token and length"
-    if isinstance(said, dict) and said.keys() <= {"strategy", "attend", "token", "length"}:
-        token, length, attended = said.get("token"), said.get("length"), said.get("attend", False)
-        if said.get("strategy") not in strategies:
+    if isinstance(expansion_config, dict) and expansion_config.keys() <= {"strategy", "attend", "token", "length"}:
+        token, length, attended = (
+            expansion_config.get("token"),
+            expansion_config.get("length"),
+            expansion_config.get("attend", False),
+        )
+        if expansion_config.get("strategy") not in strategies:
             problem = "has a strategy other than fixed and min"
         elif type(length) is not int or length < 1 or not isinstance(attended, bool):
             problem = "has no length in tokens, or an attend that is not true or false"
         elif not isinstance(token, str | None):
             problem = "has a token that is not a string"
         else:
-            expansion = ExpansionFacts(token, length, attended, strategies[said["strategy"]])
+            expansion = ExpansionFacts(token, length, attended, strategies[expansion_config["strategy"]])
             return Decision.from_file(expansion, name, "query_expansion")
-    raise ModelFilesError(f"{name}: query_expansion {problem}: {said!r}")
+    raise ModelFilesError(f"{name}: query_expansion {problem}: {expansion_config!r}")
 
 
 def _length(name: str, config: JsonObject, key: str) -> Decision[int | None]:

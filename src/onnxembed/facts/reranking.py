@@ -21,6 +21,6 @@ def read_answers(folder: Path, modules: list[dict[str, str]]) -> tuple[int, ...]
     config = read_json(file)
     ids = tuple(config[key] for key in ("true_token_id", "false_token_id") if config.get(key) is not None)
     known = {"true_token_id", "false_token_id", "module_input_name"}
-    if not ids or not all(type(each) is int for each in ids) or config.keys() - known:
+    if not ids or not all(type(token_id) is int for token_id in ids) or config.keys() - known:
         raise UnsupportedError(f"{file} says {dict(config)!r}, not the ids true_token_id and false_token_id alone")
     return ids

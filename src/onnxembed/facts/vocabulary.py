@@ -14,8 +14,8 @@ def vocabulary(facts: Facts) -> dict[str, int]:
         return dict(read_json(vocab))
     state = read_json(tokenizer)
     try:
-        known = state["model"]["vocab"]
-        ids = dict(known) if isinstance(known, dict) else {token: number for number, (token, _) in enumerate(known)}
+        tokens = state["model"]["vocab"]
+        ids = dict(tokens) if isinstance(tokens, dict) else {token: number for number, (token, _) in enumerate(tokens)}
         return ids | {token["content"]: token["id"] for token in state.get("added_tokens") or ()}
     except (LookupError, TypeError, ValueError) as error:
         raise ModelFilesError(f"{tokenizer} has no vocabulary that can be read ({error!r})") from error

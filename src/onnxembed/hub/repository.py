@@ -160,9 +160,9 @@ class Repository:
         # The hub says 401 to strangers for what does not exist, too; huggingface_hub tells the two apart.
         unknown = isinstance(error, errors.RepositoryNotFoundError) and not isinstance(error, errors.GatedRepoError)
         if status in (401, 403) and not unknown:
-            said = getattr(error, "server_message", None) or _reason(error)
+            answer = getattr(error, "server_message", None) or _reason(error)
             return HubError(
-                f"{model} is gated or private ({said}): {log_in}, and accept the model's terms at {hub}/{model}"
+                f"{model} is gated or private ({answer}): {log_in}, and accept the model's terms at {hub}/{model}"
             )
         if unknown or status == 404:
             return HubError(

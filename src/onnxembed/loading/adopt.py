@@ -54,18 +54,20 @@ SHARED_SCALES = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul")
 
 
 def decide_adoption(
-    found: FoundGraph, flags: Flags, recipe: Recipe | None
+    model_files: FoundGraph, flags: Flags, recipe: Recipe | None
 ) -> tuple[EncoderDecisions, EmbeddingDecisions, Value]:
     """Decide how the graph's outputs become vectors; the last of the three is the output to read.
 
     Raises what `decide` does, and UnsupportedError for a graph that cannot be fed or read.
     """
-    facts, graph = found.facts, found.graph
+    facts, graph = model_files.facts, model_files.graph
     class_name = facts.sentence_transformers_class
     if class_name not in (None, "SentenceTransformer"):
-        raise UnsupportedError(f"{found.model} is a {class_name}; only embedding models are adopted: export it instead")
+        raise UnsupportedError(
+            f"{model_files.model} is a {class_name}; only embedding models are adopted: export it instead"
+        )
     if recipe:
-        recipe.refuse_precisions([found.precision])
+        recipe.refuse_precisions([model_files.precision])
     _check_inputs(graph)
     encoder = decide_encoder(facts, flags, recipe)
     embedding = decide_embedding(facts, encoder, flags, recipe)
@@ -174,25 +176,29 @@ def adopt(model: str | Path, hub: HubOptions, file: str, *, precision: str) -> L
     Errors as of `read_found_graph` and `decide`; for what takes more than memory, the error names the command.
     """
     command = f"onnxembed adopt {model} -o DIR"
-    found = read_found_graph(model, hub, file, precision)
+    model_files = read_found_graph(model, hub, file, precision)
     recipe = choose_recipe(model)
     try:
-        encoder, embedding, output = decide_adoption(found, Flags(), recipe)
+        encoder, embedding, output = decide_adoption(model_files, Flags(), recipe)
     except UnsaidError as error:
         raise UnsaidError(f"{error}, to: {command}", error.flag) from None
-    if output.name != SENTENCE_EMBEDDING and found.facts.dense:
-        raise UnsupportedError(f"{found.file} leaves out the Dense layers of {found.folder}; to add them: {command}")
-    source = found.facts.transformer_folder / "tokenizer.json"
+    if output.name != SENTENCE_EMBEDDING and model_files.facts.dense:
+        raise UnsupportedError(
+            f"{model_files.file} leaves out the Dense layers of {model_files.folder}; to add them: {command}"
+        )
+    source = model_files.facts.transformer_folder / "tokenizer.json"
     if not source.is_file():
-        raise UnsupportedError(f"{found.folder} has no tokenizer.json; make one of its vocabulary with: {command}")
+        raise UnsupportedError(
+            f"{model_files.folder} has no tokenizer.json; make one of its vocabulary with: {command}"
+        )
     state = dict(read_json(source))
-    loaded = tuple(apply_class_options(found.facts, state))
-    text, changes = apply_decisions(found.facts, encoder, state, source)
-    variant = Variant(found.file, None, found.graph.operators.total(), dict(found.graph.operators))
-    layers = found.facts.dense  # in the graph: their weights are in no file
+    loaded = tuple(apply_class_options(model_files.facts, state))
+    text, changes = apply_decisions(model_files.facts, encoder, state, source)
+    variant = Variant(model_files.file, None, model_files.graph.operators.total(), dict(model_files.graph.operators))
+    layers = model_files.facts.dense  # in the graph: their weights are in no file
     dense = tuple(Dense(layer.in_features, layer.out_features, layer.activation, None, None) for layer in layers)
     manifest = adopted_manifest(
-        found,
+        model_files,
         encoder,
         embedding=embedding_section(embedding, output, dense),
         recipe=recipe,
@@ -200,16 +206,16 @@ def adopt(model: str | Path, hub: HubOptions, file: str, *, precision: str) -> L
         changes=(*loaded, *changes),
         files={},
     )
-    if any(name in found.graph.operators for name in SHARED_SCALES):
+    if any(name in model_files.graph.operators for name in SHARED_SCALES):
         warn(
-            f"{found.file} is quantized so that a text's vector depends a little on the texts beside it: all texts of "
-            "a run share the scale of their activations"
+            f"{model_files.file} is quantized so that a text's vector depends a little on the texts beside it: all "
+            "texts of a run share the scale of their activations"
         )
-    return LocatedArtifact(found.folder, manifest, found.precision, text)
+    return LocatedArtifact(model_files.folder, manifest, model_files.precision, text)
 
 
 def adopted_manifest(
-    found: FoundGraph,
+    model_files: FoundGraph,
     encoder: EncoderDecisions,
     *,
     embedding: Embedding,
@@ -219,25 +225,25 @@ def adopted_manifest(
     files: dict[str, FileRecord],
 ) -> Manifest:
     """The manifest of an adopted model."""
-    producer = found.graph.producer or "an unnamed program"
+    producer = model_files.graph.producer or "an unnamed program"
     return Manifest(
         format_version=FORMAT_VERSION,
         created_with={name: version(name) for name in ("onnxembed", "tokenizers")},
-        source=Source(found.model, found.revision, recipe.name if recipe else None),
+        source=Source(model_files.model, model_files.revision, recipe.name if recipe else None),
         tasks=("embedding",),
         model=Model(
-            model_type=found.facts.model_type,
+            model_type=model_files.facts.model_type,
             attention=encoder.attention,
             engine="adopted",
-            inputs=tuple(value.name for value in found.graph.inputs),
+            inputs=tuple(value.name for value in model_files.graph.inputs),
             ignored_config_keys=(),
             adapter=encoder.adapter,
-            engine_reason=f"{found.file} was made by {producer}",
+            engine_reason=f"{model_files.file} was made by {producer}",
         ),
         tokenization=Tokenization(encoder.max_length, encoder.truncation_side, encoder.pad_token_id, changes),
         embedding=embedding,
         prompts=encoder.prompts,
-        variants={found.precision: variant},
+        variants={model_files.precision: variant},
         files=files,
         verification={},
     )

@@ -56,55 +56,55 @@ class OnnxFile:
 
 def read_onnx(path: Path) -> OnnxFile:
     """Read what an ONNX file says of itself; ModelFilesError for a file that is none."""
-    found = OnnxFile(path)
+    file = OnnxFile(path)
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-            _read_model(Message.of(buffer), found)
+        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+            _read_model(Message.of(buffer), file)
     except (OSError, ValueError, LookupError, RecursionError) as error:
         raise ModelFilesError(f"{path} is not an ONNX file, or is cut short: {error}") from None
-    if not found.outputs:
+    if not file.outputs:
         raise ModelFilesError(f"{path} is not an ONNX file: it has no graph with outputs")
-    return found
+    return file
 
 
-def _read_model(model: Message, found: OnnxFile) -> None:
+def _read_model(model: Message, file: OnnxFile) -> None:
     producer = {2: "", 3: ""}  # name and version
     for number, _, _, content in model.fields():
         if number in producer:
             producer[number] = content.text()
         elif number == 7:
-            _read_graph(content, found, main=True)
-    found.producer = " ".join(producer.values()).strip()
+            _read_graph(content, file, main=True)
+    file.producer = " ".join(producer.values()).strip()
 
 
-def _read_graph(graph: Message, found: OnnxFile, *, main: bool = False) -> None:
+def _read_graph(graph: Message, file: OnnxFile, *, main: bool = False) -> None:
     constants = set()
     values: dict[int, list[Value]] = {11: [], 12: []}  # inputs and outputs
     for number, _, _, content in graph.fields():
         if number == 1:
-            _read_node(content, found)
+            _read_node(content, file)
         elif number == 5:
-            constants.add(_read_tensor(content, found))
+            constants.add(_read_tensor(content, file))
         elif number in values:
             values[number].append(_read_value(content))
     if main:  # files of before 2020 list weights among the inputs
-        found.inputs = [value for value in values[11] if value.name not in constants]
-        found.outputs = values[12]
+        file.inputs = [value for value in values[11] if value.name not in constants]
+        file.outputs = values[12]
 
 
-def _read_node(node: Message, found: OnnxFile) -> None:
+def _read_node(node: Message, file: OnnxFile) -> None:
     for number, _, _, content in node.fields():
         if number == 4:
-            found.operators[content.text()] += 1
+            file.operators[content.text()] += 1
         elif number == 5:
             for kind, _, _, value in content.fields():
                 if kind in (5, 10):
-                    _read_tensor(value, found)
+                    _read_tensor(value, file)
                 elif kind in (6, 11):
-                    _read_graph(value, found)
+                    _read_graph(value, file)
 
 
-def _read_tensor(tensor: Message, found: OnnxFile) -> str:
+def _read_tensor(tensor: Message, file: OnnxFile) -> str:
     """Note what a weight is; returns its name."""
     shape: list[int] = []
     name, kind, external, entries = "", 0, False, {}
@@ -121,9 +121,9 @@ def _read_tensor(tensor: Message, found: OnnxFile) -> str:
         elif number == 14:
             external = value == EXTERNAL
     if external:
-        found.data.add(entries["location"])
+        file.data.add(entries["location"])
     if len(shape) > 1 and kind not in NO_WEIGHTS:
-        found.matrices[FLOATS.get(kind, QUANTIZED)] += prod(shape)
+        file.matrices[FLOATS.get(kind, QUANTIZED)] += prod(shape)
     return name
 
 

@@ -200,8 +200,8 @@ def template_flaws(template: Template) -> Iterator[str]:
     """The problems of a template, in words: each placeholder must occur once, in the body."""
     wanted = {"{query}": 1, "{document}": 1, "{instruction}": 0 if template.instruction is None else 1}
     for placeholder, count in wanted.items():
-        found = template.body.count(placeholder)
-        if found != count:
-            yield f"body has {placeholder} {found} times, not {'once' if count else 'without an instruction'}"
+        occurrences = template.body.count(placeholder)
+        if occurrences != count:
+            yield f"body has {placeholder} {occurrences} times, not {'once' if count else 'without an instruction'}"
         if placeholder in template.prefix or placeholder in template.suffix:
             yield f"{placeholder} stands outside of body"

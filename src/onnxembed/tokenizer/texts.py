@@ -76,7 +76,7 @@ class TextTokenizer:
 
     def tokens(self, ids: Iterable[int]) -> list[str | None]:
         """The token that each id stands for; None for an id that the tokenizer does not use."""
-        return [self._tokenizer.id_to_token(int(each)) for each in ids]
+        return [self._tokenizer.id_to_token(int(token_id)) for token_id in ids]
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids of each text, in order."""
