@@ -28,14 +28,14 @@ def message(field: int, content: bytes) -> bytes:
     return varint(field << 3 | 2) + varint(len(content)) + content
 
 
-def piece(text: str, score: float = 0.0, kind: int = NORMAL) -> bytes:
+def piece(text: str, score: float = 0.0, piece_type: int = NORMAL) -> bytes:
     fields = message(1, text.encode()) + varint(2 << 3 | 5) + struct.pack("<f", score)
-    return message(1, fields + (number(3, kind) if kind != NORMAL else b""))
+    return message(1, fields + (number(3, piece_type) if piece_type != NORMAL else b""))
 
 
 def model(
     pieces: Iterable[tuple[str, float, int]],
-    kind: int = UNIGRAM,
+    model_type: int = UNIGRAM,
     *,
     unk_id: int = 0,
     charsmap: bytes = b"",
@@ -44,7 +44,7 @@ def model(
     more: bytes = b"",
 ) -> bytes:
     """A whole model; `more` are further fields of it, in wire format."""
-    trainer = number(3, kind) + number(35, byte_fallback) + number(40, unk_id)
+    trainer = number(3, model_type) + number(35, byte_fallback) + number(40, unk_id)
     normalizer = message(1, b"identity") + message(2, charsmap) + number(3, add_dummy_prefix) + number(4, 0)
-    body = b"".join(piece(*each) for each in pieces)
+    body = b"".join(piece(*fields) for fields in pieces)
     return body + message(2, trainer) + message(3, normalizer) + more

@@ -32,16 +32,21 @@ def read(tmp_path: Path, content: bytes) -> Pieces:
 
 def test_the_vocabulary_and_the_settings_are_read(tmp_path: Path) -> None:
     read_back = read(tmp_path, model(VOCABULARY, BPE, unk_id=7, charsmap=TABLE, add_dummy_prefix=False))
-    assert [(piece.text, piece.score, piece.kind) for piece in read_back.pieces] == VOCABULARY
-    assert (read_back.kind, read_back.unk_id) == (BPE, 7)
+    assert [(piece.text, piece.score, piece.piece_type) for piece in read_back.pieces] == VOCABULARY
+    assert (read_back.model_type, read_back.unk_id) == (BPE, 7)
     assert (read_back.charsmap, read_back.add_dummy_prefix) == (TABLE, False)
 
 
 def test_what_is_left_out_has_the_formats_default(tmp_path: Path) -> None:
     """sentencepiece_model.proto: unigram, unk_id 0, add_dummy_prefix true, type NORMAL, and no score is 0."""
     read_back = read(tmp_path, message(1, message(1, b"a")))
-    assert (read_back.kind, read_back.unk_id, read_back.add_dummy_prefix, read_back.charsmap) == (UNIGRAM, 0, True, b"")
-    assert [(piece.text, piece.score, piece.kind) for piece in read_back.pieces] == [("a", 0.0, 1)]
+    assert (read_back.model_type, read_back.unk_id, read_back.add_dummy_prefix, read_back.charsmap) == (
+        UNIGRAM,
+        0,
+        True,
+        b"",
+    )
+    assert [(piece.text, piece.score, piece.piece_type) for piece in read_back.pieces] == [("a", 0.0, 1)]
 
 
 def test_fields_that_tokenization_does_not_need_are_passed_over(tmp_path: Path) -> None:
@@ -109,6 +114,6 @@ def test_a_trained_model_is_read_as_the_sentencepiece_library_reads_it(tmp_path:
     assert len(read_back.pieces) == size
     assert [piece.text for piece in read_back.pieces] == [library.id_to_piece(i) for i in range(size)]
     assert [piece.score for piece in read_back.pieces] == [library.get_score(i) for i in range(size)]
-    assert [piece.kind == CONTROL for piece in read_back.pieces] == [library.is_control(i) for i in range(size)]
+    assert [piece.piece_type == CONTROL for piece in read_back.pieces] == [library.is_control(i) for i in range(size)]
     assert read_back.unk_id == library.unk_id()
     assert struct.unpack_from("<I", read_back.charsmap)[0] < len(read_back.charsmap)  # the size of its trie

@@ -97,10 +97,10 @@ def read_pickle(path: Path) -> dict[str, TensorRecord]:
                 raise UnsupportedError(f"{path} is of byte order {order!r}; onnxembed reads little-endian files")
     table = _Machine(path, members).run(program)
     if not isinstance(table, dict):
-        raise UnsupportedError(f"{path} holds a {_kind(table)}, not a table of tensors")
+        raise UnsupportedError(f"{path} holds a {_type_name(table)}, not a table of tensors")
     for name, value in table.items():
         if not isinstance(name, str) or not isinstance(value, TensorRecord):
-            raise UnsupportedError(f"{path}: its entry {name!r} is a {_kind(value)}, not a tensor")
+            raise UnsupportedError(f"{path}: its entry {name!r} is a {_type_name(value)}, not a tensor")
     return table
 
 
@@ -253,20 +253,20 @@ class _Machine:
 
     def storage(self, persistent_id: Any) -> Storage:
         """The storage of an id as torch writes it: ("storage", type, key, device, number of elements)."""
-        tag, kind, key, _, elements = persistent_id
-        if tag != "storage" or not isinstance(kind, Global) or kind.name not in STORAGES:
+        tag, storage_type, key, _, elements = persistent_id
+        if tag != "storage" or not isinstance(storage_type, Global) or storage_type.name not in STORAGES:
             self.refuse("an object outside the pickle that is not a storage")
         if not re.fullmatch(r"[0-9]+", key, re.ASCII) or type(elements) is not int or elements < 0:
             raise ValueError("a storage has no proper key or size")
         member = self.members[f"data/{key}"]
-        dtype = STORAGES[kind.name]
+        dtype = STORAGES[storage_type.name]
         if elements * np.dtype(DTYPES[dtype]).itemsize > member.size:
             raise ModelFilesError(f"{self.path}: data/{key} has {member.size} bytes, fewer than {elements} {dtype}")
         return Storage(dtype, member.offset, elements)
 
     def rebuild(self, function: Any, arguments: Any) -> Any:
         """What torch's function makes of its arguments, for the few that are known."""
-        name = function.name if isinstance(function, Global) else _kind(function)
+        name = function.name if isinstance(function, Global) else _type_name(function)
         if name == TENSOR:
             return self.tensor(*arguments)
         if name == PARAMETER:
@@ -305,7 +305,7 @@ class _Machine:
     def ignore_attributes(self, attributes: Any) -> None:
         """What a state dict carries beside its entries: `_metadata`, the versions of modules."""
         if not isinstance(self.stack[-1], dict) or not isinstance(attributes, dict):
-            self.refuse(f"attributes of a {_kind(self.stack[-1])}")
+            self.refuse(f"attributes of a {_type_name(self.stack[-1])}")
 
 
 def _packed(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
@@ -318,5 +318,5 @@ def _packed(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     return True
 
 
-def _kind(value: Any) -> str:
+def _type_name(value: Any) -> str:
     return {dict: "table", TensorRecord: "tensor"}.get(type(value), type(value).__name__)

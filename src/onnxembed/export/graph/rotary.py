@@ -62,8 +62,8 @@ def rope_settings(config: Config, layer_type: str | None = None, theta: float = 
         parameters = parameters.get(layer_type) or {}
     scaling = config.take("rope_scaling", dict, {})
     settings = {"rope_theta": config.take("rope_theta", float, theta), **scaling, **parameters}
-    kind = settings.pop("type", "default")
-    return {"rope_type": kind, **settings}
+    rope_type = settings.pop("type", "default")
+    return {"rope_type": rope_type, **settings}
 
 
 def frequencies(
@@ -73,19 +73,19 @@ def frequencies(
 
     `bounded` says that no text is longer than `max_positions`, beyond which some scalings change with the length.
     """
-    kind = settings["rope_type"]
-    if kind not in _SCALINGS:
-        raise UnsupportedError(f"{where}: rope_type {kind!r} is not one onnxembed builds: {', '.join(_SCALINGS)}")
-    if kind == "dynamic" and not bounded:
+    rope_type = settings["rope_type"]
+    if rope_type not in _SCALINGS:
+        raise UnsupportedError(f"{where}: rope_type {rope_type!r} is not one onnxembed builds: {', '.join(_SCALINGS)}")
+    if rope_type == "dynamic" and not bounded:
         raise UnsupportedError(f"{where}: rope_type 'dynamic' changes with the length of a text, beyond what is built")
-    compute, required, optional = _SCALINGS[kind]
+    compute, required, optional = _SCALINGS[rope_type]
     given = {key: value for key, value in settings.items() if value is not None}
     if unknown := sorted(given.keys() - {"rope_type", "rope_theta", "partial_rotary_factor"} - required - optional):
-        raise UnsupportedError(f"{where}: rope parameters {', '.join(unknown)} are unknown for rope_type {kind!r}")
+        raise UnsupportedError(f"{where}: rope parameters {', '.join(unknown)} are unknown for rope_type {rope_type!r}")
     if given.get("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedError(f"{where}: partial_rotary_factor is not 1, which onnxembed does not build")
     if missing := sorted(required - given.keys()):
-        raise ModelFilesError(f"{where}: rope_type {kind!r} needs {', '.join(missing)}")
+        raise ModelFilesError(f"{where}: rope_type {rope_type!r} needs {', '.join(missing)}")
     for key, value in given.items():
         if key != "rope_type" and not isinstance(value, int | float):
             raise ModelFilesError(f"{where}: the rope parameter {key} is {value!r}, not a number")

@@ -12,7 +12,7 @@ from onnxembed.protobuf import Field, Message
 
 UNIGRAM, BPE = 1, 2  # TrainerSpec.ModelType
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # SentencePiece.Type
-MODEL_KINDS = {UNIGRAM: "Unigram", BPE: "BPE", 3: "word", 4: "character"}
+MODEL_TYPES = {UNIGRAM: "Unigram", BPE: "BPE", 3: "word", 4: "character"}
 
 # Characters of the longest piece: trained ones have tens, and every way to cut a piece in two is tried.
 LONGEST = 1000
@@ -24,7 +24,7 @@ class Piece:
 
     text: str
     score: float
-    kind: int
+    piece_type: int
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class Pieces:
 
     file: Path
     pieces: tuple[Piece, ...]
-    kind: int
+    model_type: int
     unk_id: int
     charsmap: bytes
     add_dummy_prefix: bool
 
-    def expect(self, kind: int, *first: int) -> None:
-        """Refuse a model of another kind, or whose vocabulary begins with other types of piece than `first`."""
-        if self.kind != kind:
-            known = MODEL_KINDS.get(self.kind, f"number {self.kind}")
+    def expect(self, model_type: int, *first: int) -> None:
+        """Refuse a model of another type, or whose vocabulary begins with other types of piece than `first`."""
+        if self.model_type != model_type:
+            named = MODEL_TYPES.get(self.model_type, f"number {self.model_type}")
             raise ModelFilesError(
-                f"{self.file} is a {known} model; its tokenizer's class reads {MODEL_KINDS[kind]} models"
+                f"{self.file} is a {named} model; its tokenizer's class reads {MODEL_TYPES[model_type]} models"
             )
-        if tuple(piece.kind for piece in self.pieces[: len(first)]) != first:
+        if tuple(piece.piece_type for piece in self.pieces[: len(first)]) != first:
             begins = ", ".join(piece.text for piece in self.pieces[: len(first)])
             raise ModelFilesError(
                 f"{self.file} begins with {begins}: not the pieces that its tokenizer's class replaces"
@@ -82,7 +82,7 @@ def _model(file: Path, model: Message) -> Pieces:
     return Pieces(
         file=file,
         pieces=tuple(pieces),
-        kind=_integer(trainer, 3, UNIGRAM),
+        model_type=_integer(trainer, 3, UNIGRAM),
         unk_id=_integer(trainer, 40, 0),
         charsmap=_charsmap(_bytes(normalizer, 2, b"")),
         add_dummy_prefix=bool(_integer(normalizer, 3, 1)),

@@ -80,9 +80,9 @@ def read_deberta_v2(source: CheckpointVocabulary) -> Vocabulary:
 def marked(file: Pieces) -> tuple[AddedToken, ...]:
     """The pieces that are found whole in a text: those for control, which are special, and the user's own."""
     return tuple(
-        AddedToken(piece.text, normalized=False, special=piece.kind == CONTROL)
+        AddedToken(piece.text, normalized=False, special=piece.piece_type == CONTROL)
         for piece in file.pieces
-        if piece.kind in (CONTROL, USER_DEFINED)
+        if piece.piece_type in (CONTROL, USER_DEFINED)
     )
 
 
