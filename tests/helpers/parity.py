@@ -75,7 +75,7 @@ def load_reference(folder: Path, task: str = "AutoModel") -> Any:
 
 def plan_mean(folder: Path, **flags: Any) -> ExportPlan:
     """The plan for a folder: mean pooling and normalization, unless `flags` say otherwise."""
-    options = Options(flags=Flags(**{"pooling": ("mean",), "normalize": True, **flags}))
+    options = Options(flags=Flags(**{"task": "embedding", "pooling": ("mean",), "normalize": True, **flags}))
     return make_plan(read_facts(folder), None, options)
 
 
@@ -175,7 +175,7 @@ def max_difference(
     reference = reference or load_reference(folder)
     if attention is not None:
         reference.config.is_causal = attention == "causal"
-    flags = Flags(pooling=POOLING_MODES, normalize=False, attention=attention, adapter=adapter)
+    flags = Flags(task="embedding", pooling=POOLING_MODES, normalize=False, attention=attention, adapter=adapter)
     plan = make_plan(read_facts(folder), None, Options(flags=flags, engine=engine))
     facts, encoder = plan.facts, plan.decisions.encoder
     session = open_graph(build(plan, "fp32"), workdir)
