@@ -16,7 +16,7 @@ from onnxembed.execution.providers import Providers
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import TEXT_KINDS, Precision, TextKind
 from onnxembed.runtime.model import OpenModel
-from onnxembed.runtime.onnx_model import OnnxModel, named_devices
+from onnxembed.runtime.onnx_model import OnnxModel
 from onnxembed.runtime.outputs.dense import DenseReadout, dense_readout
 from onnxembed.runtime.outputs.joint import Embeddings, JointReadout
 from onnxembed.runtime.outputs.multi_vector import MultiVectorReadout, treats_alike
@@ -89,7 +89,7 @@ class OnnxEmbedder(OnnxModel):
             model,
             ("embedding", "sparse", "multi_vector"),
             HubOptions(revision, cache_dir, local_files_only),
-            Placement(providers, threads, named_devices(device_id, device_ids)),
+            Placement(providers, threads, device_id, device_ids),
             precision=precision,
             onnx_file=onnx_file,
             max_length=max_length,

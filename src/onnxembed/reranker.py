@@ -20,7 +20,7 @@ from onnxembed.hub.source import HubOptions
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation, Precision
 from onnxembed.runtime.model import OpenModel
-from onnxembed.runtime.onnx_model import OnnxModel, named_devices
+from onnxembed.runtime.onnx_model import OnnxModel
 from onnxembed.runtime.outputs.scores import ScoresReadout
 from onnxembed.runtime.streaming import cut
 from onnxembed.tokenizer.pairs import Pair, PairTokenizer, TemplateTokenizer
@@ -95,7 +95,7 @@ class OnnxReranker(OnnxModel):
             model,
             ("reranking",),
             HubOptions(revision, cache_dir, local_files_only),
-            Placement(providers, threads, named_devices(device_id, device_ids)),
+            Placement(providers, threads, device_id, device_ids),
             precision=precision,
             max_length=max_length,
             check_files=check_files,

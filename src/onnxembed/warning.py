@@ -18,9 +18,8 @@ def warn(message: str) -> None:
 class Once:
     """A warning that is given once, however many threads come upon it."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._given = False
+    _lock = threading.Lock()  # one for all: it is held for an assignment
+    _given = False
 
     def warn(self, message: str) -> None:
         """Warn as the function `warn` does, the first time only."""

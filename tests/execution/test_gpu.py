@@ -27,7 +27,6 @@ from onnxembed.execution.session import OpenSession, Session
 from onnxembed.hub.source import HubOptions
 from onnxembed.runtime import streaming
 from onnxembed.runtime.model import OpenModel
-from onnxembed.runtime.onnx_model import named_devices
 
 SECONDS = 0.02
 WORDS = ["the", "cat", "it", "was", "that", "of", "and", "to", "in", "is"]
@@ -271,7 +270,7 @@ def test_naming_a_gpu_never_gives_the_cpu(monkeypatch: pytest.MonkeyPatch, artif
     [(None, None, None), (0, None, (0,)), (None, [1, 0], (1, 0)), (None, range(3), (0, 1, 2))],
 )
 def test_numbers_of_gpus(device_id: Any, device_ids: Any, devices: Any) -> None:
-    assert Placement(device_ids=named_devices(device_id, device_ids)).device_ids == devices
+    assert Placement(device_id=device_id, device_ids=device_ids).device_ids == devices
 
 
 @pytest.mark.parametrize(
@@ -290,4 +289,4 @@ def test_numbers_of_gpus(device_id: Any, device_ids: Any, devices: Any) -> None:
 )
 def test_impossible_numbers_of_gpus(device_id: Any, device_ids: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Placement(device_ids=named_devices(device_id, device_ids))
+        Placement(device_id=device_id, device_ids=device_ids)

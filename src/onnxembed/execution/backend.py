@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from onnxembed.arguments import whole_number
 from onnxembed.arrays import Feeds, FloatArray
+from onnxembed.errors import UsageError
 from onnxembed.execution.cores import available_threads
 from onnxembed.execution.providers import GPU_PROVIDERS, Providers, check_device_ids, wanted_providers, wants_cuda
 
@@ -41,6 +42,8 @@ class Placement:
     """The providers of `Session`; or "auto", CUDA if it can be used, else the CPU."""
     threads: int | None = None
     """Threads of the CPU to use; as many as the process may use if None."""
+    device_id: int | None = None
+    """The number of one GPU, instead of `device_ids`, which then holds it."""
     device_ids: Sequence[int] | None = None
     """The numbers of the GPUs to share the work among; the first one if None."""
     tokens_per_run: int | None = None
@@ -51,8 +54,11 @@ class Placement:
             whole_number("threads", self.threads)
         if self.tokens_per_run is not None:
             whole_number("tokens_per_run", self.tokens_per_run)
-        if self.device_ids is not None:
-            object.__setattr__(self, "device_ids", check_device_ids(self.device_ids))
+        if self.device_id is not None and self.device_ids is not None:
+            raise UsageError("give device_id or device_ids, not both")
+        named = self.device_ids if self.device_id is None else (self.device_id,)
+        if named is not None:
+            object.__setattr__(self, "device_ids", check_device_ids(named))
 
     @property
     def may_use_gpu(self) -> bool:

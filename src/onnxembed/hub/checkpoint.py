@@ -13,7 +13,7 @@ from typing import Any
 
 from onnxembed.errors import IntegrityError, ModelFilesError
 from onnxembed.hub.repository import COMMIT, Repository
-from onnxembed.hub.source import Fetched, HubOptions, file_names, is_local, local_folder, refuse_gaps
+from onnxembed.hub.source import Fetched, HubOptions, file_names, local_folder, refuse_gaps
 from onnxembed.manifest import TOKENIZER_FILE
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -47,8 +47,8 @@ def fetch_checkpoint(model: str | os.PathLike[str], hub: HubOptions | None = Non
     that is no checkpoint, HubError when the hub cannot be asked or says no.
     """
     hub = hub or HubOptions()
-    if is_local(model):
-        return Fetched(str(model), local_folder(model, hub.revision), None)
+    if (own := local_folder(model, hub.revision)) is not None:
+        return Fetched(str(model), own, None)
     repository = Repository.of(model, hub)
     folder = repository.cached()
     gaps = _gaps(folder)

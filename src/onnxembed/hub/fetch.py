@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onnxembed.errors import UsageError
-from onnxembed.hub.source import Fetched, HubOptions, file_names, is_local, local_folder, refuse_gaps
+from onnxembed.hub.source import Fetched, HubOptions, file_names, local_folder, refuse_gaps
 
 if TYPE_CHECKING:
     from onnxembed.hub.repository import Repository
@@ -34,10 +34,9 @@ def fetch(
     """
     if not wanted:
         raise UsageError("name at least one wanted file")
-    if is_local(model):
-        folder = local_folder(model, hub.revision)
-        refuse_gaps([file for file in wanted if not (folder / file).is_file()], str(folder))
-        return Fetched(str(model), folder, None)
+    if (own := local_folder(model, hub.revision)) is not None:
+        refuse_gaps([file for file in wanted if not (own / file).is_file()], str(own))
+        return Fetched(str(model), own, None)
     repository = _repository(model, hub)
     folder = repository.cached()
     missing = [file for file in wanted if not (folder / file).is_file()]
@@ -64,9 +63,8 @@ def fetch_first(
     Asks nothing of the hub when the cache has that file and knows that the model lacks those before it. Errors
     as of `fetch`.
     """
-    if is_local(model):
-        folder = local_folder(model, hub.revision)
-        return Fetched(str(model), folder, None), next((file for file in candidates if (folder / file).is_file()), None)
+    if (own := local_folder(model, hub.revision)) is not None:
+        return Fetched(str(model), own, None), next((file for file in candidates if (own / file).is_file()), None)
     repository = _repository(model, hub)
     folder = repository.cached()
     first = next((file for file in candidates if not repository.absent(folder, file)), None)
@@ -81,8 +79,8 @@ def fetch_first(
 
 def list_files(model: str | os.PathLike[str], hub: HubOptions) -> list[str]:
     """The names of all files of a model. The hub is asked for them; HubError when it cannot be or says no."""
-    if is_local(model):
-        return file_names(local_folder(model, hub.revision))
+    if (own := local_folder(model, hub.revision)) is not None:
+        return file_names(own)
     _, names = _repository(model, hub).look_up(["list of files"], hub)
     return names
 

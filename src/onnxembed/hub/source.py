@@ -40,8 +40,13 @@ def is_local(model: str | os.PathLike[str]) -> bool:
     return model.startswith(("./", "../", "~")) or model.count("/") > 1 or "\\" in model
 
 
-def local_folder(model: str | os.PathLike[str], revision: str | None) -> Path:
-    """The folder at a path; UsageError where there is none, and for a revision, which a folder does not have."""
+def local_folder(model: str | os.PathLike[str], revision: str | None) -> Path | None:
+    """The folder at a path, or None for a hub id.
+
+    Raises UsageError for a path without a folder, and for a revision, which a folder does not have.
+    """
+    if not is_local(model):
+        return None
     folder = Path(model).expanduser()
     if folder.is_file():
         raise UsageError(f"{folder} is a file; give the folder that holds it")

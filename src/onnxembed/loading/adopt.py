@@ -16,6 +16,7 @@ from onnxembed.decisions.embedding import EmbeddingDecisions, decide_embedding
 from onnxembed.decisions.encoder import EncoderDecisions, decide_encoder
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
+from onnxembed.execution.backend import Placement
 from onnxembed.execution.session import Session
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
@@ -170,7 +171,7 @@ def _measured_attention(graph: OnnxFile, output: Value, wanted: Decision[Attenti
     return replace(wanted, reason=f"{wanted.reason}; measured in the graph")
 
 
-def adopt(model: str | Path, hub: HubOptions, file: str, *, precision: str) -> LocatedArtifact:
+def adopt(model: str | Path, hub: HubOptions, file: str, *, precision: str, placement: Placement) -> LocatedArtifact:
     """Resolve a model with an ONNX graph in memory, for loading; nothing is written.
 
     Errors as of `read_found_graph` and `decide`; for what takes more than memory, the error names the command.
@@ -211,7 +212,7 @@ def adopt(model: str | Path, hub: HubOptions, file: str, *, precision: str) -> L
             f"{model_files.file} is quantized so that a text's vector depends a little on the texts beside it: all "
             "texts of a run share the scale of their activations"
         )
-    return LocatedArtifact(model_files.folder, manifest, model_files.precision, text)
+    return LocatedArtifact(model_files.folder, manifest, model_files.precision, placement, text)
 
 
 def adopted_manifest(

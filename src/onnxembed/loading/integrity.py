@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from onnxembed.errors import IntegrityError
-from onnxembed.manifest import Manifest
+from onnxembed.manifest import FileRecord
 
 
-def check_sizes(folder: Path, manifest: Manifest, files: Iterable[str]) -> None:
-    """Raise IntegrityError for a file that is absent or of another size than the manifest's."""
-    for name in files:
-        record = manifest.files[name]
+def check_files(folder: Path, records: Mapping[str, FileRecord], *, hashes: bool = True) -> None:
+    """Compare files, by their names in the folder, with what is recorded of them; without `hashes` their sizes alone.
+
+    Raises IntegrityError for a file that is absent, of another size, or of another sha256. All sizes are compared
+    before any file is read.
+    """
+    for name, record in records.items():
         if not (folder / name).is_file():
             raise IntegrityError(f"{folder} lacks {name}; export or download the model again")
         size = (folder / name).stat().st_size
@@ -21,17 +24,15 @@ def check_sizes(folder: Path, manifest: Manifest, files: Iterable[str]) -> None:
                 f"{folder / name} has {size} bytes, not the {record.bytes} of the manifest; "
                 "export or download the model again"
             )
-
-
-def check_hashes(folder: Path, manifest: Manifest, files: Iterable[str]) -> None:
-    """Raise IntegrityError for a file whose sha256 is not the manifest's."""
+    if not hashes:
+        return
     import hashlib  # it loads OpenSSL, which `import onnxembed` need not wait for
 
-    for name in files:
+    for name, record in records.items():
         with (folder / name).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != manifest.files[name].sha256:
+        if digest != record.sha256:
             raise IntegrityError(
-                f"{folder / name} has sha256 {digest}, not the manifest's {manifest.files[name].sha256}; "
+                f"{folder / name} has sha256 {digest}, not the manifest's {record.sha256}; "
                 "export or download the model again"
             )

@@ -6,10 +6,14 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from onnxembed.errors import ModelFilesError, UsageError
+from onnxembed.execution.backend import Placement
 from onnxembed.hub.fetch import fetch, fetch_first, list_files
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import FILE_NAME, Manifest, graph_file, read_manifest
+
+USUAL = (graph_file("fp32"), PurePosixPath(graph_file("fp32")).name)
+"""The usual places of a graph."""
 
 
 def locate(
@@ -18,24 +22,24 @@ def locate(
     *,
     precision: str = "auto",
     onnx_file: str | None = None,
-    gpu: bool = False,
+    placement: Placement | None = None,
 ) -> LocatedArtifact:
     """Find an artifact, or a graph to adopt, and, of a hub repository, fetch the files of the wanted precision.
 
     `precision` "auto" is fp32 where the artifact has it, else what it has; `onnx_file` names the graph to adopt;
-    `gpu` fetches what only a GPU runs.
+    `placement` says whether to fetch what only a GPU runs.
     Raises ModelFilesError for what is neither, HubError when the hub could not be asked, UsageError for a
     precision that is not there, and what `adopt` does.
     """
-    hub = hub or HubOptions()
+    hub, placement = hub or HubOptions(), placement or Placement()
     files, name = find(model, hub, precision, onnx_file)
     pinned = replace(hub, revision=files.revision)
     if name != FILE_NAME:
-        return _adopt(model, pinned, name, precision)
+        return _adopt(model, pinned, name, precision, placement)
     manifest = read_manifest(files.folder)
-    located = LocatedArtifact(files.folder, manifest, _own_precision(manifest, precision), gpu=gpu)
-    if files.revision is not None:  # check_sizes finds what a local folder lacks
-        fetch(model, pinned, wanted=located.files)
+    located = LocatedArtifact(files.folder, manifest, _own_precision(manifest, precision), placement)
+    if files.revision is not None:  # check_files finds what a local folder lacks
+        fetch(model, pinned, wanted=[*located.records])
     return located
 
 
@@ -44,7 +48,7 @@ def read_model_manifest(model: str | Path, hub: HubOptions, onnx_file: str | Non
     files, name = find(model, hub, "auto", onnx_file)
     if name == FILE_NAME:
         return read_manifest(files.folder)
-    return _adopt(model, replace(hub, revision=files.revision), name, "auto").manifest
+    return _adopt(model, replace(hub, revision=files.revision), name, "auto", Placement()).manifest
 
 
 def find(model: str | Path, hub: HubOptions, precision: str, onnx_file: str | None) -> tuple[Fetched, str]:
@@ -59,8 +63,10 @@ def graph_names(precision: str, onnx_file: str | None) -> list[str]:
     """Where a graph is looked for, in this order: in onnx/ and in the root, where others look for it, too."""
     if onnx_file is not None:
         return [PurePosixPath(onnx_file).as_posix()]
-    precisions = ["fp32"] if precision in ("auto", "fp32") else [precision, "fp32"]
-    return [name for file in map(graph_file, precisions) for name in (file, PurePosixPath(file).name)]
+    if precision in ("auto", "fp32"):
+        return [*USUAL]
+    named = graph_file(precision)
+    return [named, PurePosixPath(named).name, *USUAL]
 
 
 def _sole_graph(model: str | Path, hub: HubOptions, onnx_file: str | None) -> str:
@@ -80,10 +86,10 @@ def _sole_graph(model: str | Path, hub: HubOptions, onnx_file: str | None) -> st
     return graphs[0]
 
 
-def _adopt(model: str | Path, hub: HubOptions, file: str, precision: str) -> LocatedArtifact:
+def _adopt(model: str | Path, hub: HubOptions, file: str, precision: str, placement: Placement) -> LocatedArtifact:
     from onnxembed.loading.adopt import adopt  # not needed for an artifact
 
-    return adopt(model, hub, file, precision=precision)
+    return adopt(model, hub, file, precision=precision, placement=placement)
 
 
 def _own_precision(manifest: Manifest, precision: str) -> str:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from onnxembed.execution.backend import GraphFiles
-from onnxembed.loading.integrity import check_hashes, check_sizes
-from onnxembed.manifest import CUDA_ONLY, Manifest
+from onnxembed.execution.backend import GraphFiles, Placement
+from onnxembed.manifest import CUDA_ONLY, FileRecord, Manifest, PackedGraph
 
 
 @dataclass(frozen=True)
@@ -16,34 +15,33 @@ class LocatedArtifact:
     """An artifact whose files are at hand: those that its manifest needs for one of its graphs.
 
     For a model that was adopted in memory `tokenizer` is the text of its changed tokenizer.json. Its files are not
-    recorded, so there is nothing to check them against. With `gpu` the graph's packed form is read, too.
+    recorded, so there is nothing to check them against. The graph's packed form is read where `placement` is a GPU.
     """
 
     folder: Path
     manifest: Manifest
     precision: str
+    placement: Placement
     tokenizer: str | None = None
-    gpu: bool = False
 
     @property
     def graph(self) -> GraphFiles:
         """The graph to open."""
         variant = self.manifest.variants[self.precision]
         size = sum((self.folder / file).stat().st_size for file in (variant.file, variant.data) if file)
-        packed = self.folder / variant.packed.file if variant.packed and self.gpu else None
+        packed = self.folder / self._packed.file if self._packed else None
         quantized = variant.quality is not None
         return GraphFiles(self.folder / variant.file, size, self.precision in CUDA_ONLY, packed, quantized)
 
     @cached_property
-    def files(self) -> list[str]:
-        """The recorded files that the runtime reads."""
-        read = self.manifest.files_read(self.precision, packed=self.gpu)
-        return [file for names in read.values() for file in names if file in self.manifest.files]
+    def records(self) -> dict[str, FileRecord]:
+        """The files that the runtime reads, and what the manifest records of them."""
+        read = self.manifest.files_read(self.precision, packed=self._packed is not None)
+        recorded = self.manifest.files
+        return {file: recorded[file] for names in read.values() for file in names if file in recorded}
 
-    def check_sizes(self) -> None:
-        """Raise IntegrityError for a file that is absent or of another size than the manifest's."""
-        check_sizes(self.folder, self.manifest, self.files)
-
-    def check_hashes(self) -> None:
-        """Raise IntegrityError for a file whose sha256 is not the manifest's."""
-        check_hashes(self.folder, self.manifest, self.files)
+    @cached_property
+    def _packed(self) -> PackedGraph | None:
+        """The graph's packed form, where a GPU may run it."""
+        packed = self.manifest.variants[self.precision].packed
+        return packed if packed and self.placement.may_use_gpu else None

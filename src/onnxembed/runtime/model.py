@@ -16,6 +16,7 @@ from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.execution.backend import Backend, OpenBackend, Placement
 from onnxembed.execution.opening import open_backend
 from onnxembed.hub.source import HubOptions
+from onnxembed.loading.integrity import check_files as compare_files
 from onnxembed.loading.locate import locate
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import PRECISIONS, Task
@@ -72,7 +73,7 @@ class OpenModel:
             hub,
             precision=precision,
             onnx_file=onnx_file,
-            gpu=placement.may_use_gpu,
+            placement=placement,
         )
         self.folder, self.manifest = located.folder, located.manifest
         if not set(tasks) & set(self.manifest.tasks):
@@ -80,20 +81,19 @@ class OpenModel:
         limit = self.manifest.tokenization.max_length.value
         self.max_length = limit if max_length is None else whole_number("max_length", max_length, limit)
         self.threads = placement.cpu_threads
-        located.check_sizes()
         with ThreadPoolExecutor(1) as hashing:
             # Hashing takes about as long as opening the graph: do both at once, and let a
-            # wrong hash explain a graph that could not be opened.
-            hashed = hashing.submit(located.check_hashes if check_files else lambda: None)
+            # missing or changed file explain a graph that could not be opened.
+            checked = hashing.submit(compare_files, located.folder, located.records, hashes=check_files)
             try:
                 self.tokenizer = make_tokenizer(located, self.max_length)
                 if placement.threads is not None:
                     self.tokenizer.at_once = min(self.threads, self.tokenizer.at_once)
                 self._backend: Backend | None = open_backend(located.graph, placement)
-            except ModelFilesError:
-                hashed.result()
+            except (ModelFilesError, OSError):
+                checked.result()
                 raise
-            hashed.result()
+            checked.result()
         self.provider = self._backend.provider
         """The ONNX Runtime provider in use."""
         self._inputs = self.manifest.model.inputs

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from onnxembed.errors import UsageError
 from onnxembed.runtime.model import OpenModel
 
 
@@ -42,12 +40,3 @@ class OnnxModel:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def named_devices(device_id: int | None, device_ids: Sequence[int] | None) -> Sequence[int] | None:
-    """The numbers of the GPUs that the caller names by either argument; UsageError for both at once."""
-    if device_id is None:
-        return device_ids
-    if device_ids is not None:
-        raise UsageError("give device_id or device_ids, not both")
-    return (device_id,)

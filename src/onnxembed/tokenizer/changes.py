@@ -15,7 +15,7 @@ from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.tokenizer.end_token import append_end_token
-from onnxembed.tokenizer.errors import tokenizer_errors
+from onnxembed.tokenizer.texts import tokenizer_errors
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.tokenizer.errors import tokenizer_errors
+from onnxembed.tokenizer.texts import tokenizer_errors
 
 PROBE = "Hello world"
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from onnxembed.arrays import IntArray
-from onnxembed.errors import UsageError
+from onnxembed.errors import ModelFilesError, OnnxEmbedError, UsageError
 from onnxembed.manifest import TOKENIZER_FILE, Tokenization
-from onnxembed.tokenizer.errors import tokenizer_errors
 
 # Encodings hold strings and offsets for every token; a small batch keeps long texts from piling them up.
 BATCH = 64
@@ -43,6 +43,17 @@ def pad(texts: Sequence[Tokens], pad_token_id: int) -> dict[str, IntArray]:
         inputs["attention_mask"][row, : len(tokens)] = 1
         inputs["token_type_ids"][row, : len(tokens)] = tokens.type_ids
     return inputs
+
+
+@contextmanager
+def tokenizer_errors(problem: str) -> Iterator[None]:
+    """Raise ModelFilesError, `problem` and its cause, for what the library raises inside the block: bare Exceptions."""
+    try:
+        yield
+    except OnnxEmbedError:
+        raise
+    except Exception as error:
+        raise ModelFilesError(f"{problem}: {error}") from error
 
 
 class TextTokenizer:

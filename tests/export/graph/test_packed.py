@@ -35,6 +35,7 @@ from onnxembed.export.artifact import graph_file
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.hub.source import HubOptions
+from onnxembed.loading.integrity import check_files
 from onnxembed.loading.locate import locate
 from onnxembed.manifest import POOLING_MODES, read_manifest
 from onnxembed.runtime.model import OpenModel
@@ -309,11 +310,11 @@ def test_large_weights_are_written_once(tmp_path: Path, monkeypatch: pytest.Monk
 def test_only_gpus_read_it(tmp_path: Path) -> None:
     write_sentence_bert(tmp_path / "checkpoint")
     folder = packed(tmp_path / "checkpoint", tmp_path / "out")
-    cpu, gpu = (locate(folder, gpu=gpu) for gpu in (False, True))
+    cpu, gpu = (locate(folder, placement=Placement(name)) for name in ("cpu", "cuda"))
     assert cpu.graph.packed is None
     assert gpu.graph.packed == folder / "onnx/model_packed.onnx"
-    assert set(gpu.files) - set(cpu.files) == {"onnx/model_packed.onnx"}
-    gpu.check_hashes()
+    assert gpu.records.keys() - cpu.records.keys() == {"onnx/model_packed.onnx"}
+    check_files(folder, gpu.records)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])  # which takes positions, and which counts them itself
@@ -352,7 +353,7 @@ def test_cuda_runs_the_padded_graph_where_there_is_no_other(artifact: Path) -> N
         opened.append(path)
         return Packed.__new__(Packed)
 
-    graph = locate(artifact, gpu=True).graph
+    graph = locate(artifact, placement=Placement("cuda")).graph
     backend = open_backend(graph, Placement("cuda", threads=1), cast(OpenSession, session))
     assert isinstance(backend, GpuBackend)
     assert opened == [artifact / "onnx/model.onnx"]

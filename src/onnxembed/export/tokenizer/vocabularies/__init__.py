@@ -35,7 +35,7 @@ from onnxembed.export.tokenizer.vocabularies.unigram import (
 )
 from onnxembed.export.tokenizer.vocabularies.wordpiece import read_wordpiece
 from onnxembed.facts.facts import Facts
-from onnxembed.tokenizer.errors import tokenizer_errors
+from onnxembed.tokenizer.texts import tokenizer_errors
 
 MASK = AddedToken("<mask>", lstrip=True, special=True)  # includes the space before it
 BRACKETS = {
