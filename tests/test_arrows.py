@@ -103,18 +103,20 @@ def arrows(package: Path) -> Iterator[Arrow]:
     for path in sorted(package.rglob("*.py")):
         module = ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__init__")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Import | ast.ImportFrom):
+                continue
             for target in targets(node, known):
                 if room(module) != room(target):
                     yield Arrow(f"{path.relative_to(package)}:{node.lineno}", room(module), room(target))
 
 
-def targets(node: ast.AST, known: Mapping[str, str]) -> Iterator[str]:
+def targets(node: ast.Import | ast.ImportFrom, known: Mapping[str, str]) -> Iterator[str]:
     """The modules of the package that a statement imports, without the package's own name before them."""
     if isinstance(node, ast.Import):
         yield from (name.removeprefix("onnxembed.") for name in names(node) if name.startswith("onnxembed."))
-    elif isinstance(node, ast.ImportFrom) and node.level:
+    elif node.level:
         yield f"a relative import ({'.' * node.level}{node.module or ''})"
-    elif isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("onnxembed."):
+    elif f"{node.module}.".startswith("onnxembed."):
         base = str(node.module).removeprefix("onnxembed").removeprefix(".")
         for name in names(node):
             inner = f"{base}.{name}".removeprefix(".")

@@ -126,6 +126,16 @@ def test_export_says_what_a_folder_without_a_model_lacks(run: Run, artifact: Pat
     assert refused(run("export", artifact), "model.safetensors")
 
 
+def test_a_refused_model_of_the_hub_costs_no_download_of_weights(run: Run, hub: HubServer, checkpoint: Path) -> None:
+    hub.push("org/tiny", checkpoint)
+    arguments = ("export", "org/tiny", "--cache-dir", "cache", "--no-verify")
+    assert refused(run(*arguments, "--task", "multi_vector"), "vector")
+    assert "config.json" in hub.downloaded()
+    assert "model.safetensors" not in hub.downloaded()
+    assert run(*arguments).code == 0
+    assert "model.safetensors" in hub.downloaded()
+
+
 def test_export_takes_a_model_of_the_hub(run: Run, hub: HubServer, checkpoint: Path, tmp_path: Path) -> None:
     old = hub.push("org/tiny", write_sentence_bert(tmp_path / "old", pooling="cls"), "v1")
     new = hub.push("org/tiny", checkpoint)

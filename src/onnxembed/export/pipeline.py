@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from onnxembed.decisions.manifest import compose_manifest, tokenization_section
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.graph_file import write_graph, write_packed
 from onnxembed.export.artifact.hashing import hash_files
-from onnxembed.export.artifact.manifest import Verify, compose_manifest, record_manifest, tokenization_section
+from onnxembed.export.artifact.manifest import Verify, record_manifest
 from onnxembed.export.artifact.sentence_transformers import write_sentence_transformers
 from onnxembed.export.encoder import build, build_packed
 from onnxembed.export.engines.engine import TOOLS, announce
@@ -25,6 +26,7 @@ from onnxembed.hub.checkpoint import fetch_checkpoint
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FileRecord, Manifest, Model, Precision, Source, Task, Tokenization, Variant
 from onnxembed.recipes.book import choose_recipe
+from onnxembed.recipes.recipe import Recipe
 from onnxembed.tokenizer.texts import TextTokenizer
 
 
@@ -45,8 +47,9 @@ def export(
     options = options or Options()
     check_output(output, force=options.force)
     recipe = choose_recipe(model, options.recipe, options.precisions)
-    checkpoint = fetch_checkpoint(model, hub)
-    plan = make_plan(read_facts(checkpoint.folder), recipe, options)
+    make = partial(_plan, recipe=recipe, options=options)
+    checkpoint = fetch_checkpoint(model, hub, examine=make)  # a refusal comes before the weights do
+    plan = make(checkpoint.folder)
     graphs = {precision: build(plan, precision) for precision in plan.float_precisions or ("fp32",)}
     announce(plan.engine, graphs.values())
     encoder, graph = plan.decisions.encoder, next(iter(graphs.values()))
@@ -70,6 +73,10 @@ def export(
             files=hash_files(draft, progress, hashed),
         )
         return record_manifest(draft, manifest, checkpoint, verify)
+
+
+def _plan(folder: Path, recipe: Recipe | None, options: Options) -> ExportPlan:
+    return make_plan(read_facts(folder), recipe, options)
 
 
 def _write_graphs(

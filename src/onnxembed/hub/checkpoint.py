@@ -38,11 +38,18 @@ CONFIGURED = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Dens
 WEIGHTED = ("Transformer", "MLMTransformer", "StaticEmbedding", "Dense")
 
 
-def fetch_checkpoint(model: str | os.PathLike[str], hub: HubOptions | None = None) -> Fetched:
+Examine = Callable[[Path], object]
+"""Raises for a checkpoint that is refused, given the folder with all of its files but the weights."""
+
+
+def fetch_checkpoint(
+    model: str | os.PathLike[str], hub: HubOptions | None = None, examine: Examine | None = None
+) -> Fetched:
     """The folder of a checkpoint with what an export reads: configurations, tokenizer, one format of weights.
 
     The hub is asked once which commit the revision is, except for a commit that the cache holds. When it
-    cannot be reached, a complete copy in the cache is used, with a warning. Every large file is hashed; a
+    cannot be reached, a complete copy in the cache is used, with a warning. `examine` is called when the small files
+    have come, so that what it refuses costs no download of weights. Every large file is hashed; a
     damaged one is taken out of the cache and raises IntegrityError. Raises ModelFilesError for a repository
     that is no checkpoint, HubError when the hub cannot be asked or says no.
     """
@@ -59,7 +66,7 @@ def fetch_checkpoint(model: str | os.PathLike[str], hub: HubOptions | None = Non
         answer = repository.look_up(gaps, hub) if gaps else repository.try_look_up(hub)
         if answer is not None:
             commit, names = answer
-            folder = _download(repository, commit, names)
+            folder = _download(repository, commit, names, examine)
             refuse_gaps(_gaps(folder), f"{repository.model} at {commit}")
             repository.note_absent({"modules.json"} - set(names), commit)
     _verify(folder, repository.model)
@@ -67,7 +74,7 @@ def fetch_checkpoint(model: str | os.PathLike[str], hub: HubOptions | None = Non
     return Fetched(repository.model, folder, folder.name)
 
 
-def _download(repository: Repository, commit: str, names: Collection[str]) -> Path:
+def _download(repository: Repository, commit: str, names: Collection[str], examine: Examine | None) -> Path:
     """Put a commit's checkpoint into the cache; `names` are all of its files.
 
     The small files come first, because they name the modules and the shards of the weights. The Transformer's weights
@@ -78,6 +85,9 @@ def _download(repository: Repository, commit: str, names: Collection[str]) -> Pa
     for _, path in modules:
         if path:
             repository.download(_small_files(names, path), commit)
+    # What a static table is, its weights may be alone to say.
+    if examine is not None and all(class_name != "StaticEmbedding" for class_name, _ in modules):
+        examine(folder)
     for _, path in reversed(modules):
         repository.download(_weights(folder, names, path), commit)
     return folder
@@ -107,7 +117,10 @@ def _weights(folder: Path, names: Collection[str], path: str) -> list[str]:
 
 
 def module_places(folder: Path) -> list[tuple[str, str]]:
-    """Class and path of each sentence-transformers module; a plain model is one Transformer at the root."""
+    """Class and path of each sentence-transformers module; a plain model is one Transformer at the root.
+
+    Lenient: this says where files lie. `facts.modules.read_modules` judges what modules.json says.
+    """
     if not (folder / "modules.json").is_file():
         return [("Transformer", "")]
     return _read(

@@ -7,7 +7,6 @@ and flags, with the same errors. What the graph itself must say is read from it,
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from onnxembed.decisions.embedding import EmbeddingDecisions, decide_embedding
 from onnxembed.decisions.encoder import EncoderDecisions, decide_encoder
 from onnxembed.decisions.flags import Flags
+from onnxembed.decisions.manifest import compose_manifest, tokenization_section
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.execution.backend import Placement
 from onnxembed.execution.session import Session
@@ -26,7 +26,6 @@ from onnxembed.loading.found_graph import FoundGraph, read_found_graph
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.loading.onnx_file import OnnxFile, Value
 from onnxembed.manifest import (
-    FORMAT_VERSION,
     INPUTS,
     LAST_HIDDEN_STATE,
     SENTENCE_EMBEDDING,
@@ -39,7 +38,6 @@ from onnxembed.manifest import (
     Manifest,
     Model,
     Source,
-    Tokenization,
     Variant,
 )
 from onnxembed.recipes.book import choose_recipe
@@ -227,11 +225,9 @@ def adopted_manifest(
 ) -> Manifest:
     """The manifest of an adopted model."""
     producer = model_files.graph.producer or "an unnamed program"
-    return Manifest(
-        format_version=FORMAT_VERSION,
-        created_with={name: version(name) for name in ("onnxembed", "tokenizers")},
+    return compose_manifest(
+        packages=("onnxembed", "tokenizers"),
         source=Source(model_files.model, model_files.revision, recipe.name if recipe else None),
-        tasks=("embedding",),
         model=Model(
             model_type=model_files.facts.model_type,
             attention=encoder.attention,
@@ -241,10 +237,9 @@ def adopted_manifest(
             adapter=encoder.adapter,
             engine_reason=f"{model_files.file} was made by {producer}",
         ),
-        tokenization=Tokenization(encoder.max_length, encoder.truncation_side, encoder.pad_token_id, changes),
-        embedding=embedding,
-        prompts=encoder.prompts,
+        tokenization=tokenization_section(encoder, changes),
+        encoder=encoder,
+        sections={"embedding": embedding},
         variants={model_files.precision: variant},
         files=files,
-        verification={},
     )
