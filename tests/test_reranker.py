@@ -77,7 +77,7 @@ def test_the_document_is_the_second_segment(model: OnnxReranker) -> None:
     assert tokens.type_ids.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_a_tokenizer_that_names_no_segments_has_none(tmp_path: Path) -> None:
+def test_a_tokenizer_without_segments_gives_no_segments(tmp_path: Path) -> None:
     folder = write_reranker(tmp_path / "checkpoint")
     change_json(folder / "tokenizer_config.json", model_input_names=["input_ids", "attention_mask"])
     export(folder, tmp_path / "artifact")
@@ -160,7 +160,7 @@ def test_nothing_to_score_is_an_empty_result(model: OnnxReranker) -> None:
     assert list(model.rerank(QUERY, [])) == []
 
 
-def test_empty_texts_score_like_any(model: OnnxReranker) -> None:
+def test_empty_texts_score_like_any_other(model: OnnxReranker) -> None:
     scores = model.score_pairs([("", ""), ("", "the cat"), ("the cat", "")])
     assert np.isfinite(scores).all()
     assert len(set(scores.tolist())) == 3

@@ -32,7 +32,7 @@ def test_adopt_names_the_folder_and_says_what_was_not_compared(run: Run, foreign
     ]
 
 
-def test_the_options_of_adopt_arrive(run: Run, foreign: Path) -> None:
+def test_adopt_passes_its_options_on(run: Run, foreign: Path) -> None:
     (foreign / "onnx/model.onnx").rename(foreign / "onnx/other.onnx")
     assert refused(run("adopt", foreign), "several ONNX files", "--onnx-file")
     options = ["-o", "out", "--onnx-file", "onnx/other.onnx", "--max-length", "12", "--no-verify"]

@@ -137,7 +137,7 @@ def test_no_runtime_is_broken(machine: Machine, monkeypatch: pytest.MonkeyPatch)
         (subprocess.CompletedProcess([], 0, "\n", ""), "none that nvidia-smi sees"),
     ],
 )
-def test_an_nvidia_smi_that_is_no_help(machine: Machine, answer: Any, words: str) -> None:
+def test_an_nvidia_smi_that_does_not_answer(machine: Machine, answer: Any, words: str) -> None:
     def smi() -> Any:
         if isinstance(answer, Exception):
             raise answer

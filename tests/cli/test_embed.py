@@ -64,7 +64,7 @@ def test_embed_writes_json_lines(run: Run, artifact: Path, model: OnnxEmbedder) 
     assert np.array_equal(rows(Path("vectors.jsonl").read_text()), model.encode("the cat"))
 
 
-def test_no_input_is_no_output(run: Run, artifact: Path) -> None:
+def test_without_input_embed_prints_nothing(run: Run, artifact: Path) -> None:
     Path("empty.jsonl").touch()
     assert run("embed", artifact, "empty.jsonl") == (0, "", "")
     assert run("embed", artifact, "-") == (0, "", "")
@@ -72,7 +72,7 @@ def test_no_input_is_no_output(run: Run, artifact: Path) -> None:
     assert np.load("v.npy").shape == (0, 8)
 
 
-def test_the_options_of_embed_arrive(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
+def test_embed_passes_its_options_on(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
     def vector(*arguments: object) -> NDArray[np.float32]:
         code, out, err = run("embed", artifact, "the cat", *arguments)
         assert (code, err) == (0, "")
@@ -156,7 +156,7 @@ def test_embed_asks_for_the_gpus_that_are_named(run: Run, artifact: Path, monkey
     assert refused(run("embed", artifact, "the cat", *named), "asked for tensorrt on (1, 0)")
 
 
-def test_cuda_where_there_is_none_is_an_error(run: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_a_gpu_is_an_error(run: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])

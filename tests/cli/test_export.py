@@ -56,7 +56,7 @@ def test_export_writes_every_precision_that_is_named(run: Run, checkpoint: Path,
     assert list(manifest.variants) == ["fp32", "fp16"]
 
 
-def test_the_options_of_export_arrive(run: Run, raw: Path, tmp_path: Path) -> None:
+def test_export_passes_its_options_on(run: Run, raw: Path, tmp_path: Path) -> None:
     source = tmp_path / "checkpoint"
     shutil.copytree(raw, source)
     change_json(source / "config.json", some_new_key=1)
@@ -94,7 +94,7 @@ def test_export_refuses_impossible_options(
     assert names(tmp_path) == []
 
 
-def test_export_names_the_option_for_what_the_files_do_not_say(run: Run, raw: Path, tmp_path: Path) -> None:
+def test_export_names_the_option_for_a_setting_that_the_files_lack(run: Run, raw: Path, tmp_path: Path) -> None:
     assert refused(run("export", raw, "-o", "out"), "how to pool", "--pooling")
     assert refused(run("export", raw, "-o", "out", "--pooling", "mean"), "normalize", "--no-normalize")
     assert names(tmp_path) == []
@@ -109,7 +109,7 @@ def test_export_replaces_an_artifact_only_when_forced(run: Run, checkpoint: Path
     assert Path("out", FILE_NAME).stat().st_mtime_ns > before
 
 
-def test_export_never_replaces_what_is_not_an_artifact(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_export_never_replaces_a_folder_that_is_not_an_artifact(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").touch()
     (tmp_path / "file").touch()
@@ -196,6 +196,6 @@ def test_an_export_that_does_not_run_leaves_no_folder(run: Run, checkpoint: Path
     assert names(tmp_path) == ["source"]
 
 
-def test_the_tools_of_export_are_asked_for(run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_without_onnx_names_the_extra(run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(making, "find_spec", lambda name: None if name == "onnx" else object())
     assert refused(run("export", checkpoint), "export needs onnx: pip install 'onnxembed[export]'")

@@ -14,7 +14,7 @@ from running import Run, names, refused
 
 
 @pytest.mark.parametrize("arguments", [[], ["export"], ["embed"], ["inspect"], ["verify"]])
-def test_help_is_there_for_every_command(run: Run, arguments: list[str]) -> None:
+def test_every_command_has_help(run: Run, arguments: list[str]) -> None:
     code, out, err = run(*arguments, "--help")
     assert (code, err) == (0, "")
     assert out.startswith("Usage: ")
@@ -27,7 +27,7 @@ def test_help_fits_into_80_columns() -> None:
         assert long == []
 
 
-def test_the_version_can_be_asked(run: Run) -> None:
+def test_the_version_is_printed(run: Run) -> None:
     from onnxembed import __version__
 
     assert run("--version") == (0, f"onnxembed, version {__version__}\n", "")

@@ -9,7 +9,7 @@ from onnxembed.manifest import FILE_NAME
 from running import Run, refused
 
 
-def test_inspect_says_each_decision_and_where_it_came_from(run: Run, artifact: Path) -> None:
+def test_inspect_shows_each_decision_and_its_origin(run: Run, artifact: Path) -> None:
     code, out, err = run("inspect", artifact)
     assert (code, err) == (0, "")
     for words in (

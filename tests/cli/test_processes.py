@@ -158,7 +158,7 @@ def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path, 
     assert names(tmp_path) == []
 
 
-def test_a_reader_that_has_enough_is_no_error(artifact: Path, tmp_path: Path) -> None:
+def test_a_reader_that_stops_early_is_not_an_error(artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("".join(f"the cat {i}\n" for i in range(5000)))
     with start("embed", artifact, tmp_path / "texts.txt", stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -168,7 +168,7 @@ def test_a_reader_that_has_enough_is_no_error(artifact: Path, tmp_path: Path) ->
         assert process.stderr.read() == b""
 
 
-def test_a_full_disk_is_one_sentence(artifact: Path) -> None:
+def test_a_full_disk_is_reported_in_one_sentence(artifact: Path) -> None:
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("needs /dev/full")
@@ -186,7 +186,7 @@ def test_a_full_disk_is_one_sentence(artifact: Path) -> None:
         {"PYTHONIOENCODING": "latin-1"},
     ],
 )
-def test_a_terminal_without_unicode_is_no_error(
+def test_a_terminal_without_unicode_is_not_an_error(
     checkpoint: Path, artifact: Path, tmp_path: Path, encoding: dict[str, str]
 ) -> None:
     shutil.copytree(artifact, tmp_path / "out")

@@ -79,7 +79,7 @@ def test_truncation_and_length_are_passed_on(run: Run, artifact: Path) -> None:
     assert refused(run("rerank", artifact, "--query", long, *options, long), "must fit into 10")
 
 
-def test_export_and_inspect_say_what_it_is(run: Run, tmp_path: Path) -> None:
+def test_export_and_inspect_describe_a_reranker(run: Run, tmp_path: Path) -> None:
     folder = write_reranker(tmp_path / "checkpoint", labels=2)
     exported = run("export", folder, "-o", tmp_path / "out", "--no-verify", "--activation", "sigmoid")
     assert exported.code == 0, exported.err
@@ -99,5 +99,5 @@ def test_export_and_inspect_say_what_it_is(run: Run, tmp_path: Path) -> None:
         assert words in inspected
 
 
-def test_embed_says_what_the_model_is_made_for(run: Run, artifact: Path) -> None:
+def test_embed_refuses_a_reranker(run: Run, artifact: Path) -> None:
     assert refused(run("embed", artifact, "a text"), "made for reranking")

@@ -44,7 +44,7 @@ def test_flags_win_over_the_files(tmp_path: Path) -> None:
     assert decide_embedding(folder, normalize=True).normalize.reason == "--normalize"
 
 
-def test_what_no_file_says_comes_from_the_architecture_and_says_so(tmp_path: Path) -> None:
+def test_a_setting_absent_from_the_files_comes_from_the_architecture(tmp_path: Path) -> None:
     folder = write_bert(tmp_path, pad_token_id=None, **{k: v for k, v in ROBERTA.items() if k != "pad_token_id"})
     encoder = decide_encoder(folder, pooling=("mean",), normalize=True)
     assert encoder.pad_token_id == Decision(1, "architecture", "the default of roberta")
@@ -55,7 +55,7 @@ def test_what_no_file_says_comes_from_the_architecture_and_says_so(tmp_path: Pat
 # ---- never guessed
 
 
-def test_pooling_that_nothing_names_is_an_error_with_the_flag(tmp_path: Path) -> None:
+def test_missing_pooling_is_an_error_that_names_the_flag(tmp_path: Path) -> None:
     folder = write_bert(tmp_path)
     with pytest.raises(ModelFilesError, match="--pooling"):
         decide_embedding(folder, normalize=True)
@@ -69,13 +69,13 @@ def test_a_pooling_module_without_a_mode_needs_the_flag_and_takes_it(tmp_path: P
     assert decide_embedding(folder, pooling=("cls",)).pooling.value == ("cls",)
 
 
-def test_normalization_that_nothing_names_is_an_error_with_both_flags(tmp_path: Path) -> None:
+def test_missing_normalization_is_an_error_that_names_both_flags(tmp_path: Path) -> None:
     folder = write_bert(tmp_path)
     with pytest.raises(ModelFilesError, match=r"--normalize or --no-normalize"):
         decide_embedding(folder, pooling=("mean",))
 
 
-def test_modules_without_normalize_are_an_answer(tmp_path: Path) -> None:
+def test_modules_without_normalize_mean_no_normalization(tmp_path: Path) -> None:
     decision = decide_embedding(write_sentence_bert(tmp_path, normalize=False)).normalize
     assert decision == Decision(False, "file", "modules.json has no Normalize module")
 
@@ -92,7 +92,7 @@ def test_two_pooling_modules_are_both_named_with_the_flag(shared_data: Path) -> 
 
 
 @pytest.mark.parametrize("pooling", [(), ("attention",), ("mean", "attention")])
-def test_a_pooling_flag_that_is_none_is_a_usage_error(tmp_path: Path, pooling: tuple[str, ...]) -> None:
+def test_an_unknown_pooling_mode_is_a_usage_error(tmp_path: Path, pooling: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="lasttoken"):
         decide_embedding(write_sentence_bert(tmp_path), pooling=pooling)
 
@@ -143,7 +143,7 @@ def test_which_length_wins(tmp_path: Path, said: Any, tokenizer: Any, length: in
 
 @pytest.mark.parametrize("value", ["512", 0, -1, True, 20.5, float("nan"), [20]])
 @pytest.mark.parametrize("where", ["sentence_bert_config.json", "tokenizer_config.json"])
-def test_a_length_that_is_none_is_an_error_and_not_passed_over(tmp_path: Path, where: str, value: Any) -> None:
+def test_an_invalid_length_is_an_error_and_is_not_skipped(tmp_path: Path, where: str, value: Any) -> None:
     said, tokenizer = (value, 20) if where.startswith("sentence") else (..., value)
     with pytest.raises(ModelFilesError, match=where):
         limits(tmp_path, said, tokenizer)
@@ -164,7 +164,7 @@ def test_real_lengths(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("max_length", [0, -1])
-def test_a_model_without_a_table_of_positions_takes_any_length_from_one_on(tmp_path: Path, max_length: int) -> None:
+def test_a_model_without_position_embeddings_takes_any_positive_length(tmp_path: Path, max_length: int) -> None:
     folder = write_sentence_bert(tmp_path, model_type="new")
     assert decide_encoder(folder, max_length=65).max_length == Decision(65, "flag", "--max-length")
     with pytest.raises(UsageError, match=f"--max-length {max_length}: this model takes 1 token or more"):
@@ -177,7 +177,7 @@ def test_a_length_flag_outside_the_models_range_is_a_usage_error(tmp_path: Path,
         decide_embedding(write_sentence_bert(tmp_path), max_length=max_length)
 
 
-def test_a_length_flag_may_pass_the_files_but_not_the_positions(tmp_path: Path) -> None:
+def test_a_length_flag_may_exceed_the_files_but_not_the_positions(tmp_path: Path) -> None:
     assert decide_encoder(write_sentence_bert(tmp_path), max_length=64).max_length.value == 64
 
 
@@ -189,13 +189,13 @@ def test_dense_layers_give_the_dimension(tmp_path: Path) -> None:
     assert (decide_encoder(folder).hidden_size, decide_embedding(folder).dimension) == (32, 24)
 
 
-def test_a_dense_layer_that_does_not_fit_is_the_files_fault(tmp_path: Path) -> None:
+def test_a_dense_layer_of_the_wrong_size_is_a_model_files_error(tmp_path: Path) -> None:
     folder = write_sentence_bert(tmp_path, dense=((33, 16, IDENTITY),))
     with pytest.raises(ModelFilesError, match=r"2_Dense.config\.json takes 33 features, but gets 32"):
         decide_embedding(folder)
 
 
-def test_a_pooling_flag_that_does_not_fit_the_dense_layer_is_the_callers(tmp_path: Path) -> None:
+def test_a_pooling_flag_that_does_not_fit_the_dense_layer_is_a_usage_error(tmp_path: Path) -> None:
     folder = write_sentence_bert(tmp_path, dense=((32, 16, IDENTITY),))
     modes: tuple[PoolingMode, ...] = ("mean", "max")
     with pytest.raises(UsageError, match=r"gets 64 with --pooling mean\+max"):

@@ -117,7 +117,7 @@ class Dataset:
     ],
     ids=["tuple", "array", "numpy strings", "column", "data set", "view"],
 )
-def test_any_iterable_of_texts_will_do(model: OnnxEmbedder, texts: Any) -> None:
+def test_any_iterable_of_texts_is_accepted(model: OnnxEmbedder, texts: Any) -> None:
     expected = EDGE_TEXTS
     if callable(texts):
         texts, expected = texts(), list(dict.fromkeys(EDGE_TEXTS))

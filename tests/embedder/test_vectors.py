@@ -44,7 +44,7 @@ def test_a_model_that_normalizes(model: OnnxEmbedder) -> None:
         model.encode(EDGE_TEXTS, normalize=False)
 
 
-def test_what_the_graph_gives_is_not_touched(model: OnnxEmbedder) -> None:
+def test_vectors_of_the_graph_are_not_changed(model: OnnxEmbedder) -> None:
     for text, tokens in zip(EDGE_TEXTS, model.tokenize(EDGE_TEXTS), strict=True):
         feeds = {"input_ids": tokens.ids[None], "attention_mask": np.ones((1, len(tokens)), np.int64)}
         (given,) = model.model.backend.run(["sentence_embedding"], {**feeds, "token_type_ids": tokens.type_ids[None]})

@@ -207,7 +207,7 @@ def test_a_second_session_that_cannot_be_opened_gives_a_warning(
     assert machine.runs == [1] * 5
 
 
-def test_closing_while_the_last_run_ends_is_no_error(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
+def test_closing_while_the_last_run_ends_is_not_an_error(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
     model = opened()
     machine.running = model.close
     lone(model, 1)

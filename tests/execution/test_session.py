@@ -153,7 +153,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *wheels: str) -> None:
 
 
 @pytest.mark.parametrize("providers", ["cpu", CPU, ["cpu"], [CPU], [("cpu", {})], ("cpu",)])
-def test_the_cpu_by_any_of_its_names(graph: Path, providers: Any) -> None:
+def test_the_cpu_may_be_named_in_several_ways(graph: Path, providers: Any) -> None:
     opened = Session(graph, providers, threads=1)
     assert opened.provider == CPU
     assert opened.run(["sentence_embedding"], FEEDS)[0].shape == (1, 32)
@@ -322,7 +322,7 @@ def test_options_that_a_provider_refuses(gpu: Runtime, graph: Path, providers: A
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
-def test_a_graph_that_no_provider_opens_is_not_the_providers_fault(
+def test_a_graph_that_no_provider_opens_is_a_model_files_error(
     gpu: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def open_(*arguments: Any, **keywords: Any) -> Any:
@@ -417,7 +417,7 @@ def test_auto_runs_on_the_cpu_what_the_gpu_cannot(gpu: Runtime, graph: Path) -> 
         assert auto(graph) == CPU
 
 
-def test_attention_is_not_cudnns(gpu: Runtime, graph: Path) -> None:
+def test_attention_does_not_use_cudnn(gpu: Runtime, graph: Path) -> None:
     Session(graph, "cuda", threads=1)
     assert gpu.opened[0][0][1]["sdpa_kernel"] & 8 == 0
     Session(graph, [("cuda", {"sdpa_kernel": 8})], threads=1)
@@ -471,7 +471,7 @@ def test_a_device_that_contradicts_the_providers(gpu: Runtime, graph: Path, prov
         ("libcudnn.so.9 not found. Require cuDNN 9", "cuDNN 9 cannot be loaded: pip install"),
     ],
 )
-def test_what_cuda_says_is_explained(gpu: Runtime, graph: Path, reason: str, meaning: str) -> None:
+def test_errors_of_cuda_are_explained(gpu: Runtime, graph: Path, reason: str, meaning: str) -> None:
     gpu.fails = lambda options: reason
     with pytest.raises(ProviderError, match=meaning) as caught:
         Session(graph, "cuda", threads=1)
@@ -540,7 +540,7 @@ def test_a_run_that_does_not_fit(graph: Path, monkeypatch: pytest.MonkeyPatch, m
     assert message in str(caught.value)
 
 
-def test_another_failure_is_left_alone(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_raised_unchanged(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = Bound(monkeypatch, graph)
     bound.fails = "CUDA failure 20: something else"
     with pytest.raises(RuntimeError, match="failure 20"):

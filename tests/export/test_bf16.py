@@ -100,7 +100,7 @@ def test_causal_attention_asks_for_keys_and_values(precision: Precision, checkpo
 
 
 @pytest.mark.parametrize("providers", ["cpu", "auto", "cuda"])
-def test_the_cpu_refuses_it(artifact16: Path, providers: str) -> None:
+def test_the_cpu_refuses_bf16(artifact16: Path, providers: str) -> None:
     words = "runs on CUDA only" if providers == "cpu" else "the installed onnxruntime is the CPU wheel"
     with pytest.raises(ProviderError, match=words):
         OnnxEmbedder(artifact16, precision="bf16", providers=providers)
@@ -113,7 +113,7 @@ def test_auto_does_not_fall_back(artifact16: Path, monkeypatch: pytest.MonkeyPat
         open_backend(files, Placement(threads=1))
 
 
-def test_the_output_tells_that_it_is_not_verified(artifact16: Path) -> None:
+def test_the_output_says_that_it_is_not_verified(artifact16: Path) -> None:
     result = CliRunner().invoke(cli, ["inspect", str(artifact16)], catch_exceptions=False)
     assert "bf16: not verified (needs CUDA)" in result.output
     assert read_manifest(artifact16).on_cpu == ("fp32",)

@@ -234,7 +234,7 @@ def test_progress_only_goes_forward_and_reaches_every_end(tmp_path: Path) -> Non
 # ---- verification
 
 
-def test_the_verifier_sees_the_whole_draft_and_its_word_is_recorded(tmp_path: Path) -> None:
+def test_the_verifier_sees_the_whole_draft_and_its_figures_are_recorded(tmp_path: Path) -> None:
     seen: list[tuple[Path, Fetched]] = []
 
     def verify(draft: Path, manifest: Manifest, checkpoint: Fetched) -> Manifest:

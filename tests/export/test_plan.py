@@ -48,7 +48,7 @@ def without_weights(folder: Path, model: str) -> Path:
     ],
     ids=str,
 )
-def test_what_cannot_be_exported_is_refused_without_weights(
+def test_an_unsupported_checkpoint_is_refused_without_its_weights(
     tmp_path: Path, model: str, options: Options, error: type[OnnxEmbedError], words: str
 ) -> None:
     facts = read_facts(without_weights(tmp_path / "model", model))

@@ -342,7 +342,7 @@ def test_a_missing_config_is_named(folder: Path, file: str) -> None:
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "sentence_bert_config.json"])
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe{}"])
-def test_a_file_that_is_no_json_object_is_named(folder: Path, file: str, content: bytes) -> None:
+def test_a_file_that_is_not_a_json_object_is_named(folder: Path, file: str, content: bytes) -> None:
     (folder / file).write_bytes(content)
     with pytest.raises(ModelFilesError) as caught:
         read_facts(folder)

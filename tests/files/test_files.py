@@ -119,7 +119,7 @@ def test_json_lines_round_trip_to_the_same_numbers(tmp_path: Path) -> None:
     assert np.array_equal(np.array([json.loads(line) for line in lines], np.float32), expected)
 
 
-def test_no_lines_are_an_empty_file(tmp_path: Path) -> None:
+def test_writing_no_lines_makes_an_empty_file(tmp_path: Path) -> None:
     assert write_lines(tmp_path / "v.jsonl", []) == 0
     assert (tmp_path / "v.jsonl").read_bytes() == b""
 

@@ -78,7 +78,9 @@ def test_a_transformer_in_a_folder_of_its_own(hub: HubServer, cache: Path, tmp_p
 
 
 @pytest.mark.parametrize("lost", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_repository_that_is_no_checkpoint_is_an_error(hub: HubServer, cache: Path, tmp_path: Path, lost: str) -> None:
+def test_a_repository_that_is_not_a_checkpoint_is_an_error(
+    hub: HubServer, cache: Path, tmp_path: Path, lost: str
+) -> None:
     push(hub, {name: content for name, content in PLAIN.items() if name != lost}, tmp_path)
     with pytest.raises(ModelFilesError, match=rf"{MODEL} at [0-9a-f]+ has no {lost}$"):
         fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))

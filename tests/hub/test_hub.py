@@ -31,11 +31,11 @@ from onnxembed.hub.source import Fetched, HubOptions, is_local
         ("a\\b", True),
     ],
 )
-def test_what_can_only_be_a_path_is_local(model: str | Path, local: bool) -> None:
+def test_a_name_that_can_only_be_a_path_is_local(model: str | Path, local: bool) -> None:
     assert is_local(model) is local
 
 
-def test_what_exists_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_path_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, {"org/name/config.json": b"{}"})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -77,7 +77,7 @@ def test_paths_that_cannot_be_a_model_are_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["", "name/", "two words", "org/na:me", "a--b", "org/.name", "org/name.git", "ä"])
-def test_what_is_neither_a_path_nor_an_id_is_an_error(hub: HubServer, cache: Path, model: str) -> None:
+def test_a_name_that_is_neither_a_path_nor_an_id_is_an_error(hub: HubServer, cache: Path, model: str) -> None:
     with pytest.raises(UsageError, match="neither a folder nor the name of a model"):
         fetch_checkpoint(model, HubOptions(cache_dir=cache))
     assert hub.requests == []

@@ -69,7 +69,7 @@ def test_a_gated_model(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_plain_refusal(hub: HubServer, cache: Path, status: int) -> None:
+def test_a_refusal_without_an_explanation(hub: HubServer, cache: Path, status: int) -> None:
     hub.status = status
     for error in both(cache):
         assert isinstance(error, HubError)
@@ -109,7 +109,7 @@ def test_a_hub_that_goes_away_halfway(
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_hub_out_of_order(hub: HubServer, cache: Path, status: int) -> None:
+def test_a_hub_that_answers_with_a_server_error(hub: HubServer, cache: Path, status: int) -> None:
     hub.status = status
     for error in both(cache):
         assert isinstance(error, HubError)
@@ -132,7 +132,9 @@ def test_a_hub_that_is_slow(hub: HubServer, cache: Path, monkeypatch: pytest.Mon
         assert f"could not reach {hub.url} (ReadTimeout: " in str(error)
 
 
-def test_an_endpoint_that_is_no_hub(hub: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_that_is_not_a_hub_is_an_error(
+    hub: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"{hub.url}/elsewhere")
     for error in both(cache):
         assert isinstance(error, HubError)

@@ -313,7 +313,7 @@ def test_a_graph_that_cannot_be_fed_or_read_is_refused(
 @pytest.mark.parametrize(
     "content", [b"", b"version https://git-lfs.github.com/spec/v1\n", bytes(range(256)), b"\x08\x01"]
 )
-def test_a_file_that_is_no_graph_is_refused(checkpoint: Path, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_graph_is_refused(checkpoint: Path, tmp_path: Path, content: bytes) -> None:
     folder = foreign(checkpoint, tmp_path / "foreign")
     (folder / "onnx/model.onnx").write_bytes(content)
     with pytest.raises(ModelFilesError, match=r"model\.onnx is not an ONNX file"):
@@ -512,7 +512,7 @@ def test_the_recipe_of_a_hub_id_is_followed(
 
 
 @pytest.mark.torch
-def test_a_traced_graph_gives_the_reference_s_vectors(tmp_path: Path) -> None:
+def test_a_traced_graph_gives_the_vectors_of_the_reference(tmp_path: Path) -> None:
     """torch's exporter, the plain class, in optimum's layout: last_hidden_state only, model.onnx at the root."""
     checkpoint = write_sentence_bert(tmp_path / "checkpoint", prompts={"query": "to be: "})
     trace(checkpoint, checkpoint / "model.onnx")
@@ -526,7 +526,7 @@ def test_a_traced_graph_gives_the_reference_s_vectors(tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
-def test_a_graph_of_onnxruntimes_optimizer_gives_the_reference_s_vectors(tmp_path: Path) -> None:
+def test_a_graph_of_onnxruntimes_optimizer_gives_the_vectors_of_the_reference(tmp_path: Path) -> None:
     optimizer = pytest.importorskip("onnxruntime.transformers.optimizer")
     checkpoint = write_sentence_bert(tmp_path / "checkpoint")
     trace(checkpoint, tmp_path / "traced.onnx")

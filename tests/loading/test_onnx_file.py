@@ -51,7 +51,7 @@ def write(path: Path, *weights: onnx.TensorProto, listed: bool = False) -> Path:
     return path
 
 
-def test_weights_are_no_inputs_and_shapes_may_be_absent(tmp_path: Path) -> None:
+def test_weights_are_not_inputs_and_shapes_may_be_absent(tmp_path: Path) -> None:
     weight = numpy_helper.from_array(np.ones((300, 2), np.float32), "w")
     found = read_onnx(write(tmp_path / "old.onnx", weight, listed=True))
     assert found.inputs == [Value("x", None)]

@@ -159,7 +159,7 @@ def test_whole_numbers_are_read_where_fractions_are_expected(data: JSON) -> None
     assert isinstance(verification.required["max_abs_diff"], float)
 
 
-def test_what_json_cannot_say_is_not_written(artifact: Path) -> None:
+def test_values_outside_json_are_not_written(artifact: Path) -> None:
     manifest = read_manifest(artifact)
     manifest.verification["fp32"] = Verification("r", 1, float("nan"), 1.0, True, {}, {})
     with pytest.raises(ValueError, match="JSON"):
@@ -214,7 +214,7 @@ def test_what_json_cannot_say_is_not_written(artifact: Path) -> None:
         (lambda d: d.pop("embedding"), "tasks is embedding, which does not go with the section embedding"),
     ],
 )
-def test_what_is_not_of_the_format_is_refused_by_name(
+def test_a_value_outside_the_format_is_refused_by_name(
     data: JSON, damage: Callable[[JSON], object], problem: str
 ) -> None:
     damage(data)
@@ -322,13 +322,13 @@ def test_true_is_not_version_one(data: JSON) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "not json", '{"format_version": NaN}', "[" * 100_000])
-def test_what_is_not_json_is_refused(text: str) -> None:
+def test_invalid_json_is_refused(text: str) -> None:
     with pytest.raises(ManifestError, match=r"onnxembed.json is not valid JSON .*; export the model again"):
         parse_manifest(text)
 
 
 @pytest.mark.parametrize(("value", "kind"), [([], "list"), (None, "NoneType"), ("x", "str")])
-def test_json_that_is_no_object_is_refused(value: object, kind: str) -> None:
+def test_json_that_is_not_an_object_is_refused(value: object, kind: str) -> None:
     assert refusal(value) == f"{FILE_NAME} holds {kind}, not an object; export the model again"
 
 

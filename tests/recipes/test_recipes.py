@@ -207,7 +207,7 @@ def test_a_recipes_prompt_fills_a_name_that_the_files_lack_or_leave_empty(book: 
     assert decide_encoder(write_sentence_bert(tmp_path, prompts=full), recipe).prompts.texts.origin == "file"
 
 
-def test_a_precision_that_a_model_does_not_bear_is_not_built(book: Path, tmp_path: Path) -> None:
+def test_a_precision_that_a_model_does_not_tolerate_is_not_built(book: Path, tmp_path: Path) -> None:
     write(book, f"[[refused]]\nprecision = 'fp16'\n{WHY}")
     folder = write_sentence_bert(tmp_path / "model")
     with pytest.raises(UnsupportedError, match="cannot be run in fp16: because"):
@@ -219,7 +219,7 @@ def test_a_precision_that_a_model_does_not_bear_is_not_built(book: Path, tmp_pat
 # ---- closed
 
 
-def test_everything_that_is_wrong_with_a_file_is_said_at_once(book: Path) -> None:
+def test_all_problems_of_a_file_are_reported_at_once(book: Path) -> None:
     text = f"poling = 'cls'\n[attention]\nvalue = 'both'\n{WHY}[prompts]\n{WHY}value = 1\n[end_token]\nvalue = '</s>'\n"
     with pytest.raises(RecipeError) as caught:
         write(book, text)
@@ -348,7 +348,7 @@ def test_a_recipes_end_token_is_recorded_and_embedded(book: Path, tmp_path: Path
         assert model.tokenize("the cat")[0].ids[-1] == VOCAB.index("[MASK]")
 
 
-def test_an_end_token_that_is_asked_for_and_not_named_is_an_error(tmp_path: Path) -> None:
+def test_a_required_end_token_without_a_name_is_an_error(tmp_path: Path) -> None:
     folder = write_sentence_bert(tmp_path)
     change_json(folder / "tokenizer_config.json", add_eos_token=True)
     with pytest.raises(ModelFilesError, match="add_eos_token is true, but eos_token is None"):
@@ -383,14 +383,14 @@ def test_recipes_lists_the_book(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["embeddinggemma-300m", "google/embeddinggemma-300m"])
-def test_recipes_reads_one_out(capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_recipes_prints_one_recipe(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert run("recipes", name) == 0
     out = capsys.readouterr().out
     for part in ("google/embeddinggemma-300m (embeddinggemma-300m.toml)", "files: ", "not built: fp16", "  because "):
         assert part in out
 
 
-def test_recipes_of_an_unknown_name_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes_refuses_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("recipes", "gte") == 2
     assert "there is no recipe 'gte'" in capsys.readouterr().err
 

@@ -164,7 +164,7 @@ def test_a_tiny_vector_is_divided_by_the_floor() -> None:
     assert normalize(np.array([[1e-13, 0]], np.float32))[0, 0] == pytest.approx(0.1, rel=1e-6)
 
 
-def test_no_vectors_are_normalized_to_none() -> None:
+def test_normalizing_no_vectors_gives_no_vectors() -> None:
     assert normalize(np.empty((0, 4), np.float32)).shape == (0, 4)
 
 

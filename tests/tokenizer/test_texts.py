@@ -147,7 +147,7 @@ def test_many_threads_may_share_a_tokenizer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "not json"])
-def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, content: str | None) -> None:
+def test_a_file_that_is_not_a_tokenizer_is_named(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ModelFilesError, match=r"tokenizer\.json cannot be read: "):

@@ -66,7 +66,7 @@ def test_either_limit_is_enough(ours: list[float], theirs: list[float]) -> None:
         differences.judge("other")
 
 
-def test_sizes_have_no_direction() -> None:
+def test_vectors_of_one_number_have_no_cosine() -> None:
     differences = Differences("fp32", "logits", Limits(max_abs_diff=1.0))
     differences.add("alone", [("a", "b")], rows([0.5]), rows([-0.5]))
     limits = differences.judge("other")
@@ -79,7 +79,7 @@ def test_sizes_have_no_direction() -> None:
     assert str(caught.value).endswith("worst for ('a', 'b')")
 
 
-def test_what_has_no_limits_is_only_measured() -> None:
+def test_a_comparison_without_limits_is_only_measured() -> None:
     assert required("q4") is None
     differences = Differences("q4", "vectors", required("q4"))
     differences.add("alone", ["a"], rows([1, 0]), rows([0.5, 0.5]))
@@ -89,7 +89,7 @@ def test_what_has_no_limits_is_only_measured() -> None:
     )
 
 
-def test_an_8_bit_graphs_limit_is_its_exports() -> None:
+def test_an_8_bit_graph_keeps_the_limit_of_its_export() -> None:
     limits = required("int8", Quality(texts=9, min_cosine=0.999, mean_cosine=0.999, required=0.98, kept_wider=()))
     assert limits is not None
     assert limits.recorded() == {"max_abs_diff": pytest.approx(0.2), "min_cosine": 0.98}

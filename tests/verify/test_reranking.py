@@ -118,7 +118,7 @@ def test_a_bert_is_verified_and_the_figures_recorded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [1, 3])
-def test_scores_and_ranking_are_the_cross_encoder_s(labels: int, tmp_path: Path) -> None:
+def test_scores_and_ranking_equal_the_cross_encoder(labels: int, tmp_path: Path) -> None:
     folder = write_cross_encoder(tmp_path / "checkpoint", labels=labels)
     export(folder, tmp_path / "out")
     pairs = probe_pairs(64)
@@ -212,7 +212,7 @@ def test_a_yes_or_no_model_scores_as_its_card_says(tied: bool, tmp_path: Path) -
     assert reranking.pooling.value == "lasttoken"
 
 
-def test_an_instruction_of_the_caller_s_stands_in_the_template(tmp_path: Path) -> None:
+def test_an_instruction_from_the_caller_is_put_into_the_template(tmp_path: Path) -> None:
     export(language_model(tmp_path / "checkpoint"), tmp_path / "out", Options(recipe="Qwen3-Reranker-0.6B"))
     with OnnxReranker(tmp_path / "out", instruction="find {query}") as model:
         (tokens,) = model.tokenize([("{document}", "b")])

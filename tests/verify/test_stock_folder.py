@@ -66,7 +66,7 @@ def test_the_checkpoint_itself_is_left_alone(tmp_path: Path) -> None:
         {"model_type": "nomic_bert", "n_embd": 32},
     ],
 )
-def test_what_no_class_computes_has_no_reference(change: dict[str, Any], tmp_path: Path) -> None:
+def test_a_checkpoint_that_no_class_computes_has_no_reference(change: dict[str, Any], tmp_path: Path) -> None:
     folder = write_bert(tmp_path)
     write_json(folder / "config.json", {**NEW, **change})
     with pytest.raises(NoReferenceError, match=r"transformers'"), stock_folder(folder):

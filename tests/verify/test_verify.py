@@ -110,7 +110,7 @@ def test_dense_layers_are_compared_wherever_they_are_computed(tmp_path: Path, po
 
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("pooling", [("cls",), ("mean", "mean_sqrt_len", "max")])
-def test_flags_are_the_reference_where_a_checkpoint_says_nothing(
+def test_the_reference_follows_the_flags_where_a_checkpoint_is_silent(
     tmp_path: Path, pooling: tuple[PoolingMode, ...], normalize: bool
 ) -> None:
     source = write_bert(tmp_path / "source")
@@ -118,7 +118,7 @@ def test_flags_are_the_reference_where_a_checkpoint_says_nothing(
     assert verify(tmp_path / "out").verification["fp32"].max_abs_diff < 5e-6
 
 
-def test_flags_are_the_reference_where_they_contradict_a_checkpoint(tmp_path: Path) -> None:
+def test_the_reference_follows_flags_that_contradict_a_checkpoint(tmp_path: Path) -> None:
     source = write_sentence_bert(tmp_path / "source", pooling="mean", normalize=True, dense=((32, 32, TANH),))
     export(source, tmp_path / "out", Options(flags=Flags(("cls",), normalize=False, max_length=12)))
     assert verify(tmp_path / "out").verification["fp32"].max_abs_diff < 5e-6
@@ -132,7 +132,7 @@ def test_a_length_that_the_positions_do_not_allow_is_the_references_limit_too(tm
     assert verify(tmp_path / "out").verification["fp32"].max_abs_diff < 1e-6
 
 
-def test_progress_is_told_from_the_start(copy: Path) -> None:
+def test_progress_is_reported_from_the_start(copy: Path) -> None:
     stages: dict[str, int] = {}
     verify(copy, progress=lambda stage, done, total: stages.update({stage: total}))
     assert list(stages) == ["loading the reference", "running the reference", "verifying fp32", "verifying fp16"]
@@ -186,7 +186,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_seen(checkpoint: Path, tmp_path: Path, what: str) -> None:
+def test_a_wrong_artifact_fails_verification(checkpoint: Path, tmp_path: Path, what: str) -> None:
     write, words = WRONG[what]
     write(tmp_path / "wrong")
     export(tmp_path / "wrong", tmp_path / "out", Options())
@@ -279,7 +279,9 @@ def test_vectors_of_zeros_are_like_each_other(tmp_path: Path) -> None:
 # What there is to compare with
 
 
-def test_a_source_that_is_gone_is_asked_for(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_is_gone_must_be_given_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(checkpoint, "org/source")
     export("org/source", Path("out"), Options())
@@ -306,7 +308,9 @@ def test_the_commit_that_was_exported_is_the_reference(
             verify(tmp_path / "out", against="org/absent", hub=cached)
 
 
-def test_a_reference_that_cannot_be_loaded_is_one_sentence(copy: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_reference_that_cannot_be_loaded_is_reported_in_one_sentence(
+    copy: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     broken = shutil.copytree(checkpoint, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"nonsense")
     assert refused(copy, broken, "the reference cannot be loaded")
@@ -347,7 +351,7 @@ def test_figures_that_cannot_be_written_leave_nothing_behind(copy: Path, monkeyp
     assert contents(copy) == before
 
 
-def test_comparing_with_a_checkpoint_at_hand_writes_nothing(copy: Path, checkpoint: Path) -> None:
+def test_comparing_with_a_given_checkpoint_writes_nothing(copy: Path, checkpoint: Path) -> None:
     before = contents(copy)
     compared = verify_against(Comparison(copy, read_manifest(copy), checkpoint))
     assert contents(copy) == before

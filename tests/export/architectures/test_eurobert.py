@@ -91,7 +91,7 @@ def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
     assert_half_precision_is_near(checkpoint(tmp_path / "checkpoint"), tmp_path)
 
 
-def test_what_is_not_built_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_unsupported_setting_is_refused_by_name(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "checkpoint")
     with pytest.raises(UsageError, match="always bidirectional"):
         make_graph(folder, attention="causal")

@@ -117,7 +117,7 @@ def test_takes_the_decoder_out_of_a_task_checkpoint(task: str, tmp_path: Path) -
     assert max_difference(folder, tmp_path) <= TOLERANCE
 
 
-def test_keys_of_earlier_releases_say_the_same(tmp_path: Path) -> None:
+def test_keys_of_earlier_releases_mean_the_same(tmp_path: Path) -> None:
     """Before transformers 5: two thetas and a pattern at the top; rope_scaling is of the global layers alone."""
     folder = save(tmp_path / "checkpoint", **BIDIRECTIONAL)
     change_json(
@@ -132,7 +132,7 @@ def test_keys_of_earlier_releases_say_the_same(tmp_path: Path) -> None:
     assert max_difference(folder, tmp_path) <= TOLERANCE
 
 
-def test_embeddinggemma(shared_data: Path, tmp_path: Path) -> None:
+def test_embeddinggemma_equals_sentence_transformers(shared_data: Path, tmp_path: Path) -> None:
     """The published config and modules, in a narrower shape, down to Dense, Dense and Normalize."""
     folder = tmp_path / "checkpoint"
     real = shared_data / "configs/embeddinggemma-300m"
@@ -220,7 +220,7 @@ def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
         (BIDIRECTIONAL, "causal", "use_bidirectional_attention"),
     ],
 )
-def test_what_is_not_built_is_refused_by_name(
+def test_an_unsupported_setting_is_refused_by_name(
     keys: dict[str, Any], attention: AttentionMode | None, message: str, tmp_path: Path
 ) -> None:
     folder = save(tmp_path / "checkpoint")

@@ -212,7 +212,7 @@ def test_the_published_config_is_never_built_as_plain_xlm_roberta(tmp_path: Path
     ],
     ids=str,
 )
-def test_what_is_not_built_is_refused_by_name(change: dict[str, Any], named: str, tmp_path: Path) -> None:
+def test_an_unsupported_setting_is_refused_by_name(change: dict[str, Any], named: str, tmp_path: Path) -> None:
     folder = published(tmp_path / "checkpoint", **change)
     with pytest.raises((ModelFilesError, UnsupportedError), match=named):
         make_graph(folder, adapter="separation")

@@ -147,7 +147,7 @@ def test_takes_the_decoder_out_of_a_task_checkpoint(model_type: str, task: str, 
 
 
 @pytest.mark.parametrize("change", [QWEN_WINDOW, {}], ids=str)
-def test_keys_of_earlier_releases_say_the_same(change: dict[str, Any], tmp_path: Path) -> None:
+def test_keys_of_earlier_releases_mean_the_same(change: dict[str, Any], tmp_path: Path) -> None:
     """Before transformers 5 there was no layer_types, and rope_theta and rope_scaling instead of rope_parameters."""
     folder = save(tmp_path / "checkpoint", "qwen2", rope_parameters={**YARN, "rope_theta": 300.0}, **change)
     old = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 50}
@@ -267,7 +267,7 @@ def test_half_precision_gives_nearly_the_same_vectors(
         ("qwen3", {"hidden_act": "relu2"}, "'relu2'"),
     ],
 )
-def test_what_is_not_built_is_refused_by_name(
+def test_an_unsupported_setting_is_refused_by_name(
     model_type: str, keys: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     folder = save(tmp_path / "checkpoint", model_type)

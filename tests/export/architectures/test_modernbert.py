@@ -101,7 +101,7 @@ def test_equals_the_reference(change: dict[str, Any], tmp_path: Path) -> None:
     assert max_difference(checkpoint(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
 
 
-def test_thetas_are_the_references_own_where_the_config_is_silent(tmp_path: Path) -> None:
+def test_thetas_default_to_those_of_the_reference(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "checkpoint")
     change_json(folder / "config.json", rope_parameters=None)
     assert max_difference(folder, tmp_path) <= TOLERANCE
@@ -184,7 +184,7 @@ def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_is_not_built_is_refused_by_name(change: dict[str, Any], key: str, tmp_path: Path) -> None:
+def test_an_unsupported_setting_is_refused_by_name(change: dict[str, Any], key: str, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "checkpoint")
     change_json(folder / "config.json", **change)
     with pytest.raises(UnsupportedError, match=key):

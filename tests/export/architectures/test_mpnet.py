@@ -85,7 +85,7 @@ def test_equals_the_reference_at_the_edges_of_buckets(length: int, tmp_path: Pat
         assert np.abs(run(session, "token_embeddings", feeds) - expected)[mask == 1].max() <= TOLERANCE
 
 
-def test_buckets_are_the_references() -> None:
+def test_buckets_equal_the_reference() -> None:
     from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
     distances = torch.arange(-1000, 1001)

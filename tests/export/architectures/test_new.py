@@ -92,7 +92,7 @@ def test_native_equals_the_reference(types: int, tmp_path: Path) -> None:
     assert max_difference(folder, tmp_path) <= TOLERANCE
 
 
-def test_theta_is_the_references_own_where_the_config_is_silent(tmp_path: Path) -> None:
+def test_theta_defaults_to_that_of_the_reference(tmp_path: Path) -> None:
     folder = gte(tmp_path / "checkpoint")
     change_json(folder / "config.json", rope_parameters=None)
     assert max_difference(folder, tmp_path) <= TOLERANCE
@@ -220,7 +220,7 @@ def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_is_not_built_is_refused_by_name(change: dict[str, Any], key: str, tmp_path: Path) -> None:
+def test_an_unsupported_setting_is_refused_by_name(change: dict[str, Any], key: str, tmp_path: Path) -> None:
     folder = gte(tmp_path / "checkpoint")
     new(folder, **change)
     with pytest.raises(UnsupportedError, match=key):

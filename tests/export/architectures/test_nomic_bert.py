@@ -136,7 +136,7 @@ def test_equals_the_reference(change: dict[str, Any], tmp_path: Path) -> None:
     assert max_difference(checkpoint(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
 
 
-def test_theta_is_the_references_own_where_the_config_is_silent(tmp_path: Path) -> None:
+def test_theta_defaults_to_that_of_the_reference(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "checkpoint")
     change_json(folder / "config.json", rope_parameters=None)
     assert max_difference(folder, tmp_path) <= TOLERANCE
@@ -243,7 +243,7 @@ def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
         ("rope_parameters", {"rope_type": "ntk", "rope_theta": 1000.0}),
     ],
 )
-def test_what_is_not_built_is_refused_by_name(key: str, value: Any, tmp_path: Path) -> None:
+def test_an_unsupported_setting_is_refused_by_name(key: str, value: Any, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "checkpoint")
     write_json(folder / "config.json", {**ORIGINAL, key: value})
     with pytest.raises(UnsupportedError, match="ntk" if key == "rope_parameters" else key):

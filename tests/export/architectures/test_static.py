@@ -138,7 +138,7 @@ def test_without_modules_its_config_says_whether_to_normalize(normalize: bool, t
     assert manifest.require_embedding().normalize.reason == f"config.json: normalize is {json.dumps(normalize)}"
 
 
-def test_a_token_of_its_own_is_the_same_alone_and_beside_longer_texts(tmp_path: Path) -> None:
+def test_a_text_is_the_same_alone_and_beside_longer_texts(tmp_path: Path) -> None:
     folder = write_static(tmp_path / "model", {"embeddings": table()})
     together, _ = encoded(folder, tmp_path / "out", MORE)
     with OnnxEmbedder(tmp_path / "out", providers="cpu") as model:
@@ -257,7 +257,7 @@ def test_tensors_that_do_not_fit_are_named(
         export(write_static(tmp_path / "model", tensors), tmp_path / "out")
 
 
-def test_pooling_cannot_be_left_to_the_runtime_which_does_not_know_what_is_left_out(tmp_path: Path) -> None:
+def test_a_static_model_cannot_leave_pooling_to_the_runtime(tmp_path: Path) -> None:
     folder = write_static(tmp_path / "model", {"embeddings": table()})
     with pytest.raises(UnsupportedError, match="--pooling-out"):
         export(folder, tmp_path / "out", Options(pooling_out=True))

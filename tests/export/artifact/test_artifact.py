@@ -107,7 +107,7 @@ def test_force_replaces_an_artifact_entirely(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_what_an_interrupted_process_left_does_not_stand_in_the_way(tmp_path: Path) -> None:
+def test_leftovers_of_an_interrupted_process_do_not_get_in_the_way(tmp_path: Path) -> None:
     for _ in range(2):
         with new_folder(tmp_path / "out", force=True) as outer:
             fill(tmp_path / "out", force=True)
@@ -157,7 +157,7 @@ def test_a_file_is_never_replaced(tmp_path: Path, force: bool) -> None:
         fill(tmp_path / "out", force=force)
 
 
-def test_a_folder_that_came_into_being_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+def test_a_folder_created_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     def meanwhile() -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out/thesis.tex").write_text("years of work")
@@ -244,6 +244,6 @@ def test_progress_counts_the_bytes_of_every_weight(tmp_path: Path, monkeypatch: 
 # ---- JSON
 
 
-def test_json_is_for_people(tmp_path: Path) -> None:
+def test_json_is_indented_and_keeps_letters(tmp_path: Path) -> None:
     write_json(tmp_path / "x/y.json", {"b": "é", "a": None})
     assert (tmp_path / "x/y.json").read_bytes() == '{\n  "b": "é",\n  "a": null\n}\n'.encode()

@@ -33,7 +33,7 @@ def test_every_file_but_the_manifest_is_hashed(tmp_path: Path, monkeypatch: pyte
     assert calls[-1] == ("hashing", 17, 17)
 
 
-def test_known_files_are_not_read_again(tmp_path: Path) -> None:
+def test_files_with_known_hashes_are_not_read_again(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"12345")
     calls: list[tuple[str, int, int]] = []

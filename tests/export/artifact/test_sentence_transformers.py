@@ -174,7 +174,7 @@ def test_lower_casing_is_written(tmp_path: Path, lower: bool) -> None:
 
 
 @pytest.mark.parametrize("similarity", ["dot", None])
-def test_similarity_is_the_sources_and_not_ours(tmp_path: Path, similarity: str | None) -> None:
+def test_similarity_is_taken_from_the_source(tmp_path: Path, similarity: str | None) -> None:
     folder = write_sentence_bert(tmp_path / "model")
     change_json(folder / "config_sentence_transformers.json", similarity_fn_name=similarity)
     write(folder, tmp_path / "out")

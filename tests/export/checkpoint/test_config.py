@@ -65,12 +65,12 @@ def test_a_value_of_another_kind_is_an_error(value: object, kind: type) -> None:
 
 
 @pytest.mark.parametrize("values", [{}, {"size": None}])
-def test_a_key_without_default_must_be_there(values: dict[str, Any]) -> None:
+def test_a_key_without_a_default_is_required(values: dict[str, Any]) -> None:
     with pytest.raises(ModelFilesError, match=r"model/config\.json has no size"):
         config(**values).take("size", int)
 
 
-def test_expects_a_value_or_silence() -> None:
+def test_an_expected_key_has_its_value_or_is_absent() -> None:
     for values in ({}, {"kind": "absolute"}):
         read = config(**values)
         read.expect("kind", "absolute")
@@ -79,7 +79,7 @@ def test_expects_a_value_or_silence() -> None:
         config(kind="relative").expect("kind", "absolute")
 
 
-def test_confirms_a_shape_by_the_keys_that_say_it() -> None:
+def test_a_shape_must_match_the_keys_that_state_it() -> None:
     read = config(rows=5, width=3)
     read.confirm_shape("table", (5, 3), "rows", "width")
     with pytest.raises(ModelFilesError, match=r"rows, width say \(5, 3\), but table has the shape \(6, 3\)"):
@@ -184,7 +184,7 @@ def test_ignoring_a_key_does_not_unwatch_the_ones_that_are_read(tmp_path: Path) 
         ("num_attention_heads", 5, "attention heads"),
     ],
 )
-def test_sizes_that_are_not_the_weights_are_named(tmp_path: Path, key: str, value: int, tensor: str) -> None:
+def test_sizes_that_contradict_the_weights_are_named(tmp_path: Path, key: str, value: int, tensor: str) -> None:
     with pytest.raises(ModelFilesError, match=tensor):
         build_bert(tmp_path, **{key: value})
 

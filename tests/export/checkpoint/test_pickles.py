@@ -270,7 +270,7 @@ def test_the_attacks_are_real(tmp_path: Path) -> None:
         (table({"a": storage("0", 12)}), "its entry 'a' is a Storage, not a tensor"),
     ],
 )
-def test_what_is_not_a_table_of_tensors_is_said(tmp_path: Path, value: bytes, said: str) -> None:
+def test_a_pickle_that_is_not_a_table_of_tensors_is_refused(tmp_path: Path, value: bytes, said: str) -> None:
     write_archive(tmp_path / BIN, value, {"0": BYTES})
     with pytest.raises(UnsupportedError, match=said):
         read_pickle(tmp_path / BIN)
@@ -437,7 +437,7 @@ def test_a_directory_that_points_outside_the_file_is_refused(tmp_path: Path) -> 
             read_pickle(path)
 
 
-def test_an_archive_of_something_else_is_said(tmp_path: Path) -> None:
+def test_an_archive_that_torch_did_not_write_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / BIN, "w") as archive:
         archive.writestr("tiny/model.txt", "")
     with pytest.raises(ModelFilesError, match=r"not of torch\.save: it has no data\.pkl"):

@@ -65,12 +65,12 @@ def test_a_header_of_odd_length_leaves_tensors_unaligned_and_right(tmp_path: Pat
         np.testing.assert_array_equal(Checkpoint(tmp_path).read("a").ravel(), values)
 
 
-def test_metadata_is_no_tensor(tmp_path: Path) -> None:
+def test_metadata_is_not_a_tensor(tmp_path: Path) -> None:
     save_file({"a": ONES}, tmp_path / SINGLE, metadata={"format": "pt"})
     assert Checkpoint(tmp_path).unused() == ["a"]
 
 
-def test_what_is_read_or_asked_for_its_shape_is_used(tmp_path: Path) -> None:
+def test_a_tensor_is_used_once_it_or_its_shape_is_read(tmp_path: Path) -> None:
     save_file({"a": ONES, "b": ONES, "c": ONES, "d": ONES}, tmp_path / SINGLE)
     weights = Checkpoint(tmp_path)
     weights.read("a")
@@ -115,7 +115,7 @@ def test_the_same_tensor_with_and_without_prefix_is_ambiguous(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int8, np.uint8, np.bool_, np.uint16])
-def test_integers_may_be_there_but_are_no_weights(tmp_path: Path, dtype: Any) -> None:
+def test_integer_tensors_are_allowed_but_are_not_weights(tmp_path: Path, dtype: Any) -> None:
     """position_ids are a buffer; an integer weight would need its scale."""
     save_file({"ids": np.ones(3, dtype), "a": ONES}, tmp_path / SINGLE)
     weights = Checkpoint(tmp_path)
@@ -185,7 +185,7 @@ def test_a_shard_outside_the_folder_is_refused(tmp_path: Path, shard: str) -> No
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
-def test_an_index_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+def test_an_invalid_index_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / INDEX).write_text(content)
     with pytest.raises(ModelFilesError, match="is not an index of shards"):
         Checkpoint(tmp_path)

@@ -121,7 +121,7 @@ def test_auto_warns_of_the_cost_of_tracing_and_the_manifest_gives_the_reason(tmp
 
 
 @pytest.mark.torch
-def test_an_explicit_tracer_needs_no_excuse(tmp_path: Path) -> None:
+def test_an_explicit_tracer_is_recorded_as_the_reason(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="traces; needs the [torch] extra")
     manifest = export(write_sentence_bert(tmp_path / "model"), tmp_path / "out", Options(engine="trace"))
     assert (manifest.model.engine, manifest.model.engine_reason) == ("trace", "--engine trace")

@@ -242,6 +242,6 @@ def test_keys_that_the_stock_class_does_not_read_are_refused(
         graph(folder)
 
 
-def test_every_model_type_that_can_be_traced_is_proved() -> None:
+def test_every_model_type_that_can_be_traced_is_tested() -> None:
     traceable = {model_type for model_type, architecture in ARCHITECTURES.items() if architecture.traceable}
     assert {model_type for model_type, _, _ in CASES} == traceable

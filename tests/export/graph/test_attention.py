@@ -160,7 +160,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_a_long_run_makes_no_bias_for_every_pair_where_it_can_do_without(
+def test_a_long_run_avoids_a_bias_for_every_pair_where_it_can(
     way: tuple[bool, int | None, str | None, set[str], bool], tmp_path: Path
 ) -> None:
     """By the nodes that ran, and the sizes of what they made, as ONNX Runtime's own profile has them."""

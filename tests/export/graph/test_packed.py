@@ -283,7 +283,7 @@ def test_the_schema_is_the_one_that_is_written(tmp_path: Path) -> None:
         assert [each.name for each in schema.inputs][: len(node.input)][4:] == list(node.input)[4:]
 
 
-def test_only_cuda_has_no_kernel_for_it(tmp_path: Path) -> None:
+def test_the_cpu_lacks_only_the_kernel_of_packed_attention(tmp_path: Path) -> None:
     """Types and shapes are checked before kernels are looked for."""
     write_sentence_bert(tmp_path / "checkpoint")
     folder = packed(tmp_path / "checkpoint", tmp_path / "out")
@@ -307,7 +307,7 @@ def test_large_weights_are_written_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert difference(folder, [3, 17, 1, 9]) <= TOLERANCE
 
 
-def test_only_gpus_read_it(tmp_path: Path) -> None:
+def test_only_gpus_read_the_packed_graph(tmp_path: Path) -> None:
     write_sentence_bert(tmp_path / "checkpoint")
     folder = packed(tmp_path / "checkpoint", tmp_path / "out")
     cpu, gpu = (locate(folder, placement=Placement(name)) for name in ("cpu", "cuda"))
@@ -318,7 +318,7 @@ def test_only_gpus_read_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])  # which takes positions, and which counts them itself
-def test_an_embedder_on_cuda_runs_it(model_type: str, tmp_path: Path) -> None:
+def test_an_embedder_on_cuda_runs_the_packed_graph(model_type: str, tmp_path: Path) -> None:
     write_encoder(tmp_path / "checkpoint", model_type)
     folder = packed(tmp_path / "checkpoint", tmp_path / "out")
     expected = OnnxEmbedder(folder, providers="cpu").encode(TEXTS[:6])
@@ -368,7 +368,9 @@ def test_cuda_runs_the_padded_graph_where_there_is_no_other(artifact: Path) -> N
         ({"engine": "trace"}, "engine trace writes graphs of its own"),
     ],
 )
-def test_what_has_no_packed_form(checkpoint: Path, tmp_path: Path, options: dict[str, Any], words: str) -> None:
+def test_a_model_without_a_packed_form_is_refused(
+    checkpoint: Path, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
     if "engine" in options:
         pytest.importorskip("torch", reason="needs the [torch] extra")
     with pytest.raises(UnsupportedError, match=f"^--packed: .*{words}"):
@@ -381,7 +383,7 @@ def test_every_model_type_here_is_tested() -> None:
     assert {*BERT_LIKE, "mpnet", "gte", "new", "nomic_bert", "modernbert", "jina_embeddings_v3"} == packable
 
 
-def test_the_command_line_writes_it_and_inspect_shows_it(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_command_line_writes_the_packed_graph_and_inspect_shows_it(checkpoint: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     made = CliRunner().invoke(cli, ["export", str(checkpoint), "-o", output, "--packed", "--no-verify"])
     assert made.exit_code == 0, made.output

@@ -63,7 +63,7 @@ def pooled(graph: Graph, folder: Path, tokens: FloatArray, mask: NDArray[np.int6
 
 
 @pytest.mark.parametrize("mode", POOLING_MODES)
-def test_pooling_equals_numpys_for_every_padding(graph: Graph, tmp_path: Path, mode: PoolingMode) -> None:
+def test_pooling_equals_numpy_for_every_padding(graph: Graph, tmp_path: Path, mode: PoolingMode) -> None:
     mask = masks()
     tokens = hidden((*mask.shape, D))
     actual = pooled(graph, tmp_path, tokens, mask, mode)
@@ -71,7 +71,7 @@ def test_pooling_equals_numpys_for_every_padding(graph: Graph, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("mode", POOLING_MODES)
-def test_what_stands_in_padding_does_not_matter(graph: Graph, tmp_path: Path, mode: PoolingMode) -> None:
+def test_values_in_padding_do_not_matter(graph: Graph, tmp_path: Path, mode: PoolingMode) -> None:
     mask = masks()
     tokens = hidden((*mask.shape, D))
     other = np.where(mask[..., None] == 1, tokens, np.float32(1e6))
@@ -121,7 +121,7 @@ def dense_facts(folder: Path, activation: str, *, bias: bool = True, dtype: Any 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("activation", DENSE_ACTIVATIONS.values())
-def test_dense_equals_numpys(graph: Graph, tmp_path: Path, activation: str, bias: bool) -> None:
+def test_dense_equals_numpy(graph: Graph, tmp_path: Path, activation: str, bias: bool) -> None:
     layer = dense_facts(tmp_path / "2_Dense", activation, bias=bias)
     x = hidden((3, D))
     name = graph.input("x", TensorProto.FLOAT, ("batch", D))
@@ -132,7 +132,7 @@ def test_dense_equals_numpys(graph: Graph, tmp_path: Path, activation: str, bias
 
 @pytest.mark.torch
 @pytest.mark.parametrize(("name", "activation"), DENSE_ACTIVATIONS.items())
-def test_dense_equals_torchs(graph: Graph, tmp_path: Path, name: str, activation: str) -> None:
+def test_dense_equals_torch(graph: Graph, tmp_path: Path, name: str, activation: str) -> None:
     torch = pytest.importorskip("torch")
     layer = dense_facts(tmp_path / "2_Dense", activation)
     weight, bias = heads.dense_weights(layer)

@@ -86,7 +86,7 @@ OLDER = [
 
 
 @pytest.mark.parametrize(("older", "newer"), OLDER, ids=str)
-def test_both_generations_of_keys_say_the_same(older: dict[str, Any], newer: dict[str, Any]) -> None:
+def test_both_generations_of_keys_mean_the_same(older: dict[str, Any], newer: dict[str, Any]) -> None:
     actual, factor = ours(**older)
     expected, expected_factor = ours(rope_parameters=newer)
     np.testing.assert_array_equal(actual, expected)
@@ -116,7 +116,7 @@ def test_layer_types_have_parameters_of_their_own() -> None:
     ],
     ids=str,
 )
-def test_what_is_not_computed_is_refused_by_name(
+def test_an_unsupported_scaling_is_refused_by_name(
     parameters: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=f"config.json: .*{message}"):

@@ -114,7 +114,7 @@ def compare(model: OnnxEmbedder, reference: Reference, texts: list[str], unused:
 
 
 @pytest.mark.torch
-def test_all_three_kinds_are_flagembeddings(source: Path, model: OnnxEmbedder) -> None:
+def test_all_three_kinds_equal_flagembedding(source: Path, model: OnnxEmbedder) -> None:
     """Together, which pads in the reference, and each text alone."""
     reference = Reference(source)
     compare(model, reference, EVERY, SPECIAL_IDS)
@@ -263,7 +263,7 @@ def test_special_tokens_that_the_files_do_not_name_are_asked_for(copy: Path, tmp
 
 
 @pytest.mark.torch
-def test_scores_are_flagembeddings(source: Path, model: OnnxEmbedder) -> None:
+def test_scores_equal_flagembedding(source: Path, model: OnnxEmbedder) -> None:
     reference = Reference(source)
     query, document = "the cat is that", "it was the cat and a"
     (q_dense, d_dense), (q_lexical, d_lexical), (q_vectors, d_vectors) = reference(

@@ -74,7 +74,7 @@ def agree(ours: list[NDArray[np.float32]], theirs: list[NDArray[np.float32]]) ->
 
 @pytest.mark.torch
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_sentence_transformers(tmp_path: Path, form: str) -> None:
+def test_every_form_equals_sentence_transformers(tmp_path: Path, form: str) -> None:
     """Together and alone, queries and documents; markers spelt in a text, punctuation alone, and texts that are cut."""
     source = FORMS[form](tmp_path / "source")
     manifest = export(source, tmp_path / "out", Options())
@@ -292,7 +292,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], list[str]]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_named(tmp_path: Path, what: str) -> None:
+def test_a_wrong_checkpoint_is_refused_by_name(tmp_path: Path, what: str) -> None:
     write, words = WRONG[what]
     write(tmp_path / "source")
     assert refused(tmp_path / "source", *words)
@@ -307,7 +307,7 @@ def test_a_model_without_the_head_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
-def test_maxsim_is_sentence_transformers() -> None:
+def test_maxsim_equals_sentence_transformers() -> None:
     similarity: Any = pytest.importorskip("sentence_transformers.util.similarity")
     rng = np.random.default_rng(0)
     query, document = (rng.normal(size=(n, 12)).astype(np.float32) for n in (5, 9))
@@ -315,6 +315,6 @@ def test_maxsim_is_sentence_transformers() -> None:
     assert mean_maxsim(query, document) == pytest.approx(float(similarity.mean_maxsim([query], [document])), abs=1e-5)
 
 
-def test_a_text_without_vectors_scores_nothing() -> None:
+def test_a_text_without_vectors_scores_zero() -> None:
     none, some = np.empty((0, 3), np.float32), np.ones((2, 3), np.float32)
     assert maxsim(none, some) == maxsim(some, none) == mean_maxsim(none, some) == 0.0

@@ -221,7 +221,7 @@ def test_fp16_is_near(model_type: str, tmp_path: Path) -> None:
         ("qwen2", {"score.weight": None}, ModelFilesError, "no tensor score.weight"),
     ],
 )
-def test_a_tensor_that_the_head_s_class_lacks_is_an_error_that_names_it(
+def test_a_tensor_unknown_to_the_class_of_the_head_is_named(
     model_type: str, change: dict[str, Any], error: type[OnnxEmbedError], named: str, tmp_path: Path
 ) -> None:
     folder = reranker(tmp_path / "checkpoint", model_type, **CONFIGS[model_type])

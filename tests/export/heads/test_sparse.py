@@ -67,7 +67,7 @@ def agree(ours: list[SparseEmbedding], theirs: NDArray[np.float32]) -> None:
 
 @pytest.mark.torch
 @pytest.mark.parametrize("model_type", MASKED_LM)
-def test_every_family_is_sentence_transformers(tmp_path: Path, model_type: str) -> None:
+def test_every_family_equals_sentence_transformers(tmp_path: Path, model_type: str) -> None:
     source = write_masked_lm(tmp_path / "source", model_type)
     export(source, tmp_path / "out", TASK)
     theirs = reference(source, EVERY)
@@ -81,7 +81,7 @@ def test_every_family_is_sentence_transformers(tmp_path: Path, model_type: str) 
 @pytest.mark.torch
 @pytest.mark.parametrize("strategy", ["max", "sum"])
 @pytest.mark.parametrize("function", ["relu", "log1p_relu"])
-def test_every_pooling_is_sentence_transformers(
+def test_every_pooling_equals_sentence_transformers(
     tmp_path: Path, strategy: str, function: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(masked_lm, "CHUNK", 20)  # several chunks, the last of another size
@@ -99,7 +99,7 @@ def test_every_pooling_is_sentence_transformers(
 
 
 @pytest.mark.torch
-def test_modernbert_is_sentence_transformers(tmp_path: Path) -> None:
+def test_modernbert_equals_sentence_transformers(tmp_path: Path) -> None:
     transformers: Any = pytest.importorskip("transformers")
     source = write_masked_lm(tmp_path / "source")
     values: dict[str, Any] = {
@@ -339,7 +339,7 @@ def test_the_score_is_the_product_over_shared_ids() -> None:
     assert sparse_dot(one, none) == 0.0
 
 
-def test_weights_that_add_up_to_nothing_are_refused() -> None:
+def test_weights_that_add_up_to_zero_are_refused() -> None:
     with pytest.raises(UsageError, match="sum must be above 0"):
         hybrid_score(dense=1.0, sparse=1.0, multi_vector=1.0, weights=(0.0, 0.0, 0.0))
 

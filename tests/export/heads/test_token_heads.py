@@ -125,7 +125,7 @@ def test_inspect_says_what_was_decided(sources: Path) -> None:
         ("bge-m3", {"", "sparse", "multi_vector"}),
     ],
 )
-def test_what_is_right_is_recorded(sources: Path, tmp_path: Path, name: str, keys: set[str]) -> None:
+def test_a_right_artifact_is_recorded(sources: Path, tmp_path: Path, name: str, keys: set[str]) -> None:
     copy = shutil.copytree(sources / f"{name}-onnx", tmp_path / "copy")
     results = verify(copy).verification
     assert {*results} == {f"{precision} {key}".strip() for precision in PRECISIONS for key in keys}
@@ -190,7 +190,7 @@ def _other_m3(folder: Path) -> Path:
 @needs_torch
 @pytest.mark.torch
 @pytest.mark.parametrize("what", WRONG)
-def test_what_is_wrong_is_seen(sources: Path, tmp_path: Path, what: str) -> None:
+def test_a_wrong_artifact_fails_verification(sources: Path, tmp_path: Path, what: str) -> None:
     name, spoil, words = WRONG[what]
     wrong = shutil.copytree(sources / name, tmp_path / "wrong")
     spoil(wrong)

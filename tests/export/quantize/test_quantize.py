@@ -176,7 +176,7 @@ def test_auto_takes_fp32(integers: Path) -> None:
 
 
 @pytest.mark.exact_bytes
-def test_the_search_keeps_wider_what_costs_most(tmp_path: Path, checkpoint: Path) -> None:
+def test_the_search_keeps_products_wider_to_meet_the_floor(tmp_path: Path, checkpoint: Path) -> None:
     loose = export(checkpoint, tmp_path / "loose", Options(precisions=("int8",), min_cosine=0.5)).variants["int8"]
     tight = export(checkpoint, tmp_path / "tight", Options(precisions=("int8",), min_cosine=0.99997)).variants["int8"]
     assert loose.quality is not None
@@ -237,7 +237,7 @@ def test_int8_alone(tmp_path: Path, checkpoint: Path) -> None:
         assert model.encode(["the cat"]).shape == (1, 32)
 
 
-def test_it_needs_onnxruntime(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quantizing_needs_onnxruntime(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'onnxembed\[cpu\]'"):
         export(checkpoint, tmp_path / "out", LOW)
@@ -270,7 +270,7 @@ def test_our_texts_are_many_and_distinct() -> None:
     assert TEXTS.is_file()
 
 
-def test_the_same_bytes_twice(tmp_path: Path, checkpoint: Path, integers: Path) -> None:
+def test_quantizing_twice_gives_the_same_bytes(tmp_path: Path, checkpoint: Path, integers: Path) -> None:
     export(checkpoint, tmp_path / "out", LOW)
     for name in ("model_int16.onnx", "model_int8.onnx", "model_int8w.onnx"):
         assert (tmp_path / "out/onnx" / name).read_bytes() == (integers / "onnx" / name).read_bytes()

@@ -85,7 +85,7 @@ def test_texts_are_cut_on_the_left_when_the_files_say_so(folder: Path, tmp_path:
     assert ids(tmp_path / "out", "the of and to") == words("and", "to")
 
 
-def test_a_left_truncation_that_only_tokenizer_json_knows_is_not_guessed_about(folder: Path, tmp_path: Path) -> None:
+def test_left_truncation_in_tokenizer_json_alone_is_refused(folder: Path, tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(9, direction="left")
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -96,7 +96,7 @@ def test_a_left_truncation_that_only_tokenizer_json_knows_is_not_guessed_about(f
     assert state(tmp_path / "out")["truncation"]["direction"] == "Right"
 
 
-def test_nothing_but_what_is_said_changes(folder: Path, tmp_path: Path) -> None:
+def test_only_the_reported_changes_are_made(folder: Path, tmp_path: Path) -> None:
     write(folder, tmp_path / "out")
     before, after = state(folder), state(tmp_path / "out")
     assert {key for key in before if before[key] != after[key]} == {"truncation"}
@@ -143,7 +143,7 @@ def test_lower_casing_that_is_there_is_left_alone(folder: Path, tmp_path: Path, 
     assert state(tmp_path / "out")["normalizer"] == normalizer
 
 
-def test_case_is_the_tokenizers_when_nothing_asks(folder: Path, tmp_path: Path) -> None:
+def test_case_is_left_to_the_tokenizer_by_default(folder: Path, tmp_path: Path) -> None:
     write_json(folder / "tokenizer.json", {**state(folder), "normalizer": None})
     write(folder, tmp_path / "out")
     assert state(tmp_path / "out")["normalizer"] is None
@@ -180,7 +180,7 @@ def test_berts_options_are_those_of_the_reference(
         assert ids(tmp_path / "out", text) == reference(text, truncation=True, max_length=20).input_ids
 
 
-def test_an_option_set_by_the_class_is_said(folder: Path, tmp_path: Path) -> None:
+def test_an_option_set_by_the_class_is_reported(folder: Path, tmp_path: Path) -> None:
     change_json(folder / "tokenizer_config.json", do_lower_case=False)
     assert "BertNormalizer: lowercase set to false (tokenizer_config.json: do_lower_case)" in write(
         folder, tmp_path / "out"
@@ -264,7 +264,7 @@ def test_a_broken_tokenizer_is_named(folder: Path, tmp_path: Path, content: str)
     assert str(folder / "tokenizer.json") in str(caught.value)
 
 
-def test_special_tokens_that_leave_no_room_are_the_flags_fault_or_the_files(folder: Path, tmp_path: Path) -> None:
+def test_special_tokens_that_leave_no_room_blame_the_flag_or_the_files(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"adds 2 special tokens, which leaves no room in 2 \(--max-length\)"):
         write(folder, tmp_path / "out", max_length=2)
     change_json(folder / "sentence_bert_config.json", max_seq_length=1)

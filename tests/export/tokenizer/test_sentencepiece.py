@@ -37,7 +37,7 @@ def test_the_vocabulary_and_the_settings_are_read(tmp_path: Path) -> None:
     assert (read_back.charsmap, read_back.add_dummy_prefix) == (TABLE, False)
 
 
-def test_what_is_left_out_has_the_formats_default(tmp_path: Path) -> None:
+def test_absent_fields_have_the_defaults_of_the_format(tmp_path: Path) -> None:
     """sentencepiece_model.proto: unigram, unk_id 0, add_dummy_prefix true, type NORMAL, and no score is 0."""
     read_back = read(tmp_path, message(1, message(1, b"a")))
     assert (read_back.model_type, read_back.unk_id, read_back.add_dummy_prefix, read_back.charsmap) == (
@@ -77,7 +77,7 @@ def test_fields_that_tokenization_does_not_need_are_passed_over(tmp_path: Path) 
         (piece("a") + message(3, number(5, 0)), "escape_whitespaces"),
     ],
 )
-def test_a_file_that_is_no_model_is_named_with_its_cause(tmp_path: Path, content: bytes, cause: str) -> None:
+def test_a_file_that_is_not_a_model_is_named_with_the_cause(tmp_path: Path, content: bytes, cause: str) -> None:
     with pytest.raises(ModelFilesError, match=cause) as caught:
         read(tmp_path, content)
     assert str(tmp_path / "spiece.model") in str(caught.value)

@@ -344,7 +344,7 @@ def test_bytes_stand_for_unknown_characters_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_was_built_is_said(tmp_path: Path, name: str) -> None:
+def test_the_tokenizer_that_was_built_is_reported(tmp_path: Path, name: str) -> None:
     case = CASES[name]
     converted = build(case.write(tmp_path / "model"))
     known = case.tokenizer_class.removesuffix("Fast")
@@ -365,7 +365,7 @@ def test_a_model_type_implies_its_class(tmp_path: Path, model_type: str) -> None
     assert build(folder).change.endswith("(config.json: tokenizer_class)")
 
 
-def test_a_normalization_table_that_is_left_out_is_said(tmp_path: Path) -> None:
+def test_a_normalization_table_that_is_left_out_is_reported(tmp_path: Path) -> None:
     def write(folder: Path) -> None:
         (folder / "spm.model").write_bytes(model([*FIRST, ("a", -1.0, NORMAL)], charsmap=b"\x04\x00\x00\x00trie"))
 
@@ -443,7 +443,7 @@ def test_a_converted_tokenizer_passes_verification(tmp_path: Path) -> None:
         ("llama", {"tokenizer_class": "GemmaTokenizer"}, "adds a space before a text"),
     ],
 )
-def test_what_the_files_contradict_or_leave_open_is_an_error(
+def test_contradictory_or_incomplete_files_are_an_error(
     tmp_path: Path, name: str, config: dict[str, Any], cause: str
 ) -> None:
     folder = CASES[name].write(tmp_path / "model")
