@@ -179,12 +179,12 @@ def test_a_forbidden_import_is_found_by_its_line(tmp_path: Path, statement: str,
         (tmp_path / name / "__init__.py").touch()
     for name in ("embedder", "export/pipeline", "cli/describe", "verify/verify", "facts/facts"):
         (tmp_path / f"{name}.py").touch()
-    (tmp_path / "runtime/model.py").write_text(f"import os\n{statement}\n")
+    (tmp_path / "runtime/open_model.py").write_text(f"import os\n{statement}\n")
     line = 2 + statement.count("\n")
-    assert broken(tmp_path) == [f"runtime/model.py:{line} imports {target}, which runtime may not"]
+    assert broken(tmp_path) == [f"runtime/open_model.py:{line} imports {target}, which runtime may not"]
 
 
 def test_a_relative_import_is_found(tmp_path: Path) -> None:
     (tmp_path / "runtime").mkdir()
-    (tmp_path / "runtime/model.py").write_text("from ..export import pipeline\n")
-    assert broken(tmp_path) == ["runtime/model.py:1 imports a relative import (..export), which runtime may not"]
+    (tmp_path / "runtime/open_model.py").write_text("from ..export import pipeline\n")
+    assert broken(tmp_path) == ["runtime/open_model.py:1 imports a relative import (..export), which runtime may not"]

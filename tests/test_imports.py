@@ -27,7 +27,7 @@ EMBEDDING = {
 }
 # What only adoption and the hub take.
 OTHERS = {
-    *("hub.checkpoint", "hub.repository", "loading.adopt", "loading.found_graph", "loading.onnx_file"),
+    *("hub.checkpoint_files", "hub.cache", "loading.adopt", "loading.found_graph", "loading.onnx_file"),
     *("tokenizer.changes", "tokenizer.end_token"),
 }
 
@@ -103,7 +103,7 @@ def test_importing_the_package_imports_what_embedding_takes_and_no_more() -> Non
         "import sys, numpy; old = set(sys.modules); import onnxembed; print(*sorted({*sys.modules} - old))"
     ).split()
     own = {name.removeprefix("onnxembed.") for name in new if name.startswith("onnxembed.")}
-    assert "runtime.model" in own
+    assert "runtime.open_model" in own
     assert not own & OTHERS
     assert {name.partition(".")[0] for name in own} == EMBEDDING
     assert not {"hashlib", "importlib.metadata"} & {*new}
@@ -115,7 +115,7 @@ def test_a_local_artifact_takes_nothing_of_adoption_or_the_hub(artifact: Path) -
         program + "print(*(name for name in sys.modules if name.startswith('onnxembed.')))", str(artifact)
     ).split()
     own = {name.removeprefix("onnxembed.") for name in new}
-    assert "runtime.model" in own
+    assert "runtime.open_model" in own
     assert not own & OTHERS
     assert {name.partition(".")[0] for name in own} == EMBEDDING
 

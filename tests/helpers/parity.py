@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxembed.decisions.flags import Flags
 from onnxembed.export.artifact.graph_file import write_graph
-from onnxembed.export.encoder import build
+from onnxembed.export.build_graph import build
 from onnxembed.export.engines.engine import EngineOption
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.plan import ExportPlan, Options, make_plan

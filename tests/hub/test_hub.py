@@ -9,7 +9,7 @@ import pytest
 from hub_files import ARTIFACT, MODEL, PLAIN, UNWANTED, contents, names, push, run, write
 from hub_server import HubServer
 from onnxembed.errors import HubError, ModelFilesError, UsageError
-from onnxembed.hub.checkpoint import fetch_checkpoint
+from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.fetch import fetch
 from onnxembed.hub.source import Fetched, HubOptions, is_local
 

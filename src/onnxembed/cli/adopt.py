@@ -68,7 +68,7 @@ def adopt(
 def _has_weights(folder: Path) -> bool:
     """Whether a model's folder has the weights of its transformer, in one file or in shards."""
     from onnxembed.facts.facts import read_facts
-    from onnxembed.hub.checkpoint import WEIGHTS
+    from onnxembed.hub.checkpoint_files import WEIGHTS
 
     transformer = read_facts(folder).transformer_folder
     return any((transformer / f"{name}{index}").is_file() for name in WEIGHTS for index in ("", ".index.json"))

@@ -17,7 +17,7 @@ from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.facts.modules import DENSE_ACTIVATIONS
-from onnxembed.facts.vocabulary import vocabulary
+from onnxembed.facts.token_ids import vocabulary
 from onnxembed.manifest import Decision, HeadPooling, Reranking, ScoreActivation, Template
 from onnxembed.recipes.recipe import Recipe
 

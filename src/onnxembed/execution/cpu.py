@@ -17,8 +17,8 @@ from typing import Literal, TypeVar
 
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.execution.backend import GraphFiles
+from onnxembed.execution.planning import CPU_TOKENS_PER_RUN, SMALL_RUN, plan_runs
 from onnxembed.execution.providers import CPU, Providers
-from onnxembed.execution.scheduling import CPU_TOKENS_PER_RUN, SMALL_RUN, plan_runs
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.warning import warn
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.errors import DeviceMemoryError
 from onnxembed.execution.packing import pack
-from onnxembed.execution.scheduling import GPU_TOKENS_PER_RUN, plan_packed, plan_runs
+from onnxembed.execution.planning import GPU_TOKENS_PER_RUN, plan_packed, plan_runs
 from onnxembed.execution.session import Session
 from onnxembed.warning import Once
 

@@ -12,17 +12,17 @@ from onnxembed.export.artifact.graph_file import write_graph, write_packed
 from onnxembed.export.artifact.hashing import hash_files
 from onnxembed.export.artifact.manifest import Verify, record_manifest
 from onnxembed.export.artifact.sentence_transformers import write_sentence_transformers
-from onnxembed.export.encoder import build, build_packed
+from onnxembed.export.build_graph import build, build_packed
 from onnxembed.export.engines.engine import TOOLS, announce
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.heads import HEADS
 from onnxembed.export.plan import ExportPlan, Options, make_plan
 from onnxembed.export.progress import Progress, silent
 from onnxembed.export.quantize.calibration_texts import read_texts, tokenized
-from onnxembed.export.quantize.write import write_quantized
+from onnxembed.export.quantize.quantize import write_quantized
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import read_facts
-from onnxembed.hub.checkpoint import fetch_checkpoint
+from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FileRecord, Manifest, Model, Precision, Source, Task, Tokenization, Variant
 from onnxembed.recipes.book import choose_recipe

@@ -16,7 +16,7 @@ from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.engines.build import unpooled_token
 from onnxembed.export.engines.engine import EngineOption, choose_engine
 from onnxembed.export.heads import HEADS
-from onnxembed.export.quantize.write import check_min_cosine
+from onnxembed.export.quantize.quantize import check_min_cosine
 from onnxembed.facts.facts import Facts
 from onnxembed.manifest import MIN_COSINES, Decision, Engine, Precision, Task
 from onnxembed.recipes.recipe import Recipe

@@ -1,6 +1,6 @@
 """A model id or a path -> a local folder: revision pinned to a commit, the cache asked before the network.
 
-A local folder is used as it lies. A hub id is `repository`'s work, which is imported only then, and
+A local folder is used as it lies. A hub id is the work of `cache`, which is imported only then, and
 huggingface_hub with it.
 """
 
@@ -15,7 +15,7 @@ from onnxembed.errors import UsageError
 from onnxembed.hub.source import Fetched, HubOptions, file_names, local_folder, refuse_gaps
 
 if TYPE_CHECKING:
-    from onnxembed.hub.repository import Repository
+    from onnxembed.hub.cache import Repository
 
 
 def fetch(
@@ -86,6 +86,6 @@ def list_files(model: str | os.PathLike[str], hub: HubOptions) -> list[str]:
 
 
 def _repository(model: str | os.PathLike[str], hub: HubOptions) -> Repository:
-    from onnxembed.hub.repository import Repository  # a local folder needs nothing of it
+    from onnxembed.hub.cache import Repository  # a local folder needs nothing of it
 
     return Repository.of(model, hub)

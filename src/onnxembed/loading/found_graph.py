@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.facts.facts import Facts, read_facts
 from onnxembed.facts.transformer import TRANSFORMER_CONFIGS
-from onnxembed.hub.checkpoint import VOCABULARIES, WEIGHTS, module_places
+from onnxembed.hub.checkpoint_files import VOCABULARIES, WEIGHTS, module_places
 from onnxembed.hub.fetch import fetch
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading.onnx_file import OnnxFile, read_onnx

@@ -15,7 +15,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TypeVar
 
 from onnxembed.errors import ManifestError, UsageError
-from onnxembed.manifest.schema import decode
+from onnxembed.manifest.decoding import decode
 from onnxembed.manifest.sections import (
     Embedding,
     FileRecord,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from onnxembed.errors import RecipeError, UsageError
 from onnxembed.hub.source import is_local
-from onnxembed.manifest.schema import decode
+from onnxembed.manifest.decoding import decode
 from onnxembed.recipes.recipe import Recipe, contradictions
 
 PACKAGE = Path(__file__).parent

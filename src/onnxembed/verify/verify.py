@@ -15,7 +15,7 @@ from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import MissingExtraError, ModelFilesError, NoReferenceError, UsageError
 from onnxembed.export.progress import Progress, silent
 from onnxembed.files.vectors import write_lines
-from onnxembed.hub.checkpoint import fetch_checkpoint
+from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FILE_NAME, Manifest, Task, Verification, read_manifest
 from onnxembed.reranker import OnnxReranker

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from onnxembed import OnnxEmbedder
 from onnxembed.decisions.encoder import UNBOUNDED
 from onnxembed.errors import ModelFilesError, UnsupportedError, VerificationError
-from onnxembed.export.encoder import build
+from onnxembed.export.build_graph import build
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts

@@ -14,7 +14,7 @@ from onnxembed.errors import UsageError
 from onnxembed.export.artifact import graph_file
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.graph_file import PAGE, write_graph
-from onnxembed.export.encoder import build
+from onnxembed.export.build_graph import build
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts

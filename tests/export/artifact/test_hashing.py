@@ -11,7 +11,7 @@ import pytest
 from onnxembed.export.artifact import graph_file, hashing
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.artifact.hashing import HashedFile, hash_files
-from onnxembed.export.encoder import build
+from onnxembed.export.build_graph import build
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import FILE_NAME, FileRecord, Precision

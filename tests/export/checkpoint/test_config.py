@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.export.build_graph import build
 from onnxembed.export.checkpoint.config import HARMLESS_KEYS, NEUTRAL_VALUES, Config
-from onnxembed.export.encoder import build
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
 from tiny import CONFIG, write_sentence_bert

@@ -17,7 +17,7 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.artifact import graph_file
 from onnxembed.export.artifact.graph_file import write_graph
-from onnxembed.export.encoder import build
+from onnxembed.export.build_graph import build
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options, make_plan

@@ -19,8 +19,8 @@ from onnxembed.errors import UnsupportedError
 from onnxembed.execution.providers import CPU
 from onnxembed.execution.session import SLOW_FUSIONS
 from onnxembed.export.artifact.graph_file import write_graph
+from onnxembed.export.build_graph import build
 from onnxembed.export.checkpoint.tensors import Checkpoint
-from onnxembed.export.encoder import build
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.export.progress import silent

@@ -38,7 +38,7 @@ from onnxembed.hub.source import HubOptions
 from onnxembed.loading.integrity import check_files
 from onnxembed.loading.locate import locate
 from onnxembed.manifest import POOLING_MODES, read_manifest
-from onnxembed.runtime.model import OpenModel
+from onnxembed.runtime.open_model import OpenModel
 from tiny import TEXTS, write_encoder, write_sentence_bert
 
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert")

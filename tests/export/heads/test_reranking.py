@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from onnxembed.decisions.decide import Decisions, decide
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.encoder import build
+from onnxembed.export.build_graph import build
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
 from onnxembed.facts.model_types import MODEL_TYPES

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from onnxembed.decisions.flags import Flags
-from onnxembed.export.encoder import build
+from onnxembed.export.build_graph import build
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.export.progress import silent
 from onnxembed.export.quantize.calibration_texts import Samples
 from onnxembed.export.quantize.opened_graph import open_graph
-from onnxembed.export.quantize.write import write_quantized
+from onnxembed.export.quantize.quantize import write_quantized
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import AttentionMode, Precision
 from parity import stock_checkpoint

@@ -24,7 +24,7 @@ from onnxembed.export.quantize.calibration_texts import TEXTS, read_texts
 from onnxembed.export.quantize.int8 import Int8Graph
 from onnxembed.export.quantize.int8w import Int8WGraph
 from onnxembed.export.quantize.int16 import Int16Graph
-from onnxembed.export.quantize.plan import ActivationQuant, QuantPlan, rounded_residual, rounded_rows, row_scales
+from onnxembed.export.quantize.rounding import ActivationQuant, QuantPlan, rounded_residual, rounded_rows, row_scales
 from onnxembed.manifest import FILE_NAME, Quality, parse_manifest, read_manifest
 from tiny import TEXTS as TINY_TEXTS
 from tiny import VOCAB, write_json, write_sentence_bert, write_tokenizer

@@ -17,7 +17,7 @@ from onnxembed.export.architectures import (
     nomic_bert,
     static,
 )
-from onnxembed.export.architectures.architecture import Architecture
+from onnxembed.export.architectures.row import Architecture
 
 ARCHITECTURES: dict[str, Architecture] = {
     "albert": albert.ALBERT,

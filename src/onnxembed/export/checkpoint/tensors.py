@@ -18,7 +18,7 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.checkpoint.pickles import read_pickle
 from onnxembed.export.checkpoint.safetensors import read_safetensors
 from onnxembed.export.checkpoint.tensor_record import DTYPES, TensorRecord
-from onnxembed.hub.checkpoint import WEIGHTS
+from onnxembed.hub.checkpoint_files import WEIGHTS
 
 SINGLE, PICKLE = WEIGHTS
 INDEX = f"{SINGLE}.index.json"

@@ -16,13 +16,13 @@ from onnx import TensorProto
 from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.architectures.architecture import Classifier, Key
+from onnxembed.export.architectures.row import Classifier, Key
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import B, Encoded, PaddedInputs
 from onnxembed.export.graph.pooling import pool
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.vocabulary import vocabulary
+from onnxembed.facts.token_ids import vocabulary
 from onnxembed.manifest import LOGITS, HeadPooling, PoolingMode, Reranking
 
 # The output layer of a language model, and the embedding table that serves as it where the two are tied.

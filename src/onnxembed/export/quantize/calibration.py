@@ -13,7 +13,7 @@ from onnxembed.arrays import Array, Feeds
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.quantize.opened_graph import OpenedGraph
-from onnxembed.export.quantize.plan import ActivationQuant, BuildModel, product_key, rounded_rows, row_scales
+from onnxembed.export.quantize.rounding import ActivationQuant, BuildModel, product_key, rounded_rows, row_scales
 
 ALPHAS = (0.5, 0.65, 0.8)
 """How much of an outlier may move into the weights: of these and no smoothing, each value takes the one that loses

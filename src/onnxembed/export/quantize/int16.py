@@ -17,7 +17,7 @@ from onnxembed.arrays import Array
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Value
 from onnxembed.export.quantize.int8 import Int8Graph
-from onnxembed.export.quantize.plan import (
+from onnxembed.export.quantize.rounding import (
     BYTE,
     RESIDUAL,
     ActivationQuant,

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from onnxembed.arrays import Array
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import MICROSOFT, Graph, Initializer, Value
-from onnxembed.export.quantize.plan import (
+from onnxembed.export.quantize.rounding import (
     RESIDUAL,
     ActivationQuant,
     QuantPlan,

@@ -14,7 +14,7 @@ from onnxembed.arrays import Array
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import MICROSOFT, Graph, Initializer, Value
 from onnxembed.export.quantize.int8 import integer_table
-from onnxembed.export.quantize.plan import product_key, rounded_rows, row_scales
+from onnxembed.export.quantize.rounding import product_key, rounded_rows, row_scales
 
 BLOCK = 32
 """Input channels that share a scale."""

@@ -12,7 +12,7 @@ from onnxembed.arrays import FloatArray
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Value
 from onnxembed.export.quantize.int8 import Int8Graph
-from onnxembed.export.quantize.plan import ActivationQuant, BuildModel, QuantPlan
+from onnxembed.export.quantize.rounding import ActivationQuant, BuildModel, QuantPlan
 
 
 class GatedGraph(Int8Graph):

@@ -30,7 +30,7 @@ from onnxembed.export.quantize.int8 import Int8Graph
 from onnxembed.export.quantize.int8w import Int8WGraph
 from onnxembed.export.quantize.int16 import Int16Graph
 from onnxembed.export.quantize.opened_graph import OpenedGraph, open_graph, temporarily_opened
-from onnxembed.export.quantize.plan import BuildModel, QuantPlan
+from onnxembed.export.quantize.rounding import BuildModel, QuantPlan
 from onnxembed.export.quantize.sensitivity import GatedGraph
 from onnxembed.manifest import MIN_COSINES, PoolingMode, Precision, Quality, Variant
 

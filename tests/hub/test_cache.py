@@ -10,7 +10,7 @@ import pytest
 from hub_files import ABSENT_COMMIT, CHECKPOINT, MODEL, PLAIN, contents, push, run
 from hub_server import HubServer
 from onnxembed.errors import HubError, OnnxEmbedError
-from onnxembed.hub.checkpoint import fetch_checkpoint
+from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.fetch import fetch
 from onnxembed.hub.source import Fetched, HubOptions
 
@@ -149,7 +149,7 @@ def test_the_environment_is_honored(hub: HubServer, tmp_path: Path) -> None:
     hub.tokens[MODEL] = "hf_secret"
     home = tmp_path / "home"
     environment = {"HF_HOME": str(home), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    code = "import sys; from onnxembed.hub.checkpoint import fetch_checkpoint as f; print(f(sys.argv[1]).folder)"
+    code = "import sys; from onnxembed.hub.checkpoint_files import fetch_checkpoint as f; print(f(sys.argv[1]).folder)"
     folder = Path(run(code, MODEL, HF_TOKEN="hf_secret", **environment))
     assert folder == home / "hub/models--org--model/snapshots" / hub.commit(MODEL)
     assert contents(folder) == CHECKPOINT

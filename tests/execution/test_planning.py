@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxembed.execution.scheduling import CPU_TOKENS_PER_RUN, MAX_PADDING, SMALL_RUN, plan_runs
+from onnxembed.execution.planning import CPU_TOKENS_PER_RUN, MAX_PADDING, SMALL_RUN, plan_runs
 
 # Short texts in plenty, so that runs fill up; some so long that one alone is over the budget.
 lengths = st.lists(st.integers(0, 40) | st.integers(0, 2 * CPU_TOKENS_PER_RUN), max_size=200)

@@ -11,7 +11,7 @@ import pytest
 from hub_files import ARTIFACT, CHECKPOINT, MODEL, PLAIN, SHARDED, SHARDS, UNWANTED, contents, push
 from hub_server import HubServer
 from onnxembed.errors import HubError, IntegrityError, ModelFilesError
-from onnxembed.hub.checkpoint import fetch_checkpoint
+from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.fetch import fetch
 from onnxembed.hub.source import HubOptions
 

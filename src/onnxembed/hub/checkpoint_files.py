@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from onnxembed.errors import IntegrityError, ModelFilesError
-from onnxembed.hub.repository import COMMIT, Repository
+from onnxembed.hub.cache import COMMIT, Repository
 from onnxembed.hub.source import Fetched, HubOptions, file_names, local_folder, refuse_gaps
 from onnxembed.manifest import TOKENIZER_FILE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from onnxembed.runtime.model import OpenModel
+from onnxembed.runtime.open_model import OpenModel
 
 
 class OnnxModel:
