@@ -161,8 +161,8 @@ def test_the_environment_is_honored(hub: HubServer, tmp_path: Path) -> None:
 
 def test_offline_mode_says_what_the_cache_lacks(hub: HubServer, cache: Path) -> None:
     code = (
-        "import sys; from onnxembed import errors; from onnxembed.hub import checkpoint\n"
-        "try: checkpoint.fetch_checkpoint(sys.argv[1])\n"
+        "import sys; from onnxembed import errors; from onnxembed.hub import checkpoint_files\n"
+        "try: checkpoint_files.fetch_checkpoint(sys.argv[1])\n"
         "except errors.HubError as error: print(error)"
     )
     said = run(code, MODEL, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(cache), HF_ENDPOINT=hub.url)

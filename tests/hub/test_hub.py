@@ -86,9 +86,9 @@ def test_a_name_that_is_neither_a_path_nor_an_id_is_an_error(hub: HubServer, cac
 def test_a_local_folder_imports_no_hub_library(tmp_path: Path) -> None:
     write(tmp_path, ARTIFACT)
     run(
-        "import sys; from onnxembed.hub import checkpoint, fetch, source; "
+        "import sys; from onnxembed.hub import checkpoint_files, fetch, source; "
         "fetch.fetch(sys.argv[1], source.HubOptions(), wanted=['onnxembed.json']); "
-        "checkpoint.fetch_checkpoint(sys.argv[1]); assert 'huggingface_hub' not in sys.modules",
+        "checkpoint_files.fetch_checkpoint(sys.argv[1]); assert 'huggingface_hub' not in sys.modules",
         tmp_path,
     )
 
