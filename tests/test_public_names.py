@@ -1,4 +1,4 @@
-"""The public names are those that are meant to be public."""
+"""The public names of the package."""
 
 from __future__ import annotations
 

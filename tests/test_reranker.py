@@ -1,4 +1,4 @@
-"""OnnxReranker: scores by their definition, in any company, in order; and what it refuses."""
+"""OnnxReranker: scores equal their definition, do not depend on other pairs, keep their order; and what is refused."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.manifest import read_manifest
+from onnxembed.runtime import streaming
 from tiny import change_json
 from tiny_rerankers import DOCUMENTS, QUERY, write_cross_encoder, write_reranker
 
@@ -119,7 +120,7 @@ def test_rank_returns_the_best_few_with_their_text(model: OnnxReranker) -> None:
 
 
 def test_rank_of_many_windows_is_that_of_all_scores(model: OnnxReranker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxembed.runtime.streaming.WINDOW_TEXTS", 4)
+    monkeypatch.setattr(streaming, "WINDOW_TEXTS", 4)
     words = ["the", "a", "to", "in", "is", "it", "was", "that", "for", "on", "as"]
     documents = [f"{word} {'of ' * (i % 7)}" for i, word in enumerate(words * 3)]
     scores = model.score(QUERY, documents)
@@ -234,9 +235,9 @@ def test_only_second_keeps_the_query_whole(artifact: Path) -> None:
     longest, second = (
         OnnxReranker(artifact, max_length=16, truncation=way) for way in ("longest_first", "only_second")
     )
-    (cut,), (kept,) = longest.tokenize([(long, long)]), second.tokenize([(long, long)])
-    assert len(cut) == len(kept) == 16
-    assert int((cut.type_ids == 0).sum()) < int((kept.type_ids == 0).sum()) == 14
+    (cut,), (whole,) = longest.tokenize([(long, long)]), second.tokenize([(long, long)])
+    assert len(cut) == len(whole) == 16
+    assert int((cut.type_ids == 0).sum()) < int((whole.type_ids == 0).sum()) == 14
     with pytest.raises(UsageError, match=r"the query 'of of.*has 12 tokens.*must fit into 10"):
         OnnxReranker(artifact, max_length=13, truncation="only_second").tokenize([("a", "b"), (long, long)])
 

@@ -1,4 +1,4 @@
-"""Fixtures of the command line's tests."""
+"""Fixtures for the tests of the command line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def model(artifact: Path) -> Iterator[OnnxEmbedder]:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plain checkpoint, which says neither how to pool nor whether to normalize."""
+    """A plain checkpoint that states neither a pooling mode nor whether to normalize."""
     return write_bert(tmp_path_factory.mktemp("raw") / "raw-bert")
 
 

@@ -1,4 +1,4 @@
-"""`onnxembed adopt`: what it says of what it made, and of what it did not compare."""
+"""`onnxembed adopt`: what it reports about the new folder, and about what it did not compare."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from running import Run, needs_torch, refused
 
 @pytest.fixture
 def foreign(artifact: Path, tmp_path: Path) -> Path:
-    """A folder with a graph that nothing records, and without the weights it was made of."""
+    """A folder with a graph but neither a manifest nor the weights the graph was made from."""
     folder = shutil.copytree(artifact, tmp_path / "tiny-foreign")
     (folder / FILE_NAME).unlink()
     return folder

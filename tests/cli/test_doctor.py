@@ -1,4 +1,4 @@
-"""doctor: what is there, what would be used, what is broken and what to do about it."""
+"""`onnxembed doctor`: what is installed, what would be used, what is broken and how to fix it."""
 
 from __future__ import annotations
 

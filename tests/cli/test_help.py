@@ -1,4 +1,4 @@
-"""The command line as a whole: help, examples, mistaken commands."""
+"""The command line as a whole: help, examples and mistyped commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`onnxembed inspect`: what it says of an artifact."""
+"""`onnxembed inspect`: what it prints about an artifact."""
 
 from __future__ import annotations
 

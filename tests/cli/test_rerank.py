@@ -1,4 +1,4 @@
-"""`onnxembed rerank`, and what export and inspect say of a reranker."""
+"""`onnxembed rerank`, and what export and inspect print about a reranker."""
 
 from __future__ import annotations
 

@@ -100,15 +100,17 @@ def test_an_unknown_pooling_mode_is_a_usage_error(tmp_path: Path, pooling: tuple
 # ---- length
 
 
-def limits(tmp_path: Path, said: Any, tokenizer: Any, **config: Any) -> Decision[int]:
+def limits(tmp_path: Path, sentence_length: Any, tokenizer: Any, **config: Any) -> Decision[int]:
     folder = write_sentence_bert(tmp_path, max_length=None, **config)
-    write_json(folder / "sentence_bert_config.json", {} if said is ... else {"max_seq_length": said})
+    write_json(
+        folder / "sentence_bert_config.json", {} if sentence_length is ... else {"max_seq_length": sentence_length}
+    )
     change_json(folder / "tokenizer_config.json", model_max_length=None if tokenizer is ... else tokenizer)
     return decide_encoder(folder).max_length
 
 
 @pytest.mark.parametrize(
-    ("said", "tokenizer", "length", "reason"),
+    ("sentence_length", "tokenizer", "length", "reason"),
     [
         (30, 20, 30, "sentence_bert_config.json: max_seq_length"),
         (None, 20, 20, "tokenizer_config.json: model_max_length"),
@@ -135,8 +137,8 @@ def limits(tmp_path: Path, said: Any, tokenizer: Any, **config: Any) -> Decision
         ),
     ],
 )
-def test_which_length_wins(tmp_path: Path, said: Any, tokenizer: Any, length: int, reason: str) -> None:
-    decision = limits(tmp_path, said, tokenizer)
+def test_which_length_wins(tmp_path: Path, sentence_length: Any, tokenizer: Any, length: int, reason: str) -> None:
+    decision = limits(tmp_path, sentence_length, tokenizer)
     assert decision == Decision(length, "file", reason)
     assert type(decision.value) is int
 
@@ -144,9 +146,9 @@ def test_which_length_wins(tmp_path: Path, said: Any, tokenizer: Any, length: in
 @pytest.mark.parametrize("value", ["512", 0, -1, True, 20.5, float("nan"), [20]])
 @pytest.mark.parametrize("where", ["sentence_bert_config.json", "tokenizer_config.json"])
 def test_an_invalid_length_is_an_error_and_is_not_skipped(tmp_path: Path, where: str, value: Any) -> None:
-    said, tokenizer = (value, 20) if where.startswith("sentence") else (..., value)
+    sentence_length, tokenizer = (value, 20) if where.startswith("sentence") else (..., value)
     with pytest.raises(ModelFilesError, match=where):
-        limits(tmp_path, said, tokenizer)
+        limits(tmp_path, sentence_length, tokenizer)
 
 
 @pytest.mark.parametrize(("pad", "length"), [(1, 64), (0, 65), (4, 61)])

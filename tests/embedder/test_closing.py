@@ -1,4 +1,4 @@
-"""A closed OnnxEmbedder: it frees what it holds, and ends what is under way."""
+"""A closed OnnxEmbedder frees its resources and ends the work in progress."""
 
 from __future__ import annotations
 

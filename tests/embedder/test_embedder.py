@@ -223,9 +223,9 @@ def test_padded_batches_give_the_vectors_of_the_texts(
     tokens = model.tokenize(EDGE_TEXTS)
     width = max(map(len, tokens)) + 2
     feeds = {name: np.zeros((len(EDGE_TEXTS), width), np.int64) for name in model.manifest.model.inputs}
-    for row, each in enumerate(tokens):
-        place = slice(0, len(each)) if side == "right" else slice(width - len(each), width)
-        feeds["input_ids"][row, place] = each.ids
+    for row, text_tokens in enumerate(tokens):
+        place = slice(0, len(text_tokens)) if side == "right" else slice(width - len(text_tokens), width)
+        feeds["input_ids"][row, place] = text_tokens.ids
         feeds["attention_mask"][row, place] = 1
     expected = pooled_by_runtime.forward(feeds)
     assert_vectors_equal(model.forward(feeds), expected)

@@ -1,4 +1,4 @@
-"""What OnnxEmbedder loads: files that are the recorded ones, a precision, a provider, a hub's model."""
+"""How OnnxEmbedder loads a model: recorded files, a precision, a provider, a hub repository."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_missing_runtime_names_the_extra(artifact: Path, monkeypatch: pytest.M
 
 
 class Hub:
-    """Stands in for `fetch` and its kin: a repository whose files lie in a folder, at one commit."""
+    """A stand-in for `fetch` and its siblings: a repository at one commit, with its files in a folder."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.folder, self.commit, self.asked = folder, "c" * 40, []  # type: tuple[Path, str, list[tuple[HubOptions, list[str]]]]

@@ -1,4 +1,4 @@
-"""OnnxEmbedder's prompts: by name, by kind of text, and given."""
+"""OnnxEmbedder's prompts: chosen by name, chosen by kind of text, or passed by the caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Placement: impossible values are refused when it is made, and it says what they mean."""
+"""Placement refuses impossible values when it is made, and answers what its values mean."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from onnxembed.errors import UsageError
+from onnxembed.execution import providers as provider_module
 from onnxembed.execution.backend import Placement
 from onnxembed.execution.cores import available_threads
 from onnxembed.execution.providers import CPU, CUDA
@@ -39,5 +40,5 @@ def test_a_placement_knows_whether_it_may_use_a_gpu(
     providers: Any, device_ids: Any, gpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CPU])
-    monkeypatch.setattr("onnxembed.execution.providers.is_installed", lambda name: False)
+    monkeypatch.setattr(provider_module, "is_installed", lambda name: False)
     assert Placement(providers, device_ids=device_ids).may_use_gpu is gpu

@@ -81,7 +81,7 @@ def test_the_group_of_another_mount_is_not_looked_for_outside(groups: Path) -> N
 
 @pytest.mark.skipif(not os.access("/sys/fs/cgroup/cpu", os.W_OK), reason="needs a control group of its own to make")
 def test_a_real_group_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a process of its own, moved into a group with the time of one core."""
+    """Runs in its own process, which is moved into a group with the time of one core."""
     group = Path("/sys/fs/cgroup/cpu/onnxembed-test")
     try:
         group.mkdir(exist_ok=True)

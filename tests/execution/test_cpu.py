@@ -21,7 +21,7 @@ FEEDS: dict[str, Any] = {}
 
 
 class Machine:
-    """Stands for ONNX Runtime: sessions that remember how many threads each run had, and take some time.
+    """A stand-in for ONNX Runtime: sessions that remember how many threads each run had, and take some time.
 
     It has its own clock, so that a busy machine does not matter.
     """
@@ -95,7 +95,7 @@ def stream(opened: CpuBackend, times: int) -> None:
 
 
 def settle(opened: CpuBackend) -> None:
-    """Wait until nothing is being opened."""
+    """Wait until no session is being opened."""
     if opened.opening:
         opened.opening.result()
 

@@ -1,4 +1,4 @@
-"""GpuBackend: which GPU a run goes to, what runs are planned, and what is done when memory runs out."""
+"""GpuBackend: which GPU a run goes to, which runs are planned, and what happens when memory runs out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OnGpus = Callable[..., tuple[OnnxEmbedder, list["Gpu"]]]
 
 
 class Gpu:
-    """Stands for a session on a GPU: it remembers its runs, and runs with more slots than `holds` do not fit."""
+    """A stand-in for a session on a GPU: it remembers its runs, and a run of more than `holds` slots does not fit."""
 
     provider = CUDA
 

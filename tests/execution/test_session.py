@@ -33,6 +33,7 @@ FEEDS = {
     "token_type_ids": np.zeros((1, 4), np.int64),
 }
 
+INFERENCE_SESSION = onnxruntime.InferenceSession  # the real one, which tests replace
 ON_CUDA = dict(CUDA_OPTIONS)
 KNOWN = {
     CUDA: {
@@ -42,7 +43,7 @@ KNOWN = {
     },
     TENSORRT: {"device_id": "0"},
 }
-"""Options that the stand-in's providers report, as they are without the caller's. CUDA does not report them all."""
+"""The default options that the stand-in's providers report. CUDA does not report all of its options."""
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ class Opened:
 
 
 class Runtime:
-    """What a stand-in for ONNX Runtime has, and what was asked of it."""
+    """A stand-in for ONNX Runtime: what it provides, and the calls it received."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.available = [CPU]
@@ -114,7 +115,7 @@ class Runtime:
         return Opened(started, reported, parts)
 
     def unreported(self, options: dict[str, Any]) -> dict[str, Any]:
-        """What a session says of the options that it got: not all that its provider knows."""
+        """The options that a session reports: not all those that its provider knows."""
         return {key: value for key, value in options.items() if key in KNOWN[CUDA]}
 
     def preload(self) -> None:
@@ -126,7 +127,7 @@ class Runtime:
 
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    """The CPU wheel; `gpu` makes it another."""
+    """The CPU wheel; the fixture `gpu` turns it into the GPU wheel."""
     install(monkeypatch, "onnxruntime")
     return Runtime(monkeypatch)
 
@@ -379,7 +380,7 @@ def test_an_option_that_cuda_refuses(gpu: Runtime, graph: Path) -> None:
 
 
 def test_an_option_that_a_provider_ignores(gpu: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Providers for GPUs refuse unknown options, and do not report all that they take."""
+    """GPU providers refuse unknown options, and do not report all those they accept."""
     gpu.available = gpu.starts = ["XnnpackExecutionProvider", CPU]
     monkeypatch.setitem(KNOWN, "XnnpackExecutionProvider", {"intra_op_num_threads": "0"})
     with pytest.raises(UsageError, match=r"^Xnnpack.* has no option thread; it has: intra_op_num_threads"):
@@ -425,7 +426,7 @@ def test_attention_does_not_use_cudnn(gpu: Runtime, graph: Path) -> None:
 
 
 def test_the_cpu_has_no_options(graph: Path) -> None:
-    """ONNX Runtime itself ignores whatever it is given."""
+    """ONNX Runtime itself silently ignores the option."""
     with pytest.raises(UsageError, match=rf"^{CPU} has no option arena_extend_strategy; it has: none$"):
         Session(graph, [("cpu", {"arena_extend_strategy": "1"})], threads=1)
 
@@ -482,16 +483,23 @@ def test_errors_of_cuda_are_explained(gpu: Runtime, graph: Path, reason: str, me
 
 
 class Bound:
-    """Runs with bound inputs and outputs, on the CPU in place of the GPU, and what they were told."""
+    """Runs with bound inputs and outputs on the CPU instead of a GPU, and records how they were called."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, graph: Path) -> None:
-        self.session = Session(graph, "cpu", threads=1)
-        self.session.device_id = 1
-        self.real = self.session._session
-        self.session._session = self
         self.outputs: list[tuple[str, str, int]] = []
         self.entries: list[str] = []
         self.fails = ""
+        with monkeypatch.context() as patch:
+            patch.setattr(onnxruntime, "InferenceSession", self.open)
+            self.session = Session(graph, "cpu", threads=1)
+        self.session.device_id = 1
+
+    def open(self, *arguments: Any, **keywords: Any) -> Bound:
+        self.real = INFERENCE_SESSION(*arguments, **keywords)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
 
     def io_binding(self) -> Any:
         binding = self.real.io_binding()

@@ -1,4 +1,4 @@
-"""bf16 graphs: fp32's range for models that collapse in fp16, on CUDA only, and said so everywhere else."""
+"""bf16 graphs: the range of fp32 for models that collapse in fp16, on CUDA only; elsewhere an error says so."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def artifact16(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_weights_are_those_of_fp32_rounded(artifact16: Path) -> None:
     graphs = [onnx.load(artifact16 / f"onnx/model{suffix}.onnx").graph for suffix in ("", "_bf16")]
-    fp32, bf16 = ({each.name: each for each in graph.initializer} for graph in graphs)
-    floats = [name for name, each in bf16.items() if each.data_type == TensorProto.BFLOAT16]
+    fp32, bf16 = ({tensor.name: tensor for tensor in graph.initializer} for graph in graphs)
+    floats = [name for name, tensor in bf16.items() if tensor.data_type == TensorProto.BFLOAT16]
     assert len(floats) > 30
     for name in floats:
         rounded = numpy_helper.to_array(fp32[name]).astype(ml_dtypes.bfloat16)
@@ -69,7 +69,7 @@ def test_types_fit_and_only_kernels_are_missing_on_the_cpu(artifact16: Path) -> 
 
 def test_cuda_has_kernels_for_all_that_is_in_bf16(artifact16: Path) -> None:
     graph = onnx.load(artifact16 / "onnx/model_bf16.onnx").graph
-    halves = {each.name for each in graph.initializer if each.data_type == TensorProto.BFLOAT16}
+    halves = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.BFLOAT16}
     assert {node.op_type for node in graph.node if halves & {*node.input}} <= KERNELS
 
 
@@ -89,12 +89,14 @@ def test_windows_are_masked_rather_than_cut(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_causal_attention_asks_for_keys_and_values(precision: Precision, checkpoint: Path) -> None:
-    """CUDA's GroupQueryAttention fails at run time where it is not asked for present_key and present_value."""
+    """CUDA's GroupQueryAttention fails at run time unless it is asked for present_key and present_value."""
     graph = Graph(Checkpoint(checkpoint), precision)
     mask = prepare_mask(graph, graph.input("attention_mask", TensorProto.INT64, ("batch", "sequence")), causal=True)
     attention(graph, "query", "key", "value", heads=4, mask=mask)
     (choice,) = [node for node in graph.proto("test").node if node.op_type == "If"]
-    (grouped,) = [node for each in choice.attribute for node in each.g.node if node.op_type == "GroupQueryAttention"]
+    (grouped,) = [
+        node for attribute in choice.attribute for node in attribute.g.node if node.op_type == "GroupQueryAttention"
+    ]
     assert len(grouped.output) == 3
     assert all(grouped.output)
 

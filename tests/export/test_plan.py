@@ -1,4 +1,4 @@
-"""A plan refuses what cannot be exported before anything is built: here the checkpoints have no weights at all."""
+"""A plan refuses an unsupported checkpoint before anything is built: here the checkpoints have no weights at all."""
 
 from __future__ import annotations
 

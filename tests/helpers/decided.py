@@ -1,4 +1,4 @@
-"""What is decided about a folder, with the values of `Flags` as keywords."""
+"""The decisions about a folder, with the values of `Flags` as keywords."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts that tokenizers disagree about, each for a reason of its own."""
+"""Texts that tokenizers disagree about, each for a different reason."""
 
 # ruff: noqa: RUF001  (letters that look alike are what these texts are about)
 

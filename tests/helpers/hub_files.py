@@ -1,4 +1,4 @@
-"""Made-up models, and how tests put them on a hub, look at what came back, and ask from a fresh interpreter."""
+"""Made-up models: put them on a hub, look at what was downloaded, and fetch them from a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def push(hub: HubServer, files: Mapping[str, bytes], tmp_path: Path, revision: s
 
 
 def run(code: str, *arguments: object, **environment: str) -> str:
-    """Run code in a fresh interpreter, which must print what it found and warn of nothing."""
+    """Run code in a fresh interpreter, where every warning is an error; returns what it printed."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
         env={name: value for name, value in os.environ.items() if not name.startswith("HF_")} | environment,

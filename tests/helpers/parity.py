@@ -1,4 +1,4 @@
-"""Ours against the stock transformers class on the same folder, at shapes unlike any example's."""
+"""Our graphs against the stock transformers class on the same folder, at shapes unlike those of the examples."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def plan_mean(folder: Path, **flags: Any) -> ExportPlan:
 
 
 def make_graph(folder: Path, precision: Precision = "fp32", **flags: Any) -> Graph:
-    """The graph that is built of a folder by `plan_mean`."""
+    """The graph that is built from a folder by `plan_mean`."""
     return build(plan_mean(folder, **flags), precision)
 
 
 def open_graph(graph: Graph, workdir: Path, precision: Precision = "fp32") -> onnxruntime.InferenceSession:
-    """A session on one thread with a graph, which is written to `workdir`."""
+    """A session on one thread with a graph that is written to `workdir`."""
     variant = write_graph(graph, workdir, precision, silent)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -96,12 +96,12 @@ def open_graph(graph: Graph, workdir: Path, precision: Precision = "fp32") -> on
 def open_folder(
     folder: Path, workdir: Path, precision: Precision = "fp32", **flags: Any
 ) -> onnxruntime.InferenceSession:
-    """A session with the graph that `make_graph` makes of a folder."""
+    """A session with the graph that `make_graph` builds from a folder."""
     return open_graph(make_graph(folder, precision, **flags), workdir, precision)
 
 
 def run(session: onnxruntime.InferenceSession, output: str, feeds: Mapping[str, NDArray[np.int64]]) -> NDArray[Any]:
-    """One output of a session that is fed what it takes of a batch."""
+    """One output of a session, fed with those values of a batch that are its inputs."""
     inputs = {value.name: feeds[value.name] for value in session.get_inputs()}
     return np.asarray(session.run([output], inputs)[0])
 
@@ -109,7 +109,10 @@ def run(session: onnxruntime.InferenceSession, output: str, feeds: Mapping[str, 
 def count_layer(
     save: Callable[[int], Path], precision: Precision = "fp32", **flags: Any
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """The operators that a third layer adds, and all of three layers; `save` saves a checkpoint of so many layers."""
+    """The operators that a third layer adds, and those of all three layers.
+
+    `save` saves a checkpoint with the given number of layers.
+    """
     folders = save(2), save(3)
     two, three = (make_graph(folder, precision, **flags).operators() for folder in folders)
     layer = {name: count - two.get(name, 0) for name, count in three.items() if count != two.get(name, 0)}
@@ -165,10 +168,14 @@ def max_difference(
 ) -> float:
     """Largest difference of hidden states and of every pooling, over all shapes, for a transformers folder.
 
-    Hidden states are compared at real tokens; what stands in padded slots is nobody's vector. `attention` is
-    the flag of that name, which the reference is told too, `adapter` another; `reference` is a model to compare
-    with instead of transformers.AutoModel on the folder; `engine` writes the graph; `listed` is False where a
-    difference is wanted, which is nothing for the parity table.
+    Hidden states are compared at real tokens only.
+
+    Args:
+        attention: the flag of that name, which is set on the reference too.
+        adapter: the flag of that name.
+        reference: the model to compare with; transformers.AutoModel on the folder by default.
+        engine: what writes the graph.
+        listed: whether the differences belong into the parity table; False for a test that expects a difference.
     """
     from sentence_transformers.sentence_transformer.modules import Pooling
 

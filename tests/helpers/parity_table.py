@@ -20,7 +20,7 @@ included; it is a layer with a window in models that have such."""
 
 
 class Architecture(NamedTuple):
-    """What the tables' rows are grouped by."""
+    """The key by which the rows of the tables are grouped."""
 
     model_type: str
     engine: str

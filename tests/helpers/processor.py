@@ -1,4 +1,4 @@
-"""What this machine's processor computes rightly."""
+"""What this machine's processor computes correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the tests of the command line run it, and read what it says."""
+"""Run the command line and read its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints and artifacts that are wrong on purpose, with hashes that are right."""
+"""Checkpoints and artifacts that are wrong on purpose, with correct hashes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def change_weights(checkpoint: Path, change: Callable[[str, Any], Any]) -> None:
 
 
 def change_graph(folder: Path, change: Callable[[onnx.GraphProto], None]) -> None:
-    """Change the fp32 graph, and the manifest so that its hash is right."""
+    """Change the fp32 graph, and its hash in the manifest to match."""
     path = folder / "onnx/model.onnx"
     proto = onnx.load(path)
     change(proto.graph)
@@ -32,7 +32,7 @@ def change_graph(folder: Path, change: Callable[[onnx.GraphProto], None]) -> Non
 
 
 def ignore_mask(graph: onnx.GraphProto) -> None:
-    """Every slot is attended to and pooled, padding included."""
+    """Every slot is attended to and pooled, including padding."""
     for node in graph.node:
         node.input[:] = ["everything" if name == "attention_mask" else name for name in node.input]
     zero, one = (onnx.helper.make_tensor(name, onnx.TensorProto.INT64, [], [i]) for i, name in enumerate(("no", "yes")))

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints on disk, written without torch: a BERT with a WordPiece tokenizer of its own."""
+"""Tiny random checkpoints on disk, written without torch: a BERT with its own WordPiece tokenizer."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def change_json(path: Path, **values: Any) -> None:
-    """Set keys of the JSON object in a file; None takes a key out."""
+    """Set keys of the JSON object in a file; None removes a key."""
     changed = {**json.loads(path.read_text(encoding="utf-8")), **values}
     write_json(path, {key: value for key, value in changed.items() if value is not None})
 

@@ -1,4 +1,4 @@
-"""Tiny embedders that tests export_tiny, the texts that they embed, and when vectors are the same."""
+"""Tiny embedders for tests, texts for them to embed, and a comparison of vectors."""
 
 from __future__ import annotations
 

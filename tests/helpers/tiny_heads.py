@@ -186,7 +186,7 @@ def write_stanford_colbert(folder: Path, **metadata: Any) -> Path:
 
 
 def write_pylate(folder: Path, **options: Any) -> Path:
-    """PyLate's form: a Transformer and a Dense, and all else in config_sentence_transformers.json."""
+    """PyLate's form: a Transformer, a Dense, and everything else in config_sentence_transformers.json."""
     write_colbert_encoder(folder)
     for name in ("2_MultiVectorMask", "3_Normalize"):
         (folder / name / "config.json").unlink()

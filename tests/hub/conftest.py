@@ -1,4 +1,4 @@
-"""Fixtures of the hub's tests."""
+"""Fixtures for the tests of the hub."""
 
 from __future__ import annotations
 

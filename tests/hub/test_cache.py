@@ -1,4 +1,4 @@
-"""What the hub says no to, and what the environment sets."""
+"""Requests that the hub refuses, and settings from the environment."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_offline_mode_says_what_the_cache_lacks(hub: HubServer, cache: Path) -> 
         "try: checkpoint_files.fetch_checkpoint(sys.argv[1])\n"
         "except errors.HubError as error: print(error)"
     )
-    said = run(code, MODEL, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(cache), HF_ENDPOINT=hub.url)
-    assert "HF_HUB_OFFLINE" in said
-    assert f"the cache {cache} has no config.json" in said
+    printed = run(code, MODEL, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(cache), HF_ENDPOINT=hub.url)
+    assert "HF_HUB_OFFLINE" in printed
+    assert f"the cache {cache} has no config.json" in printed
     assert hub.requests == []

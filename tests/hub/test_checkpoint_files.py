@@ -1,4 +1,4 @@
-"""A whole checkpoint from the hub."""
+"""Fetching a whole checkpoint from the hub."""
 
 from __future__ import annotations
 

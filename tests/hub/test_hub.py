@@ -1,4 +1,4 @@
-"""A folder, or named files of a model on the hub."""
+"""Fetching a local folder, or named files of a model on the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models whose ONNX graph something else made: used in memory, and made into artifacts."""
+"""Models with an ONNX graph from another exporter: used as they are, and turned into artifacts."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def change(folder: Path, change: Callable[[onnx.GraphProto], Any], file: str = "
 
 
 def at_root(folder: Path, name: str = "model.onnx") -> Path:
-    """The layout of those who put the graph beside the tokenizer, as optimum does."""
+    """The layout with the graph next to the tokenizer, as optimum writes it."""
     (folder / "onnx/model.onnx").rename(folder / name)
     (folder / "onnx").rmdir()
     return folder
@@ -98,7 +98,7 @@ def close(ours: Any, theirs: Any, atol: float = 1e-6) -> None:
 
 
 def command(*arguments: str | Path) -> str:
-    done = CliRunner().invoke(cli, [str(each) for each in arguments], catch_exceptions=False)
+    done = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -209,7 +209,7 @@ def test_int32_inputs_and_float16_outputs(checkpoint: Path, tmp_path: Path, expe
     close(ours, expected, atol=2e-3)
 
 
-# ---- what is not said, and what cannot be
+# ---- what is missing, and what is refused
 
 
 def test_without_a_graph_the_error_names_the_export_command(checkpoint: Path) -> None:
@@ -252,13 +252,13 @@ def test_another_pooling_is_done_on_the_tokens(tmp_path: Path) -> None:
     adopt(foreign(checkpoint, tmp_path / "both"), tmp_path / "adopted", AdoptOptions(flags=flags))
     close(vectors(tmp_path / "adopted"), vectors(tmp_path / "artifact"))
     only_pooled = foreign(checkpoint, tmp_path / "pooled", "sentence_embedding", "")
-    for each in (Flags(pooling=("cls",)), Flags(normalize=False)):
+    for flags in (Flags(pooling=("cls",)), Flags(normalize=False)):
         with pytest.raises(UsageError, match="neither --pooling nor --no-normalize can change that"):
-            adopt(only_pooled, tmp_path / "out", AdoptOptions(flags=each))
+            adopt(only_pooled, tmp_path / "out", AdoptOptions(flags=flags))
 
 
 def test_pooling_that_only_a_flag_states_is_not_taken_from_the_graph(checkpoint: Path, tmp_path: Path) -> None:
-    """The graph pools in a way that no file tells; its tokens are there."""
+    """The graph pools in a way that no file states; it also gives token embeddings."""
     folder = without_sentence_files(foreign(checkpoint, tmp_path / "foreign"))
     adopt(folder, tmp_path / "out", AdoptOptions(flags=Flags(pooling=("cls",), normalize=True, max_length=20)))
     export(checkpoint, tmp_path / "artifact", Options(flags=Flags(pooling=("cls",))))
@@ -346,9 +346,9 @@ def test_an_adopted_folder_is_an_artifact(
 ) -> None:
     folder = at_root(foreign(checkpoint, tmp_path / "foreign", *names))
     out = tmp_path / "out"
-    said = command("adopt", folder, "-o", out)
-    assert "vectors are finite, and the same for a text alone and among others" in said
-    assert "not verified (its weights are not beside the graph)" in said
+    printed = command("adopt", folder, "-o", out)
+    assert "vectors are finite, and the same for a text alone and among others" in printed
+    assert "not verified (its weights are not beside the graph)" in printed
     close(vectors(out), expected)
     manifest = read_manifest(out)
     assert manifest.model.engine == "adopted"
@@ -406,7 +406,7 @@ def test_vectors_that_are_not_numbers_leave_no_folder(checkpoint: Path, tmp_path
     folder = foreign(checkpoint, tmp_path / "foreign")
 
     def spoil(graph: onnx.GraphProto) -> None:
-        weight = next(each for each in graph.initializer if len(each.dims) > 1)
+        weight = next(tensor for tensor in graph.initializer if len(tensor.dims) > 1)
         weight.CopyFrom(onnx.numpy_helper.from_array(np.full(weight.dims, np.nan, np.float32), weight.name))
 
     change(folder, spoil)
@@ -435,8 +435,8 @@ def test_a_dynamically_quantized_graph_says_that_texts_share_scales(
     with pytest.raises(UsageError, match=r"weights of onnx/model_quantized.onnx are quantized"):
         OnnxEmbedder(folder, onnx_file=file, precision="fp32")
     out = tmp_path / "out"
-    said = command("adopt", folder, "-o", out, "--onnx-file", file)
-    assert "apart for a text alone and among others" in said
+    printed = command("adopt", folder, "-o", out, "--onnx-file", file)
+    assert "apart for a text alone and among others" in printed
     assert list(read_manifest(out).variants) == ["model_quantized"]
     close(vectors(out), near, atol=1e-5)
 
@@ -466,9 +466,9 @@ def test_a_repository_is_adopted_and_then_needs_no_network(
             assert model.manifest.source.revision == hub.commit("org/model")
         assert hub.requests == []
         close(vectors("org/model", cache_dir=cache, precision="fp16"), expected, atol=1e-2)
-        said = command("inspect", "org/model", "--cache-dir", cache)
-        assert "engine           adopted (onnx/model.onnx was made by onnxembed)" in said
-        assert "no hashes recorded, so none are checked" in said
+        printed = command("inspect", "org/model", "--cache-dir", cache)
+        assert "engine           adopted (onnx/model.onnx was made by onnxembed)" in printed
+        assert "no hashes recorded, so none are checked" in printed
         out = tmp_path / "out"
         adopt("org/model", out, hub=HubOptions(cache_dir=cache))
         assert read_manifest(out).source.revision == hub.commit("org/model")
@@ -516,8 +516,8 @@ def test_a_traced_graph_gives_the_vectors_of_the_reference(tmp_path: Path) -> No
     """torch's exporter, the plain class, in optimum's layout: last_hidden_state only, model.onnx at the root."""
     checkpoint = write_sentence_bert(tmp_path / "checkpoint", prompts={"query": "to be: "})
     trace(checkpoint, checkpoint / "model.onnx")
-    said = command("adopt", checkpoint, "-o", tmp_path / "out")
-    assert "verified fp32" in said
+    printed = command("adopt", checkpoint, "-o", tmp_path / "out")
+    assert "verified fp32" in printed
     manifest = read_manifest(tmp_path / "out")
     assert manifest.verification["fp32"].max_abs_diff <= 1e-5
     assert manifest.model.engine_reason is not None
@@ -541,7 +541,7 @@ def test_a_graph_of_onnxruntimes_optimizer_gives_the_vectors_of_the_reference(tm
 @pytest.mark.torch
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_decoders_attention_is_measured(tmp_path: Path, causal: bool) -> None:
-    """One exporter is known to make every decoder causal, whatever its config.json says."""
+    """One exporter makes every decoder causal, whatever its config.json says."""
     checkpoint = write_decoder(tmp_path / "checkpoint", is_causal=causal)
     trace(checkpoint, checkpoint / "model.onnx")
     export(checkpoint, tmp_path / "artifact", Options())

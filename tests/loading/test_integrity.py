@@ -1,4 +1,4 @@
-"""An artifact's files are those its manifest records, or an error names the one that is not."""
+"""An artifact's files match its manifest, or an error names the file that does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read of an ONNX file without the onnx package is what the onnx package reads."""
+"""Reading an ONNX file without the onnx package gives what the onnx package reads."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def operators(graph: onnx.GraphProto) -> Iterator[str]:
 @pytest.mark.parametrize(("precision", "weights"), [("model", "float32"), ("model_fp16", "float16")])
 def test_a_graph_of_ours(artifact: Path, precision: str, weights: str) -> None:
     path = artifact / f"onnx/{precision}.onnx"
-    found, model = read_onnx(path), onnx.load(path)
-    assert found.producer == "onnxembed"
-    assert [value.name for value in found.inputs] == [value.name for value in model.graph.input]
-    assert found.inputs[0] == Value("input_ids", (None, None))
-    assert found.outputs == [
+    graph_file, model = read_onnx(path), onnx.load(path)
+    assert graph_file.producer == "onnxembed"
+    assert [value.name for value in graph_file.inputs] == [value.name for value in model.graph.input]
+    assert graph_file.inputs[0] == Value("input_ids", (None, None))
+    assert graph_file.outputs == [
         Value("sentence_embedding", (None, 32)),
         Value("token_embeddings", (None, None, 32)),
     ]
-    assert found.operators == Counter(operators(model.graph))
-    assert found.weights == weights
-    assert found.data == set()
-    matrices = [numpy_helper.to_array(each) for each in model.graph.initializer if len(each.dims) > 1]
-    assert found.matrices.total() == sum(each.size for each in matrices)
+    assert graph_file.operators == Counter(operators(model.graph))
+    assert graph_file.weights == weights
+    assert graph_file.data == set()
+    matrices = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer if len(tensor.dims) > 1]
+    assert graph_file.matrices.total() == sum(tensor.size for tensor in matrices)
 
 
 def write(path: Path, *weights: onnx.TensorProto, listed: bool = False) -> Path:
@@ -53,10 +53,10 @@ def write(path: Path, *weights: onnx.TensorProto, listed: bool = False) -> Path:
 
 def test_weights_are_not_inputs_and_shapes_may_be_absent(tmp_path: Path) -> None:
     weight = numpy_helper.from_array(np.ones((300, 2), np.float32), "w")
-    found = read_onnx(write(tmp_path / "old.onnx", weight, listed=True))
-    assert found.inputs == [Value("x", None)]
-    assert found.producer == "somebody 1.2"
-    assert found.matrices == {"float32": 600}
+    graph_file = read_onnx(write(tmp_path / "old.onnx", weight, listed=True))
+    assert graph_file.inputs == [Value("x", None)]
+    assert graph_file.producer == "somebody 1.2"
+    assert graph_file.matrices == {"float32": 600}
 
 
 def test_one_quantized_weight_makes_a_graph_quantized(tmp_path: Path) -> None:
@@ -72,6 +72,6 @@ def test_files_that_hold_weights_are_named(tmp_path: Path) -> None:
     weight = TensorProto(name="w", data_type=TensorProto.FLOAT16, dims=(3, 5), data_location=TensorProto.EXTERNAL)
     weight.external_data.add(key="offset", value="0")
     weight.external_data.add(key="location", value="folder/w.bin")
-    found = read_onnx(write(tmp_path / "a.onnx", weight))
-    assert found.data == {"folder/w.bin"}
-    assert found.weights == "float16"
+    graph_file = read_onnx(write(tmp_path / "a.onnx", weight))
+    assert graph_file.data == {"folder/w.bin"}
+    assert graph_file.weights == "float16"

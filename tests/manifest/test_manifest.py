@@ -1,4 +1,4 @@
-"""The contract: what is written is read back, and nothing else is."""
+"""The manifest: what is written is read back, and anything else is refused."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def decisions(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
-    """Any manifest that agrees with itself: the files it reads are those it records."""
+    """Any consistent manifest: the files it reads are those it records."""
     names = st.from_regex(r"\w{1,8}(/\w{1,8}){0,2}", fullmatch=True)
     files = draw(st.dictionaries(names, st.builds(FileRecord, words, counts), min_size=1, max_size=4))
     recorded = st.sampled_from(sorted(files))

@@ -1,4 +1,5 @@
-"""The recipe book: valid, with a source for everything; chosen by id or name, weighed right, held against numbers."""
+"""The recipe book is valid and sourced; recipes are chosen by id or name, rank between flags and files, and are checked
+against published numbers."""
 
 from __future__ import annotations
 
@@ -99,10 +100,10 @@ def test_every_recipe_is_valid_and_found_by_its_hub_id(name: str) -> None:
 @pytest.mark.parametrize("name", BOOK)
 def test_golden_texts_have_no_prompt_or_one_that_the_model_has(name: str, shared_data: Path) -> None:
     recipe = read_recipe(name)
-    known = {"", *(recipe.prompts.value.values() if recipe.prompts else ())}
+    prompts = {"", *(recipe.prompts.value.values() if recipe.prompts else ())}
     if name in AT_HAND:
-        known |= set(read_facts(shared_data / "configs" / AT_HAND[name]).prompts.values())
-    assert {prompt for pair in recipe.similarities for prompt in (pair.query_prompt, pair.document_prompt)} <= known
+        prompts |= set(read_facts(shared_data / "configs" / AT_HAND[name]).prompts.values())
+    assert {prompt for pair in recipe.similarities for prompt in (pair.query_prompt, pair.document_prompt)} <= prompts
 
 
 @pytest.mark.parametrize("name", BOOK)
@@ -112,7 +113,7 @@ def test_golden_numbers_are_those_that_were_published(name: str, shared_data: Pa
     names = (model, COPIES.get(model))
     numbers = [json.dumps(entry["values"]) for entry in published if entry["model"] in names]
     for golden in read_recipe(name).golden:
-        assert all(any(json.dumps(row)[1:-1] in each for each in numbers) for row in golden.values), golden
+        assert all(any(json.dumps(row)[1:-1] in number for number in numbers) for row in golden.values), golden
 
 
 @pytest.mark.parametrize("name", BOOK)
@@ -178,9 +179,9 @@ def test_a_hub_model_has_its_recipe_without_being_asked(
 
 def test_files_win_over_the_recipe_and_flags_over_both(book: Path, tmp_path: Path) -> None:
     recipe = write(book, f"[pooling]\nvalue = ['cls']\n{WHY}\n[normalize]\nvalue = false\n{WHY}")
-    said, silent = write_sentence_bert(tmp_path / "said"), write_bert(tmp_path / "silent")
-    assert decide_embedding(said, recipe).pooling.value == ("mean",)
-    assert decide_embedding(said, recipe).normalize.origin == "file"
+    complete, silent = write_sentence_bert(tmp_path / "said"), write_bert(tmp_path / "silent")
+    assert decide_embedding(complete, recipe).pooling.value == ("mean",)
+    assert decide_embedding(complete, recipe).normalize.origin == "file"
     assert decide_embedding(silent, recipe).pooling.origin == "recipe"
     assert decide_embedding(silent, recipe).normalize == Decision(False, "recipe", "tiny.toml: because")
     embedding = decide_embedding(silent, recipe, pooling=("max",), normalize=True)
@@ -301,8 +302,8 @@ def test_truncation_keeps_the_end_token(tmp_path: Path, side: str) -> None:
     changes = write_tokenizer(facts, decide(facts, Flags(max_length=5)).encoder, tmp_path / "out")
     assert "[MASK] added to the end of every text (tokenizer_config.json: add_eos_token)" in changes
     cut = ids(tokenizer_state(tmp_path / "out"), "the of and to in")
-    kept = ["the", "of"] if side == "right" else ["to", "in"]
-    assert cut == [VOCAB.index(token) for token in ("[CLS]", *kept, "[SEP]", "[MASK]")]
+    words = ["the", "of"] if side == "right" else ["to", "in"]
+    assert cut == [VOCAB.index(token) for token in ("[CLS]", *words, "[SEP]", "[MASK]")]
     assert ids(state, "the")[-1] == VOCAB.index("[SEP]")
 
 
@@ -473,7 +474,7 @@ def test_the_wheel_carries_the_book(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     program = "from onnxembed.recipes.book import BOOK, recipe_names; print(BOOK.name, len(recipe_names()))"
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program],
         env={"PYTHONPATH": str(tmp_path / "site")},
         cwd=tmp_path,
@@ -481,12 +482,15 @@ def test_the_wheel_carries_the_book(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert found.stdout == f"data {len(BOOK)}\n"
+    assert process.stdout == f"data {len(BOOK)}\n"
 
 
 def test_golden_vectors_of_fastembed_are_compared_as_it_scales_them() -> None:
     scaled = [
-        each for name in BOOK for each in read_recipe(name).golden if isinstance(each, GoldenVectors) and each.normalize
+        golden
+        for name in BOOK
+        for golden in read_recipe(name).golden
+        if isinstance(golden, GoldenVectors) and golden.normalize
     ]
     assert scaled
-    assert all("fastembed" in each.source for each in scaled)
+    assert all("fastembed" in golden.source for golden in scaled)

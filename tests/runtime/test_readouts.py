@@ -1,4 +1,4 @@
-"""Readouts: several of them read one run, and get back what they added to its inputs."""
+"""Readouts: several share one run, and each gets back what it added to the inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxembed.runtime.outputs.readout import Readout
 
 
 class Scaled:
-    """Reads outputs, scaled by a number that travels among the inputs."""
+    """Reads outputs scaled by a number that is passed along with the inputs."""
 
     def __init__(self, factor: int, *outputs: str) -> None:
         self.outputs = outputs

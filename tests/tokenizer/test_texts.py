@@ -1,10 +1,10 @@
-"""Texts -> ids: the tokenizers library's own, cut to length with the special tokens kept."""
+"""Texts -> ids: those of the tokenizers library, cut to length with the special tokens kept."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -55,33 +55,44 @@ def test_ids_are_those_of_the_tokenizers_library(folder: Path) -> None:
 def test_more_texts_than_a_batch_keep_their_order(folder: Path) -> None:
     words = [VOCAB[5 + i % 30] for i in range(2 * BATCH + 3)]
     tokens = tokenizer(folder).tokenize(words)
-    assert [VOCAB[each.ids[1]] for each in tokens] == words
+    assert [VOCAB[text_tokens.ids[1]] for text_tokens in tokens] == words
 
 
 class Recorder:
-    """A tokenizer of the library that counts how many texts it is given at once."""
+    """A stand-in for the library's Tokenizer that records how many texts it is given at once."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer, self.counts = tokenizer, list[int]()
+    counts: ClassVar[list[int]] = []
+
+    def __init__(self, library: Tokenizer) -> None:
+        self.library = library
+
+    @classmethod
+    def from_file(cls, path: str) -> Recorder:
+        return cls(Tokenizer.from_file(path))
+
+    @classmethod
+    def from_str(cls, text: str) -> Recorder:
+        return cls(Tokenizer.from_str(text))
 
     def encode_batch_fast(self, texts: list[str]) -> object:
         self.counts.append(len(texts))
-        return self._tokenizer.encode_batch_fast(texts)
+        return self.library.encode_batch_fast(texts)
 
-    def to_str(self) -> str:
-        return str(self._tokenizer.to_str())
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.library, name)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 1000])
-def test_the_library_gets_no_more_texts_at_once_than_it_may_use_threads(artifact: Path, threads: int) -> None:
+def test_the_library_gets_no_more_texts_at_once_than_it_may_use_threads(
+    artifact: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = [VOCAB[5 + i % 30] for i in range(2 * BATCH + 3)]
+    monkeypatch.setattr("tokenizers.Tokenizer", Recorder)
+    monkeypatch.setattr(Recorder, "counts", [])
     with OnnxEmbedder(artifact, threads=threads) as model:
-        tokenizer = model.model.tokenizer
-        recorder = Recorder(tokenizer._tokenizer)
-        tokenizer._tokenizer = recorder  # type: ignore[assignment]
-        assert [VOCAB[each.ids[1]] for each in model.tokenize(texts)] == texts
-        assert max(recorder.counts) == min(threads, BATCH)
-        assert tokenizer.shortened(artifact, 8).at_once == min(threads, BATCH)
+        assert [VOCAB[tokens.ids[1]] for tokens in model.tokenize(texts)] == texts
+        assert max(Recorder.counts) == min(threads, BATCH)
+        assert model.model.tokenizer.shortened(artifact, 8).at_once == min(threads, BATCH)
 
 
 def test_all_threads_are_the_librarys_own_number(artifact: Path) -> None:
@@ -108,7 +119,11 @@ def test_truncation_keeps_the_special_tokens(folder: Path, side: Literal["left",
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_text_of_exactly_the_limit_is_not_truncated(folder: Path, side: Literal["left", "right"]) -> None:
     shorter, exact, longer = tokenizer(folder, 20, side).tokenize(["the " * count for count in (17, 18, 19)])
-    assert [(len(each), each.truncated) for each in (shorter, exact, longer)] == [(19, False), (20, False), (20, True)]
+    assert [(len(text_tokens), text_tokens.truncated) for text_tokens in (shorter, exact, longer)] == [
+        (19, False),
+        (20, False),
+        (20, True),
+    ]
 
 
 def test_padding_and_truncation_of_the_file_do_not_count(tmp_path: Path) -> None:
@@ -140,10 +155,10 @@ def test_a_text_of_a_megabyte_is_cut(folder: Path) -> None:
 
 def test_many_threads_may_share_a_tokenizer(folder: Path) -> None:
     shared = tokenizer(folder)
-    expected = [list(each.ids) for each in shared.tokenize(TEXTS)]
+    expected = [list(text_tokens.ids) for text_tokens in shared.tokenize(TEXTS)]
     with ThreadPoolExecutor(8) as threads:
         for tokens in threads.map(lambda _: shared.tokenize(TEXTS), range(40)):
-            assert [list(each.ids) for each in tokens] == expected
+            assert [list(text_tokens.ids) for text_tokens in tokens] == expected
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "not json"])

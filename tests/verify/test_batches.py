@@ -1,4 +1,4 @@
-"""Batches in which vectors must agree: where they are padded, and that few slots show all texts among others."""
+"""Batches in which vectors must agree: how they are padded, and that few slots batch every text with others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is compared: figures that can be worked out by hand, limits, and the messages about what passes them."""
+"""Comparisons: figures worked out by hand, limits, and the messages for values beyond them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an export checks without a reference: without torch, and even without ONNX Runtime."""
+"""The checks of an export without a reference: without torch, and even without ONNX Runtime."""
 
 from __future__ import annotations
 

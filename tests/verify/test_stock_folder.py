@@ -1,4 +1,4 @@
-"""What transformers is given to load as the reference of checkpoints that were published with their own code."""
+"""The folder that transformers loads as the reference of a checkpoint published with its own code."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def test_half_precision_hides_nothing(checkpoint: Path, tmp_path: Path, what: st
 
 
 def test_one_wrong_graph_is_enough(checkpoint: Path, copy: Path) -> None:
-    """The fp32 graph is right, and yet nothing is recorded."""
+    """The fp32 graph is right, but nothing is recorded."""
     export(checkpoint, copy.parent / "wrong", Options(precisions=("fp16",), flags=Flags(normalize=False)))
     manifest = read_manifest(copy)
     name = manifest.variants["fp16"].file

@@ -118,7 +118,7 @@ def test_takes_the_decoder_out_of_a_task_checkpoint(task: str, tmp_path: Path) -
 
 
 def test_keys_of_earlier_releases_mean_the_same(tmp_path: Path) -> None:
-    """Before transformers 5: two thetas and a pattern at the top; rope_scaling is of the global layers alone."""
+    """Before transformers 5: two thetas and a pattern at the top level; rope_scaling affects only the global layers."""
     folder = save(tmp_path / "checkpoint", **BIDIRECTIONAL)
     change_json(
         folder / "config.json",

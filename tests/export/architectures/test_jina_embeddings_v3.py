@@ -1,4 +1,4 @@
-"""jina-embeddings-v3 against stock transformers, in its published form too, with its adapters and without."""
+"""jina-embeddings-v3 against stock transformers, also in its published form, with and without its adapters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxembed.cli import main
 from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, NoReferenceError, UnsupportedError, UsageError
-from onnxembed.export.checkpoint.adapters import AdaptedCheckpoint
+from onnxembed.export.checkpoint.adapters import ROWS, AdaptedCheckpoint
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.facts.facts import read_facts
@@ -166,7 +166,7 @@ def scaled(source: Path, folder: Path, by: float) -> Path:
 
 
 def test_adapters_differ(tmp_path: Path) -> None:
-    """Else the parity of each would show nothing."""
+    """Otherwise parity with each adapter would prove nothing."""
     folder = published(tmp_path / "checkpoint")
     reference = merged(tmp_path / "merged", folder, TASKS[0])
     assert max_difference(folder, tmp_path, adapter=TASKS[1], reference=reference, listed=False) > 0.01
@@ -183,7 +183,7 @@ def test_which_adapter_is_never_guessed(tmp_path: Path) -> None:
 
 
 def test_the_published_config_is_never_built_as_plain_xlm_roberta(tmp_path: Path) -> None:
-    """Its model_type says xlm-roberta, and transformers loads it as one without a word."""
+    """Its model_type is xlm-roberta, and transformers loads it as one without a warning."""
     folder = published(tmp_path / "checkpoint")
     assert read_facts(folder).model_type == "jina_embeddings_v3"
     for change, named in (
@@ -226,17 +226,19 @@ def test_adapters_that_the_weights_lack_are_an_error(tmp_path: Path) -> None:
     make_graph(folder, adapter="none")
 
 
-def test_a_table_is_merged_a_part_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = published(tmp_path / "checkpoint")
-    name = "embeddings.word_embeddings.weight"
-
-    def read() -> Any:
-        return AdaptedCheckpoint(folder, "roberta.", task=2, tasks=5, rank=RANK, scale=ALPHA / RANK).read(name)
-
-    whole = read()
-    monkeypatch.setattr("onnxembed.export.checkpoint.adapters.ROWS", 10)
-    np.testing.assert_allclose(read(), whole, rtol=0, atol=1e-6)
-    assert whole.shape == (SMALL["vocab_size"], SMALL["hidden_size"])
+def test_a_table_is_merged_a_part_at_a_time(tmp_path: Path) -> None:
+    rows, width = 2 * ROWS + 5, 4
+    rng = np.random.default_rng(2)
+    shapes = {"original": (rows, width), "0.lora_A": (len(TASKS), rows, RANK), "0.lora_B": (len(TASKS), RANK, width)}
+    arrays = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+    table = "embeddings.word_embeddings"
+    stored = {f"roberta.{table}.parametrizations.weight.{name}": array for name, array in arrays.items()}
+    save_file(stored, tmp_path / "model.safetensors")
+    checkpoint = AdaptedCheckpoint(tmp_path, "roberta.", task=2, tasks=len(TASKS), rank=RANK, scale=ALPHA / RANK)
+    merged = checkpoint.read(f"{table}.weight")
+    expected = arrays["original"] + ALPHA / RANK * (arrays["0.lora_A"][2] @ arrays["0.lora_B"][2])
+    np.testing.assert_allclose(merged, expected, rtol=0, atol=1e-6)
+    assert merged.shape == (rows, width)
 
 
 def test_an_export_records_the_adapter(tmp_path: Path) -> None:
@@ -258,7 +260,7 @@ def test_an_export_records_the_adapter(tmp_path: Path) -> None:
 
 
 def test_the_reference_of_the_published_layout(tmp_path: Path) -> None:
-    """Without adapters the stock class reads a translated config; with them it would leave them out in silence."""
+    """Without adapters the stock class reads a translated config; it would silently ignore adapters."""
     folder = published(tmp_path / "checkpoint")
     with pytest.raises(NoReferenceError, match="adapters"), stock_folder(folder):
         pass

@@ -192,7 +192,7 @@ def test_the_first_token_sees_the_last_only_when_attention_is_bidirectional(
         real = [np.flatnonzero(row) for row in feeds["attention_mask"]]
         for row, places in enumerate(real):
             changed["input_ids"][row, places[-1]] += 1
-        before, after = (run(session, "token_embeddings", each) for each in (feeds, changed))
+        before, after = (run(session, "token_embeddings", batch_) for batch_ in (feeds, changed))
         moved = [bool((before[row, places[0]] != after[row, places[0]]).any()) for row, places in enumerate(real)]
         assert moved == [mode == "bidirectional"] * 2
 
@@ -200,7 +200,7 @@ def test_the_first_token_sees_the_last_only_when_attention_is_bidirectional(
 @pytest.mark.parametrize("attention", MODES)
 @pytest.mark.parametrize("model_type", DECODERS)
 def test_padding_changes_nothing_and_makes_no_nan(model_type: str, attention: AttentionMode, tmp_path: Path) -> None:
-    """A row in padding on the left sees no key at all; that must stay its own affair."""
+    """A slot of padding on the left sees no key at all; that must not affect the other slots."""
     folder = save(tmp_path / "checkpoint", model_type)
     session = open_folder(folder, tmp_path, pooling=("lasttoken",), attention=attention)
     alone = batch(read_facts(folder), (1, 20, None))
@@ -319,7 +319,7 @@ print(peak() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's account of a process's memory")
 def test_export_holds_one_tensor_of_a_large_checkpoint_at_a_time(tmp_path: Path) -> None:
-    """100 MB of weights in tensors of 4 MB: the peak grows by a few tensors and what writing takes, not by all."""
+    """100 MB of weights in tensors of 4 MB: the peak grows by a few tensors and write buffers, not by all weights."""
     sizes: dict[str, Any] = {
         "hidden_size": 256,
         "intermediate_size": 4096,

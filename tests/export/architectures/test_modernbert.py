@@ -1,4 +1,4 @@
-"""ModernBERT against stock transformers, its windows above all."""
+"""ModernBERT against stock transformers, its local attention windows in particular."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ def test_a_token_sees_half_the_window_on_each_side(layers: int, seen: int, tmp_p
     other = ids.copy()
     other[0, 30] = 9
     states = [
-        run(session, "token_embeddings", {"input_ids": each, "attention_mask": np.ones_like(ids)})
-        for each in (ids, other)
+        run(session, "token_embeddings", {"input_ids": sequence, "attention_mask": np.ones_like(ids)})
+        for sequence in (ids, other)
     ]
     moved = np.flatnonzero(np.abs(states[0] - states[1]).max(axis=2)[0])
     assert (moved.min(), moved.max()) == (30 - seen, 30 + seen)

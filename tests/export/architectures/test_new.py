@@ -63,7 +63,7 @@ def test_equals_the_original_code(shared_data: Path, model: str, texts: str, tmp
 
 
 def test_text_to_vectors_with_the_real_tokenizer(shared_data: Path, tmp_path: Path) -> None:
-    """gte-large-en-v1.5 but for its sizes, exported and run, beside the reference with the translated scaling."""
+    """A small gte-large-en-v1.5, exported and run, against the reference with the translated scaling."""
     published = shared_data / "configs/gte-large-en-v1.5"
     values = json.loads((published / "config.json").read_text(encoding="utf-8"))
     small = {"hidden_size": 40, "num_attention_heads": 4, "num_hidden_layers": LAYERS, "intermediate_size": 70}
@@ -252,7 +252,7 @@ def test_a_config_that_contradicts_the_weights_is_an_error(change: dict[str, Any
 
 
 def test_max_length_is_what_the_reference_says_and_may_be_longer(shared_data: Path, tmp_path: Path) -> None:
-    """Rotary positions have no table: max_position_embeddings bounds the tokenizer's length alone."""
+    """Rotary positions have no table: max_position_embeddings limits only the tokenizer's length."""
     folder = tmp_path / "gte-large-en-v1.5"
     shutil.copytree(shared_data / "configs/gte-large-en-v1.5", folder, copy_function=shutil.copyfile)
 

@@ -173,7 +173,7 @@ def test_original_keys_equal_the_reference(gate: str, both: bool, tmp_path: Path
 
 
 def test_biases_of_the_original_code_are_added(tmp_path: Path) -> None:
-    """Against the same model with its biases put into the reference's Linears, which have none of their own."""
+    """The reference's Linears have no biases, so the same biases are added to them."""
     folder = checkpoint(tmp_path / "checkpoint")
     reference, weights = load_reference(folder), load_file(folder / "model.safetensors")
     rng = np.random.default_rng(0)

@@ -59,7 +59,7 @@ def write_static(folder: Path, tensors: dict[str, NDArray[Any]], *, normalize: b
 
 
 def expected(folder: Path, texts: Sequence[str], *, normalize: bool = True, unknown: bool = False) -> FloatArray:
-    """model2vec's definition, in double precision: the average of the rows of all tokens but the unknown ones."""
+    """model2vec's definition in double precision: the mean of the rows of all known tokens."""
     tensors = load_file(folder / "model.safetensors")
     rows = tensors["embeddings" if "embeddings" in tensors else "embedding.weight"].astype(np.float64)
     if "mapping" in tensors:
@@ -70,7 +70,7 @@ def expected(folder: Path, texts: Sequence[str], *, normalize: bool = True, unkn
     left_out = None if unknown else tokenizer.token_to_id(tokenizer.model.unk_token)
     vectors = np.zeros((len(texts), rows.shape[1]))
     for place, encoding in enumerate(tokenizer.encode_batch(list(texts), add_special_tokens=False)):
-        if ids := [each for each in encoding.ids if each != left_out]:
+        if ids := [token_id for token_id in encoding.ids if token_id != left_out]:
             vectors[place] = rows[ids].mean(axis=0)
     if normalize:
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -84,7 +84,7 @@ def encoded(folder: Path, out: Path, texts: Sequence[str], **options: Any) -> tu
 
 
 def test_a_real_model(shared_data: Path, tmp_path: Path) -> None:
-    """potion-base-4M with int8 vectors; sentences of many scripts, of which many are unknown tokens to it."""
+    """potion-base-4M with int8 vectors; sentences in many scripts, with many tokens that it does not know."""
     folder = shared_data / "configs/potion-base-4m-int8"
     files = sorted((shared_data / "text/tatoeba").glob("tatoeba.*-*"))
     texts = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
@@ -165,7 +165,7 @@ def test_an_export_is_verified_and_a_wrong_one_is_not(shared_data: Path, tmp_pat
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("subfolder", ["", "0_StaticEmbedding"])
 def test_equals_sentence_transformers(subfolder: str, normalize: bool, tmp_path: Path) -> None:
-    """Its own StaticEmbedding, saved by it: without a config.json, and unknown tokens count."""
+    """A StaticEmbedding saved by sentence-transformers: it has no config.json, and unknown tokens count."""
     sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the [torch] extra")
     modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
     (tmp_path / "tokenizer").mkdir()
@@ -191,7 +191,7 @@ def test_equals_sentence_transformers(subfolder: str, normalize: bool, tmp_path:
 
 @pytest.mark.torch
 def test_a_real_model_in_sentence_transformers(shared_data: Path, tmp_path: Path) -> None:
-    """It counts unknown tokens and reads no int8, so: in floats, and texts whose tokens are all known."""
+    """It counts unknown tokens and cannot read int8, so the table is float and all tokens of the texts are known."""
     sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the [torch] extra")
     source, folder = shared_data / "configs/potion-base-4m-int8", tmp_path / "model"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""Every table that is keyed by model_type names the same families; a new family cannot be forgotten in one of them."""
+"""All tables keyed by model_type name the same families, so a new family cannot be forgotten in one of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TESTS = Path(__file__).parent
 
 
 def strings(files: Iterable[Path]) -> set[str]:
-    """Every string that stands in these Python files."""
+    """All string constants in these Python files."""
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
     return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 

@@ -186,7 +186,7 @@ def test_large_weights_lie_beside_it_each_on_a_page(tmp_path: Path, monkeypatch:
 
     # Reading the data ourselves: ONNX's own loader forgives wrong offsets by reading what is there.
     data = (tmp_path / "onnx/model.onnx_data").read_bytes()
-    inline = {each.name: each for each in onnx.load(tmp_path / "inline/onnx/model.onnx").graph.initializer}
+    inline = {tensor.name: tensor for tensor in onnx.load(tmp_path / "inline/onnx/model.onnx").graph.initializer}
     end = 0
     external = 0
     for tensor in onnx.load(tmp_path / variant.file, load_external_data=False).graph.initializer:
@@ -235,7 +235,7 @@ def test_progress_counts_the_bytes_of_every_weight(tmp_path: Path, monkeypatch: 
     graph = tiny_graph(tmp_path / "model")
     calls: list[tuple[str, int, int]] = []
     write_graph(graph, tmp_path, "fp32", lambda *call: calls.append(call))
-    total = sum(each.read().nbytes for each in graph.initializers.values())
+    total = sum(tensor.read().nbytes for tensor in graph.initializers.values())
     assert len(calls) == len(graph.initializers)
     assert calls[-1] == ("writing fp32 weights", total, total)
     assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)

@@ -1,4 +1,4 @@
-"""The sentence-transformers files of an artifact say what was decided, to us and to others."""
+"""The sentence-transformers files of an artifact state what was decided, for onnxembed and for others."""
 
 from __future__ import annotations
 

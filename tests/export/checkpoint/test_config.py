@@ -1,4 +1,4 @@
-"""No key of config.json that could change the computation goes unnoticed."""
+"""Every key of config.json that could change the computation is noticed."""
 
 from __future__ import annotations
 

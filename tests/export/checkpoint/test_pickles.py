@@ -1,4 +1,4 @@
-"""torch.save's files: every tensor read right without torch, and nothing but tensors ever built."""
+"""Files of torch.save: every tensor is read correctly without torch, and nothing but tensors is ever built."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_tensors_may_share_a_storage(tmp_path: Path) -> None:
 
 
 def test_newer_pickles_and_attributes_of_the_table_are_read(tmp_path: Path) -> None:
-    """Protocol 4 has instructions of its own for names and the memo; state dicts carry `_metadata`."""
+    """Protocol 4 has its own instructions for names and the memo; state dicts carry `_metadata`."""
     named = b"\x8c\x0ctorch._utils\x8c\x12_rebuild_tensor_v2\x93\x94"
     arguments = WHOLE.removeprefix(global_name("torch._utils._rebuild_tensor_v2"))
     program = b"\x95" + struct.pack("<Q", 9) + table({"a": named + arguments}) + b"}" + text("_metadata") + b"}sb"
@@ -185,7 +185,7 @@ class Reduced:
 
 
 def attacks(proof: Path) -> dict[str, tuple[bytes, str]]:
-    """Instructions that would create the file `proof` when run, and the name that the refusal must say."""
+    """Instructions that would create the file `proof` when run, and the name that the refusal must contain."""
     command = text(f"touch {proof}")
     code = text(f"__import__('pathlib').Path({str(proof)!r}).touch()")
     system = global_name("os.system")
@@ -252,7 +252,7 @@ def test_a_crafted_pickle_is_refused_by_name_and_not_run(tmp_path: Path, attack:
 
 
 def test_the_attacks_are_real(tmp_path: Path) -> None:
-    """Python's own unpickler does run what is refused above."""
+    """Python's own unpickler does run the pickles that are refused above."""
     for name in ("REDUCE", "eval", "STACK_GLOBAL", "INST", "OBJ", "made by Python, protocol 5"):
         proof = tmp_path / name.replace(" ", "-")
         pickle.loads(b"\x80\x04" + attacks(proof)[name][0] + STOP)
@@ -260,7 +260,7 @@ def test_the_attacks_are_real(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (b"N", "holds a NoneType"),
         (b"]", "holds a list"),
@@ -270,9 +270,9 @@ def test_the_attacks_are_real(tmp_path: Path) -> None:
         (table({"a": storage("0", 12)}), "its entry 'a' is a Storage, not a tensor"),
     ],
 )
-def test_a_pickle_that_is_not_a_table_of_tensors_is_refused(tmp_path: Path, value: bytes, said: str) -> None:
+def test_a_pickle_that_is_not_a_table_of_tensors_is_refused(tmp_path: Path, value: bytes, message: str) -> None:
     write_archive(tmp_path / BIN, value, {"0": BYTES})
-    with pytest.raises(UnsupportedError, match=said):
+    with pytest.raises(UnsupportedError, match=message):
         read_pickle(tmp_path / BIN)
 
 
@@ -286,7 +286,7 @@ def test_a_type_that_is_not_read_is_named(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "said"),
+    ("program", "message"),
     [
         (tensor(storage("0", 13), (3, 4), (4, 1)), "has 48 bytes, fewer than 13 F32"),
         (tensor(storage("0", 12, "torch.DoubleStorage"), (3, 4), (4, 1)), "has 48 bytes, fewer than 12 F64"),
@@ -321,9 +321,9 @@ def test_a_type_that_is_not_read_is_named(tmp_path: Path, kind: str) -> None:
         (b"X\xff\xff\xff\xffabc", "is damaged"),
     ],
 )
-def test_a_pickle_of_nonsense_is_one_clear_error(tmp_path: Path, program: bytes, said: str) -> None:
+def test_a_pickle_of_nonsense_is_one_clear_error(tmp_path: Path, program: bytes, message: str) -> None:
     crafted(tmp_path / BIN, program)
-    with pytest.raises(OnnxEmbedError, match=said) as caught:
+    with pytest.raises(OnnxEmbedError, match=message) as caught:
         read_pickle(tmp_path / BIN)
     assert len(str(caught.value)) < 1000
 
@@ -346,10 +346,10 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_bomb_is_one_clear_error_soon(tmp_path: Path, bomb: str) -> None:
-    program, said = BOMBS[bomb]
+    program, message = BOMBS[bomb]
     crafted(tmp_path / BIN, program)
     begun = time.perf_counter()
-    with pytest.raises(OnnxEmbedError, match=said) as caught:
+    with pytest.raises(OnnxEmbedError, match=message) as caught:
         read_pickle(tmp_path / BIN)
     assert time.perf_counter() - begun < 20
     assert len(str(caught.value)) < 1000
@@ -373,7 +373,7 @@ def test_a_truncated_file_is_an_error_wherever_it_is_cut(tmp_path: Path) -> None
 
 
 def test_a_damaged_file_is_an_error_of_ours_or_read(tmp_path: Path) -> None:
-    """Every byte outside the tensors, changed: never another exception, never values of another place."""
+    """With any byte outside the tensors changed: never another exception, and never values from another place."""
     write_torch(tmp_path / "whole", {"a": VALUES})
     whole = (tmp_path / "whole").read_bytes()
     data = whole.index(BYTES)

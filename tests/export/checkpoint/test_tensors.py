@@ -1,4 +1,4 @@
-"""Safetensors files, single and sharded: every type read, every lie in a header refused."""
+"""Safetensors files, single and sharded: every type is read, and every false header is refused."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_the_same_tensor_with_and_without_prefix_is_ambiguous(tmp_path: Path) ->
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int8, np.uint8, np.bool_, np.uint16])
 def test_integer_tensors_are_allowed_but_are_not_weights(tmp_path: Path, dtype: Any) -> None:
-    """position_ids are a buffer; an integer weight would need its scale."""
+    """position_ids are a buffer; an integer weight would need a scale."""
     save_file({"ids": np.ones(3, dtype), "a": ONES}, tmp_path / SINGLE)
     weights = Checkpoint(tmp_path)
     assert weights.shape("ids") == (3,)

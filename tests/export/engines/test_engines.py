@@ -1,4 +1,4 @@
-"""Which engine exports what, what that costs, and what the manifest says of it."""
+"""Which engine exports a model, what that costs, and what the manifest records about it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CODE = {"AutoConfig": "configuration.MyConfig", "AutoModel": "modeling.MyModel"}
 
 @pytest.fixture
 def all_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether an engine is installed is another question than what it can export."""
+    """Treats every engine as installed, so that only what it can export matters."""
     monkeypatch.setattr(engines, "find_spec", lambda module: module)
 
 

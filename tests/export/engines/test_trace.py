@@ -86,7 +86,7 @@ CASES: list[tuple[str, dict[str, Any], AttentionMode | None]] = [
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """A progress callback that does nothing."""
 
 
 def run(file: Path, feeds: dict[str, Any]) -> list[Any]:
@@ -169,7 +169,7 @@ def test_traced_and_built_graphs_give_the_same_vectors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, 2**28])
 def test_tracing_twice_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    """With weights beside the graph or in it, and nothing of the machine that traced it."""
+    """With weights inside or beside the graph, and no trace of the machine that made it."""
     monkeypatch.setattr(graph_file, "INLINE_LIMIT", limit)
     folder = write_sentence_bert(tmp_path / "model")
     for name in ("one", "two"):

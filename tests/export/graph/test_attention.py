@@ -55,7 +55,7 @@ def make(
 
 
 def inputs(length: int, side: str | None, head_dim: int = 8) -> dict[str, NDArray[Any]]:
-    """Three texts; of two of them more and more tokens are padding, up to all but one."""
+    """Three texts; two of them have more and more padding, up to all tokens but one."""
     rng = np.random.default_rng(length)
     mask = np.ones((3, length), np.int64)
     if side:
@@ -86,7 +86,7 @@ def expected(feeds: dict[str, NDArray[Any]], *, causal: bool, reach: int | None 
 
 
 def worst(session: onnxruntime.InferenceSession, feeds: dict[str, NDArray[Any]], wanted: Floats) -> float:
-    """The largest difference at real tokens; in padding there must be numbers, for 0 * NaN is NaN in a pooling."""
+    """The largest difference at real tokens. Padding must hold finite numbers: 0 * NaN is NaN when pooled."""
     actual = session.run(None, feeds)[0]
     assert np.isfinite(actual).all()
     return float(np.abs(actual - wanted)[feeds["attention_mask"] == 1].max())
@@ -163,7 +163,7 @@ WAYS = [
 def test_a_long_run_avoids_a_bias_for_every_pair_where_it_can(
     way: tuple[bool, int | None, str | None, set[str], bool], tmp_path: Path
 ) -> None:
-    """By the nodes that ran, and the sizes of what they made, as ONNX Runtime's own profile has them."""
+    """Checks the nodes that ran and the sizes of their outputs in ONNX Runtime's own profile."""
     causal, reach, side, kernel, square = way
     session = make(tmp_path, causal=causal, reach=reach, profile=str(tmp_path / "profile"))
     session.run(None, inputs(LONG, side))

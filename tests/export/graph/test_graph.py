@@ -66,14 +66,14 @@ def feeds(length: int = 9, hidden: int = 0) -> dict[str, NDArray[np.int64]]:
 
 
 def nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """All nodes, those inside branches included."""
-    found = []
+    """All nodes, including those inside branches."""
+    result = []
     for node in graph.node:
-        found.append(node)
+        result.append(node)
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                found += nodes(attribute.g)
-    return found
+                result += nodes(attribute.g)
+    return result
 
 
 def counted(graph: onnx.GraphProto) -> dict[str, int]:
@@ -124,8 +124,8 @@ def test_a_run_without_padding_takes_the_branch_without_a_mask(tmp_path: Path) -
     for node in onnx.load(path).graph.node:
         if node.op_type == "If":
             branches = {attribute.name: attribute.g.node for attribute in node.attribute}
-            assert [len(each.input) for each in branches["then_branch"]] == [4]  # q, k, v and their biases
-            assert [len(each.input) for each in branches["else_branch"]] == [5]  # and the mask
+            assert [len(node.input) for node in branches["then_branch"]] == [4]  # q, k, v and their biases
+            assert [len(node.input) for node in branches["else_branch"]] == [5]  # and the mask
 
 
 def test_both_branches_of_attention_compute_the_same(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def unpacked_attention(path: Path) -> bytes:
     the tokens in their texts.
     """
     model = onnx.load(path)
-    halves = any(each.data_type == TensorProto.FLOAT16 for each in model.graph.initializer)
+    halves = any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
     kind = TensorProto.FLOAT16 if halves else TensorProto.FLOAT
     _replace(model.graph.node)
     model.graph.input.append(helper.make_tensor_value_info("apart", kind, (1, 1, "tokens", "tokens")))
@@ -83,7 +83,7 @@ def _replace(nodes: Any) -> None:
             columns = op("Gather", distances[0], "places", to=f"{name}.columns", axis=2)
             near = op("Gather", columns, "places", to=f"{name}.near", axis=3)
             scores = op("Add", near, "apart", to=f"{name}.scores")
-        attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         together = op(
             "MultiHeadAttention", *rows, bias, "", scores, to=f"{name}.all", domain="com.microsoft", **attributes
         )
@@ -104,10 +104,10 @@ class Packed:
         self.session = onnxruntime.InferenceSession(
             unpacked_attention(path), options, providers=["CPUExecutionProvider"]
         )
-        names = {each.name for each in self.session.get_inputs()}
+        names = {value.name for value in self.session.get_inputs()}
         self.inputs = names - {"apart", "places"}
         self._places = names & {"places"}
-        (apart,) = [each for each in self.session.get_inputs() if each.name == "apart"]
+        (apart,) = [value for value in self.session.get_inputs() if value.name == "apart"]
         self.kind = np.float16 if apart.type == "tensor(float16)" else np.float32
         self.tokens: list[int] = []
 
@@ -122,7 +122,7 @@ class Packed:
 
 
 def batch(vocabulary: int, pad: int, lengths: list[int], side: str = "right") -> dict[str, NDArray[np.int64]]:
-    """Random ids in two segments; the pad id stands once among real ones, where RoBERTa's positions go around it."""
+    """Random ids in two segments; the pad id occurs once among real ones, and RoBERTa's positions skip it."""
     rng = np.random.default_rng(sum(lengths))
     shape = (len(lengths), max(lengths))
     feeds = {name: np.zeros(shape, np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
@@ -139,7 +139,7 @@ def batch(vocabulary: int, pad: int, lengths: list[int], side: str = "right") ->
 
 
 def difference(folder: Path, lengths: list[int], side: str = "right", precision: str = "fp32") -> float:
-    """Of the packed graph's vectors and the padded graph's on the CPU, the largest."""
+    """The largest difference between the vectors of the packed graph and of the padded graph on the CPU."""
     config = json.loads((folder / "config.json").read_text())
     feeds = batch(config["vocab_size"], config.get("pad_token_id") or 0, lengths, side)
     variant = read_manifest(folder).variants[precision]
@@ -192,7 +192,7 @@ def test_half_precision_accumulates_in_fp32_where_it_pools(tmp_path: Path) -> No
     assert variant.packed
     assert difference(tmp_path / "out", [3, 17, 1, 9], precision="fp16") < 2e-3
     graph = onnx.load(tmp_path / "out" / variant.packed.file).graph
-    kinds = {each.name: each.data_type for each in graph.initializer}
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
     weights = [node.input[1] for node in graph.node if node.op_type == "MatMul" and node.input[1] in kinds]
     assert {kinds[name] for name in weights} == {TensorProto.FLOAT16}
     assert graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
@@ -272,15 +272,15 @@ def test_windows_are_a_bias_where_a_text_is_longer(tmp_path: Path) -> None:
 def test_the_schema_is_the_one_that_is_written(tmp_path: Path) -> None:
     write_sentence_bert(tmp_path / "checkpoint")
     folder = packed(tmp_path / "checkpoint", tmp_path / "out")
-    schemas = [each for each in pybind.get_all_operator_schema() if each.name == "PackedMultiHeadAttention"]
+    schemas = [schema for schema in pybind.get_all_operator_schema() if schema.name == "PackedMultiHeadAttention"]
     (schema,) = schemas
     nodes = onnx.load(folder / "onnx/model_packed.onnx").graph.node
     attentions = [node for node in nodes if node.op_type == schema.name]
     assert len(attentions) == 2
     for node in attentions:
         assert node.domain == schema.domain
-        assert {each.name for each in node.attribute} <= set(schema.attributes)
-        assert [each.name for each in schema.inputs][: len(node.input)][4:] == list(node.input)[4:]
+        assert {attribute.name for attribute in node.attribute} <= set(schema.attributes)
+        assert [value.name for value in schema.inputs][: len(node.input)][4:] == list(node.input)[4:]
 
 
 def test_the_cpu_lacks_only_the_kernel_of_packed_attention(tmp_path: Path) -> None:
@@ -299,8 +299,8 @@ def test_large_weights_are_written_once(tmp_path: Path, monkeypatch: pytest.Monk
     size = (folder / "onnx/model.onnx_data").stat().st_size
     assert size > 5 * (folder / "onnx/model_packed.onnx").stat().st_size
     graph = onnx.load(folder / "onnx/model_packed.onnx", load_external_data=False).graph
-    outside = [each for each in graph.initializer if each.data_location == TensorProto.EXTERNAL]
-    assert {entry.value for each in outside for entry in each.external_data if entry.key == "location"} == {
+    outside = [tensor for tensor in graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    assert {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"} == {
         "model.onnx_data"
     }
     onnx.save(onnx.load(folder / "onnx/model_packed.onnx"), folder / "onnx/model_packed.onnx")  # with its data inside
@@ -395,7 +395,7 @@ def test_the_command_line_writes_the_packed_graph_and_inspect_shows_it(checkpoin
 
 @pytest.mark.parametrize("model_type", BERT_LIKE)
 def test_shapes_are_known_where_sums_are_normalized(model_type: str, tmp_path: Path) -> None:
-    """ONNX Runtime fuses a sum with its LayerNormalization only where it knows that both terms have one shape."""
+    """ONNX Runtime fuses a sum with its LayerNormalization only if it knows that both terms have the same shape."""
     write_encoder(tmp_path / "checkpoint", model_type, max_length=None)
     folder = packed(tmp_path / "checkpoint", tmp_path / "out")
     options = onnxruntime.SessionOptions()

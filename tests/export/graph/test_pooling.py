@@ -46,7 +46,7 @@ def run(graph: Graph, folder: Path, output: Value, feeds: dict[str, NDArray[Any]
 
 
 def masks() -> NDArray[np.int64]:
-    """Every way that a row of five slots is padded: whole, one token, left, right, and (oddly) both."""
+    """All paddings of a row of five slots: none, one token left, left, right, and (unusual) both."""
     rows = [[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 1, 0]]
     return np.array(rows, np.int64)
 
@@ -56,7 +56,7 @@ def hidden(shape: tuple[int, ...], seed: int = 0) -> FloatArray:
 
 
 def pooled(graph: Graph, folder: Path, tokens: FloatArray, mask: NDArray[np.int64], *modes: PoolingMode) -> FloatArray:
-    """What the graph's pooling makes of token embeddings [B, T, D]."""
+    """The result of the graph's pooling for token embeddings [B, T, D]."""
     x = graph.input("tokens", TensorProto.FLOAT, ("batch", "sequence", tokens.shape[2]))
     m = graph.input("mask", TensorProto.INT64, ("batch", "sequence"))
     return run(graph, folder, heads.pool(graph, x, m, modes), {"tokens": tokens, "mask": mask})
@@ -168,7 +168,7 @@ def test_dense_weights_are_single_precision_whatever_is_stored(tmp_path: Path, d
 
 
 @pytest.mark.parametrize(
-    ("tensors", "said"),
+    ("tensors", "message"),
     [
         ({"linear.weight": (D, 4), "linear.bias": (4,)}, r"linear\.weight is \(6, 4\), but config\.json says \(4, 6\)"),
         ({"linear.weight": (4, D), "linear.bias": (5,)}, r"linear\.bias is \(5,\), but config\.json says \(4,\)"),
@@ -178,11 +178,11 @@ def test_dense_weights_are_single_precision_whatever_is_stored(tmp_path: Path, d
     ],
 )
 def test_a_dense_whose_config_and_weights_disagree_is_named(
-    tmp_path: Path, tensors: dict[str, tuple[int, ...]], said: str
+    tmp_path: Path, tensors: dict[str, tuple[int, ...]], message: str
 ) -> None:
     layer = dense_facts(tmp_path / "2_Dense", "tanh")
     save_file({name: hidden(shape) for name, shape in tensors.items()}, layer.folder / "model.safetensors")
-    with pytest.raises(ModelFilesError, match=said) as caught:
+    with pytest.raises(ModelFilesError, match=message) as caught:
         heads.dense_weights(layer)
     assert str(layer.folder) in str(caught.value)
 

@@ -78,14 +78,14 @@ class Reference:
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
         lexical: list[dict[int, float]] = []
         for row, text_weights in zip(ids, weights.numpy(), strict=True):
-            found: dict[int, float] = {}
+            token_weights: dict[int, float] = {}
             for token, weight in zip(row.tolist(), text_weights.tolist(), strict=True):
-                if token not in unused and weight > 0 and weight > found.get(token, 0):
-                    found[token] = weight
-            lexical.append(found)
+                if token not in unused and weight > 0 and weight > token_weights.get(token, 0):
+                    token_weights[token] = weight
+            lexical.append(token_weights)
         lengths = mask.sum(axis=1)
-        kept = [each[: length - 1].numpy() for each, length in zip(vectors, lengths, strict=True)]
-        return dense.numpy(), lexical, kept
+        real = [text_vectors[: length - 1].numpy() for text_vectors, length in zip(vectors, lengths, strict=True)]
+        return dense.numpy(), lexical, real
 
 
 def batch(model: OnnxEmbedder, texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -93,8 +93,8 @@ def batch(model: OnnxEmbedder, texts: list[str]) -> tuple[NDArray[np.int64], NDA
     pad = model.manifest.tokenization.pad_token_id.value
     ids = np.full((len(tokens), max(map(len, tokens))), pad, np.int64)
     mask = np.zeros_like(ids)
-    for row, each in enumerate(tokens):
-        ids[row, : len(each)], mask[row, : len(each)] = each.ids, 1
+    for row, text_tokens in enumerate(tokens):
+        ids[row, : len(text_tokens)], mask[row, : len(text_tokens)] = text_tokens.ids, 1
     return ids, mask
 
 
@@ -119,9 +119,9 @@ def test_all_three_kinds_equal_flagembedding(source: Path, model: OnnxEmbedder) 
     reference = Reference(source)
     compare(model, reference, EVERY, SPECIAL_IDS)
     weighed = sum(map(len, model.embed_sparse(EVERY)))
-    assert 0 < weighed < sum(len({*each.ids.tolist()} - {*SPECIAL_IDS}) for each in model.tokenize(EVERY))
-    for each in EVERY:
-        compare(model, reference, [each], SPECIAL_IDS)
+    assert 0 < weighed < sum(len({*tokens.ids.tolist()} - {*SPECIAL_IDS}) for tokens in model.tokenize(EVERY))
+    for one_text in EVERY:
+        compare(model, reference, [one_text], SPECIAL_IDS)
 
 
 @pytest.mark.torch
@@ -134,31 +134,31 @@ def test_the_real_heads(shared_data: Path, tmp_path: Path) -> None:
     with OnnxEmbedder(tmp_path / "out") as model:
         assert read_manifest(tmp_path / "out").tasks == ("embedding", "sparse", "multi_vector")
         compare(model, Reference(source), EVERY, SPECIAL_IDS)
-        assert any(len(each) for each in model.embed_sparse(EVERY))
+        assert any(len(embedding) for embedding in model.embed_sparse(EVERY))
 
 
 def test_one_kind_at_a_time_is_the_same(model: OnnxEmbedder) -> None:
-    every = model.encode_all(EVERY)
-    assert np.array_equal(every.dense, model.encode(EVERY))  # type: ignore[arg-type]
-    for ours, theirs in zip(every.sparse or [], model.embed_sparse(EVERY), strict=True):
+    embeddings = model.encode_all(EVERY)
+    assert np.array_equal(embeddings.dense, model.encode(EVERY))  # type: ignore[arg-type]
+    for ours, theirs in zip(embeddings.sparse or [], model.embed_sparse(EVERY), strict=True):
         assert ours.as_dict() == theirs.as_dict()
-    for one, other in zip(every.multi_vector or [], model.embed_multi_vector(EVERY), strict=True):
+    for one, other in zip(embeddings.multi_vector or [], model.embed_multi_vector(EVERY), strict=True):
         assert np.array_equal(one, other)
 
 
 def test_only_what_is_asked_for_is_computed(model: OnnxEmbedder) -> None:
-    found = model.encode_all(TEXTS, dense=False, multi_vector=False)
-    assert (found.dense, found.multi_vector) == (None, None)
-    assert len(found.sparse or []) == len(TEXTS)
+    embeddings = model.encode_all(TEXTS, dense=False, multi_vector=False)
+    assert (embeddings.dense, embeddings.multi_vector) == (None, None)
+    assert len(embeddings.sparse or []) == len(TEXTS)
     with pytest.raises(UsageError, match="no kind of embedding"):
         model.encode_all(TEXTS, dense=False, sparse=False, multi_vector=False)
 
 
 def test_no_texts_give_no_embeddings(model: OnnxEmbedder) -> None:
-    found = model.encode_all([])
-    assert found.dense is not None
-    assert found.dense.shape == (0, 32)
-    assert (found.sparse, found.multi_vector) == ([], [])
+    embeddings = model.encode_all([])
+    assert embeddings.dense is not None
+    assert embeddings.dense.shape == (0, 32)
+    assert (embeddings.sparse, embeddings.multi_vector) == ([], [])
     assert [*model.embed_sparse([]), *model.embed_multi_vector([])] == []
 
 

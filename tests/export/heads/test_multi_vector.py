@@ -53,7 +53,7 @@ FORMS: dict[str, Callable[[Path], Path]] = {
 
 
 def reference(folder: Path, texts: list[str], kind: TextKind) -> list[NDArray[np.float32]]:
-    """What sentence-transformers gives: [T, D] for each text, all texts in one padded batch."""
+    """The vectors of sentence-transformers: [T, D] for each text, all texts in one padded batch."""
     torch: Any = pytest.importorskip("torch")
     sentence_transformers: Any = pytest.importorskip("sentence_transformers")
     loading = {"attn_implementation": "eager", "dtype": torch.float32}
@@ -75,7 +75,7 @@ def agree(ours: list[NDArray[np.float32]], theirs: list[NDArray[np.float32]]) ->
 @pytest.mark.torch
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_equals_sentence_transformers(tmp_path: Path, form: str) -> None:
-    """Together and alone, queries and documents; markers spelt in a text, punctuation alone, and texts that are cut."""
+    """Queries and documents, together and alone; markers spelled out in a text, only punctuation, and cut texts."""
     source = FORMS[form](tmp_path / "source")
     manifest = export(source, tmp_path / "out", Options())
     assert manifest.tasks == ("multi_vector",)
@@ -196,23 +196,23 @@ FEEDS = {"input_ids": np.array([[1, 5, 2], [1, 2, 0]]), "attention_mask": np.arr
 
 @pytest.mark.parametrize("attended", [True, False])
 def test_short_queries_are_filled_up(attended: bool) -> None:
-    feeds, kept = prepare(section(QueryExpansion(9, 4, attended, "cut")), "query", FEEDS)
+    feeds, visible = prepare(section(QueryExpansion(9, 4, attended, "cut")), "query", FEEDS)
     assert feeds["input_ids"].tolist() == [[1, 5, 2, 9], [1, 2, 9, 9]]
     assert feeds["attention_mask"].tolist() == ([[1, 1, 1, 1]] * 2 if attended else [[1, 1, 1, 0], [1, 1, 0, 0]])
-    assert kept.all()
+    assert visible.all()
     assert FEEDS["input_ids"].shape == (2, 3)
 
 
 def test_documents_are_not_filled_up() -> None:
-    feeds, kept = prepare(section(QueryExpansion(9, 4, attended=True, longer="cut")), "document", FEEDS)
+    feeds, visible = prepare(section(QueryExpansion(9, 4, attended=True, longer="cut")), "document", FEEDS)
     assert feeds["input_ids"].tolist() == FEEDS["input_ids"].tolist()
-    assert kept.tolist() == [[True, True, True], [True, True, False]]
+    assert visible.tolist() == [[True, True, True], [True, True, False]]
 
 
 def test_longer_queries_keep_their_padding() -> None:
-    feeds, kept = prepare(section(QueryExpansion(9, 2, attended=True, longer="kept")), "query", FEEDS)
+    feeds, visible = prepare(section(QueryExpansion(9, 2, attended=True, longer="kept")), "query", FEEDS)
     assert feeds["input_ids"].tolist() == [[1, 5, 2], [1, 2, 0]]
-    assert kept.tolist() == [[True, True, True], [True, True, False]]
+    assert visible.tolist() == [[True, True, True], [True, True, False]]
 
 
 def test_the_first_token_and_skipped_ones_are_left_out() -> None:

@@ -98,7 +98,7 @@ def session(
 
 
 def expected(model: Any, model_type: str, feeds: dict[str, NDArray[np.int64]], types: bool) -> NDArray[np.float32]:
-    """The class's own logits; where it would read a padded slot, those of the row alone, or of its head."""
+    """The class's own logits; if it would read a padded slot, those of the row alone, or of its head."""
     tensors = {name: torch.from_numpy(value) for name, value in feeds.items() if types or name != "token_type_ids"}
     mask = feeds["attention_mask"]
     with torch.no_grad():

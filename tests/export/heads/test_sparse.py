@@ -46,7 +46,7 @@ def model(folder: Path) -> Iterator[OnnxEmbedder]:
 
 
 def reference(folder: Path, texts: list[str], *, side: str = "right") -> NDArray[np.float32]:
-    """What sentence-transformers gives, [N, V], all texts in one padded batch."""
+    """The embeddings of sentence-transformers, [N, V], all texts in one padded batch."""
     torch: Any = pytest.importorskip("torch")
     sentence_transformers: Any = pytest.importorskip("sentence_transformers")
     loading = {"attn_implementation": "eager", "dtype": torch.float32}
@@ -158,8 +158,8 @@ def _padded_left(source: Path, feeds: dict[str, NDArray[np.int64]]) -> NDArray[n
     with torch.no_grad():
         logits = built(**{name: torch.from_numpy(array) for name, array in feeds.items()}).logits
         weights = torch.log1p(torch.relu(logits)) * torch.from_numpy(feeds["attention_mask"])[..., None]
-        found: NDArray[np.float32] = weights.amax(dim=1)[0].numpy()
-    return found
+        expected: NDArray[np.float32] = weights.amax(dim=1)[0].numpy()
+    return expected
 
 
 @pytest.mark.torch
@@ -183,7 +183,7 @@ def test_half_precision_is_near(tmp_path: Path) -> None:
         [*OnnxEmbedder(tmp_path / "out", precision=precision).embed_sparse(TEXTS)] for precision in precisions
     )
     for ours, theirs in zip(half, full, strict=True):
-        wide, other = (each.as_dict() for each in (ours, theirs))
+        wide, other = (embedding.as_dict() for embedding in (ours, theirs))
         assert all(abs(wide.get(token, 0) - other.get(token, 0)) < 0.01 for token in {*wide, *other})
 
 

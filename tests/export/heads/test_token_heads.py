@@ -62,9 +62,9 @@ def test_sparse_embeddings_are_lines_of_json(sources: Path, tmp_path: Path) -> N
     assert (tmp_path / "out.jsonl").read_text() == printed
     with OnnxEmbedder(folder) as model:
         for line, expected in zip(printed.splitlines(), model.embed_sparse(["the cat", "a"]), strict=True):
-            found = json.loads(line)
-            assert found["indices"] == expected.indices.tolist()
-            assert np.array_equal(np.array(found["values"], np.float32), expected.values)
+            embedding = json.loads(line)
+            assert embedding["indices"] == expected.indices.tolist()
+            assert np.array_equal(np.array(embedding["values"], np.float32), expected.values)
 
 
 def test_vectors_of_tokens_are_lines_of_json(sources: Path) -> None:

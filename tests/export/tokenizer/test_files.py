@@ -1,4 +1,4 @@
-"""tokenizer.json of an artifact alone gives the reference's ids, and every change to it is said."""
+"""The tokenizer.json of an artifact alone gives the reference's ids, and every change to it is reported."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ BERT_CONFIGS: list[dict[str, Any]] = [
 def test_berts_options_are_those_of_the_reference(
     folder: Path, tmp_path: Path, config: dict[str, Any], stored: bool
 ) -> None:
-    """Classes of BERT's kind set case, accents and Chinese from tokenizer_config.json, whatever stands beside it."""
+    """BERT-like classes set case, accents and Chinese from tokenizer_config.json, overriding tokenizer.json."""
     transformers = pytest.importorskip("transformers")
     normalizer = {**state(folder)["normalizer"], "lowercase": stored, "strip_accents": stored}
     write_json(folder / "tokenizer.json", {**state(folder), "normalizer": normalizer})
@@ -241,10 +241,10 @@ def test_special_tokens_map_is_derived_where_it_is_absent(folder: Path, tmp_path
 
 
 def test_special_tokens_map_is_kept_where_it_is_there(folder: Path, tmp_path: Path) -> None:
-    kept = {"cls_token": {"content": "[CLS]", "lstrip": False}}
-    write_json(folder / "special_tokens_map.json", kept)
+    special_tokens = {"cls_token": {"content": "[CLS]", "lstrip": False}}
+    write_json(folder / "special_tokens_map.json", special_tokens)
     write(folder, tmp_path / "out")
-    assert json.loads((tmp_path / "out/special_tokens_map.json").read_text()) == kept
+    assert json.loads((tmp_path / "out/special_tokens_map.json").read_text()) == special_tokens
 
 
 # ---- refused
@@ -293,11 +293,11 @@ def test_a_real_tokenizer_gives_the_ids_of_transformers(shared_data: Path, tmp_p
 
     files = sorted((shared_data / "text/tatoeba").glob("tatoeba.*-*"))
     lines = [file.read_text(encoding="utf-8").splitlines() for file in files]
-    sentences = [line for each in lines for line in each[:13]]
-    long = [" ".join(each[13:30]) for each in lines]
+    sentences = [line for words in lines for line in words[:13]]
+    long = [" ".join(words[13:30]) for words in lines]
     tokenizer = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
     encoded = tokenizer.encode_batch([*sentences, *long, "", "  ", CASED])
     expected = reference([*sentences, *long, "", "  ", CASED], truncation=True, max_length=48).input_ids
-    assert [each.ids for each in encoded] == expected
+    assert [encoding.ids for encoding in encoded] == expected
     assert len(sentences) >= 200
-    assert sum(len(each.ids) == 48 for each in encoded) > 10
+    assert sum(len(encoding.ids) == 48 for encoding in encoded) > 10

@@ -47,9 +47,9 @@ Ids = list[list[int]]
 
 
 def names(*files: str) -> list[str]:
-    """The folders with one of `files`; without the data there is one, and its test says what it needs."""
-    found = [folder.name for folder in sorted(CONFIGS.glob("*")) if any((folder / file).is_file() for file in files)]
-    return found or ["bert-base-uncased"]
+    """The folders with one of `files`; without the data one name remains, whose test says what it needs."""
+    folders = [folder.name for folder in sorted(CONFIGS.glob("*")) if any((folder / file).is_file() for file in files)]
+    return folders or ["bert-base-uncased"]
 
 
 def checkpoint(source: Path, folder: Path, *, without: Sequence[str] = ()) -> Path:
@@ -61,10 +61,10 @@ def checkpoint(source: Path, folder: Path, *, without: Sequence[str] = ()) -> Pa
     config = MODEL_CONFIGS.get(source.name)
     if config is None:
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    kept = {
+    published = {
         key: config[key] for key in ("model_type", "vocab_size", "pad_token_id", "tokenizer_class") if key in config
     }
-    write_json(folder / "config.json", {**SIZES, "hidden_dim": 8, **kept})
+    write_json(folder / "config.json", {**SIZES, "hidden_dim": 8, **published})
     return folder
 
 
@@ -78,8 +78,10 @@ def write(folder: Path, out: Path, limit: int = 8000, recipe: str | None = None)
 def ours(out: Path, limit: int) -> Callable[[Sequence[str]], Ids]:
     """The runtime's ids for texts of at most `limit` tokens."""
     side = json.loads((out / "tokenizer.json").read_text(encoding="utf-8"))["truncation"]["direction"].lower()
-    said = Tokenization(Decision(limit, "flag", ""), Decision(side, "flag", ""), Decision(0, "flag", ""), changes=())
-    tokenizer = TextTokenizer(out, said, limit)
+    tokenization = Tokenization(
+        Decision(limit, "flag", ""), Decision(side, "flag", ""), Decision(0, "flag", ""), changes=()
+    )
+    tokenizer = TextTokenizer(out, tokenization, limit)
     return lambda texts: [tokens.ids.tolist() for tokens in tokenizer.tokenize(texts)]
 
 
@@ -105,15 +107,15 @@ def sentences(share: int) -> tuple[str, ...]:
     files = sorted((CONFIGS.parent / "text/tatoeba").glob("tatoeba.*-*"))
     lines = [file.read_text(encoding="utf-8").splitlines() for file in files]
     assert len(lines) == 16
-    short = [line for each in lines for line in each[::share]]
-    long = [" ".join(each[:60]) for each in lines]
+    short = [line for words in lines for line in words[::share]]
+    long = [" ".join(words[:60]) for words in lines]
     mixed = [f"{hard} {line}\n{hard}" for hard, line in zip(HARD, short, strict=False)]
     return (*short, *HARD, *long, *mixed)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A tokenizer as an artifact has it, what was changed in it, and the reference's ids for the same files."""
+    """A tokenizer as written to an artifact, the changes made to it, and the reference's ids for the same files."""
 
     out: Path
     changes: tuple[str, ...]
@@ -131,7 +133,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pairs(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pair]:
-    """Builds the pair of a real model, each once."""
+    """Builds the pair of a real model, once per model."""
 
     @cache
     def build(name: str, *without: str) -> Pair:
@@ -164,7 +166,7 @@ def test_a_real_vocabulary_is_converted_to_the_published_tokenizer(
 
 
 def xlm_roberta_model(published: Path, folder: Path) -> dict[str, Any]:
-    """XLM-R's sentencepiece model, put together again from its tokenizer.json; returns that."""
+    """Rebuild XLM-R's sentencepiece model from its tokenizer.json; returns the parsed tokenizer.json."""
     state: dict[str, Any] = json.loads(published.read_text(encoding="utf-8"))
     steps = state["normalizer"].get("normalizers", [state["normalizer"]])
     (charsmap,) = (base64.b64decode(step["precompiled_charsmap"]) for step in steps if step["type"] == "Precompiled")

@@ -89,7 +89,7 @@ def roberta(folder: Path) -> None:
 
 
 def unigram() -> list[tuple[str, float, int]]:
-    """Pieces and scores learnt by the tokenizers library."""
+    """Pieces and scores learned by the tokenizers library."""
     learner = Tokenizer(models.Unigram())
     learner.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=400, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False)
@@ -116,7 +116,7 @@ def deberta_v2(folder: Path) -> None:
 
 
 def byte_fallback(first: list[tuple[str, float, int]], **settings: Any) -> bytes:
-    """Merges of sentencepiece, best first: every way to build the learnt words, letter by letter."""
+    """Merges of sentencepiece, best first: every way to build the learned words, letter by letter."""
     letters = sorted(set("".join(LEARNT)) | set("▁ ,.'012345"))
     grown = dict.fromkeys("▁"[: len(word) % 2] + word[:end] for word in LEARNT for end in range(1, len(word) + 1))
     words = [text for text in ("▁▁", *grown) if len(text) > 1]
@@ -141,7 +141,7 @@ def token(content: str, **flags: bool) -> dict[str, Any]:
 
 
 def typed(content: str, **flags: bool) -> dict[str, Any]:
-    """A token spelt out where transformers also takes a text alone."""
+    """A token written out as an object where transformers also accepts a plain string."""
     return {"__type": "AddedToken", **token(content, **flags)}
 
 
@@ -237,7 +237,7 @@ def encoder(converted: Converted) -> Callable[[str], list[int]]:
 
 
 def reference(folder: Path) -> Any:
-    """transformers' own conversion; of a sentencepiece model only with that library's package."""
+    """transformers' own conversion; for sentencepiece models it needs that library's package."""
     transformers = pytest.importorskip("transformers")
     if list(folder.glob("*.model")):
         pytest.importorskip("sentencepiece", reason="transformers reads sentencepiece models with its package")
@@ -252,7 +252,7 @@ def reference(folder: Path) -> Any:
 def test_the_whole_tokenizer_is_that_of_the_reference(tmp_path: Path, name: str) -> None:
     folder = CASES[name].write(tmp_path / "model")
     expected, state = reference(folder), build(folder).state
-    for part, value in json.loads(expected._tokenizer.to_str()).items():
+    for part, value in json.loads(expected.backend_tokenizer.to_str()).items():
         assert state[part] == value, part
     encode = encoder(build(folder))
     assert [encode(text) for text in HARD] == expected(list(HARD)).input_ids
@@ -281,7 +281,7 @@ def test_special_tokens_survive_truncation_as_in_the_reference(tmp_path: Path, n
 
 @pytest.mark.torch
 def test_mistral_is_read_as_the_class_it_names_with_the_space_that_its_file_asks_for(tmp_path: Path) -> None:
-    """AutoTokenizer reads a mistral folder with no class of its own, and leaves the space before a text out."""
+    """AutoTokenizer reads a mistral folder without its class, and omits the space before a text."""
     spm = pytest.importorskip("sentencepiece", reason="the sentencepiece package says what the ids are")
     folder = Case("LlamaTokenizer", "mistral", llama, {"add_bos_token": False}).write(tmp_path / "model")
     library = spm.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
@@ -306,7 +306,7 @@ def test_a_text_without_special_tokens_gets_the_ids_of_the_sentencepiece_library
         assert tokenizer.encode(text, add_special_tokens=False).ids == ids
 
 
-# ---- against the tokenizer that the vocabulary was learnt with, and by hand
+# ---- against the tokenizer that learned the vocabulary, and by hand
 
 
 def test_wordpiece_gives_the_ids_of_the_tokenizer_it_was_saved_from(tmp_path: Path) -> None:
@@ -347,8 +347,8 @@ def test_bytes_stand_for_unknown_characters_by_hand(tmp_path: Path) -> None:
 def test_the_tokenizer_that_was_built_is_reported(tmp_path: Path, name: str) -> None:
     case = CASES[name]
     converted = build(case.write(tmp_path / "model"))
-    known = case.tokenizer_class.removesuffix("Fast")
-    assert converted.change.startswith(f"built from {' and '.join(CLASSES[known].files)} as {known}")
+    class_name = case.tokenizer_class.removesuffix("Fast")
+    assert converted.change.startswith(f"built from {' and '.join(CLASSES[class_name].files)} as {class_name}")
     assert converted.change.endswith("(tokenizer_config.json: tokenizer_class)")
 
 
@@ -373,8 +373,8 @@ def test_a_normalization_table_that_is_left_out_is_reported(tmp_path: Path) -> N
     assert change.endswith("NFC in place of the file's normalization table, as in transformers 5")
 
 
-@pytest.mark.parametrize(("side", "kept"), [("right", 1), ("left", -2)])
-def test_a_recipes_end_token_survives_truncation(tmp_path: Path, side: str, kept: int) -> None:
+@pytest.mark.parametrize(("side", "place"), [("right", 1), ("left", -2)])
+def test_a_recipes_end_token_survives_truncation(tmp_path: Path, side: str, place: int) -> None:
     """e5-mistral: the recipe asks for </s>, which its tokenizer_config.json does not."""
     config = {"add_bos_token": True, "add_eos_token": False, "truncation_side": side}
     folder = Case("LlamaTokenizer", "mistral", llama, config).write(tmp_path / "model")
@@ -388,7 +388,7 @@ def test_a_recipes_end_token_survives_truncation(tmp_path: Path, side: str, kept
     written.no_truncation()
     whole = written.encode("the quick fox").tokens
     assert whole[1] != whole[-2]
-    assert tokens == ["<s>", whole[kept], "</s>"]
+    assert tokens == ["<s>", whole[place], "</s>"]
     assert any(change.startswith("</s> added to the end of every text") for change in changes)
 
 
