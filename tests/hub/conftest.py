@@ -9,11 +9,18 @@ from pathlib import Path
 import pytest
 
 from hub_server import HubServer, ask
+from onnxembed.hub.source import HubOptions
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def cached(cache: Path) -> HubOptions:
+    """The default revision of a hub model, in a cache that is empty at first."""
+    return HubOptions(cache_dir=cache)
 
 
 @pytest.fixture

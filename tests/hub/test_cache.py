@@ -77,14 +77,14 @@ def test_a_refusal_without_an_explanation(hub: HubServer, cache: Path, status: i
 
 
 def test_a_private_model_needs_its_token(
-    hub: HubServer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(hub, PLAIN, tmp_path)
     hub.tokens[MODEL] = "hf_secret"
     for error in both(cache):
         assert "if it is private, set HF_TOKEN or run `hf auth login`" in str(error)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    assert contents(fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)).folder) == PLAIN
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == PLAIN
 
 
 def test_a_hub_that_goes_away_halfway(

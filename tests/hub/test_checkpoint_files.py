@@ -18,9 +18,9 @@ from onnxembed.hub.source import HubOptions
 # A checkpoint
 
 
-def test_a_checkpoint_is_what_an_export_reads(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_what_an_export_reads(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     commit = push(hub, CHECKPOINT | UNWANTED, tmp_path)
-    fetched = fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+    fetched = fetch_checkpoint(MODEL, cached)
     assert fetched.revision == commit
     assert contents(fetched.folder) == CHECKPOINT
     assert sorted(hub.downloaded()) == sorted(CHECKPOINT)
@@ -34,18 +34,18 @@ def test_a_checkpoint_is_what_an_export_reads(hub: HubServer, cache: Path, tmp_p
     ids=" ".join,
 )
 def test_an_older_vocabulary_stands_for_tokenizer_json(
-    hub: HubServer, cache: Path, tmp_path: Path, vocabulary: list[str]
+    hub: HubServer, cached: HubOptions, tmp_path: Path, vocabulary: list[str]
 ) -> None:
     files = {**PLAIN, **dict.fromkeys([*vocabulary, "added_tokens.json"], b"{}")}
     del files["tokenizer.json"]
     push(hub, files | UNWANTED, tmp_path)
-    assert contents(fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)).folder) == files
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == files
 
 
-def test_shards_are_those_of_the_index(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_shards_are_those_of_the_index(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     more = {"model.fp16-00001-of-00001.safetensors": b"", "pytorch_model-00001-of-00001.bin": b""}
     push(hub, SHARDED | more | {"pytorch_model.bin.index.json": b"{}"}, tmp_path)
-    fetched = fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+    fetched = fetch_checkpoint(MODEL, cached)
     assert contents(fetched.folder) == SHARDED | {"pytorch_model.bin.index.json": b"{}"}
 
 
@@ -62,53 +62,55 @@ def test_shards_are_those_of_the_index(hub: HubServer, cache: Path, tmp_path: Pa
     ids=["single", "sharded", "other"],
 )
 def test_other_weights_are_taken_only_without_safetensors(
-    hub: HubServer, cache: Path, tmp_path: Path, weights: dict[str, bytes]
+    hub: HubServer, cached: HubOptions, tmp_path: Path, weights: dict[str, bytes]
 ) -> None:
     files = {name: PLAIN[name] for name in ("config.json", "tokenizer.json")} | weights
     push(hub, files | {"tf_model.h5": b"", "onnx/model.onnx": b""}, tmp_path)
-    assert contents(fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)).folder) == files
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == files
 
 
-def test_a_transformer_in_a_folder_of_its_own(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_a_transformer_in_a_folder_of_its_own(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     modules = [{"path": "0_Transformer", "type": "models.Transformer"}, {"path": "1_Pooling/", "type": "Pooling"}]
     files = {f"0_Transformer/{name}": content for name, content in PLAIN.items()}
     files |= {"modules.json": json.dumps(modules).encode(), "1_Pooling/config.json": b"{}"}
     push(hub, files | {"pytorch_model.bin": b"", "0_Transformer/tf_model.h5": b""}, tmp_path)
-    assert contents(fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)).folder) == files
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == files
 
 
 @pytest.mark.parametrize("lost", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_repository_that_is_not_a_checkpoint_is_an_error(
-    hub: HubServer, cache: Path, tmp_path: Path, lost: str
+    hub: HubServer, cached: HubOptions, tmp_path: Path, lost: str
 ) -> None:
     push(hub, {name: content for name, content in PLAIN.items() if name != lost}, tmp_path)
     with pytest.raises(ModelFilesError, match=rf"{MODEL} at [0-9a-f]+ has no {lost}$"):
-        fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+        fetch_checkpoint(MODEL, cached)
 
 
-def test_an_index_that_names_an_absent_shard_is_an_error(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_an_index_that_names_an_absent_shard_is_an_error(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     lost = sorted(SHARDS)[0]
     push(hub, {name: content for name, content in SHARDED.items() if name != lost}, tmp_path)
     with pytest.raises(ModelFilesError, match=f"{MODEL} at main has no {lost}"):
-        fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+        fetch_checkpoint(MODEL, cached)
 
 
 @pytest.mark.parametrize("broken", ["model.safetensors.index.json", "modules.json"])
-def test_files_that_name_others_must_be_readable(hub: HubServer, cache: Path, tmp_path: Path, broken: str) -> None:
+def test_files_that_name_others_must_be_readable(
+    hub: HubServer, cached: HubOptions, tmp_path: Path, broken: str
+) -> None:
     push(hub, SHARDED | {broken: b"{]"}, tmp_path)
     with pytest.raises(ModelFilesError, match=rf"{broken} is not the {broken} of a model: JSONDecodeError"):
-        fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+        fetch_checkpoint(MODEL, cached)
 
 
-def test_a_branch_means_its_newest_commit(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_a_branch_means_its_newest_commit(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     push(hub, PLAIN, tmp_path)
-    old = fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+    old = fetch_checkpoint(MODEL, cached)
     hub.requests.clear()
-    assert fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)) == old
+    assert fetch_checkpoint(MODEL, cached) == old
     assert hub.requests == [f"GET /api/models/{MODEL}/revision/main"]
     commit = push(hub, PLAIN | {"config.json": b'{"model_type": "new"}'}, tmp_path)
     hub.requests.clear()
-    assert fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)).revision == commit
+    assert fetch_checkpoint(MODEL, cached).revision == commit
     assert hub.downloaded() == ["config.json"]
 
 
@@ -152,10 +154,10 @@ def test_a_snapshot_of_another_program_serves_offline(hub: HubServer, cache: Pat
     ],
 )
 def test_an_incomplete_cache_is_an_error_offline_and_completed_online(
-    hub: HubServer, cache: Path, tmp_path: Path, files: dict[str, bytes], lost: str
+    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path, files: dict[str, bytes], lost: str
 ) -> None:
     push(hub, files, tmp_path)
-    fetched = fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+    fetched = fetch_checkpoint(MODEL, cached)
     (fetched.folder / lost).unlink()
     with pytest.raises(HubError, match=rf"local_files_only.* has no {lost} of {MODEL} at main"):
         fetch_checkpoint(MODEL, HubOptions(cache_dir=cache, local_files_only=True))
@@ -170,27 +172,29 @@ def test_an_empty_cache_is_an_error_offline(hub: HubServer, cache: Path) -> None
     assert not cache.exists()
 
 
-def test_a_hub_out_of_reach_is_a_warning_with_a_complete_copy(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_a_hub_out_of_reach_is_a_warning_with_a_complete_copy(
+    hub: HubServer, cached: HubOptions, tmp_path: Path
+) -> None:
     push(hub, CHECKPOINT, tmp_path)
-    first = fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+    first = fetch_checkpoint(MODEL, cached)
     hub.status = 500
     with pytest.warns(UserWarning, match=f"could not reach {hub.url} .*500.*; using the cached copy") as warned:
-        assert fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)) == first
+        assert fetch_checkpoint(MODEL, cached) == first
     assert len(warned) == 1
     assert warned[0].filename == __file__
 
 
-def test_a_read_only_cache_serves(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_a_read_only_cache_serves(hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path) -> None:
     if os.geteuid() == 0:
         pytest.skip("nothing is read-only to root")
     push(hub, PLAIN, tmp_path)
-    first = fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+    first = fetch_checkpoint(MODEL, cached)
     (cache / "models--org--model/refs/main").unlink()
     folders = [cache, *(path for path in cache.rglob("*") if path.is_dir())]
     for folder in folders:
         folder.chmod(0o500)
     try:
-        assert fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)) == first
+        assert fetch_checkpoint(MODEL, cached) == first
     finally:
         for folder in folders:
             folder.chmod(0o700)
@@ -199,83 +203,89 @@ def test_a_read_only_cache_serves(hub: HubServer, cache: Path, tmp_path: Path) -
 # Damage
 
 
-def test_a_wrong_hash_is_an_error_and_the_file_is_downloaded_again(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_a_wrong_hash_is_an_error_and_the_file_is_downloaded_again(
+    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path
+) -> None:
     push(hub, CHECKPOINT, tmp_path)
     hub.corrupted = {"model.safetensors"}
     with pytest.raises(IntegrityError, match=r"model\.safetensors of org/model is damaged \(sha256 \w{64} instead of"):
-        fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+        fetch_checkpoint(MODEL, cached)
     with pytest.raises(HubError, match=r"has no"):
         fetch_checkpoint(MODEL, HubOptions(cache_dir=cache, local_files_only=True))
     hub.corrupted.clear()
-    assert contents(fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)).folder) == CHECKPOINT
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == CHECKPOINT
 
 
-def test_damage_in_the_cache_is_found(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_damage_in_the_cache_is_found(hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path) -> None:
     commit = push(hub, CHECKPOINT, tmp_path)
-    weights = fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)).folder / "2_Dense/model.safetensors"
+    weights = fetch_checkpoint(MODEL, cached).folder / "2_Dense/model.safetensors"
     weights.write_bytes(bytes(10_000))
     with pytest.raises(IntegrityError, match=r"2_Dense/model\.safetensors"):
         fetch_checkpoint(MODEL, HubOptions(revision=commit, cache_dir=cache))
     assert contents(fetch_checkpoint(MODEL, HubOptions(revision=commit, cache_dir=cache)).folder) == CHECKPOINT
 
 
-def test_a_blob_in_a_shared_store_is_hashed_by_its_own_name(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_a_blob_in_a_shared_store_is_hashed_by_its_own_name(
+    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path
+) -> None:
     """Newer caches link blobs to a store whose files are named by another hash of 64 digits."""
     push(hub, PLAIN, tmp_path)
-    fetched = fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+    fetched = fetch_checkpoint(MODEL, cached)
     blob = (fetched.folder / "model.safetensors").resolve()
     stored = cache / "blobs/ab" / ("ab" * 32)
     stored.parent.mkdir(parents=True)
     blob.rename(stored)
     blob.symlink_to(stored)
-    assert fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)) == fetched
+    assert fetch_checkpoint(MODEL, cached) == fetched
     stored.write_bytes(b"damaged")
     with pytest.raises(IntegrityError, match=r"model\.safetensors"):
-        fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+        fetch_checkpoint(MODEL, cached)
     assert not stored.exists()
-    assert contents(fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)).folder) == PLAIN
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == PLAIN
 
 
 def test_a_broken_connection_is_resumed(
-    hub: HubServer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: HubServer, cached: HubOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)
     push(hub, PLAIN, tmp_path)
     hub.cut_at = {"model.safetensors": 100_000}
     hub.cuts = 1
-    assert contents(fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)).folder) == PLAIN
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == PLAIN
     assert hub.ranges == ["bytes=100000-"]
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "2_Dense/model.safetensors"])
 def test_an_interrupted_download_is_not_complete_and_can_be_repeated(
-    hub: HubServer, cache: Path, tmp_path: Path, file: str
+    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path, file: str
 ) -> None:
     push(hub, CHECKPOINT, tmp_path)
     hub.cut_at = {file: len(CHECKPOINT[file]) // 2}
     with pytest.raises(HubError, match=rf"could not get the {file} of {MODEL} from {hub.url}") as caught:
-        fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+        fetch_checkpoint(MODEL, cached)
     assert "\n" not in str(caught.value)
     with pytest.raises(HubError, match="has no"):
         fetch_checkpoint(MODEL, HubOptions(cache_dir=cache, local_files_only=True))
     hub.cut_at = {}
-    assert contents(fetch_checkpoint(MODEL, HubOptions(cache_dir=cache)).folder) == CHECKPOINT
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == CHECKPOINT
 
 
-def test_an_interrupted_update_leaves_the_older_copy(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_an_interrupted_update_leaves_the_older_copy(
+    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path
+) -> None:
     push(hub, PLAIN, tmp_path)
-    old = fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+    old = fetch_checkpoint(MODEL, cached)
     push(hub, PLAIN | {"model.safetensors": os.urandom(200_000)}, tmp_path)
     hub.cut_at = {"model.safetensors": 1_000}
     with pytest.raises(HubError):
-        fetch_checkpoint(MODEL, HubOptions(cache_dir=cache))
+        fetch_checkpoint(MODEL, cached)
     assert fetch_checkpoint(MODEL, HubOptions(cache_dir=cache, local_files_only=True)) == old
 
 
-def test_fetch_after_an_interruption(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_fetch_after_an_interruption(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     push(hub, ARTIFACT, tmp_path)
     hub.cut_at = {"onnx/model.onnx": 1_000}
     with pytest.raises(HubError, match=r"could not get the onnx/model\.onnx"):
-        fetch(MODEL, HubOptions(cache_dir=cache), wanted=list(ARTIFACT))
+        fetch(MODEL, cached, wanted=list(ARTIFACT))
     hub.cut_at = {}
-    assert contents(fetch(MODEL, HubOptions(cache_dir=cache), wanted=list(ARTIFACT)).folder) == ARTIFACT
+    assert contents(fetch(MODEL, cached, wanted=list(ARTIFACT)).folder) == ARTIFACT

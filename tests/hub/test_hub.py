@@ -77,9 +77,9 @@ def test_paths_that_cannot_be_a_model_are_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["", "name/", "two words", "org/na:me", "a--b", "org/.name", "org/name.git", "ä"])
-def test_a_name_that_is_neither_a_path_nor_an_id_is_an_error(hub: HubServer, cache: Path, model: str) -> None:
+def test_a_name_that_is_neither_a_path_nor_an_id_is_an_error(hub: HubServer, cached: HubOptions, model: str) -> None:
     with pytest.raises(UsageError, match="neither a folder nor the name of a model"):
-        fetch_checkpoint(model, HubOptions(cache_dir=cache))
+        fetch_checkpoint(model, cached)
     assert hub.requests == []
 
 
@@ -96,21 +96,21 @@ def test_a_local_folder_imports_no_hub_library(tmp_path: Path) -> None:
 # Files by name
 
 
-def test_fetch_downloads_the_named_files_and_no_others(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_fetch_downloads_the_named_files_and_no_others(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     commit = push(hub, UNWANTED | ARTIFACT, tmp_path)
-    fetched = fetch(MODEL, HubOptions(cache_dir=cache), wanted=list(ARTIFACT))
+    fetched = fetch(MODEL, cached, wanted=list(ARTIFACT))
     assert (fetched.model, fetched.revision) == (MODEL, commit)
     assert contents(fetched.folder) == ARTIFACT
     assert sorted(hub.downloaded()) == sorted(ARTIFACT)
 
 
-def test_fetch_asks_nothing_for_what_is_cached(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_fetch_asks_nothing_for_what_is_cached(hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path) -> None:
     commit = push(hub, ARTIFACT, tmp_path)
-    first = fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"])
+    first = fetch(MODEL, cached, wanted=["onnxembed.json"])
     second = fetch(MODEL, HubOptions(revision=first.revision, cache_dir=cache), wanted=list(ARTIFACT))
     push(hub, ARTIFACT | {"onnxembed.json": b'{"newer": 1}'}, tmp_path)
     hub.requests.clear()
-    assert fetch(MODEL, HubOptions(cache_dir=cache), wanted=list(ARTIFACT)) == second
+    assert fetch(MODEL, cached, wanted=list(ARTIFACT)) == second
     assert fetch(MODEL, HubOptions(revision="main", cache_dir=cache), wanted=list(ARTIFACT)) == second
     assert fetch(MODEL, HubOptions(revision=commit, cache_dir=cache), wanted=list(ARTIFACT)) == second
     assert fetch(MODEL, HubOptions(cache_dir=cache, local_files_only=True), wanted=list(ARTIFACT)) == second
@@ -132,34 +132,34 @@ def test_fetch_takes_branches_tags_and_commits(hub: HubServer, cache: Path, tmp_
         assert (fetched.folder / "onnxembed.json").read_bytes() == content
 
 
-def test_a_name_without_an_organization_is_an_id(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_a_name_without_an_organization_is_an_id(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     commit = hub.push("gpt2", write(tmp_path / "source", PLAIN))
-    assert fetch("gpt2", HubOptions(cache_dir=cache), wanted=["config.json"]) == fetch_checkpoint(
-        "gpt2", HubOptions(cache_dir=cache)
-    )
-    assert fetch_checkpoint("gpt2", HubOptions(cache_dir=cache)).revision == commit
+    assert fetch("gpt2", cached, wanted=["config.json"]) == fetch_checkpoint("gpt2", cached)
+    assert fetch_checkpoint("gpt2", cached).revision == commit
 
 
-def test_fetch_names_all_missing_files_before_downloading(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_fetch_names_all_missing_files_before_downloading(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     push(hub, ARTIFACT, tmp_path)
     with pytest.raises(ModelFilesError, match=rf"{MODEL} at [0-9a-f]+ has no a\.json, b\.json"):
-        fetch(MODEL, HubOptions(cache_dir=cache), wanted=[*ARTIFACT, "a.json", "b.json"])
+        fetch(MODEL, cached, wanted=[*ARTIFACT, "a.json", "b.json"])
     assert hub.downloaded() == []
 
 
-def test_fetch_remembers_that_an_optional_file_is_absent(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_fetch_remembers_that_an_optional_file_is_absent(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     push(hub, ARTIFACT, tmp_path)
     optional = ["tokenizer.json", "1_Pooling/config.json"]
-    first = fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"], optional=optional)
+    first = fetch(MODEL, cached, wanted=["onnxembed.json"], optional=optional)
     assert names(first) == {"onnxembed.json", "tokenizer.json"}
     hub.requests.clear()
-    assert fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"], optional=optional) == first
+    assert fetch(MODEL, cached, wanted=["onnxembed.json"], optional=optional) == first
     assert hub.requests == []
 
 
-def test_fetch_looks_for_an_optional_file_beside_the_cached_ones(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_fetch_looks_for_an_optional_file_beside_the_cached_ones(
+    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path
+) -> None:
     push(hub, ARTIFACT, tmp_path)
-    first = fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"])
+    first = fetch(MODEL, cached, wanted=["onnxembed.json"])
     push(hub, ARTIFACT | {"tokenizer.json": b"newer"}, tmp_path)
     offline = fetch(
         MODEL,
@@ -169,24 +169,26 @@ def test_fetch_looks_for_an_optional_file_beside_the_cached_ones(hub: HubServer,
     )
     assert offline == first
     assert names(offline) == {"onnxembed.json"}
-    second = fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"], optional=["tokenizer.json"])
+    second = fetch(MODEL, cached, wanted=["onnxembed.json"], optional=["tokenizer.json"])
     assert second == first
     assert (second.folder / "tokenizer.json").read_bytes() == ARTIFACT["tokenizer.json"]
 
 
-def test_fetch_without_a_network_goes_on_without_an_optional_file(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_fetch_without_a_network_goes_on_without_an_optional_file(
+    hub: HubServer, cached: HubOptions, tmp_path: Path
+) -> None:
     push(hub, ARTIFACT, tmp_path)
-    first = fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"])
+    first = fetch(MODEL, cached, wanted=["onnxembed.json"])
     hub.status = 503
     with pytest.warns(UserWarning, match=r"could not reach .*503.*; using the cached copy of org/model"):
-        assert (
-            fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"], optional=["tokenizer.json"]) == first
-        )
+        assert fetch(MODEL, cached, wanted=["onnxembed.json"], optional=["tokenizer.json"]) == first
 
 
-def test_fetch_offline_without_the_files_is_an_error(hub: HubServer, cache: Path, tmp_path: Path) -> None:
+def test_fetch_offline_without_the_files_is_an_error(
+    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path
+) -> None:
     push(hub, ARTIFACT, tmp_path)
-    fetch(MODEL, HubOptions(cache_dir=cache), wanted=["onnxembed.json"])
+    fetch(MODEL, cached, wanted=["onnxembed.json"])
     hub.requests.clear()
     with pytest.raises(HubError, match=r"local_files_only.*cache .* has no tokenizer\.json of org/model at main"):
         fetch(MODEL, HubOptions(cache_dir=cache, local_files_only=True), wanted=["onnxembed.json", "tokenizer.json"])
