@@ -297,8 +297,8 @@ def test_an_unknown_activation_is_refused(tmp_path: Path) -> None:
 
 def test_an_exported_reranker_is_reexported_by_what_its_own_files_say(artifact: Path, model: OnnxReranker) -> None:
     """modules.json and its kind are written for others; they say the same."""
+    from onnxembed.decisions.choose_task import choose_task
     from onnxembed.decisions.decide import decide
-    from onnxembed.decisions.task import choose_task
     from onnxembed.facts.facts import read_facts
 
     facts = read_facts(artifact)

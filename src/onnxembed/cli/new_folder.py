@@ -14,7 +14,7 @@ from onnxembed.errors import MissingExtraError, NoReferenceError, UsageError
 from onnxembed.manifest import POOLING_MODES, Manifest, PoolingMode
 
 if TYPE_CHECKING:
-    from onnxembed.export.artifact.manifest import Verify  # noqa: TID251
+    from onnxembed.export.artifact.record_manifest import Verify  # noqa: TID251
     from onnxembed.export.progress import Progress  # noqa: TID251
     from onnxembed.hub.source import Fetched
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxembed.decisions.choose_task import choose_task
 from onnxembed.decisions.embedding import EmbeddingDecisions, decide_embedding
 from onnxembed.decisions.encoder import EncoderDecisions, decide_encoder
 from onnxembed.decisions.flags import Flags
 from onnxembed.decisions.multi_vector import decide_multi_vector, own_multi_vector
 from onnxembed.decisions.reranking import decide_reranking
 from onnxembed.decisions.sparse import decide_sparse, own_sparse
-from onnxembed.decisions.task import choose_task
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.multi_vector import MultiVectorFacts
 from onnxembed.facts.sparse import SparseFacts

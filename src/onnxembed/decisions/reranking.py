@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from onnxembed.decisions.choose_task import CLASSIFIER, named_class
 from onnxembed.decisions.flags import Flags
-from onnxembed.decisions.task import CLASSIFIER, named_class
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES

@@ -10,7 +10,7 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UnsupportedError, UsageError
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.hashing import hash_files
-from onnxembed.export.artifact.manifest import Verify, record_manifest
+from onnxembed.export.artifact.record_manifest import Verify, record_manifest
 from onnxembed.export.artifact.sentence_transformers import write_modules
 from onnxembed.export.heads.embedding import dense_entries
 from onnxembed.export.progress import Progress, silent

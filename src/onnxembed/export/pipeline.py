@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from onnxembed.decisions.manifest import compose_manifest, tokenization_section
+from onnxembed.decisions.compose_manifest import compose_manifest, tokenization_section
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.graph_file import write_graph, write_packed
 from onnxembed.export.artifact.hashing import hash_files
-from onnxembed.export.artifact.manifest import Verify, record_manifest
+from onnxembed.export.artifact.record_manifest import Verify, record_manifest
 from onnxembed.export.artifact.sentence_transformers import write_sentence_transformers
 from onnxembed.export.build_graph import build, build_packed
 from onnxembed.export.engines.engine import TOOLS, announce

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxembed.decisions.compose_manifest import compose_manifest, tokenization_section
 from onnxembed.decisions.embedding import EmbeddingDecisions, decide_embedding
 from onnxembed.decisions.encoder import EncoderDecisions, decide_encoder
 from onnxembed.decisions.flags import Flags
-from onnxembed.decisions.manifest import compose_manifest, tokenization_section
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.execution.backend import Placement
 from onnxembed.execution.session import Session

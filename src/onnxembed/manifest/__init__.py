@@ -1,11 +1,12 @@
 """onnxembed.json, the contract between export and runtime. Standard library only."""
 
-from onnxembed.manifest.manifest import Manifest, parse_manifest, read_manifest, template_flaws
+from onnxembed.manifest.reading import parse_manifest, read_manifest, template_flaws
 from onnxembed.manifest.sections import (
     Decision,
     Dense,
     Embedding,
     FileRecord,
+    Manifest,
     Model,
     MultiVector,
     PackedGraph,

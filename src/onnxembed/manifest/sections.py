@@ -1,15 +1,21 @@
-"""The sections of onnxembed.json: one frozen dataclass each."""
+"""The fields of onnxembed.json: one frozen dataclass for each section, and the manifest that has them all."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from onnxembed.errors import UsageError
 from onnxembed.manifest.words import (
+    CUDA_ONLY,
+    METHODS,
     SENTENCE_EMBEDDING,
     SPARSE_EMBEDDING,
     SPARSE_WEIGHTS,
     TOKEN_EMBEDDINGS,
+    TOKENIZER_FILE,
     AttentionMode,
     HeadPooling,
     Maker,
@@ -18,10 +24,12 @@ from onnxembed.manifest.words import (
     PoolingMode,
     ScoreActivation,
     SparseActivation,
+    Task,
     TextKind,
 )
 
 T = TypeVar("T")
+Section = TypeVar("Section")
 
 
 @dataclass(frozen=True)
@@ -268,3 +276,83 @@ class Verification:
     token_ids_equal: bool
     required: dict[str, float]
     versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of onnxembed.json."""
+
+    format_version: int
+    created_with: dict[str, str]
+    source: Source
+    tasks: tuple[Task, ...]
+    model: Model
+    tokenization: Tokenization
+    prompts: Prompts
+    variants: dict[str, Variant]
+    files: dict[str, FileRecord]
+    verification: dict[str, Verification]
+    embedding: Embedding | None = None
+    sparse: Sparse | None = None
+    multi_vector: MultiVector | None = None
+    reranking: Reranking | None = None
+
+    def to_json(self) -> str:
+        """The text of onnxembed.json: stable key order, UTF-8, final newline."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def require_embedding(self) -> Embedding:
+        """The section `embedding`; UsageError for a model that makes no sentence embeddings."""
+        return self._required("embedding", self.embedding)
+
+    def require_sparse(self) -> Sparse:
+        """The section `sparse`; UsageError for a model that makes no sparse embeddings."""
+        return self._required("sparse", self.sparse)
+
+    def require_multi_vector(self) -> MultiVector:
+        """The section `multi_vector`; UsageError for a model that makes no multi-vector embeddings."""
+        return self._required("multi_vector", self.multi_vector)
+
+    def require_reranking(self) -> Reranking:
+        """The section `reranking`; UsageError for a model that is not a reranker."""
+        return self._required("reranking", self.reranking)
+
+    def _required(self, task: Task, section: Section | None) -> Section:
+        if section is None:
+            raise UsageError(f"this model is made for {self.abilities()}, not for {task}")
+        return section
+
+    def abilities(self) -> str:
+        """The model's tasks, each with the API that does it, for error messages."""
+        return " and ".join(f"{task} ({METHODS[task]})" for task in self.tasks)
+
+    def files_read(self, precision: str, *, packed: bool) -> dict[str, tuple[str, ...]]:
+        """The files that the runtime reads for the graph of `precision`, by the section that names them.
+
+        With `packed` they include the graph's packed form, if it has one.
+        """
+        variant = self.variant(precision)
+        read: dict[str, tuple[str | None, ...]] = {
+            "tokenization": (TOKENIZER_FILE,),
+            f"variants.{precision}": (variant.file, variant.data),
+        }
+        if packed and variant.packed:
+            read[f"variants.{precision}.packed"] = (variant.packed.file,)
+        for index, layer in enumerate(self.embedding.dense if self.embedding else ()):
+            read[f"embedding.dense[{index}]"] = (layer.weight, layer.bias)
+        return {section: tuple(name for name in names if name) for section, names in read.items()}
+
+    @property
+    def on_cpu(self) -> tuple[str, ...]:
+        """The precisions whose graphs a CPU can run, and so verify."""
+        return tuple(name for name in self.variants if name not in CUDA_ONLY)
+
+    def variant(self, precision: str) -> Variant:
+        """The graph of `precision`, or an error that lists what the artifact has."""
+        try:
+            return self.variants[precision]
+        except KeyError:
+            have = ", ".join(self.variants)
+            raise UsageError(
+                f"this artifact has no {precision} graph (it has: {have}); export it again with --precision {precision}"
+            ) from None

@@ -1,4 +1,7 @@
-"""One small file per family, which ends with a row for each of its model types; this table collects the rows."""
+"""One small file per family, which ends with a row for each of its model types; this table collects the rows.
+
+What a model_type assumes where its files are silent is in `facts.model_types`.
+"""
 
 from __future__ import annotations
 

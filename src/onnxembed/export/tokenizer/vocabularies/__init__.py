@@ -9,6 +9,8 @@ is verified against. Where older releases differ, transformers 5 is followed as 
 
 The exception: for model_type mistral, AutoTokenizer ignores the named class and does not add the space before a text
 that the file asks for. Here it is read as LlamaTokenizer, which gives the ids of the sentencepiece library.
+
+The files that these classes read are fetched by name: `hub.checkpoint_files` lists them.
 """
 
 from __future__ import annotations

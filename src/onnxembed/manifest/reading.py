@@ -1,4 +1,4 @@
-"""onnxembed.json: the contract between export and runtime. Standard library only.
+"""Reading onnxembed.json, the contract between export and runtime; `sections` has its fields. Standard library only.
 
 The runtime reads nothing else to know how to embed. The format is closed: a key that this version
 does not know, a missing key and a newer format version are errors, because guessing about any of them
@@ -7,121 +7,14 @@ could silently change vectors. Every decision says where it came from.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import TypeVar
 
-from onnxembed.errors import ManifestError, UsageError
+from onnxembed.errors import ManifestError
 from onnxembed.manifest.decoding import decode
-from onnxembed.manifest.sections import (
-    Embedding,
-    FileRecord,
-    Model,
-    MultiVector,
-    Prompts,
-    Reranking,
-    Source,
-    Sparse,
-    Template,
-    Tokenization,
-    Variant,
-    Verification,
-)
-from onnxembed.manifest.words import (
-    CUDA_ONLY,
-    FILE_NAME,
-    FORMAT_VERSION,
-    INPUTS,
-    METHODS,
-    TASKS,
-    TOKENIZER_FILE,
-    Task,
-)
-
-Section = TypeVar("Section")
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The whole of onnxembed.json."""
-
-    format_version: int
-    created_with: dict[str, str]
-    source: Source
-    tasks: tuple[Task, ...]
-    model: Model
-    tokenization: Tokenization
-    prompts: Prompts
-    variants: dict[str, Variant]
-    files: dict[str, FileRecord]
-    verification: dict[str, Verification]
-    embedding: Embedding | None = None
-    sparse: Sparse | None = None
-    multi_vector: MultiVector | None = None
-    reranking: Reranking | None = None
-
-    def to_json(self) -> str:
-        """The text of onnxembed.json: stable key order, UTF-8, final newline."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-    def require_embedding(self) -> Embedding:
-        """The section `embedding`; UsageError for a model that makes no sentence embeddings."""
-        return self._required("embedding", self.embedding)
-
-    def require_sparse(self) -> Sparse:
-        """The section `sparse`; UsageError for a model that makes no sparse embeddings."""
-        return self._required("sparse", self.sparse)
-
-    def require_multi_vector(self) -> MultiVector:
-        """The section `multi_vector`; UsageError for a model that makes no multi-vector embeddings."""
-        return self._required("multi_vector", self.multi_vector)
-
-    def require_reranking(self) -> Reranking:
-        """The section `reranking`; UsageError for a model that is not a reranker."""
-        return self._required("reranking", self.reranking)
-
-    def _required(self, task: Task, section: Section | None) -> Section:
-        if section is None:
-            raise UsageError(f"this model is made for {self.abilities()}, not for {task}")
-        return section
-
-    def abilities(self) -> str:
-        """The model's tasks, each with the API that does it, for error messages."""
-        return " and ".join(f"{task} ({METHODS[task]})" for task in self.tasks)
-
-    def files_read(self, precision: str, *, packed: bool) -> dict[str, tuple[str, ...]]:
-        """The files that the runtime reads for the graph of `precision`, by the section that names them.
-
-        With `packed` they include the graph's packed form, if it has one.
-        """
-        variant = self.variant(precision)
-        read: dict[str, tuple[str | None, ...]] = {
-            "tokenization": (TOKENIZER_FILE,),
-            f"variants.{precision}": (variant.file, variant.data),
-        }
-        if packed and variant.packed:
-            read[f"variants.{precision}.packed"] = (variant.packed.file,)
-        for index, layer in enumerate(self.embedding.dense if self.embedding else ()):
-            read[f"embedding.dense[{index}]"] = (layer.weight, layer.bias)
-        return {section: tuple(name for name in names if name) for section, names in read.items()}
-
-    @property
-    def on_cpu(self) -> tuple[str, ...]:
-        """The precisions whose graphs a CPU can run, and so verify."""
-        return tuple(name for name in self.variants if name not in CUDA_ONLY)
-
-    def variant(self, precision: str) -> Variant:
-        """The graph of `precision`, or an error that lists what the artifact has."""
-        try:
-            return self.variants[precision]
-        except KeyError:
-            have = ", ".join(self.variants)
-            raise UsageError(
-                f"this artifact has no {precision} graph (it has: {have}); export it again with --precision {precision}"
-            ) from None
+from onnxembed.manifest.sections import Manifest, Template
+from onnxembed.manifest.words import FILE_NAME, FORMAT_VERSION, INPUTS, TASKS
 
 
 def read_manifest(folder: Path) -> Manifest:
