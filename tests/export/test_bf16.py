@@ -124,7 +124,7 @@ def test_the_output_says_that_it_is_not_verified(artifact16: Path) -> None:
 
 def test_bf16_alone_cannot_be_verified(checkpoint: Path, tmp_path: Path) -> None:
     manifest = export(checkpoint, tmp_path / "out", Options(precisions=("bf16",)))
-    with pytest.raises(NoReferenceError, match="bf16 graphs run on CUDA only; with --precision fp32"):
+    with pytest.raises(NoReferenceError, match="bf16 graphs run on CUDA only; an export with --precision fp32"):
         verify_against(Comparison(tmp_path / "out", manifest, checkpoint))
     assert self_check(tmp_path / "out") == "not even run: bf16 graphs run on CUDA only"
 

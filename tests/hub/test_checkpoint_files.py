@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,14 +155,14 @@ def test_a_snapshot_of_another_program_serves_offline(hub: HubServer, cache: Pat
     ],
 )
 def test_an_incomplete_cache_is_an_error_offline_and_completed_online(
-    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path, files: dict[str, bytes], lost: str
+    hub: HubServer, cached: HubOptions, tmp_path: Path, files: dict[str, bytes], lost: str
 ) -> None:
     push(hub, files, tmp_path)
     fetched = fetch_checkpoint(MODEL, cached)
     (fetched.folder / lost).unlink()
     with pytest.raises(HubError, match=rf"local_files_only.* has no {lost} of {MODEL} at main"):
-        fetch_checkpoint(MODEL, HubOptions(cache_dir=cache, local_files_only=True))
-    assert fetch_checkpoint(MODEL, HubOptions(revision=fetched.revision, cache_dir=cache)) == fetched
+        fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
+    assert fetch_checkpoint(MODEL, replace(cached, revision=fetched.revision)) == fetched
     assert contents(fetched.folder) == files
 
 
@@ -204,25 +205,25 @@ def test_a_read_only_cache_serves(hub: HubServer, cache: Path, cached: HubOption
 
 
 def test_a_wrong_hash_is_an_error_and_the_file_is_downloaded_again(
-    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path
+    hub: HubServer, cached: HubOptions, tmp_path: Path
 ) -> None:
     push(hub, CHECKPOINT, tmp_path)
     hub.corrupted = {"model.safetensors"}
     with pytest.raises(IntegrityError, match=r"model\.safetensors of org/model is damaged \(sha256 \w{64} instead of"):
         fetch_checkpoint(MODEL, cached)
     with pytest.raises(HubError, match=r"has no"):
-        fetch_checkpoint(MODEL, HubOptions(cache_dir=cache, local_files_only=True))
+        fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
     hub.corrupted.clear()
     assert contents(fetch_checkpoint(MODEL, cached).folder) == CHECKPOINT
 
 
-def test_damage_in_the_cache_is_found(hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path) -> None:
+def test_damage_in_the_cache_is_found(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     commit = push(hub, CHECKPOINT, tmp_path)
     weights = fetch_checkpoint(MODEL, cached).folder / "2_Dense/model.safetensors"
     weights.write_bytes(bytes(10_000))
     with pytest.raises(IntegrityError, match=r"2_Dense/model\.safetensors"):
-        fetch_checkpoint(MODEL, HubOptions(revision=commit, cache_dir=cache))
-    assert contents(fetch_checkpoint(MODEL, HubOptions(revision=commit, cache_dir=cache)).folder) == CHECKPOINT
+        fetch_checkpoint(MODEL, replace(cached, revision=commit))
+    assert contents(fetch_checkpoint(MODEL, replace(cached, revision=commit)).folder) == CHECKPOINT
 
 
 def test_a_blob_in_a_shared_store_is_hashed_by_its_own_name(
@@ -257,7 +258,7 @@ def test_a_broken_connection_is_resumed(
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "2_Dense/model.safetensors"])
 def test_an_interrupted_download_is_not_complete_and_can_be_repeated(
-    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path, file: str
+    hub: HubServer, cached: HubOptions, tmp_path: Path, file: str
 ) -> None:
     push(hub, CHECKPOINT, tmp_path)
     hub.cut_at = {file: len(CHECKPOINT[file]) // 2}
@@ -265,21 +266,19 @@ def test_an_interrupted_download_is_not_complete_and_can_be_repeated(
         fetch_checkpoint(MODEL, cached)
     assert "\n" not in str(caught.value)
     with pytest.raises(HubError, match="has no"):
-        fetch_checkpoint(MODEL, HubOptions(cache_dir=cache, local_files_only=True))
+        fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
     hub.cut_at = {}
     assert contents(fetch_checkpoint(MODEL, cached).folder) == CHECKPOINT
 
 
-def test_an_interrupted_update_leaves_the_older_copy(
-    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path
-) -> None:
+def test_an_interrupted_update_leaves_the_older_copy(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     push(hub, PLAIN, tmp_path)
     old = fetch_checkpoint(MODEL, cached)
     push(hub, PLAIN | {"model.safetensors": os.urandom(200_000)}, tmp_path)
     hub.cut_at = {"model.safetensors": 1_000}
     with pytest.raises(HubError):
         fetch_checkpoint(MODEL, cached)
-    assert fetch_checkpoint(MODEL, HubOptions(cache_dir=cache, local_files_only=True)) == old
+    assert fetch_checkpoint(MODEL, replace(cached, local_files_only=True)) == old
 
 
 def test_fetch_after_an_interruption(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:

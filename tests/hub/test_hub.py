@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,16 +105,16 @@ def test_fetch_downloads_the_named_files_and_no_others(hub: HubServer, cached: H
     assert sorted(hub.downloaded()) == sorted(ARTIFACT)
 
 
-def test_fetch_asks_nothing_for_what_is_cached(hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path) -> None:
+def test_fetch_asks_nothing_for_what_is_cached(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     commit = push(hub, ARTIFACT, tmp_path)
     first = fetch(MODEL, cached, wanted=["onnxembed.json"])
-    second = fetch(MODEL, HubOptions(revision=first.revision, cache_dir=cache), wanted=list(ARTIFACT))
+    second = fetch(MODEL, replace(cached, revision=first.revision), wanted=list(ARTIFACT))
     push(hub, ARTIFACT | {"onnxembed.json": b'{"newer": 1}'}, tmp_path)
     hub.requests.clear()
     assert fetch(MODEL, cached, wanted=list(ARTIFACT)) == second
-    assert fetch(MODEL, HubOptions(revision="main", cache_dir=cache), wanted=list(ARTIFACT)) == second
-    assert fetch(MODEL, HubOptions(revision=commit, cache_dir=cache), wanted=list(ARTIFACT)) == second
-    assert fetch(MODEL, HubOptions(cache_dir=cache, local_files_only=True), wanted=list(ARTIFACT)) == second
+    assert fetch(MODEL, replace(cached, revision="main"), wanted=list(ARTIFACT)) == second
+    assert fetch(MODEL, replace(cached, revision=commit), wanted=list(ARTIFACT)) == second
+    assert fetch(MODEL, replace(cached, local_files_only=True), wanted=list(ARTIFACT)) == second
     assert hub.requests == []
 
 
@@ -156,14 +157,14 @@ def test_fetch_remembers_that_an_optional_file_is_absent(hub: HubServer, cached:
 
 
 def test_fetch_looks_for_an_optional_file_beside_the_cached_ones(
-    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path
+    hub: HubServer, cached: HubOptions, tmp_path: Path
 ) -> None:
     push(hub, ARTIFACT, tmp_path)
     first = fetch(MODEL, cached, wanted=["onnxembed.json"])
     push(hub, ARTIFACT | {"tokenizer.json": b"newer"}, tmp_path)
     offline = fetch(
         MODEL,
-        HubOptions(cache_dir=cache, local_files_only=True),
+        replace(cached, local_files_only=True),
         wanted=["onnxembed.json"],
         optional=["tokenizer.json"],
     )
@@ -191,7 +192,7 @@ def test_fetch_offline_without_the_files_is_an_error(
     fetch(MODEL, cached, wanted=["onnxembed.json"])
     hub.requests.clear()
     with pytest.raises(HubError, match=r"local_files_only.*cache .* has no tokenizer\.json of org/model at main"):
-        fetch(MODEL, HubOptions(cache_dir=cache, local_files_only=True), wanted=["onnxembed.json", "tokenizer.json"])
+        fetch(MODEL, replace(cached, local_files_only=True), wanted=["onnxembed.json", "tokenizer.json"])
     with pytest.raises(HubError, match=r"has no onnxembed\.json of org/model at v1"):
-        fetch(MODEL, HubOptions(revision="v1", cache_dir=cache, local_files_only=True), wanted=["onnxembed.json"])
+        fetch(MODEL, replace(cached, revision="v1", local_files_only=True), wanted=["onnxembed.json"])
     assert hub.requests == []
