@@ -10,23 +10,19 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from onnxembed.export.architectures.new import PACKED, GatedLayerNames, Rows
-from parity import (
-    stock_checkpoint,
-)
+from parity import SMALL, Family
 from tiny import write_json
 
-LAYERS = 3
-
-SMALL: dict[str, Any] = {
-    "vocab_size": 99,
-    "hidden_size": 40,
-    "num_attention_heads": 4,
-    "num_hidden_layers": LAYERS,
-    "intermediate_size": 70,
-    "max_position_embeddings": 64,  # shorter than the longest text
-    "type_vocab_size": 2,
-    "pad_token_id": 0,
-}
+GTE = Family(
+    "gte",
+    {
+        **SMALL,
+        "hidden_size": 40,
+        "max_position_embeddings": 64,  # shorter than the longest text
+        "type_vocab_size": 2,
+        "pad_token_id": 0,
+    },
+)
 
 # The keys that models of this type were published with; the flags are strings in one of them.
 PUBLISHED: dict[str, Any] = {
@@ -43,16 +39,11 @@ PUBLISHED: dict[str, Any] = {
 }
 
 
-def gte(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
-    """A random GteModel, saved as transformers saves it: native keys and the original tensor names."""
-    return stock_checkpoint(folder, "gte", {**SMALL, **change}, task=task)
-
-
 def rename(folder: Path, layout: GatedLayerNames, prefix: str = "") -> None:
     """Give the tensors of a folder, which has the packed layout, the names and the packing of another."""
     weights = load_file(folder / "model.safetensors")
     renamed: dict[str, Any] = {}
-    for index in range(LAYERS):
+    for index in range(SMALL["num_hidden_layers"]):
         old, new = PACKED.at(index), layout.at(index)
         for part in vars(old):
             source, target = getattr(old, part), getattr(new, part)

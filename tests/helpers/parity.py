@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ transformers = pytest.importorskip("transformers", reason="compares with transfo
 torch.set_num_threads(1)  # the models are tiny, and threads that wait for each other are not
 
 Shape = tuple[int, int, str | None]  # batch, tokens, padding
+
+# The sizes of a tiny model. They are odd on purpose: heads of 12, an inner width that is not a multiple, few layers.
+SMALL: dict[str, Any] = {
+    "vocab_size": 99,
+    "hidden_size": 48,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "intermediate_size": 70,
+}
 
 SHAPES: list[Shape] = [
     (1, 1, None),
@@ -65,6 +75,33 @@ def stock_checkpoint(
 ) -> Path:
     """`random_checkpoint` of the stock config of a model_type."""
     return random_checkpoint(folder, transformers.AutoConfig.for_model(model_type, **config), task=task, std=std)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Tiny random checkpoints of one model_type.
+
+    Attributes:
+        model_type: that of the stock config.
+        config: its keys.
+        std: the standard deviation of the weights.
+        layers_key: the key of the number of layers.
+    """
+
+    model_type: str
+    config: Mapping[str, Any]
+    std: float = 0.15
+    layers_key: str = "num_hidden_layers"
+
+    def save(self, folder: Path, task: str = "AutoModel", **changes: Any) -> Path:
+        """Save a checkpoint of an auto class, with some keys of the config changed; returns `folder`."""
+        return stock_checkpoint(folder, self.model_type, {**self.config, **changes}, task=task, std=self.std)
+
+    def count_layer(
+        self, workdir: Path, precision: Precision = "fp32", **flags: Any
+    ) -> tuple[dict[str, int], dict[str, int]]:
+        """`count_layer` of this family's checkpoints, which are saved to `workdir`."""
+        return count_layer(lambda n: self.save(workdir / str(n), **{self.layers_key: n}), precision, **flags)
 
 
 def load_reference(folder: Path, task: str = "AutoModel") -> Any:

@@ -11,28 +11,33 @@ import pytest
 
 from onnxembed import OnnxEmbedder
 from onnxembed.export.pipeline import export
-from parity import count_layer, max_difference, stock_checkpoint
+from parity import SMALL, Family, max_difference, stock_checkpoint
 from tiny import write_json
 
 TOLERANCE = 5e-6
 
-# Odd sizes on purpose: heads of 12, an inner width that is no multiple, few layers.
-SMALL = {"vocab_size": 99, "hidden_size": 48, "num_attention_heads": 4, "num_hidden_layers": 3, "intermediate_size": 70}
-KIND: dict[str, dict[str, Any]] = {
-    "bert": {**SMALL, "max_position_embeddings": 210},
-    "roberta": {**SMALL, "max_position_embeddings": 230, "type_vocab_size": 1},
-    "xlm-roberta": {**SMALL, "max_position_embeddings": 230, "pad_token_id": 1, "type_vocab_size": 1},
-    "camembert": {**SMALL, "max_position_embeddings": 230, "type_vocab_size": 2, "hidden_act": "gelu_new"},
-    "electra": {**SMALL, "embedding_size": 32, "max_position_embeddings": 210},
-    "distilbert": {
-        "vocab_size": 99,
-        "dim": 48,
-        "n_heads": 4,
-        "n_layers": 3,
-        "hidden_dim": 70,
-        "max_position_embeddings": 210,
-        "sinusoidal_pos_embds": True,
-    },
+FAMILIES = {
+    family.model_type: family
+    for family in (
+        Family("bert", {**SMALL, "max_position_embeddings": 210}),
+        Family("roberta", {**SMALL, "max_position_embeddings": 230, "type_vocab_size": 1}),
+        Family("xlm-roberta", {**SMALL, "max_position_embeddings": 230, "pad_token_id": 1, "type_vocab_size": 1}),
+        Family("camembert", {**SMALL, "max_position_embeddings": 230, "type_vocab_size": 2, "hidden_act": "gelu_new"}),
+        Family("electra", {**SMALL, "embedding_size": 32, "max_position_embeddings": 210}),
+        Family(
+            "distilbert",
+            {
+                "vocab_size": 99,
+                "dim": 48,
+                "n_heads": 4,
+                "n_layers": 3,
+                "hidden_dim": 70,
+                "max_position_embeddings": 210,
+                "sinusoidal_pos_embds": True,
+            },
+            layers_key="n_layers",
+        ),
+    )
 }
 
 # What a family's config may say differently.
@@ -70,36 +75,28 @@ PER_LAYER = {"MatMul": 6, "Add": 4, "MultiHeadAttention": 2, "If": 1, "LayerNorm
 ACTIVATION = {"camembert": {"FastGelu": 1}}
 
 
-def checkpoint(folder: Path, model_type: str, task: str = "AutoModel", **change: Any) -> Path:
-    return stock_checkpoint(folder, model_type, {**KIND[model_type], **change}, task=task)
-
-
 @pytest.mark.torch
-@pytest.mark.parametrize("model_type", KIND)
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_equals_the_reference(model_type: str, tmp_path: Path) -> None:
-    assert max_difference(checkpoint(tmp_path / "checkpoint", model_type), tmp_path) <= TOLERANCE
+    assert max_difference(FAMILIES[model_type].save(tmp_path / "checkpoint"), tmp_path) <= TOLERANCE
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize(("model_type", "change"), CHANGES, ids=str)
 def test_equals_the_reference_with_other_settings(model_type: str, change: dict[str, Any], tmp_path: Path) -> None:
-    assert max_difference(checkpoint(tmp_path / "checkpoint", model_type, **change), tmp_path) <= TOLERANCE
+    assert max_difference(FAMILIES[model_type].save(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize(("model_type", "task"), TASKS)
 def test_takes_the_encoder_out_of_a_task_checkpoint(model_type: str, task: str, tmp_path: Path) -> None:
-    assert max_difference(checkpoint(tmp_path / "checkpoint", model_type, task), tmp_path) <= TOLERANCE
+    assert max_difference(FAMILIES[model_type].save(tmp_path / "checkpoint", task), tmp_path) <= TOLERANCE
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("model_type", KIND)
+@pytest.mark.parametrize("model_type", FAMILIES)
 def test_a_layer_is_made_of_fused_operators_only(model_type: str, tmp_path: Path) -> None:
-    def save(layers: int) -> Path:
-        change: dict[str, Any] = {"n_layers" if model_type == "distilbert" else "num_hidden_layers": layers}
-        return checkpoint(tmp_path / str(layers), model_type, **change)
-
-    layer, _ = count_layer(save)
+    layer, _ = FAMILIES[model_type].count_layer(tmp_path)
     assert layer == {**PER_LAYER, **ACTIVATION.get(model_type, {"BiasGelu": 1})}
 
 

@@ -18,6 +18,8 @@ from onnxembed.manifest import AttentionMode
 from onnxembed.verify.comparison import Comparison
 from onnxembed.verify.verify import verify_against
 from parity import (
+    SMALL,
+    Family,
     assert_half_precision_is_near,
     batch,
     count_layer,
@@ -25,7 +27,6 @@ from parity import (
     max_difference,
     open_folder,
     run,
-    stock_checkpoint,
 )
 from tiny import change_json, write_json, write_tokenizer
 
@@ -34,20 +35,22 @@ pytestmark = pytest.mark.torch
 # The values are up to 6, and each layer's four norms round what they magnify.
 TOLERANCE = 1e-5
 
-# Odd sizes on purpose: a head_dim and a query scale of their own, windows far shorter than the texts.
-SMALL: dict[str, Any] = {
-    "vocab_size": 99,
-    "hidden_size": 48,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "num_hidden_layers": 5,
-    "head_dim": 20,
-    "query_pre_attn_scalar": 30,
-    "sliding_window": 13,
-    "sliding_window_pattern": 3,
-    "intermediate_size": 70,
-    "max_position_embeddings": 210,
-}
+# A head_dim and a query scale that do not follow from the other sizes, and windows far shorter than the texts.
+GEMMA3 = Family(
+    "gemma3_text",
+    {
+        **SMALL,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 5,
+        "head_dim": 20,
+        "query_pre_attn_scalar": 30,
+        "sliding_window": 13,
+        "sliding_window_pattern": 3,
+        "max_position_embeddings": 210,
+    },
+    std=0.1,
+)
 BIDIRECTIONAL: dict[str, Any] = {"use_bidirectional_attention": True}
 LINEAR = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
 LOCAL = {"rope_type": "default", "rope_theta": 300.0}
@@ -86,7 +89,7 @@ PER_LAYER = {
 
 def save(folder: Path, task: str = "AutoModel", **changes: Any) -> Path:
     """A random checkpoint whose norms multiply by about 1, as the others' do: they add 1 to their weights."""
-    stock_checkpoint(folder, "gemma3_text", {**SMALL, **changes}, task=task, std=0.1)
+    GEMMA3.save(folder, task, **changes)
     weights = load_file(folder / "model.safetensors")
     norms = {name: tensor - 1 for name, tensor in weights.items() if tensor.ndim == 1 and name.endswith("weight")}
     save_file({**weights, **norms}, folder / "model.safetensors", metadata={"format": "pt"})

@@ -21,12 +21,12 @@ from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Precision, read_manifest
 from onnxembed.verify.references.stock_folder import stock_folder
 from parity import (
+    SMALL,
+    Family,
     assert_half_precision_is_near,
-    count_layer,
     load_reference,
     make_graph,
     max_difference,
-    stock_checkpoint,
     torch,
 )
 from tiny import change_json, write_json, write_tokenizer
@@ -34,14 +34,14 @@ from tiny import change_json, write_json, write_tokenizer
 pytestmark = pytest.mark.torch
 
 TOLERANCE = 5e-6
-SMALL: dict[str, Any] = {
-    "vocab_size": 99,
-    "hidden_size": 40,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 3,
-    "intermediate_size": 70,
-    "max_position_embeddings": 64,  # shorter than the longest text
-}
+JINA = Family(
+    "jina_embeddings_v3",
+    {
+        **SMALL,
+        "hidden_size": 40,
+        "max_position_embeddings": 64,  # shorter than the longest text
+    },
+)
 TASKS = ["retrieval.query", "retrieval.passage", "separation", "classification", "text-matching"]
 RANK, ALPHA = 3, 2
 # The keys of the published config.json that the stock class does not have, with a smaller rank and another alpha,
@@ -79,13 +79,9 @@ PER_LAYER = {
 }
 
 
-def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
-    return stock_checkpoint(folder, "jina_embeddings_v3", {**SMALL, **change}, task=task)
-
-
 def published(folder: Path, **change: Any) -> Path:
     """The checkpoint as the original code stores it: random adapters beside every Linear and embedding."""
-    checkpoint(folder)
+    JINA.save(folder)
     rng = np.random.default_rng(1)
     weights = {}
     for name, tensor in load_file(folder / "model.safetensors").items():
@@ -117,7 +113,7 @@ def merged(folder: Path, source: Path, task: str) -> Any:
             a, b = (torch.from_numpy(weights[f"{stem}0.lora_{part}"][TASKS.index(task)]) for part in "AB")
             value = value + (ALPHA / RANK) * (a @ b if "embeddings" in name else b @ a)
         plain[name.replace(".parametrizations.weight.original", ".weight")] = value.numpy()
-    checkpoint(folder)
+    JINA.save(folder)
     save_file(plain, folder / "model.safetensors", {"format": "pt"})
     return load_reference(folder)
 
@@ -136,12 +132,12 @@ def merged(folder: Path, source: Path, task: str) -> Any:
     ids=str,
 )
 def test_equals_the_reference(change: dict[str, Any], tmp_path: Path) -> None:
-    assert max_difference(checkpoint(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
+    assert max_difference(JINA.save(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
 
 
 @pytest.mark.parametrize("task", ["AutoModelForMaskedLM", "AutoModelForSequenceClassification"])
 def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, tmp_path: Path) -> None:
-    assert max_difference(checkpoint(tmp_path / "checkpoint", task), tmp_path) <= TOLERANCE
+    assert max_difference(JINA.save(tmp_path / "checkpoint", task), tmp_path) <= TOLERANCE
 
 
 @pytest.mark.parametrize("task", [*TASKS, "none"])
@@ -179,7 +175,7 @@ def test_which_adapter_is_never_guessed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'retrieval' is not one of retrieval\.query"):
         decide(facts, Flags(("mean",), normalize=True, adapter="retrieval"))
     with pytest.raises(UsageError, match="has no adapters"):
-        decide(read_facts(checkpoint(tmp_path / "plain")), Flags(("mean",), normalize=True, adapter="separation"))
+        decide(read_facts(JINA.save(tmp_path / "plain")), Flags(("mean",), normalize=True, adapter="separation"))
 
 
 def test_the_published_config_is_never_built_as_plain_xlm_roberta(tmp_path: Path) -> None:
@@ -219,7 +215,7 @@ def test_an_unsupported_setting_is_refused_by_name(change: dict[str, Any], named
 
 
 def test_adapters_that_the_weights_lack_are_an_error(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = JINA.save(tmp_path / "checkpoint")
     change_json(folder / "config.json", **PUBLISHED)
     with pytest.raises(ModelFilesError, match="have none"):
         make_graph(folder, adapter="separation")
@@ -264,7 +260,7 @@ def test_the_reference_of_the_published_layout(tmp_path: Path) -> None:
     folder = published(tmp_path / "checkpoint")
     with pytest.raises(NoReferenceError, match="adapters"), stock_folder(folder):
         pass
-    plain = checkpoint(tmp_path / "plain")
+    plain = JINA.save(tmp_path / "plain")
     adapters = {key: None for key in PUBLISHED if "lora" in key or key == "load_trained_adapters"}
     change_json(plain / "config.json", **{**PUBLISHED, **adapters, "rotary_emb_base": 77.0})
     with stock_folder(plain) as stock:
@@ -275,7 +271,7 @@ def test_the_reference_of_the_published_layout(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_layer_is_made_of_fused_operators_only(precision: Precision, tmp_path: Path) -> None:
-    layer, operators = count_layer(lambda n: checkpoint(tmp_path / str(n), num_hidden_layers=n), precision)
+    layer, operators = JINA.count_layer(tmp_path, precision)
     assert layer == PER_LAYER
     for unfused in ("Softmax", "Erf", "Transpose", "Reshape", "Split", "Where"):
         assert unfused not in operators

@@ -18,14 +18,14 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import AttentionMode, read_manifest
 from parity import (
+    SMALL,
+    Family,
     assert_half_precision_is_near,
     batch,
-    count_layer,
     make_graph,
     max_difference,
     open_folder,
     run,
-    stock_checkpoint,
 )
 from tiny import VOCAB, change_json, write_json, write_tokenizer
 
@@ -34,25 +34,22 @@ pytestmark = pytest.mark.torch
 # Values reach 4.5, and the first norm magnifies rounding: against float64 the reference itself is off by 3.4e-6.
 TOLERANCE = 1e-5
 
-# Odd sizes on purpose: three query heads for each key head, an inner width that is no multiple, few layers.
-SMALL: dict[str, Any] = {
-    "vocab_size": 99,
-    "hidden_size": 48,
+# Three query heads for each key head.
+SIZES: dict[str, Any] = {
+    **SMALL,
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
-    "num_hidden_layers": 3,
-    "intermediate_size": 70,
     "max_position_embeddings": 210,
     "pad_token_id": 3,
 }
-# What each family has beside SMALL; a head_dim that is not hidden_size / heads where it may be one.
-KIND: dict[str, dict[str, Any]] = {
-    "llama": SMALL,
-    "mistral": {**SMALL, "head_dim": 14, "sliding_window": 11},
-    "qwen2": SMALL,
-    "qwen3": {**SMALL, "head_dim": 20},
+# head_dim is not hidden_size / heads in the families that have the key.
+FAMILIES = {
+    "llama": Family("llama", SIZES, std=0.1),
+    "mistral": Family("mistral", {**SIZES, "head_dim": 14, "sliding_window": 11}, std=0.1),
+    "qwen2": Family("qwen2", SIZES, std=0.1),
+    "qwen3": Family("qwen3", {**SIZES, "head_dim": 20}, std=0.1),
 }
-DECODERS = tuple(KIND)
+DECODERS = tuple(FAMILIES)
 MODES: tuple[AttentionMode, ...] = ("causal", "bidirectional")
 
 QWEN_WINDOW = {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1}
@@ -108,17 +105,13 @@ PER_LAYER = {
 FUSED = {"RotaryEmbedding": 2, "SkipSimplifiedLayerNormalization": 2, "QuickGelu": 1, "Mul": 1}
 
 
-def save(folder: Path, model_type: str, task: str = "AutoModel", **changes: Any) -> Path:
-    return stock_checkpoint(folder, model_type, {**KIND[model_type], **changes}, task=task, std=0.1)
-
-
 # ---- parity
 
 
 @pytest.mark.parametrize("attention", MODES)
 @pytest.mark.parametrize("model_type", DECODERS)
 def test_equals_the_reference(model_type: str, attention: AttentionMode, tmp_path: Path) -> None:
-    folder = save(tmp_path / "checkpoint", model_type)
+    folder = FAMILIES[model_type].save(tmp_path / "checkpoint")
     assert max_difference(folder, tmp_path, attention=attention) <= TOLERANCE
 
 
@@ -127,7 +120,7 @@ def test_equals_the_reference(model_type: str, attention: AttentionMode, tmp_pat
 def test_equals_the_reference_with_other_settings(
     model_type: str, change: dict[str, Any], attention: AttentionMode, tmp_path: Path
 ) -> None:
-    folder = save(tmp_path / "checkpoint", model_type, **change)
+    folder = FAMILIES[model_type].save(tmp_path / "checkpoint", **change)
     assert max_difference(folder, tmp_path, attention=attention) <= TOLERANCE
 
 
@@ -142,14 +135,14 @@ def test_equals_the_reference_with_other_settings(
 )
 @pytest.mark.parametrize("tied", [False, True])
 def test_takes_the_decoder_out_of_a_task_checkpoint(model_type: str, task: str, tied: bool, tmp_path: Path) -> None:
-    folder = save(tmp_path / "checkpoint", model_type, task, tie_word_embeddings=tied)
+    folder = FAMILIES[model_type].save(tmp_path / "checkpoint", task, tie_word_embeddings=tied)
     assert max_difference(folder, tmp_path, attention="causal") <= TOLERANCE
 
 
 @pytest.mark.parametrize("change", [QWEN_WINDOW, {}], ids=str)
 def test_keys_of_earlier_releases_mean_the_same(change: dict[str, Any], tmp_path: Path) -> None:
     """Before transformers 5 there was no layer_types, and rope_theta and rope_scaling instead of rope_parameters."""
-    folder = save(tmp_path / "checkpoint", "qwen2", rope_parameters={**YARN, "rope_theta": 300.0}, **change)
+    folder = FAMILIES["qwen2"].save(tmp_path / "checkpoint", rope_parameters={**YARN, "rope_theta": 300.0}, **change)
     old = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 50}
     change_json(folder / "config.json", layer_types=None, rope_parameters=None, rope_theta=300, rope_scaling=old)
     assert max_difference(folder, tmp_path, attention="causal") <= TOLERANCE
@@ -158,9 +151,10 @@ def test_keys_of_earlier_releases_mean_the_same(change: dict[str, Any], tmp_path
 @pytest.mark.parametrize("name", ["qwen2", "qwen2-stella_en_1.5B_v5"])
 def test_published_configs_have_no_unknown_key(name: str, shared_data: Path, tmp_path: Path) -> None:
     config = json.loads((shared_data / "configs" / name / "config.json").read_text(encoding="utf-8"))
-    config |= {**SMALL, "max_window_layers": 2}
+    config |= {**SIZES, "max_window_layers": 2}
     config |= {"head_dim": 20} if "head_dim" in config else {}
-    save(tmp_path / "checkpoint", config["model_type"], **{key: config[key] for key in config if key != "model_type"})
+    keys = {key: value for key, value in config.items() if key != "model_type"}
+    FAMILIES[config["model_type"]].save(tmp_path / "checkpoint", **keys)
     write_json(tmp_path / "checkpoint/config.json", config)
     assert max_difference(tmp_path / "checkpoint", tmp_path, attention="bidirectional") <= TOLERANCE
 
@@ -183,7 +177,7 @@ def test_published_configs_have_no_unknown_key(name: str, shared_data: Path, tmp
 def test_the_first_token_sees_the_last_only_when_attention_is_bidirectional(
     model_type: str, keys: dict[str, Any], flag: AttentionMode | None, mode: str, tmp_path: Path
 ) -> None:
-    folder = save(tmp_path / "checkpoint", model_type, num_hidden_layers=2)
+    folder = FAMILIES[model_type].save(tmp_path / "checkpoint", num_hidden_layers=2)
     change_json(folder / "config.json", **keys)
     session = open_folder(folder, tmp_path, attention=flag)
     for padding in (None, "left", "right"):
@@ -201,7 +195,7 @@ def test_the_first_token_sees_the_last_only_when_attention_is_bidirectional(
 @pytest.mark.parametrize("model_type", DECODERS)
 def test_padding_changes_nothing_and_makes_no_nan(model_type: str, attention: AttentionMode, tmp_path: Path) -> None:
     """A slot of padding on the left sees no key at all; that must not affect the other slots."""
-    folder = save(tmp_path / "checkpoint", model_type)
+    folder = FAMILIES[model_type].save(tmp_path / "checkpoint")
     session = open_folder(folder, tmp_path, pooling=("lasttoken",), attention=attention)
     alone = batch(read_facts(folder), (1, 20, None))
     expected, tokens = (run(session, output, alone) for output in ("sentence_embedding", "token_embeddings"))
@@ -218,7 +212,7 @@ def test_padding_changes_nothing_and_makes_no_nan(model_type: str, attention: At
 @pytest.mark.parametrize(("attention", "reach"), [("causal", 2), ("bidirectional", 3)])
 def test_a_window_reaches_as_far_as_the_reference_says(attention: AttentionMode, reach: int, tmp_path: Path) -> None:
     """transformers counts the token itself in a causal window, and not in a bidirectional one."""
-    folder = save(tmp_path / "checkpoint", "mistral", num_hidden_layers=1, sliding_window=3)
+    folder = FAMILIES["mistral"].save(tmp_path / "checkpoint", num_hidden_layers=1, sliding_window=3)
     session = open_folder(folder, tmp_path, attention=attention)
     feeds = batch(read_facts(folder), (1, 12, None))
     before = run(session, "token_embeddings", feeds)
@@ -233,9 +227,7 @@ def test_a_window_reaches_as_far_as_the_reference_says(attention: AttentionMode,
 @pytest.mark.parametrize("attention", MODES)
 @pytest.mark.parametrize("model_type", DECODERS)
 def test_a_layer_is_made_of_fused_operators_only(model_type: str, attention: AttentionMode, tmp_path: Path) -> None:
-    layer, operators = count_layer(
-        lambda n: save(tmp_path / str(n), model_type, num_hidden_layers=n), attention=attention
-    )
+    layer, operators = FAMILIES[model_type].count_layer(tmp_path, attention=attention)
     assert layer == {**FUSED, **PER_LAYER[model_type], **ATTENDED[attention, model_type]}
     for unfused in ("Softmax", "Sigmoid", "Transpose", "Pow", "Sqrt"):
         assert unfused not in operators
@@ -246,7 +238,7 @@ def test_a_layer_is_made_of_fused_operators_only(model_type: str, attention: Att
 def test_half_precision_gives_nearly_the_same_vectors(
     model_type: str, attention: AttentionMode, tmp_path: Path
 ) -> None:
-    folder = save(tmp_path / "checkpoint", model_type)
+    folder = FAMILIES[model_type].save(tmp_path / "checkpoint")
     assert_half_precision_is_near(folder, tmp_path, pooling=("lasttoken",), attention=attention)
 
 
@@ -270,7 +262,7 @@ def test_half_precision_gives_nearly_the_same_vectors(
 def test_an_unsupported_setting_is_refused_by_name(
     model_type: str, keys: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    folder = save(tmp_path / "checkpoint", model_type)
+    folder = FAMILIES[model_type].save(tmp_path / "checkpoint")
     change_json(folder / "config.json", **keys)
     with pytest.raises(UnsupportedError, match=message):
         make_graph(folder)
@@ -290,7 +282,7 @@ def test_an_unsupported_setting_is_refused_by_name(
 def test_a_config_that_contradicts_the_weights_is_refused(
     model_type: str, keys: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    folder = save(tmp_path / "checkpoint", model_type)
+    folder = FAMILIES[model_type].save(tmp_path / "checkpoint")
     change_json(folder / "config.json", **keys)
     with pytest.raises(ModelFilesError, match=message):
         make_graph(folder)
@@ -326,7 +318,9 @@ def test_export_holds_one_tensor_of_a_large_checkpoint_at_a_time(tmp_path: Path)
         "num_hidden_layers": 8,
         "vocab_size": len(VOCAB),
     }
-    folder = save(tmp_path / "checkpoint", "qwen2", **sizes, num_attention_heads=8, is_causal=False, pad_token_id=0)
+    folder = FAMILIES["qwen2"].save(
+        tmp_path / "checkpoint", **sizes, num_attention_heads=8, is_causal=False, pad_token_id=0
+    )
     write_tokenizer(folder)
     assert (folder / "model.safetensors").stat().st_size > 100e6
     command = [sys.executable, "-c", EXPORT, str(folder), str(tmp_path / "out")]
@@ -355,7 +349,7 @@ def test_export_is_verified_with_the_attention_that_was_decided(
     configured: bool | None, option: str, mode: str, origin: str, tmp_path: Path
 ) -> None:
     """From the command line to last-token vectors beside sentence-transformers', which pads on the left."""
-    folder = save(tmp_path / "checkpoint", "qwen3", vocab_size=len(VOCAB), pad_token_id=0)
+    folder = FAMILIES["qwen3"].save(tmp_path / "checkpoint", vocab_size=len(VOCAB), pad_token_id=0)
     change_json(folder / "config.json", is_causal=configured)
     write_tokenizer(folder)
     change_json(folder / "tokenizer_config.json", padding_side="left")

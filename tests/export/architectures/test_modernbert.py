@@ -17,13 +17,13 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Precision
 from parity import (
+    SMALL,
+    Family,
     assert_half_precision_is_near,
-    count_layer,
     make_graph,
     max_difference,
     open_folder,
     run,
-    stock_checkpoint,
 )
 from tiny import change_json, write_json
 
@@ -32,20 +32,21 @@ pytestmark = pytest.mark.torch
 # The sums of a pre-norm model grow from layer to layer: against float64, the reference itself is off by 6e-6.
 TOLERANCE = 1e-5
 LAYERS = 5
-SMALL: dict[str, Any] = {
-    "vocab_size": 99,
-    "hidden_size": 40,
-    "num_attention_heads": 4,
-    "num_hidden_layers": LAYERS,
-    "intermediate_size": 70,
-    "max_position_embeddings": 64,  # shorter than the longest text
-    "local_attention": 12,  # shorter than most
-    "pad_token_id": 3,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "cls_token_id": 1,
-    "sep_token_id": 2,
-}
+MODERNBERT = Family(
+    "modernbert",
+    {
+        **SMALL,
+        "hidden_size": 40,
+        "num_hidden_layers": LAYERS,
+        "max_position_embeddings": 64,  # shorter than the longest text
+        "local_attention": 12,  # shorter than most
+        "pad_token_id": 3,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+    },
+)
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 # Attention stands in the branches of its Ifs: in one piece, in blocks, or with a bias for every pair.
@@ -63,10 +64,6 @@ PER_LAYER = {
     "Add": 2,
     "LayerNormalization": 2,
 }
-
-
-def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
-    return stock_checkpoint(folder, "modernbert", {**SMALL, **change}, task=task)
 
 
 @pytest.mark.parametrize(
@@ -98,11 +95,11 @@ def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
     ids=str,
 )
 def test_equals_the_reference(change: dict[str, Any], tmp_path: Path) -> None:
-    assert max_difference(checkpoint(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
+    assert max_difference(MODERNBERT.save(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
 
 
 def test_thetas_default_to_those_of_the_reference(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = MODERNBERT.save(tmp_path / "checkpoint")
     change_json(folder / "config.json", rope_parameters=None)
     assert max_difference(folder, tmp_path) <= TOLERANCE
 
@@ -115,15 +112,20 @@ def test_a_config_of_the_first_generation_equals_the_reference(
     shared_data: Path, published: str, tmp_path: Path
 ) -> None:
     """Published keys, with the sizes and thetas of a tiny model."""
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = MODERNBERT.save(tmp_path / "checkpoint")
     values = json.loads((shared_data / "configs" / published).read_text())
-    small = {**SMALL, "global_rope_theta": 900.0, "local_rope_theta": 30.0, "architectures": ["ModernBertModel"]}
+    small = {
+        **MODERNBERT.config,
+        "global_rope_theta": 900.0,
+        "local_rope_theta": 30.0,
+        "architectures": ["ModernBertModel"],
+    }
     write_json(folder / "config.json", {**values, **small})
     assert max_difference(folder, tmp_path) <= TOLERANCE
 
 
 def test_a_window_without_a_theta_of_its_own_turns_as_the_other_layers_do(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = MODERNBERT.save(tmp_path / "checkpoint")
     change_json(folder / "config.json", rope_parameters=None)
     values = json.loads((folder / "config.json").read_text())
     write_json(folder / "config.json", {**values, "global_rope_theta": 900.0, "local_rope_theta": None})
@@ -134,12 +136,12 @@ def test_a_window_without_a_theta_of_its_own_turns_as_the_other_layers_do(tmp_pa
 
 @pytest.mark.parametrize("task", ["AutoModelForSequenceClassification", "AutoModelForMaskedLM"])
 def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, tmp_path: Path) -> None:
-    assert max_difference(checkpoint(tmp_path / "checkpoint", task), tmp_path) <= TOLERANCE
+    assert max_difference(MODERNBERT.save(tmp_path / "checkpoint", task), tmp_path) <= TOLERANCE
 
 
 @pytest.mark.parametrize(("layers", "seen"), [(1, 6), (2, 12)])
 def test_a_token_sees_half_the_window_on_each_side(layers: int, seen: int, tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint", num_hidden_layers=layers, layer_types=[SLIDING] * layers)
+    folder = MODERNBERT.save(tmp_path / "checkpoint", num_hidden_layers=layers, layer_types=[SLIDING] * layers)
     session = open_folder(folder, tmp_path)
     ids = np.full((1, 60), 8)
     other = ids.copy()
@@ -154,7 +156,7 @@ def test_a_token_sees_half_the_window_on_each_side(layers: int, seen: int, tmp_p
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_layer_is_made_of_fused_operators_only(precision: Precision, tmp_path: Path) -> None:
-    layer, operators = count_layer(lambda n: checkpoint(tmp_path / str(n), num_hidden_layers=n), precision)
+    layer, operators = MODERNBERT.count_layer(tmp_path, precision)
     assert layer == PER_LAYER
     for unfused in ("Softmax", "Erf", "Transpose", "Split", "Expand"):
         assert unfused not in operators
@@ -162,14 +164,14 @@ def test_a_layer_is_made_of_fused_operators_only(precision: Precision, tmp_path:
 
 
 def test_windows_and_tables_are_made_once_and_only_for_layers_that_have_them(tmp_path: Path) -> None:
-    with_window = make_graph(checkpoint(tmp_path / "both")).operators()
-    without = make_graph(checkpoint(tmp_path / "full", global_attn_every_n_layers=1)).operators()
+    with_window = make_graph(MODERNBERT.save(tmp_path / "both")).operators()
+    without = make_graph(MODERNBERT.save(tmp_path / "full", global_attn_every_n_layers=1)).operators()
     assert (with_window["Cos"], without["Cos"]) == (2, 1)
     assert (with_window["Where"], without.get("Where")) == (1, None)
 
 
 def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
-    assert_half_precision_is_near(checkpoint(tmp_path / "checkpoint"), tmp_path)
+    assert_half_precision_is_near(MODERNBERT.save(tmp_path / "checkpoint"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
     ids=str,
 )
 def test_an_unsupported_setting_is_refused_by_name(change: dict[str, Any], key: str, tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = MODERNBERT.save(tmp_path / "checkpoint")
     change_json(folder / "config.json", **change)
     with pytest.raises(UnsupportedError, match=key):
         make_graph(folder)
@@ -197,14 +199,14 @@ def test_an_unsupported_setting_is_refused_by_name(change: dict[str, Any], key: 
     ids=str,
 )
 def test_a_config_that_contradicts_the_weights_is_an_error(change: dict[str, Any], named: str, tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = MODERNBERT.save(tmp_path / "checkpoint")
     change_json(folder / "config.json", **change)
     with pytest.raises(ModelFilesError, match=named):
         make_graph(folder)
 
 
 def test_max_length_may_be_longer_than_the_model_was_made_for(shared_data: Path, tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = MODERNBERT.save(tmp_path / "checkpoint")
     shutil.copyfile(shared_data / "configs/modernbert/tokenizer_config.json", folder / "tokenizer_config.json")
     flags = Flags(pooling=("cls",), normalize=True)
     assert decide(read_facts(folder), flags).encoder.max_length.value == 64

@@ -13,16 +13,16 @@ from onnxembed.export.architectures.mpnet import MAX_DISTANCE, distance_buckets
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Precision
 from parity import (
+    SMALL,
+    Family,
     Shape,
     assert_half_precision_is_near,
     batch,
-    count_layer,
     load_reference,
     make_graph,
     max_difference,
     open_folder,
     run,
-    stock_checkpoint,
     torch,
 )
 from tiny import change_json
@@ -30,21 +30,10 @@ from tiny import change_json
 pytestmark = pytest.mark.torch
 
 TOLERANCE = 5e-6
-SMALL: dict[str, Any] = {
-    "vocab_size": 99,
-    "hidden_size": 48,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 3,
-    "intermediate_size": 70,
-    "max_position_embeddings": 330,
-}
+MPNET = Family("mpnet", {**SMALL, "max_position_embeddings": 330})
 
 # The bias is needed with and without padding, so attention has no branch.
 PER_LAYER = {"MatMul": 6, "MultiHeadAttention": 1, "Add": 4, "LayerNormalization": 2, "BiasGelu": 1}
-
-
-def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
-    return stock_checkpoint(folder, "mpnet", {**SMALL, **change}, task=task)
 
 
 @pytest.mark.parametrize(
@@ -60,18 +49,18 @@ def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
     ids=str,
 )
 def test_equals_the_reference(change: dict[str, Any], tmp_path: Path) -> None:
-    assert max_difference(checkpoint(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
+    assert max_difference(MPNET.save(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
 
 
 @pytest.mark.parametrize("task", ["AutoModelForMaskedLM", "AutoModelForSequenceClassification"])
 def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, tmp_path: Path) -> None:
-    assert max_difference(checkpoint(tmp_path / "checkpoint", task), tmp_path) <= TOLERANCE
+    assert max_difference(MPNET.save(tmp_path / "checkpoint", task), tmp_path) <= TOLERANCE
 
 
 @pytest.mark.parametrize("length", [8, 9, 16, 17, 91, 92, 128, 129, 130, 300])
 def test_equals_the_reference_at_the_edges_of_buckets(length: int, tmp_path: Path) -> None:
     """With a bias large enough that attention follows it."""
-    folder = checkpoint(tmp_path / "checkpoint", num_hidden_layers=1)
+    folder = MPNET.save(tmp_path / "checkpoint", num_hidden_layers=1)
     model = load_reference(folder)
     with torch.no_grad():
         model.encoder.relative_attention_bias.weight.normal_(0, 3)
@@ -97,7 +86,7 @@ def test_buckets_equal_the_reference() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_layer_is_made_of_fused_operators_only(precision: Precision, tmp_path: Path) -> None:
-    layer, operators = count_layer(lambda n: checkpoint(tmp_path / str(n), num_hidden_layers=n), precision)
+    layer, operators = MPNET.count_layer(tmp_path, precision)
     assert layer == PER_LAYER
     assert operators["LayerNormalization"] == 3 * 2 + 1
     assert operators["Gather"] == 4  # words, positions, and the bias, once for all layers
@@ -106,7 +95,7 @@ def test_a_layer_is_made_of_fused_operators_only(precision: Precision, tmp_path:
 
 @pytest.mark.parametrize("shape", [(3, 17, "left"), (2, 300, None)])
 def test_half_precision_gives_nearly_the_same_vectors(shape: Shape, tmp_path: Path) -> None:
-    assert_half_precision_is_near(checkpoint(tmp_path / "checkpoint"), tmp_path, shape)
+    assert_half_precision_is_near(MPNET.save(tmp_path / "checkpoint"), tmp_path, shape)
 
 
 @pytest.mark.parametrize(
@@ -114,14 +103,14 @@ def test_half_precision_gives_nearly_the_same_vectors(shape: Shape, tmp_path: Pa
     [("pad_token_id", 0), ("relative_attention_num_buckets", 64), ("is_decoder", True), ("add_cross_attention", True)],
 )
 def test_a_setting_that_is_not_built_is_named(key: str, value: Any, tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = MPNET.save(tmp_path / "checkpoint")
     change_json(folder / "config.json", **{key: value})
     with pytest.raises(UnsupportedError, match=f"sets {key} to {value}"):
         make_graph(folder)
 
 
 def test_an_unknown_key_and_a_table_of_another_size_are_named(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = MPNET.save(tmp_path / "checkpoint")
     change_json(folder / "config.json", relative_attention_max_distance=64)
     with pytest.raises(UnsupportedError, match="relative_attention_max_distance"):
         make_graph(folder)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from new_checkpoints import LAYERS, SMALL, gte, new, rename
+from new_checkpoints import GTE, new, rename
 from onnxembed import OnnxEmbedder
 from onnxembed.decisions.decide import decide
 from onnxembed.decisions.flags import Flags
@@ -21,6 +21,7 @@ from onnxembed.export.pipeline import export
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Precision
 from parity import (
+    SMALL,
     assert_half_precision_is_near,
     count_layer,
     load_reference,
@@ -66,10 +67,15 @@ def test_text_to_vectors_with_the_real_tokenizer(shared_data: Path, tmp_path: Pa
     """A small gte-large-en-v1.5, exported and run, against the reference with the translated scaling."""
     published = shared_data / "configs/gte-large-en-v1.5"
     values = json.loads((published / "config.json").read_text(encoding="utf-8"))
-    small = {"hidden_size": 40, "num_attention_heads": 4, "num_hidden_layers": LAYERS, "intermediate_size": 70}
+    small = {
+        "hidden_size": 40,
+        "num_attention_heads": 4,
+        "num_hidden_layers": SMALL["num_hidden_layers"],
+        "intermediate_size": 70,
+    }
     rope = {"rope_type": "linear", "rope_theta": 320_000.0, "factor": 2.0 ** (2 / 10)}
     sizes = {**small, "vocab_size": values["vocab_size"], "pad_token_id": 0, "type_vocab_size": 2}
-    folder = gte(tmp_path / "checkpoint", **sizes, rope_parameters=rope)
+    folder = GTE.save(tmp_path / "checkpoint", **sizes, rope_parameters=rope)
     reference = load_reference(folder)
     shutil.copytree(published, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
     write_json(folder / "config.json", {**values, **small})
@@ -88,12 +94,12 @@ def test_text_to_vectors_with_the_real_tokenizer(shared_data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("types", [0, 1, 2])
 def test_native_equals_the_reference(types: int, tmp_path: Path) -> None:
-    folder = gte(tmp_path / "checkpoint", type_vocab_size=types)
+    folder = GTE.save(tmp_path / "checkpoint", type_vocab_size=types)
     assert max_difference(folder, tmp_path) <= TOLERANCE
 
 
 def test_theta_defaults_to_that_of_the_reference(tmp_path: Path) -> None:
-    folder = gte(tmp_path / "checkpoint")
+    folder = GTE.save(tmp_path / "checkpoint")
     change_json(folder / "config.json", rope_parameters=None)
     assert max_difference(folder, tmp_path) <= TOLERANCE
 
@@ -110,13 +116,13 @@ def test_theta_defaults_to_that_of_the_reference(tmp_path: Path) -> None:
     ids=str,
 )
 def test_native_equals_the_reference_with_other_settings(change: dict[str, Any], tmp_path: Path) -> None:
-    assert max_difference(gte(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
+    assert max_difference(GTE.save(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
 
 
 @pytest.mark.parametrize("layout", [PACKED, UNPACKED, NATIVE], ids=["packed", "unpacked", "native"])
 @pytest.mark.parametrize("prefix", ["", "gte.", "new."])
 def test_every_layout_of_a_native_checkpoint_is_read(layout: GatedLayerNames, prefix: str, tmp_path: Path) -> None:
-    folder = gte(tmp_path / "checkpoint")
+    folder = GTE.save(tmp_path / "checkpoint")
     reference = load_reference(folder)
     rename(folder, layout, prefix)
     assert max_difference(folder, tmp_path, reference=reference) <= TOLERANCE
@@ -126,7 +132,7 @@ def test_every_layout_of_a_native_checkpoint_is_read(layout: GatedLayerNames, pr
 @pytest.mark.parametrize("prefix", ["", "new."])
 @pytest.mark.parametrize("packed", [True, False])
 def test_published_configs_equal_the_reference(model_type: str, prefix: str, packed: bool, tmp_path: Path) -> None:
-    folder = gte(tmp_path / "checkpoint")
+    folder = GTE.save(tmp_path / "checkpoint")
     reference = load_reference(folder)
     rename(folder, PACKED if packed else UNPACKED, prefix)
     new(folder, model_type=model_type, pack_qkv=packed)
@@ -135,16 +141,16 @@ def test_published_configs_equal_the_reference(model_type: str, prefix: str, pac
 
 @pytest.mark.parametrize("factor", [2.0, 8.0])
 def test_ntk_equals_its_translation_for_the_reference(factor: float, tmp_path: Path) -> None:
-    head_dim = SMALL["hidden_size"] // SMALL["num_attention_heads"]
+    head_dim = GTE.config["hidden_size"] // GTE.config["num_attention_heads"]
     rope = {"rope_type": "linear", "rope_theta": 20_000.0 * factor, "factor": factor ** (2 / head_dim)}
-    folder = gte(tmp_path / "checkpoint", rope_parameters=rope)
+    folder = GTE.save(tmp_path / "checkpoint", rope_parameters=rope)
     reference = load_reference(folder)
     new(folder, rope_theta=20_000, rope_scaling={"type": "ntk", "factor": factor})
     assert max_difference(folder, tmp_path, reference=reference) <= TOLERANCE
 
 
 def test_ntk_of_the_large_model_has_its_known_frequencies(tmp_path: Path) -> None:
-    folder = gte(tmp_path / "checkpoint", hidden_size=128, num_attention_heads=2)
+    folder = GTE.save(tmp_path / "checkpoint", hidden_size=128, num_attention_heads=2)
     new(folder, rope_scaling={"type": "ntk", "factor": 2.0})
     inv_freq = make_graph(folder).initializers["rotary.inv_freq"].read()
     np.testing.assert_allclose(inv_freq[:4], [0.97857206, 0.65850166, 0.44311958, 0.29818446], rtol=1e-6)
@@ -152,10 +158,10 @@ def test_ntk_of_the_large_model_has_its_known_frequencies(tmp_path: Path) -> Non
 
 
 def test_mixed_ntk_slows_each_dimension_by_its_own_power(tmp_path: Path) -> None:
-    folder = gte(tmp_path / "checkpoint")
+    folder = GTE.save(tmp_path / "checkpoint")
     reference = load_reference(folder)
     new(folder, rope_theta=10_000, rope_scaling={"type": "ntk", "factor": 4.0, "mixed_b": 0.7})
-    half = SMALL["hidden_size"] // SMALL["num_attention_heads"] // 2
+    half = GTE.config["hidden_size"] // GTE.config["num_attention_heads"] // 2
     slowing = np.exp(np.log(4) / half**0.7 * np.arange(1, half + 1) ** 0.7)
     inv_freq = 10_000.0 ** (-np.arange(half) / half) / slowing
     reference.rotary_emb.inv_freq.copy_(torch.from_numpy(inv_freq))
@@ -164,12 +170,12 @@ def test_mixed_ntk_slows_each_dimension_by_its_own_power(tmp_path: Path) -> None
 
 
 def test_rms_norm_is_in_the_layers_and_not_in_the_embeddings(tmp_path: Path) -> None:
-    folder = gte(tmp_path / "checkpoint", layer_norm_eps=1e-3)
+    folder = GTE.save(tmp_path / "checkpoint", layer_norm_eps=1e-3)
     reference = load_reference(folder)
     weights = load_file(folder / "model.safetensors")
     for index, layer in enumerate(reference.layers):
         for ours, theirs in (("attn_ln", "post_attention_layernorm"), ("mlp_ln", "post_mlp_layernorm")):
-            norm = torch.nn.RMSNorm(SMALL["hidden_size"], eps=1e-3)
+            norm = torch.nn.RMSNorm(GTE.config["hidden_size"], eps=1e-3)
             norm.load_state_dict({"weight": getattr(layer, theirs).weight})
             setattr(layer, theirs, norm)
             del weights[f"encoder.layer.{index}.{ours}.bias"]
@@ -177,13 +183,13 @@ def test_rms_norm_is_in_the_layers_and_not_in_the_embeddings(tmp_path: Path) -> 
     new(folder, layer_norm_type="rms_norm")
     assert max_difference(folder, tmp_path, reference=reference) <= TOLERANCE
     operators = make_graph(folder).operators()
-    assert operators["SkipSimplifiedLayerNormalization"] == 2 * LAYERS
+    assert operators["SkipSimplifiedLayerNormalization"] == 2 * SMALL["num_hidden_layers"]
     assert operators["LayerNormalization"] == 1
 
 
 @pytest.mark.parametrize("task", ["AutoModelForSequenceClassification", "AutoModelForMaskedLM"])
 def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, tmp_path: Path) -> None:
-    folder = gte(tmp_path / "checkpoint", task)
+    folder = GTE.save(tmp_path / "checkpoint", task)
     assert max_difference(folder, tmp_path) <= TOLERANCE
 
 
@@ -193,7 +199,7 @@ def test_a_layer_is_made_of_fused_operators_only(
     model_type: str, types: int, precision: Precision, tmp_path: Path
 ) -> None:
     def save(layers: int) -> Path:
-        folder = gte(tmp_path / str(layers), num_hidden_layers=layers, type_vocab_size=types)
+        folder = GTE.save(tmp_path / str(layers), num_hidden_layers=layers, type_vocab_size=types)
         if model_type == "new":
             new(folder)
         return folder
@@ -205,7 +211,7 @@ def test_a_layer_is_made_of_fused_operators_only(
 
 
 def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
-    assert_half_precision_is_near(gte(tmp_path / "checkpoint"), tmp_path)
+    assert_half_precision_is_near(GTE.save(tmp_path / "checkpoint"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -221,14 +227,16 @@ def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
     ids=str,
 )
 def test_an_unsupported_setting_is_refused_by_name(change: dict[str, Any], key: str, tmp_path: Path) -> None:
-    folder = gte(tmp_path / "checkpoint")
+    folder = GTE.save(tmp_path / "checkpoint")
     new(folder, **change)
     with pytest.raises(UnsupportedError, match=key):
         make_graph(folder)
 
 
 def test_scaling_that_follows_the_length_is_refused(tmp_path: Path) -> None:
-    folder = gte(tmp_path / "checkpoint", rope_parameters={"rope_type": "dynamic", "rope_theta": 9.0, "factor": 2.0})
+    folder = GTE.save(
+        tmp_path / "checkpoint", rope_parameters={"rope_type": "dynamic", "rope_theta": 9.0, "factor": 2.0}
+    )
     with pytest.raises(UnsupportedError, match="dynamic"):
         make_graph(folder)
 
@@ -245,7 +253,7 @@ def test_scaling_that_follows_the_length_is_refused(tmp_path: Path) -> None:
     ids=str,
 )
 def test_a_config_that_contradicts_the_weights_is_an_error(change: dict[str, Any], named: str, tmp_path: Path) -> None:
-    folder = gte(tmp_path / "checkpoint")
+    folder = GTE.save(tmp_path / "checkpoint")
     new(folder, **change)
     with pytest.raises(ModelFilesError, match=named):
         make_graph(folder)

@@ -15,12 +15,12 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Precision
 from parity import (
+    SMALL,
+    Family,
     assert_half_precision_is_near,
-    count_layer,
     load_reference,
     make_graph,
     max_difference,
-    stock_checkpoint,
     torch,
 )
 from tiny import change_json, write_json
@@ -28,15 +28,14 @@ from tiny import change_json, write_json
 pytestmark = pytest.mark.torch
 
 TOLERANCE = 5e-6
-LAYERS = 3
-SMALL: dict[str, Any] = {
-    "vocab_size": 99,
-    "hidden_size": 40,
-    "num_attention_heads": 4,
-    "num_hidden_layers": LAYERS,
-    "intermediate_size": 70,
-    "max_position_embeddings": 64,  # shorter than the longest text
-}
+NOMIC_BERT = Family(
+    "nomic_bert",
+    {
+        **SMALL,
+        "hidden_size": 40,
+        "max_position_embeddings": 64,  # shorter than the longest text
+    },
+)
 # The keys of nomic-embed-text-v1.5 as it was published, with these sizes.
 ORIGINAL: dict[str, Any] = {
     "activation_function": "swiglu",
@@ -59,7 +58,7 @@ ORIGINAL: dict[str, Any] = {
     "n_embd": 40,
     "n_head": 4,
     "n_inner": 70,
-    "n_layer": LAYERS,
+    "n_layer": SMALL["num_hidden_layers"],
     "n_positions": 64,
     "pad_vocab_size_multiple": 64,
     "parallel_block": False,
@@ -114,11 +113,6 @@ PER_LAYER = {
 }
 
 
-def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
-    """A random NomicBertModel, saved as transformers saves it: native keys and the original tensor names."""
-    return stock_checkpoint(folder, "nomic_bert", {**SMALL, **change}, task=task)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -133,17 +127,17 @@ def checkpoint(folder: Path, task: str = "AutoModel", **change: Any) -> Path:
     ids=str,
 )
 def test_equals_the_reference(change: dict[str, Any], tmp_path: Path) -> None:
-    assert max_difference(checkpoint(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
+    assert max_difference(NOMIC_BERT.save(tmp_path / "checkpoint", **change), tmp_path) <= TOLERANCE
 
 
 def test_theta_defaults_to_that_of_the_reference(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = NOMIC_BERT.save(tmp_path / "checkpoint")
     change_json(folder / "config.json", rope_parameters=None)
     assert max_difference(folder, tmp_path) <= TOLERANCE
 
 
 def test_transformers_own_tensor_names_are_read(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = NOMIC_BERT.save(tmp_path / "checkpoint")
     reference = load_reference(folder)
     renamed: dict[str, Any] = {}
     for name, tensor in load_file(folder / "model.safetensors").items():
@@ -162,7 +156,7 @@ def test_transformers_own_tensor_names_are_read(tmp_path: Path) -> None:
 def test_original_keys_equal_the_reference(gate: str, both: bool, tmp_path: Path) -> None:
     activation = {"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}[gate]
     rope = {"rope_type": "default", "rope_theta": 55.0}
-    folder = checkpoint(tmp_path / "checkpoint", hidden_act=activation, layer_norm_eps=1e-3, rope_parameters=rope)
+    folder = NOMIC_BERT.save(tmp_path / "checkpoint", hidden_act=activation, layer_norm_eps=1e-3, rope_parameters=rope)
     reference = load_reference(folder)
     original = {**ORIGINAL, "activation_function": gate, "layer_norm_epsilon": 1e-3, "rotary_emb_base": 55}
     if both:
@@ -174,7 +168,7 @@ def test_original_keys_equal_the_reference(gate: str, both: bool, tmp_path: Path
 
 def test_biases_of_the_original_code_are_added(tmp_path: Path) -> None:
     """The reference's Linears have no biases, so the same biases are added to them."""
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = NOMIC_BERT.save(tmp_path / "checkpoint")
     reference, weights = load_reference(folder), load_file(folder / "model.safetensors")
     rng = np.random.default_rng(0)
     for index, layer in enumerate(reference.layers):
@@ -204,7 +198,7 @@ def test_biases_of_the_original_code_are_added(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["AutoModelForSequenceClassification", "AutoModelForMaskedLM"])
 @pytest.mark.parametrize("prefix", ["nomic_bert.", "bert."])
 def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, prefix: str, tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint", task)
+    folder = NOMIC_BERT.save(tmp_path / "checkpoint", task)
     reference = load_reference(folder)
     weights = load_file(folder / "model.safetensors")
     renamed = {name.replace("nomic_bert.", prefix): tensor for name, tensor in weights.items()}
@@ -214,14 +208,14 @@ def test_takes_the_encoder_out_of_a_task_checkpoint(task: str, prefix: str, tmp_
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_layer_is_made_of_fused_operators_only(precision: Precision, tmp_path: Path) -> None:
-    layer, operators = count_layer(lambda n: checkpoint(tmp_path / str(n), num_hidden_layers=n), precision)
+    layer, operators = NOMIC_BERT.count_layer(tmp_path, precision)
     assert layer == PER_LAYER
     for unfused in ("Softmax", "Transpose", "Reshape", "Split", "Expand", "SkipLayerNormalization"):
         assert unfused not in operators
 
 
 def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
-    assert_half_precision_is_near(checkpoint(tmp_path / "checkpoint"), tmp_path)
+    assert_half_precision_is_near(NOMIC_BERT.save(tmp_path / "checkpoint"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +238,7 @@ def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
     ],
 )
 def test_an_unsupported_setting_is_refused_by_name(key: str, value: Any, tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = NOMIC_BERT.save(tmp_path / "checkpoint")
     write_json(folder / "config.json", {**ORIGINAL, key: value})
     with pytest.raises(UnsupportedError, match="ntk" if key == "rope_parameters" else key):
         make_graph(folder)
@@ -264,7 +258,7 @@ def test_an_unsupported_setting_is_refused_by_name(key: str, value: Any, tmp_pat
     ],
 )
 def test_keys_that_contradict_each_other_or_the_weights_are_errors(key: str, value: Any, tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = NOMIC_BERT.save(tmp_path / "checkpoint")
     write_json(folder / "config.json", {**ORIGINAL, key: value})
     named = {"rope_parameters": "rope_theta", "n_inner": "intermediate_size", "n_head": "3 heads"}.get(key, key)
     with pytest.raises(ModelFilesError, match=named):
@@ -272,7 +266,7 @@ def test_keys_that_contradict_each_other_or_the_weights_are_errors(key: str, val
 
 
 def test_sizes_are_found_under_the_keys_of_both_generations(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path / "checkpoint")
+    folder = NOMIC_BERT.save(tmp_path / "checkpoint")
     write_json(folder / "config.json", {**ORIGINAL, "n_positions": 8192})
 
     def sizes() -> tuple[int, int]:

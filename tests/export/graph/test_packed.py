@@ -239,7 +239,7 @@ def test_the_original_layouts_of_new(layout: str, tmp_path: Path) -> None:
     from onnxembed.export.architectures import new as architectures_new
     from tiny import write_tokenizer
 
-    checkpoint = new_checkpoints.gte(tmp_path / "checkpoint")
+    checkpoint = new_checkpoints.GTE.save(tmp_path / "checkpoint")
     new_checkpoints.rename(checkpoint, getattr(architectures_new, layout))
     new_checkpoints.new(checkpoint, pack_qkv=layout == "PACKED")
     write_tokenizer(checkpoint)
