@@ -22,7 +22,16 @@ from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.hub.source import Fetched
 from onnxembed.manifest import FILE_NAME, Manifest, Precision, read_manifest
-from tiny import BERT_LIKE, TEXTS, change_json, write_bert, write_encoder, write_json, write_sentence_bert
+from tiny import (
+    BERT_LIKE,
+    TEXTS,
+    change_json,
+    change_weights,
+    write_bert,
+    write_encoder,
+    write_json,
+    write_sentence_bert,
+)
 
 BOTH: tuple[Precision, ...] = ("fp32", "fp16")
 TANH = "torch.nn.modules.activation.Tanh"
@@ -36,13 +45,6 @@ def files(folder: Path) -> dict[str, bytes]:
 def vectors(folder: Path, texts: list[str] = SHORT) -> NDArray[np.float32]:
     with OnnxEmbedder(folder, providers="cpu", threads=1) as model:
         return model.encode(texts)
-
-
-def change_weights(folder: Path, **changes: Any) -> None:
-    """Rewrite the weights of a checkpoint: None takes a tensor out, an array puts it in."""
-    weights = {**load_file(folder / "model.safetensors"), **changes}
-    remaining = {name: tensor for name, tensor in weights.items() if tensor is not None}
-    save_file(remaining, folder / "model.safetensors")
 
 
 # ---- what an artifact is

@@ -101,7 +101,12 @@ class Family:
         self, workdir: Path, precision: Precision = "fp32", **flags: Any
     ) -> tuple[dict[str, int], dict[str, int]]:
         """`count_layer` of this family's checkpoints, which are saved to `workdir`."""
-        return count_layer(lambda n: self.save(workdir / str(n), **{self.layers_key: n}), precision, **flags)
+
+        def save(layers: int) -> Path:
+            change: dict[str, Any] = {self.layers_key: layers}
+            return self.save(workdir / str(layers), **change)
+
+        return count_layer(save, precision, **flags)
 
 
 def load_reference(folder: Path, task: str = "AutoModel") -> Any:

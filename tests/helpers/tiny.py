@@ -226,3 +226,10 @@ def change_json(path: Path, **values: Any) -> None:
 
 def _random(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
     return rng.normal(0, 0.15, shape).astype(np.float32)
+
+
+def change_weights(folder: Path, **changes: Any) -> None:
+    """Set tensors of a checkpoint's model.safetensors; None removes a tensor."""
+    weights = {**load_file(folder / "model.safetensors"), **changes}
+    remaining = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    save_file(remaining, folder / "model.safetensors")

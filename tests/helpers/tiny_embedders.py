@@ -53,6 +53,6 @@ def one_by_one(model: OnnxEmbedder, texts: Sequence[str], **options: Any) -> Arr
     return np.stack([model.encode(text, **options)[0] for text in texts])
 
 
-def assert_vectors_equal(ours: Array, theirs: Array) -> None:
+def assert_vectors_equal(ours: Array, theirs: Array, atol: float = 1e-6) -> None:
     assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6, equal_nan=False)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol, equal_nan=False)

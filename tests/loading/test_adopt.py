@@ -37,6 +37,7 @@ from onnxembed.verify.comparison import Comparison
 from onnxembed.verify.verify import verify_against
 from tiny import TEXTS as ALL_TEXTS
 from tiny import change_json, write_sentence_bert
+from tiny_embedders import assert_vectors_equal
 
 # Without the one that is cut, which is warned of.
 TEXTS = ALL_TEXTS[:-1]
@@ -93,10 +94,6 @@ def vectors(model: Path | str, **options: Any) -> Any:
         return embedder.encode(TEXTS)
 
 
-def close(ours: Any, theirs: Any, atol: float = 1e-6) -> None:
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
-
-
 def command(*arguments: str | Path) -> str:
     done = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -114,7 +111,7 @@ def expected(artifact: Path) -> Any:
 def test_a_graph_without_a_manifest_is_used_as_it_is(checkpoint: Path, tmp_path: Path, expected: Any) -> None:
     folder = foreign(checkpoint, tmp_path / "foreign")
     with OnnxEmbedder(folder) as model:
-        close(model.encode(TEXTS), expected)
+        assert_vectors_equal(model.encode(TEXTS), expected)
         manifest = model.manifest
         assert manifest.prompts.texts.value == {"query": "to be: ", "title": "of: "}
     assert not (folder / FILE_NAME).exists()
@@ -131,7 +128,7 @@ def test_every_output_that_others_write(
 ) -> None:
     folder = at_root(foreign(checkpoint, tmp_path / "foreign", *names))
     with OnnxEmbedder(folder) as model:
-        close(model.encode(TEXTS), expected)
+        assert_vectors_equal(model.encode(TEXTS), expected)
         embedding = model.manifest.require_embedding()
     assert embedding.graph_output in names
     assert embedding.pooled_by == ("graph" if names[0] else "runtime")
@@ -166,8 +163,8 @@ def test_precisions_are_found_by_their_names_and_checked_by_their_weights(checkp
     folder = foreign(checkpoint, tmp_path / "foreign", precisions=("fp32", "fp16"))
     with OnnxEmbedder(folder, precision="fp16") as half:
         assert list(half.manifest.variants) == ["fp16"]
-        close(half.encode(TEXTS), vectors(folder, precision="fp32"), atol=1e-2)
-    close(vectors(folder, onnx_file="onnx/model_fp16.onnx"), vectors(folder, precision="fp16"), atol=0)
+        assert_vectors_equal(half.encode(TEXTS), vectors(folder, precision="fp32"), atol=1e-2)
+    assert_vectors_equal(vectors(folder, onnx_file="onnx/model_fp16.onnx"), vectors(folder, precision="fp16"), atol=0)
     shutil.copy(folder / "onnx/model.onnx", folder / "onnx/model_fp16.onnx")
     with pytest.raises(UsageError, match=r"no fp16 graph .* weights of onnx/model_fp16.onnx are float32"):
         OnnxEmbedder(folder, precision="fp16")
@@ -187,7 +184,7 @@ def test_vectors_are_normalized_where_the_files_say_so_whatever_the_graph_does(t
     plain = foreign(checkpoint, tmp_path / "foreign", flags=Flags(normalize=False))
     shutil.copy(checkpoint / "modules.json", plain)
     export(checkpoint, tmp_path / "artifact", Options())
-    close(vectors(plain), vectors(tmp_path / "artifact"))
+    assert_vectors_equal(vectors(plain), vectors(tmp_path / "artifact"))
 
 
 def test_int32_inputs_and_float16_outputs(checkpoint: Path, tmp_path: Path, expected: Any) -> None:
@@ -206,7 +203,7 @@ def test_int32_inputs_and_float16_outputs(checkpoint: Path, tmp_path: Path, expe
     change(folder, narrow)
     ours = vectors(folder)
     assert ours.dtype == np.float32
-    close(ours, expected, atol=2e-3)
+    assert_vectors_equal(ours, expected, atol=2e-3)
 
 
 # ---- what is missing, and what is refused
@@ -219,11 +216,11 @@ def test_without_a_graph_the_error_names_the_export_command(checkpoint: Path) ->
 
 def test_several_graphs_are_never_guessed(checkpoint: Path, tmp_path: Path, expected: Any) -> None:
     folder = at_root(foreign(checkpoint, tmp_path / "foreign"), "model_optimized.onnx")
-    close(vectors(folder), expected)  # the only one
+    assert_vectors_equal(vectors(folder), expected)  # the only one
     shutil.copy(folder / "model_optimized.onnx", folder / "encoder.onnx")
     with pytest.raises(ModelFilesError, match=r"several ONNX files.*: encoder.onnx, model_optimized.onnx$"):
         OnnxEmbedder(folder)
-    close(vectors(folder, onnx_file="encoder.onnx"), expected)
+    assert_vectors_equal(vectors(folder, onnx_file="encoder.onnx"), expected)
     with pytest.raises(UsageError, match=r"has no other.onnx; its ONNX files: encoder.onnx, model_optimized.onnx$"):
         OnnxEmbedder(folder, onnx_file="other.onnx")
 
@@ -240,7 +237,7 @@ def test_a_folder_without_sentence_transformers_files_names_the_missing_fact(
         adopt(folder, out, AdoptOptions(flags=Flags(pooling=("mean",))))
     assert not out.exists()
     command("adopt", folder, "-o", out, "--pooling", "mean", "--normalize", "--max-length", "20", "--no-verify")
-    close(vectors(out), expected)
+    assert_vectors_equal(vectors(out), expected)
     assert read_manifest(out).require_embedding().pooling.origin == "flag"
 
 
@@ -250,7 +247,7 @@ def test_another_pooling_is_done_on_the_tokens(tmp_path: Path) -> None:
     flags = Flags(pooling=modes, normalize=False)
     export(checkpoint, tmp_path / "artifact", Options(flags=flags))
     adopt(foreign(checkpoint, tmp_path / "both"), tmp_path / "adopted", AdoptOptions(flags=flags))
-    close(vectors(tmp_path / "adopted"), vectors(tmp_path / "artifact"))
+    assert_vectors_equal(vectors(tmp_path / "adopted"), vectors(tmp_path / "artifact"))
     only_pooled = foreign(checkpoint, tmp_path / "pooled", "sentence_embedding", "")
     for flags in (Flags(pooling=("cls",)), Flags(normalize=False)):
         with pytest.raises(UsageError, match="neither --pooling nor --no-normalize can change that"):
@@ -262,7 +259,7 @@ def test_pooling_that_only_a_flag_states_is_not_taken_from_the_graph(checkpoint:
     folder = without_sentence_files(foreign(checkpoint, tmp_path / "foreign"))
     adopt(folder, tmp_path / "out", AdoptOptions(flags=Flags(pooling=("cls",), normalize=True, max_length=20)))
     export(checkpoint, tmp_path / "artifact", Options(flags=Flags(pooling=("cls",))))
-    close(vectors(tmp_path / "out"), vectors(tmp_path / "artifact"))
+    assert_vectors_equal(vectors(tmp_path / "out"), vectors(tmp_path / "artifact"))
 
 
 def extra_input(graph: onnx.GraphProto) -> None:
@@ -349,7 +346,7 @@ def test_an_adopted_folder_is_an_artifact(
     printed = command("adopt", folder, "-o", out)
     assert "vectors are finite, and the same for a text alone and among others" in printed
     assert "not verified (its weights are not beside the graph)" in printed
-    close(vectors(out), expected)
+    assert_vectors_equal(vectors(out), expected)
     manifest = read_manifest(out)
     assert manifest.model.engine == "adopted"
     assert manifest.files.keys() >= {"onnx/model.onnx", "tokenizer.json", "modules.json"}
@@ -369,8 +366,8 @@ def test_dense_layers_that_the_graph_leaves_out(tmp_path: Path) -> None:
         OnnxEmbedder(folder)
     adopt(folder, tmp_path / "out")
     export(checkpoint, tmp_path / "artifact", Options())
-    close(vectors(tmp_path / "out"), vectors(tmp_path / "artifact"))
-    close(vectors(foreign(checkpoint, tmp_path / "pooled")), vectors(tmp_path / "artifact"))
+    assert_vectors_equal(vectors(tmp_path / "out"), vectors(tmp_path / "artifact"))
+    assert_vectors_equal(vectors(foreign(checkpoint, tmp_path / "pooled")), vectors(tmp_path / "artifact"))
 
 
 def test_weights_in_a_file_of_their_own(checkpoint: Path, tmp_path: Path, expected: Any) -> None:
@@ -378,9 +375,9 @@ def test_weights_in_a_file_of_their_own(checkpoint: Path, tmp_path: Path, expect
     path = folder / "onnx/model.onnx"
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
     assert read_onnx(path).data == {"model.onnx.data"}
-    close(vectors(folder), expected)
+    assert_vectors_equal(vectors(folder), expected)
     adopt(folder, tmp_path / "out")
-    close(vectors(tmp_path / "out"), expected)
+    assert_vectors_equal(vectors(tmp_path / "out"), expected)
     assert read_manifest(tmp_path / "out").variants["fp32"].data == "onnx/model.onnx.data"
     (folder / "onnx/model.onnx.data").unlink()
     with pytest.raises(ModelFilesError, match=r"has no onnx/model\.onnx\.data"):
@@ -438,7 +435,7 @@ def test_a_dynamically_quantized_graph_says_that_texts_share_scales(
     printed = command("adopt", folder, "-o", out, "--onnx-file", file)
     assert "apart for a text alone and among others" in printed
     assert list(read_manifest(out).variants) == ["model_quantized"]
-    close(vectors(out), near, atol=1e-5)
+    assert_vectors_equal(vectors(out), near, atol=1e-5)
 
 
 # ---- from the hub
@@ -458,22 +455,22 @@ def test_a_repository_is_adopted_and_then_needs_no_network(
     shutil.copy(checkpoint / "model.safetensors", folder)
     with HubServer({"org/model": {"main": folder}}) as hub:
         hub.answer(monkeypatch)
-        close(vectors("org/model", cache_dir=cache), expected)
+        assert_vectors_equal(vectors("org/model", cache_dir=cache), expected)
         assert "model.safetensors" not in hub.downloaded()
         assert "onnx/model_fp16.onnx" not in hub.downloaded()
         hub.requests.clear()
         with OnnxEmbedder("org/model", cache_dir=cache) as model:
             assert model.manifest.source.revision == hub.commit("org/model")
         assert hub.requests == []
-        close(vectors("org/model", cache_dir=cache, precision="fp16"), expected, atol=1e-2)
+        assert_vectors_equal(vectors("org/model", cache_dir=cache, precision="fp16"), expected, atol=1e-2)
         printed = command("inspect", "org/model", "--cache-dir", cache)
         assert "engine           adopted (onnx/model.onnx was made by onnxembed)" in printed
         assert "no hashes recorded, so none are checked" in printed
         out = tmp_path / "out"
         adopt("org/model", out, hub=HubOptions(cache_dir=cache))
         assert read_manifest(out).source.revision == hub.commit("org/model")
-    close(vectors("org/model", cache_dir=cache, local_files_only=True), expected)
-    close(vectors(out), expected)
+    assert_vectors_equal(vectors("org/model", cache_dir=cache, local_files_only=True), expected)
+    assert_vectors_equal(vectors(out), expected)
     with pytest.raises(HubError):
         OnnxEmbedder("org/model", cache_dir=cache, local_files_only=True, onnx_file="onnx/other.onnx")
 
@@ -522,7 +519,7 @@ def test_a_traced_graph_gives_the_vectors_of_the_reference(tmp_path: Path) -> No
     assert manifest.verification["fp32"].max_abs_diff <= 1e-5
     assert manifest.model.engine_reason is not None
     assert manifest.model.engine_reason.startswith("model.onnx was made by pytorch ")
-    close(vectors(checkpoint), vectors(tmp_path / "out"))
+    assert_vectors_equal(vectors(checkpoint), vectors(tmp_path / "out"))
 
 
 @pytest.mark.torch
@@ -546,7 +543,7 @@ def test_a_decoders_attention_is_measured(tmp_path: Path, causal: bool) -> None:
     trace(checkpoint, checkpoint / "model.onnx")
     export(checkpoint, tmp_path / "artifact", Options())
     with OnnxEmbedder(checkpoint) as model, OnnxEmbedder(tmp_path / "artifact") as built:
-        close(model.encode(TEXTS), built.encode(TEXTS), atol=1e-5)
+        assert_vectors_equal(model.encode(TEXTS), built.encode(TEXTS), atol=1e-5)
         attention = model.manifest.model.attention
     assert attention.value == ("causal" if causal else "bidirectional")
     assert attention.reason.endswith("; measured in the graph")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
@@ -28,7 +28,7 @@ from onnxembed.verify.comparison import Comparison
 from onnxembed.verify.verify import verify_against
 from parity import batch, max_difference, random_checkpoint, torch, transformers
 from stock_models import write_sentence_albert
-from tiny import TEXTS, change_json, write_sentence_bert
+from tiny import TEXTS, change_json, change_weights, write_sentence_bert
 
 pytestmark = pytest.mark.torch
 
@@ -99,12 +99,6 @@ def run(file: Path, feeds: dict[str, Any]) -> list[Any]:
 def graph(folder: Path, precision: Precision = "fp32") -> Graph:
     facts = read_facts(folder)
     return build(make_plan(facts, None, Options(flags=Flags(("mean",), normalize=True), engine="trace")), precision)
-
-
-def change_weights(folder: Path, **changes: Any) -> None:
-    """Rewrite the weights of a checkpoint: None takes a tensor out, an array puts it in."""
-    weights = {**load_file(folder / "model.safetensors"), **changes}
-    save_file({name: tensor for name, tensor in weights.items() if tensor is not None}, folder / "model.safetensors")
 
 
 def checkpoint(folder: Path, model_type: str, change: dict[str, Any], task: str = "AutoModel") -> Path:

@@ -24,7 +24,7 @@ HEADS, KEY_HEADS, SCALE = 4, 2, 0.3
 Floats = NDArray[np.floating[Any]]
 
 
-def make(
+def open_attention(
     tmp_path: Path,
     *,
     causal: bool,
@@ -105,7 +105,7 @@ SIDES = [None, "right", "left", "both"]
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("reach", [0, 1, 12, SMALLEST, 45])
 def test_local_attention_equals_its_definition_around_every_edge(reach: int, side: str | None, tmp_path: Path) -> None:
-    session = make(tmp_path, causal=False, reach=reach)
+    session = open_attention(tmp_path, causal=False, reach=reach)
     for length in edges(reach):
         feeds = inputs(length, side)
         assert worst(session, feeds, expected(feeds, causal=False, reach=reach)) <= 1e-6, length
@@ -117,7 +117,7 @@ def test_local_attention_equals_its_definition_around_every_edge(reach: int, sid
 def test_causal_attention_equals_its_definition(
     reach: int | None, head_dim: int, side: str | None, tmp_path: Path
 ) -> None:
-    session = make(tmp_path, causal=True, reach=reach, head_dim=head_dim)
+    session = open_attention(tmp_path, causal=True, reach=reach, head_dim=head_dim)
     for length in (1, 2, 11, 12, 13, 70):
         feeds = inputs(length, side, head_dim)
         assert worst(session, feeds, expected(feeds, causal=True, reach=reach)) <= 1e-6, length
@@ -127,12 +127,15 @@ def test_causal_attention_equals_its_definition(
 @pytest.mark.parametrize("length", [STREAMED - 1, STREAMED, STREAMED + 77])
 def test_long_causal_runs_equal_the_definition(length: int, reach: int | None, tmp_path: Path) -> None:
     feeds = inputs(length, "right")
-    assert worst(make(tmp_path, causal=True, reach=reach), feeds, expected(feeds, causal=True, reach=reach)) <= 1e-6
+    assert (
+        worst(open_attention(tmp_path, causal=True, reach=reach), feeds, expected(feeds, causal=True, reach=reach))
+        <= 1e-6
+    )
 
 
 @pytest.mark.parametrize("side", SIDES)
 def test_global_attention_equals_its_definition(side: str | None, tmp_path: Path) -> None:
-    session = make(tmp_path, causal=False)
+    session = open_attention(tmp_path, causal=False)
     for length in (1, 2, 70):
         feeds = inputs(length, side)
         assert worst(session, feeds, expected(feeds, causal=False)) <= 1e-6
@@ -141,7 +144,7 @@ def test_global_attention_equals_its_definition(side: str | None, tmp_path: Path
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("side", SIDES)
 def test_half_precision_takes_the_same_ways(side: str | None, causal: bool, tmp_path: Path) -> None:
-    session = make(tmp_path, causal=causal, reach=40, precision="fp16")
+    session = open_attention(tmp_path, causal=causal, reach=40, precision="fp16")
     feeds = inputs(40 * FEWEST + 3, side)
     assert worst(session, feeds, expected(feeds, causal=causal, reach=40)) <= 5e-3
 
@@ -165,7 +168,7 @@ def test_a_long_run_avoids_a_bias_for_every_pair_where_it_can(
 ) -> None:
     """Checks the nodes that ran and the sizes of their outputs in ONNX Runtime's own profile."""
     causal, reach, side, kernel, square = way
-    session = make(tmp_path, causal=causal, reach=reach, profile=str(tmp_path / "profile"))
+    session = open_attention(tmp_path, causal=causal, reach=reach, profile=str(tmp_path / "profile"))
     session.run(None, inputs(LONG, side))
     events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     nodes = [event["args"] for event in events if event["cat"] == "Node" and "output_size" in event["args"]]
@@ -176,7 +179,7 @@ def test_a_long_run_avoids_a_bias_for_every_pair_where_it_can(
 def test_a_long_causal_run_keeps_no_scores(tmp_path: Path) -> None:
     """The kernel's own workspace is in no profile, so the memory of a run is measured against that of its scores."""
     length = 4 * STREAMED
-    session = make(tmp_path, causal=True, arena=False)
+    session = open_attention(tmp_path, causal=True, arena=False)
     session.run(None, inputs(8, None))
     feeds = {name: value[:1] for name, value in inputs(length, None).items()}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -34,7 +34,7 @@ PRECISIONS: list[Precision] = ["fp32", "fp16"]
 PER_LAYER = {"MultiHeadAttention": 2, "If": 1, "Add": 4, "LayerNormalization": 2, "BiasGelu": 1, "MatMul": 6}
 
 
-def make(folder: Path, precision: Precision = "fp32", **options: Any) -> Graph:
+def build_graph(folder: Path, precision: Precision = "fp32", **options: Any) -> Graph:
     facts = read_facts(folder)
     return build(make_plan(facts, None, Options(**options)), precision)
 
@@ -44,7 +44,7 @@ def write(graph: Graph, folder: Path, precision: Precision = "fp32") -> Variant:
 
 
 def export_graph(folder: Path, out: Path, precision: Precision = "fp32", **options: Any) -> Path:
-    return out / write(make(folder, precision, **options), out, precision).file
+    return out / write(build_graph(folder, precision, **options), out, precision).file
 
 
 def session(path: Path, **settings: Any) -> onnxruntime.InferenceSession:
@@ -86,8 +86,8 @@ def counted(graph: onnx.GraphProto) -> dict[str, int]:
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model_type", BERT_LIKE)
 def test_a_layer_is_made_of_fused_operators_only(tmp_path: Path, model_type: str, precision: Precision) -> None:
-    two = make(write_encoder(tmp_path / "two", model_type, num_hidden_layers=2), precision).operators()
-    three = make(write_encoder(tmp_path / "three", model_type, num_hidden_layers=3), precision).operators()
+    two = build_graph(write_encoder(tmp_path / "two", model_type, num_hidden_layers=2), precision).operators()
+    three = build_graph(write_encoder(tmp_path / "three", model_type, num_hidden_layers=3), precision).operators()
     assert {name: three[name] - two[name] for name in three if three[name] != two[name]} == PER_LAYER
     for unfused in ("Softmax", "Erf", "Gelu", "SkipLayerNormalization", "Transpose", "Reshape", "Expand"):
         assert unfused not in three
@@ -111,7 +111,7 @@ def test_fused_operators_survive_onnx_runtime(tmp_path: Path, model_type: str, p
 
 
 def test_operators_are_counted_inside_branches(tmp_path: Path) -> None:
-    graph = make(write_sentence_bert(tmp_path / "model"))
+    graph = build_graph(write_sentence_bert(tmp_path / "model"))
     variant = write(graph, tmp_path)
     model = onnx.load(tmp_path / variant.file)
     assert variant.operators == graph.operators() == dict(sorted(counted(model.graph).items()))
@@ -210,7 +210,7 @@ def test_each_output_can_be_asked_for_alone(tmp_path: Path) -> None:
 def test_a_graph_takes_the_inputs_that_matter(
     tmp_path: Path, model_type: str, options: dict[str, Any], inputs: list[str]
 ) -> None:
-    graph = make(write_encoder(tmp_path / "model", model_type, **options))
+    graph = build_graph(write_encoder(tmp_path / "model", model_type, **options))
     assert [value.name for value in graph.inputs] == inputs
 
 
@@ -239,7 +239,7 @@ def test_weights_of_other_types_are_converted(tmp_path: Path, dtype: Any) -> Non
     weights = load_file(folder / "model.safetensors")
     stored = {name: tensor.astype(dtype) for name, tensor in weights.items()}
     save_file(stored, folder / "model.safetensors")
-    graph = make(folder)
+    graph = build_graph(folder)
     name = "encoder.layer.1.output.dense.weight"
     read = graph.initializers[f"{name}.T"].read()
     assert read.dtype == np.float32
@@ -267,7 +267,7 @@ def test_an_unknown_activation_is_refused_with_the_known_ones(tmp_path: Path) ->
     folder = write_sentence_bert(tmp_path / "model")
     change_json(folder / "config.json", hidden_act="laplace")
     with pytest.raises(UnsupportedError, match=r"'laplace'.*gelu, gelu_new"):
-        make(folder)
+        build_graph(folder)
 
 
 def test_weights_are_read_when_the_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_weights_are_read_when_the_file_is_written(tmp_path: Path, monkeypatch: 
         return original(self, name)
 
     monkeypatch.setattr(Checkpoint, "read", watched)
-    graph = make(folder)
+    graph = build_graph(folder)
     assert read == []
     write(graph, tmp_path)
     assert "embeddings.word_embeddings.weight" in read

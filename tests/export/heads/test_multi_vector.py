@@ -65,7 +65,7 @@ def reference(folder: Path, texts: list[str], kind: TextKind) -> list[NDArray[np
     return vectors
 
 
-def agree(ours: list[NDArray[np.float32]], theirs: list[NDArray[np.float32]]) -> None:
+def assert_token_vectors_equal(ours: list[NDArray[np.float32]], theirs: list[NDArray[np.float32]]) -> None:
     for one, other in zip(ours, theirs, strict=True):
         assert one.shape == other.shape
         assert one.dtype == np.float32
@@ -83,8 +83,8 @@ def test_every_form_equals_sentence_transformers(tmp_path: Path, form: str) -> N
         assert model.dimension == 12
         for kind in TEXT_KINDS:
             theirs = reference(source, EVERY, kind)
-            agree([*model.embed_multi_vector(EVERY, kind=kind)], theirs)
-            agree([next(model.embed_multi_vector(text, kind=kind)) for text in EVERY], theirs)
+            assert_token_vectors_equal([*model.embed_multi_vector(EVERY, kind=kind)], theirs)
+            assert_token_vectors_equal([next(model.embed_multi_vector(text, kind=kind)) for text in EVERY], theirs)
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def reference(folder: Path, texts: list[str], *, side: str = "right") -> NDArray
     return vectors
 
 
-def agree(ours: list[SparseEmbedding], theirs: NDArray[np.float32]) -> None:
+def assert_sparse_equal(ours: list[SparseEmbedding], theirs: NDArray[np.float32]) -> None:
     for embedding, row in zip(ours, theirs, strict=True):
         assert embedding.indices.tolist() == np.flatnonzero(row).tolist()
         assert np.abs(embedding.values - row[embedding.indices]).max(initial=0) <= 1e-5
@@ -74,8 +74,8 @@ def test_every_family_equals_sentence_transformers(tmp_path: Path, model_type: s
     assert (theirs > 0).any()
     assert (theirs == 0).any()
     with OnnxEmbedder(tmp_path / "out") as model:
-        agree([*model.embed_sparse(EVERY)], theirs)
-        agree([next(model.embed_sparse(text)) for text in EVERY], theirs)
+        assert_sparse_equal([*model.embed_sparse(EVERY)], theirs)
+        assert_sparse_equal([next(model.embed_sparse(text)) for text in EVERY], theirs)
 
 
 @pytest.mark.torch
@@ -95,7 +95,7 @@ def test_every_pooling_equals_sentence_transformers(
     assert manifest.variants["fp32"].operators["MatMul"] >= 5
     theirs = reference(source, EVERY)
     with OnnxEmbedder(tmp_path / "out") as model:
-        agree([*model.embed_sparse(EVERY)], theirs)
+        assert_sparse_equal([*model.embed_sparse(EVERY)], theirs)
 
 
 @pytest.mark.torch
@@ -123,7 +123,7 @@ def test_modernbert_equals_sentence_transformers(tmp_path: Path) -> None:
     export(source, tmp_path / "out", TASK)
     theirs = reference(source, EVERY)
     with OnnxEmbedder(tmp_path / "out") as model:
-        agree([*model.embed_sparse(EVERY)], theirs)
+        assert_sparse_equal([*model.embed_sparse(EVERY)], theirs)
 
 
 @pytest.mark.torch
@@ -173,7 +173,7 @@ def test_an_untied_decoder_is_used(tmp_path: Path) -> None:
     change_json(source / "config.json", tie_word_embeddings=False)
     export(source, tmp_path / "out", TASK)
     with OnnxEmbedder(tmp_path / "out") as model:
-        agree([*model.embed_sparse(TEXTS)], reference(source, TEXTS))
+        assert_sparse_equal([*model.embed_sparse(TEXTS)], reference(source, TEXTS))
 
 
 def test_half_precision_is_near(tmp_path: Path) -> None:
