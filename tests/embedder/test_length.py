@@ -32,7 +32,7 @@ def test_impossible_lengths_are_refused(artifact: Path, max_length: Any) -> None
 
 
 def test_a_length_without_room_for_text_is_refused(artifact: Path) -> None:
-    with pytest.raises(UsageError, match="max_length is 2, but 2 special tokens go around every text"):
+    with pytest.raises(UsageError, match="max_length is 2, but 2 special tokens are added to every text"):
         OnnxEmbedder(artifact, max_length=2)
 
 

@@ -137,7 +137,7 @@ def test_padding_and_truncation_of_the_file_do_not_count(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("max_length", [1, 2])
 def test_a_limit_that_leaves_no_room_for_text_is_refused(folder: Path, max_length: int) -> None:
-    with pytest.raises(UsageError, match=f"max_length is {max_length}, but 2 special tokens go around every text"):
+    with pytest.raises(UsageError, match=f"max_length is {max_length}, but 2 special tokens are added to every text"):
         tokenizer(folder, max_length)
 
 

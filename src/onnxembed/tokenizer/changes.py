@@ -1,4 +1,4 @@
-"""What a model's class and its decisions change in its tokenizer.json, so that it alone gives the reference's ids."""
+"""Changes to tokenizer.json for the model's class and the decisions, so that it alone gives the reference's ids."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from onnxembed.tokenizer.texts import tokenizer_errors
 
 @dataclass(frozen=True)
 class ClassOptions:
-    """What a transformers class sets in tokenizer.json, whatever stands there.
+    """The options that a transformers class sets in one part of tokenizer.json, overriding what the file says.
 
-    `options` maps each option of the part to the key of tokenizer_config.json that it is taken from, and
-    to the class's value when the key is absent.
+    `part_type` is the type that the part must have. `options` maps each option to its key in tokenizer_config.json,
+    and to the class's default, used when the key is absent.
     """
 
     part: str
-    kind: str
+    part_type: str
     options: Mapping[str, tuple[str, bool | None]]
 
 
 BERT = ClassOptions(
     part="normalizer",
-    kind="BertNormalizer",
+    part_type="BertNormalizer",
     options={
         "lowercase": ("do_lower_case", True),
         "strip_accents": ("strip_accents", None),
@@ -42,7 +42,7 @@ BERT = ClassOptions(
 )
 ROBERTA = ClassOptions("pre_tokenizer", "ByteLevel", {"add_prefix_space": ("add_prefix_space", False)})
 
-# By tokenizer_class (with or without "Fast" at its end), or by model_type where no class is named.
+# By tokenizer_class (with or without the suffix "Fast"), or by model_type if no class is named.
 CLASS_OPTIONS = {
     "BertTokenizer": BERT,
     "DistilBertTokenizer": BERT,
@@ -60,9 +60,9 @@ CLASS_OPTIONS = {
 def apply_decisions(
     facts: Facts, encoder: EncoderDecisions, state: dict[str, Any], source: Path
 ) -> tuple[str, tuple[str, ...]]:
-    """The text of a tokenizer.json that does all that was decided, and what was changed in it, in words.
+    """Apply every decision to a tokenizer.json; returns its new text and a description of each change.
 
-    `state` is what the file `source` holds, and is changed. Raises ModelFilesError for a tokenizer that cannot
+    `state` is the content of the file `source`, and is modified. Raises ModelFilesError for a tokenizer that cannot
     be read or contradicts the other files, UsageError for a maximum length that special tokens alone fill.
     """
     changes = [
@@ -73,36 +73,36 @@ def apply_decisions(
     ]
     if state.get("padding") is not None:
         state["padding"] = None
-        changes.append("padding taken out: the runtime decides how to batch")
+        changes.append("padding removed: the runtime decides how to batch")
     text = json.dumps(state, ensure_ascii=False)  # not indented: a large vocabulary would take seconds
     _check(text, source, encoder)
     return text, tuple(changes)
 
 
 def apply_class_options(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
-    """Do to tokenizer.json what the transformers class does to it when it is loaded."""
-    named = facts.tokenizer_config.get("tokenizer_class") or facts.config.get("tokenizer_class") or facts.model_type
-    known = CLASS_OPTIONS.get(str(named).removesuffix("Fast"))
-    part = state.get(known.part) if known else None
-    if known is None or not isinstance(part, dict) or part.get("type") != known.kind:
+    """Change tokenizer.json as its transformers class does when it loads the file; yields a description per change."""
+    name = facts.tokenizer_config.get("tokenizer_class") or facts.config.get("tokenizer_class") or facts.model_type
+    class_options = CLASS_OPTIONS.get(str(name).removesuffix("Fast"))
+    part = state.get(class_options.part) if class_options else None
+    if class_options is None or not isinstance(part, dict) or part.get("type") != class_options.part_type:
         return
-    state[known.part] = part = dict(part)
-    for option, (key, default) in known.options.items():
+    state[class_options.part] = part = dict(part)
+    for option, (key, default) in class_options.options.items():
         value = facts.tokenizer_config.get(key, default)
         if part.get(option) != value:
             part[option] = value
-            origin = key if key in facts.tokenizer_config else f"no {key}, the default of {named}"
-            yield f"{known.kind}: {option} set to {json.dumps(value)} (tokenizer_config.json: {origin})"
+            origin = key if key in facts.tokenizer_config else f"no {key}, the default of {name}"
+            yield f"{class_options.part_type}: {option} set to {json.dumps(value)} (tokenizer_config.json: {origin})"
 
 
 def _without_specials(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
     if MODEL_TYPES[facts.model_type].static and state.get("post_processor") is not None:
         state["post_processor"] = None
-        yield "special tokens taken out: a static embedding averages the text's own tokens"
+        yield "special tokens removed: a static embedding averages the text's own tokens"
 
 
 def _lower_case(encoder: EncoderDecisions, state: dict[str, Any]) -> Iterator[str]:
-    """Lower-case before everything else when sentence-transformers' file asks for it and nothing does it yet."""
+    """Lower-case first, if sentence-transformers' file asks for it and the normalizer does not do it already."""
     normalizer = state.get("normalizer")
     if encoder.lower_case.value and not _lowercases(normalizer):
         steps = [{"type": "Lowercase"}, *([normalizer] if normalizer else [])]
@@ -114,10 +114,10 @@ def _lowercases(normalizer: Any) -> bool:
     """Whether a normalizer of tokenizer.json, or one inside it, already lower-cases."""
     if not isinstance(normalizer, dict):
         return False
-    kind = normalizer.get("type")
-    if kind == "Sequence":
+    normalizer_type = normalizer.get("type")
+    if normalizer_type == "Sequence":
         return any(_lowercases(step) for step in normalizer.get("normalizers", ()))
-    return kind == "Lowercase" or (kind == "BertNormalizer" and bool(normalizer.get("lowercase")))
+    return normalizer_type == "Lowercase" or (normalizer_type == "BertNormalizer" and bool(normalizer.get("lowercase")))
 
 
 def _end(encoder: EncoderDecisions, state: dict[str, Any]) -> Iterator[str]:
@@ -146,7 +146,7 @@ def _truncate(encoder: EncoderDecisions, state: dict[str, Any], source: Path) ->
 
 
 def _check(text: str, source: Path, encoder: EncoderDecisions) -> None:
-    with tokenizer_errors(f"{source} is not a tokenizer the tokenizers library can read"):
+    with tokenizer_errors(f"{source} is not a tokenizer that the tokenizers library can read"):
         tokenizer = Tokenizer.from_str(text)
     specials, limit = tokenizer.num_special_tokens_to_add(False), encoder.max_length
     if specials >= limit.value:

@@ -1,7 +1,7 @@
-"""The token that every text must end with, added where tokenizer.json's own post-processor leaves it out.
+"""The token that every text must end with, added if tokenizer.json's own post-processor leaves it out.
 
-Models that read a text at its last token were trained with an end token there, which their tokenizer's
-class added in code; tokenizer.json alone may not know of it.
+Models that take a text's vector from its last token were trained with an end token there. Their tokenizer's class
+added it in code, so tokenizer.json alone may lack it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ NO_VOCABULARY = {"type": "WordLevel", "vocab": {}, "unk_token": ""}
 
 
 def append_end_token(state: dict[str, Any], token: str) -> bool:
-    """Make the post-processor of a tokenizer.json end every text with `token`; returns whether that was needed.
+    """Make the post-processor of a tokenizer.json end every text with `token`; returns whether it had to be changed.
 
-    Truncation leaves room for the token: it is one of the post-processor's, as [SEP] is one of BERT's.
-    Raises ModelFilesError for a token that the vocabulary lacks, or that a text still does not end with.
+    Truncation leaves room for the token, because the post-processor adds it, as BERT's adds [SEP].
+    Raises ModelFilesError if the vocabulary lacks the token, or a text still does not end with it.
     """
     tokenizer = _tokenizer(state)
     number = tokenizer.token_to_id(token)
@@ -32,7 +32,7 @@ def append_end_token(state: dict[str, Any], token: str) -> bool:
     if _last(tokenizer) == number:
         return False
     state["post_processor"] = _ending(state.get("post_processor"), token, number)
-    # Without the vocabulary, which has been read already: a large one takes seconds.
+    # Parsed without the vocabulary, which was parsed above: a large one takes seconds.
     tokenizer.post_processor = _tokenizer({**state, "added_tokens": [], "model": NO_VOCABULARY}).post_processor
     if (last := _last(tokenizer)) != number:
         raise ModelFilesError(f"texts must end with {token} ({number}), but tokenizer.json ends them with {last}")
@@ -54,7 +54,7 @@ def _last(tokenizer: Tokenizer) -> int:
 def _ending(processor: Any, token: str, number: int) -> dict[str, Any]:
     """A post-processor that does what `processor` does, then adds the token.
 
-    A template cannot follow another, which hands its tokens on in pieces: it is lengthened instead.
+    A template cannot follow another, which passes its tokens on in pieces. It is extended instead.
     """
     if processor and processor["type"] == "Sequence":
         steps = processor["processors"]

@@ -21,7 +21,7 @@ PLACEHOLDERS = re.compile(r"\{(query|document|instruction)\}")
 class PairTokenizer(TextTokenizer):
     """Joins each pair as the tokenizer's post-processor says, in at most `max_length` tokens.
 
-    `truncation` "longest_first" takes tokens off the longer of the two, "only_second" off the document alone.
+    `truncation` "longest_first" shortens the longer of the two, "only_second" only the document.
     """
 
     def __init__(
@@ -52,24 +52,24 @@ class PairTokenizer(TextTokenizer):
             raise UsageError(self._too_long(texts)) from error
         if self._token_types:
             return tokens
-        return [replace(each, type_ids=np.zeros_like(each.type_ids)) for each in tokens]
+        return [replace(pair, type_ids=np.zeros_like(pair.type_ids)) for pair in tokens]
 
     def _too_long(self, pairs: Sequence[Pair]) -> str:
-        """Which query leaves its document no room, though only the document may be cut."""
+        """The message for a query that leaves its document no room, if only the document may be cut."""
         from tokenizers import Tokenizer
 
-        whole = Tokenizer.from_str(self._tokenizer.to_str())  # other threads go on cutting with this one
+        whole = Tokenizer.from_str(self._tokenizer.to_str())  # a copy: other threads use the original, which truncates
         whole.no_truncation()
         lengths = {query: len(whole.encode(query, add_special_tokens=False).ids) for query, _ in pairs}
         longest = max(lengths, key=lambda query: lengths[query])
         return (
-            f"the query {longest[:40]!r} has {lengths[longest]} tokens, and a document beside it "
+            f"the query {longest[:40]!r} has {lengths[longest]} tokens, but query and document together "
             f"must fit into {self._room}: shorten it, raise max_length, or use truncation longest_first"
         )
 
 
 class TemplateTokenizer(TextTokenizer):
-    """Puts each pair into a template: only its body is cut, so that prefix and suffix stand whole around it."""
+    """Puts each pair into a template. Only the body is cut; the prefix and the suffix around it stay whole."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class TemplateTokenizer(TextTokenizer):
 
     def _body(self, query: str, document: str) -> str:
         values = {"query": query, "document": document, "instruction": self._instruction or ""}
-        # Every second part is a placeholder's name; a text that spells one stays as it is.
+        # Every second part is a placeholder's name. Placeholders inside a text are not replaced.
         return "".join(values[part] if index % 2 else part for index, part in enumerate(self._parts))
 
     def _surround(self, body: Tokens) -> Tokens:

@@ -30,8 +30,8 @@ class Tokens:
 
 
 def pad(texts: Sequence[Tokens], pad_token_id: int) -> dict[str, IntArray]:
-    """The inputs of texts that are run at once, int64 [B, T] each, padded on the right."""
-    # A tokenizer without special tokens makes nothing of an empty text; the graph needs a slot all the same.
+    """The graph inputs for a batch of texts, int64 [B, T] each, padded on the right."""
+    # Without special tokens an empty text has no ids, but the graph needs at least one slot.
     shape = (len(texts), max(1, *map(len, texts)))
     inputs = {
         "input_ids": np.full(shape, pad_token_id, np.int64),
@@ -47,7 +47,7 @@ def pad(texts: Sequence[Tokens], pad_token_id: int) -> dict[str, IntArray]:
 
 @contextmanager
 def tokenizer_errors(problem: str) -> Iterator[None]:
-    """Raise ModelFilesError, `problem` and its cause, for what the library raises inside the block: bare Exceptions."""
+    """Turn the library's bare Exceptions inside the block into ModelFilesError: `problem` and its cause."""
     try:
         yield
     except OnnxEmbedError:
@@ -59,12 +59,12 @@ def tokenizer_errors(problem: str) -> Iterator[None]:
 class TextTokenizer:
     """The tokenizer of an artifact, cutting texts to `max_length` tokens. Usable from many threads.
 
-    `changed` is the text of tokenizer.json where something else than the folder's file is to be used.
+    `changed` is the text of a tokenizer.json to use instead of the folder's file.
     """
 
     at_once = BATCH
-    """How many texts the tokenizers library is given at once. It has a thread for each core, and no bound on them
-    but this one: fewer texts keep fewer of them busy."""
+    """Texts per call of the tokenizers library. The library starts a thread for each core, and only the number of texts
+    limits how many of them are busy."""
 
     def __init__(self, folder: Path, tokenization: Tokenization, max_length: int, changed: str | None = None) -> None:
         from tokenizers import Tokenizer
@@ -74,7 +74,7 @@ class TextTokenizer:
             self._tokenizer = Tokenizer.from_file(str(file)) if changed is None else Tokenizer.from_str(changed)
         specials = self._tokenizer.num_special_tokens_to_add(False)
         if max_length <= specials:
-            raise UsageError(f"max_length is {max_length}, but {specials} special tokens go around every text")
+            raise UsageError(f"max_length is {max_length}, but {specials} special tokens are added to every text")
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length, direction=tokenization.truncation_side.value)
         self._tokenization = tokenization

@@ -68,7 +68,7 @@ def test_padding_and_another_truncation_are_taken_out(folder: Path, tmp_path: Pa
     assert len(ids(tmp_path / "out", WORDS)) == 20
     assert changes == (
         "truncation to 20 tokens (sentence_bert_config.json: max_seq_length)",
-        "padding taken out: the runtime decides how to batch",
+        "padding removed: the runtime decides how to batch",
     )
 
 
