@@ -21,13 +21,13 @@ from onnxembed.facts.reranking import read_answers
 from onnxembed.facts.sparse import SPARSE_CLASSES, SparseFacts
 from onnxembed.facts.transformer import read_transformer_config
 
-# Every file that the Linear of a bge-m3 head may stand in.
+# The suffixes of the files that may hold the Linear of a bge-m3 head.
 LINEAR_FORMATS = (".safetensors", ".pt")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the files of one checkpoint say. None means that they do not say it."""
+    """What the files of one checkpoint say. None means that they do not say."""
 
     folder: Path
     transformer_folder: Path
@@ -80,7 +80,7 @@ def read_facts(folder: Path) -> Facts:
     """Read what a checkpoint folder's files say.
 
     Raises ModelFilesError for files that are missing or not JSON objects, UnsupportedError for modules
-    and options that onnxembed does not do; both name the file and the key.
+    and options that onnxembed does not support; both name the file and the key.
     """
     if not folder.is_dir():
         raise ModelFilesError(f"no folder at {folder}")
@@ -96,7 +96,7 @@ def read_facts(folder: Path) -> Facts:
         _static_config(transformer_folder / "config.json") if static else read_json(transformer_folder / "config.json")
     )
     if not isinstance(config.get("model_type"), str):
-        raise ModelFilesError(f"{transformer_folder / 'config.json'} has no model_type: what model is it?")
+        raise ModelFilesError(f"{transformer_folder / 'config.json'} does not say its model_type")
     transformer_name, transformer_config = read_transformer_config(transformer_folder, st_class)
     checkpoint = _Checkpoint(folder, modules, config, transformer_name, transformer_config)
     heads = HEAD_READERS[st_class](checkpoint)
@@ -129,7 +129,7 @@ def read_facts(folder: Path) -> Facts:
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """What is read of a folder before its heads."""
+    """What is known about a folder before its heads are read."""
 
     folder: Path
     modules: list[dict[str, str]]
@@ -182,7 +182,7 @@ HEAD_READERS: dict[str, Callable[[_Checkpoint], _Heads]] = {
 
 
 def _static_config(path: Path) -> JsonObject:
-    """model2vec's config.json. sentence-transformers writes none: there the table's shape says all there is."""
+    """model2vec's config.json; sentence-transformers writes none, so its values come from the table's shape."""
     if path.is_file():
         return read_json(path)
     table = path.with_name("model.safetensors")
@@ -196,7 +196,7 @@ def _static_config(path: Path) -> JsonObject:
 
 
 def _linear_heads(folder: Path) -> tuple[SparseFacts | None, MultiVectorFacts | None]:
-    """bge-m3's two heads; a folder with one of them lacks the other."""
+    """bge-m3's two heads, if the folder has them; ModelFilesError if it has only one."""
     stems = (sparse_facts.LINEAR_HEAD, multi_vector_facts.LINEAR_HEAD)
     files = [
         next((folder / f"{stem}{end}" for end in LINEAR_FORMATS if (folder / f"{stem}{end}").is_file()), None)

@@ -13,7 +13,7 @@ JsonObject = Mapping[str, Any]
 
 
 def read_json(path: Path) -> JsonObject:
-    """Read a JSON object from a file; ModelFilesError when it is absent or something else."""
+    """Read a JSON object from a file; ModelFilesError if it is absent or not a JSON object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -26,11 +26,11 @@ def read_json(path: Path) -> JsonObject:
 
 
 def read_optional_json(path: Path) -> JsonObject:
-    """Read a JSON object from a file; an empty one where there is no file."""
+    """Read a JSON object from a file; an empty one if there is no file."""
     return read_json(path) if path.is_file() else {}
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file that people can read."""
+    """Write an indented JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -16,11 +16,11 @@ class ModelType:
     `pad_token_id`: what fills unused slots; only the RoBERTa family reads it, elsewhere padding is masked.
     `positions_after_pad`: positions are counted from pad_token_id + 1, so the first pad_token_id + 1 rows of the
     position table are never used (the RoBERTa family).
-    `position_table`: positions are rows of a table, which bounds every text; rotary ones bound none, and
-    max_position_embeddings is only the length that such a model was made for.
+    `position_table`: positions are rows of a table, which bounds every text. Rotary positions bound none;
+    max_position_embeddings is then only the length that the model was made for.
     `position_table_key`: the key of config.json, true where absent, that says whether there is a table.
-    `static`: a token's vector is a row of a table, whatever its context; special tokens are not counted.
-    `older_keys`: what config.json files of an earlier generation call a size.
+    `static`: a token's vector is a row of a table and does not depend on context; special tokens are left out.
+    `older_keys`: the keys that older config.json files use for sizes.
     `attention`: how tokens attend to each other by default. Decoders were made causal, and many were trained
     further as bidirectional embedders, so for them config.json and flags may decide.
     """

@@ -1,7 +1,7 @@
 """What modules.json and the configs of a model's modules say, read but not yet judged. Standard library only.
 
 Reads both generations of sentence-transformers files: pooling as booleans or as one string, module types of
-every release. A key or module that is not known here is an error: dropping it would change vectors in silence.
+every release. An unknown key or module is an error: ignoring it could silently change vectors.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ DENSE_ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class PoolingFacts:
-    """A Pooling module: its modes in the order they are concatenated, and the key that says so.
+    """A Pooling module: its modes in the order they are concatenated, and the key that names them.
 
-    No modes when its config names none.
+    `modes` is empty if its config names none.
     """
 
     modes: tuple[PoolingMode, ...]
@@ -71,14 +71,14 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
         return []
     try:
         modules: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
-        kinds = [module_class(module) for module in modules]
+        classes = [module_class(module) for module in modules]
         places = [(folder / module["path"]).resolve() for module in modules]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelFilesError(f"{path} is not a list of modules with path and type: {error!r}") from error
     first_modules = {"Transformer", "MLMTransformer", "StaticEmbedding"}
     if places and "lora_adaptations" in read_optional_json(places[0] / "config.json"):
         first_modules.add(JINA_TRANSFORMER)
-    if not kinds or kinds[0] not in first_modules:
+    if not classes or classes[0] not in first_modules:
         first = modules[0]["type"] if modules else "nothing"
         raise UnsupportedError(
             f"{path} begins with {first}; onnxembed exports models that begin with a Transformer or a StaticEmbedding"
@@ -90,9 +90,9 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
 
 
 def module_class(module: Mapping[str, str]) -> str:
-    """The class name of a sentence-transformers module; its dotted path changed between releases, the name did not.
+    """The class name of a sentence-transformers module; its dotted path changed between releases, but not the name.
 
-    A class of another package may share the name and do something else: its full path is returned.
+    A class of another package keeps its full path, because it may share the name and do something else.
     """
     package, _, _ = module["type"].partition(".")
     return module["type"].rpartition(".")[2] if package == "sentence_transformers" else module["type"]
@@ -108,23 +108,23 @@ def read_post_modules(
     normalize = False
     stage = 0
     for module in modules:
-        kind = module_class(module)
-        if kind not in order:
+        class_name = module_class(module)
+        if class_name not in order:
             raise UnsupportedError(
                 f"{folder / 'modules.json'} has a {module['type']} module; "
                 "onnxembed builds Transformer, Pooling, Dense, Dropout and Normalize"
             )
-        if order[kind] < stage:
+        if order[class_name] < stage:
             raise UnsupportedError(
-                f"{folder / 'modules.json'} has a {kind} module after a later stage; "
+                f"{folder / 'modules.json'} has a {class_name} module after a later stage; "
                 "onnxembed builds Pooling, then Dense, then Normalize"
             )
-        stage = order[kind]
-        if kind == "Pooling":
+        stage = order[class_name]
+        if class_name == "Pooling":
             poolings.append(_pooling(folder, module["path"]))
-        elif kind == "Dense":
+        elif class_name == "Dense":
             dense.append(read_dense(folder, module["path"]))
-        elif kind == "Normalize":
+        elif class_name == "Normalize":
             file = folder / module["path"] / "config.json"
             check_places(file, read_optional_json(file))
             normalize = True
@@ -134,13 +134,14 @@ def read_post_modules(
 def _pooling(folder: Path, path: str) -> PoolingFacts:
     name = f"{path}/config.json"
     config = read_json(folder / name)
-    known = {"word_embedding_dimension", "embedding_dimension", "include_prompt", "pooling_mode", "output_key"}
-    unknown = config.keys() - known - POOLING_FLAGS.keys()
+    known_keys = {"word_embedding_dimension", "embedding_dimension", "include_prompt", "pooling_mode", "output_key"}
+    unknown = config.keys() - known_keys - POOLING_FLAGS.keys()
     if unknown:
         raise UnsupportedError(f"{folder / name} has keys that onnxembed does not know: {', '.join(sorted(unknown))}")
     if config.get("include_prompt", True) is not True:
         raise UnsupportedError(
-            f"{folder / name} leaves the prompt out of the pooling (include_prompt: false), which onnxembed does not do"
+            f"{folder / name} leaves the prompt out of the pooling (include_prompt: false), "
+            "which onnxembed does not support"
         )
     named = config.get("pooling_mode")
     if named is not None:
@@ -160,9 +161,9 @@ def read_dense(folder: Path, path: str, place: str = "sentence_embedding") -> De
     if not isinstance(activation, str) or activation not in DENSE_ACTIVATIONS:
         raise UnsupportedError(f"{file} has activation_function {activation!r}; known: {', '.join(DENSE_ACTIVATIONS)}")
     if config.get("use_residual", False) is not False:
-        raise UnsupportedError(f"{file} sets use_residual, which onnxembed does not do")
-    known = {"in_features", "out_features", "bias", "activation_function", "use_residual"}
-    check_places(file, {key: value for key, value in config.items() if key not in known}, place)
+        raise UnsupportedError(f"{file} sets use_residual, which onnxembed does not support")
+    known_keys = {"in_features", "out_features", "bias", "activation_function", "use_residual"}
+    check_places(file, {key: value for key, value in config.items() if key not in known_keys}, place)
     sizes = [config.get("in_features"), config.get("out_features")]
     bias = config.get("bias", True)
     if not all(type(size) is int and size > 0 for size in sizes) or not isinstance(bias, bool):
@@ -171,8 +172,8 @@ def read_dense(folder: Path, path: str, place: str = "sentence_embedding") -> De
 
 
 def check_places(file: Path, config: JsonObject, place: str = "sentence_embedding") -> None:
-    """Refuse a module that reads or writes anything but the sentence embedding, or another place."""
+    """Raise UnsupportedError for a module that reads or writes anything but `place`."""
     for key, value in config.items():
         default = key == "module_output_name" and value is None
         if key not in ("module_input_name", "module_output_name") or not (default or value == place):
-            raise UnsupportedError(f"{file} sets {key} to {value!r}, which onnxembed does not do")
+            raise UnsupportedError(f"{file} sets {key} to {value!r}, which onnxembed does not support")

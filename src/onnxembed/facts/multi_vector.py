@@ -1,8 +1,8 @@
-"""What a model's own files say of its vectors for tokens, read but not yet judged. Standard library only.
+"""What a model's own files say about its multi-vector embeddings, read but not yet judged. Standard library only.
 
 ColBERT models are published in three forms: as a MultiVectorEncoder of sentence-transformers (6.0 on), as
-PyLate saved them, and as the original ColBERT did, with an artifact.metadata. What the older two leave out is
-taken as in sentence-transformers 6.2. bge-m3 has a form of its own.
+PyLate saved them, and as the original ColBERT did, with an artifact.metadata. For what
+the older two leave out, sentence-transformers 6.2's values are used. bge-m3 has a form of its own.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from onnxembed.manifest import Decision, Origin, TextKind
 MULTI_VECTOR_CLASSES = {"MultiVectorEncoder", "ColBERT"}
 """The classes of sentence-transformers and of PyLate for models that make a vector for each token."""
 
-# PyLate's classes that are sentence-transformers' own.
+# PyLate's names for classes of sentence-transformers.
 PYLATE_MODULES = {"pylate.models.Dense.Dense": "Dense"}
 
 LINEAR_HEAD = "colbert_linear"
-"""bge-m3's file of a Linear from tokens to their vectors, without its ending."""
+"""bge-m3's file with the Linear from tokens to their vectors, without its suffix."""
 STANFORD_METADATA = "artifact.metadata"
 STANFORD_LINEAR = "linear.weight"
-"""The projection in an original ColBERT's checkpoint, beside the encoder's tensors."""
+"""The projection in an original ColBERT's checkpoint, next to the encoder's tensors."""
 
 PUNCTUATION = tuple(string.punctuation)
 QUERY_LENGTH = 32
-"""ColBERT's own length of queries."""
+"""The query length of the original ColBERT, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class ExpansionFacts:
 class MultiVectorFacts:
     """How token embeddings become a text's vectors.
 
-    The projection is a chain of Dense modules; without any it is the Linear in the file `head`, or, that too
-    being None, the checkpoint's own tensor STANFORD_LINEAR. `markers`: what goes before queries and documents, and
-    their prompts, in the older forms; each is one token, where the vocabulary has it.
+    The projection is a chain of Dense modules. If there are none, it is the Linear in the file `head`; if `head` is
+    None too, it is the checkpoint's own tensor STANFORD_LINEAR. `markers`: in the older forms, the texts that go before
+    queries and documents and their prompts; each is a single token if the vocabulary has it.
     """
 
     dense: tuple[DenseFacts, ...]
@@ -91,24 +91,25 @@ def read_linear_head(file: Path) -> MultiVectorFacts:
 def read_multi_vector(
     folder: Path, modules: list[dict[str, str]], name: str, transformer: JsonObject
 ) -> MultiVectorFacts:
-    """What a multi-vector model does after its Transformer, whose config comes with the name of its file."""
-    kinds = [PYLATE_MODULES.get(module_class(module), module_class(module)) for module in modules]
-    layers = [module for module, kind in zip(modules, kinds, strict=True) if kind == "Dense"]
-    rest = kinds[len(layers) :]
+    """What a multi-vector model does after its Transformer, whose config is `transformer`, from the file `name`."""
+    classes = [PYLATE_MODULES.get(module_class(module), module_class(module)) for module in modules]
+    layers = [module for module, class_name in zip(modules, classes, strict=True) if class_name == "Dense"]
+    rest = classes[len(layers) :]
     st_name = "config_sentence_transformers.json"
     st_config = read_json(folder / st_name)
     pylate = st_config.get("model_type") == "ColBERT"
-    known: list[list[str]] = [["MultiVectorMask"], ["MultiVectorMask", "Normalize"]]  # whatever their order
-    if not layers or kinds[: len(layers)] != ["Dense"] * len(layers) or sorted(rest) not in ([[]] if pylate else known):
-        found = ", ".join(module["type"] for module in modules) or "nothing"
+    # In any order.
+    endings: list[list[str]] = [[]] if pylate else [["MultiVectorMask"], ["MultiVectorMask", "Normalize"]]
+    if not layers or classes[: len(layers)] != ["Dense"] * len(layers) or sorted(rest) not in endings:
+        module_types = ", ".join(module["type"] for module in modules) or "nothing"
         raise UnsupportedError(
-            f"{folder / 'modules.json'} has {found} after its first module; onnxembed builds Dense, and then, "
-            "of a MultiVectorEncoder, MultiVectorMask and Normalize"
+            f"{folder / 'modules.json'} has {module_types} after its first module; onnxembed builds Dense and, "
+            "for a MultiVectorEncoder, MultiVectorMask and Normalize"
         )
     dense = tuple(read_dense(folder, module["path"], place="token_embeddings") for module in layers)
     if pylate:
         return _read_pylate(dense, st_name, st_config)
-    paths = dict(zip(kinds, (module["path"] for module in modules), strict=True))
+    paths = dict(zip(classes, (module["path"] for module in modules), strict=True))
     if "Normalize" in rest:
         file = folder / paths["Normalize"] / "config.json"
         if read_json(file).get("module_input_name") != "token_embeddings":
@@ -136,7 +137,7 @@ def _read_sentence_transformers(
     if unknown := mask_config.keys() - {"skiplist_words", "skiplist_tasks", "keep_only_token_ids"}:
         raise UnsupportedError(f"{mask_name} has keys that onnxembed does not know: {', '.join(sorted(unknown))}")
     if mask_config.get("keep_only_token_ids"):
-        raise UnsupportedError(f"{mask_name} sets keep_only_token_ids, which onnxembed does not do")
+        raise UnsupportedError(f"{mask_name} sets keep_only_token_ids, which onnxembed does not support")
     tasks = mask_config.get("skiplist_tasks") or ["document"]
     kinds: list[TextKind] = [kind for kind in ("query", "document") if kind in tasks]
     if not isinstance(tasks, list) or len(kinds) != len(tasks):
@@ -226,7 +227,7 @@ def read_stanford(metadata: JsonObject) -> MultiVectorFacts:
 
 
 def _query_length(length: Decision[int | None], expansion: Decision[ExpansionFacts | None]) -> Decision[int | None]:
-    """The length that queries are cut to: that of their expansion, where it cuts."""
+    """The length that queries are cut to: that of their expansion, if it cuts."""
     if expansion.value is None or expansion.value.longer == "kept":
         return length
     return Decision(expansion.value.length, expansion.origin, expansion.reason)

@@ -1,4 +1,4 @@
-"""What a model's own files say of its scores. Standard library only."""
+"""What a model's own files say about its scores. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def read_answers(folder: Path, modules: list[dict[str, str]]) -> tuple[int, ...]
     if not modules:
         return None
     if [module_class(module) for module in modules] != ["LogitScore"]:
-        kinds = ", ".join(module["type"] for module in modules)
+        types = ", ".join(module["type"] for module in modules)
         file = folder / "modules.json"
-        raise UnsupportedError(f"{file} has {kinds} after a CrossEncoder's Transformer; onnxembed builds LogitScore")
+        raise UnsupportedError(f"{file} has {types} after a CrossEncoder's Transformer; onnxembed builds LogitScore")
     file = folder / modules[0]["path"] / "config.json"
     config = read_json(file)
     ids = tuple(config[key] for key in ("true_token_id", "false_token_id") if config.get(key) is not None)
-    known = {"true_token_id", "false_token_id", "module_input_name"}
-    if not ids or not all(type(token_id) is int for token_id in ids) or config.keys() - known:
+    known_keys = {"true_token_id", "false_token_id", "module_input_name"}
+    if not ids or not all(type(token_id) is int for token_id in ids) or config.keys() - known_keys:
         raise UnsupportedError(f"{file} says {dict(config)!r}, not the ids true_token_id and false_token_id alone")
     return ids

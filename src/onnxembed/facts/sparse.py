@@ -1,4 +1,4 @@
-"""What a model's own files say of its sparse embeddings, read but not yet judged. Standard library only."""
+"""What a model's own files say about its sparse embeddings, read but not yet judged. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SPARSE_CLASSES = {"SparseEncoder"}
 """sentence-transformers' classes for models that make sparse embeddings."""
 
 LINEAR_HEAD = "sparse_linear"
-"""bge-m3's file of a Linear that gives each token a weight, without its ending."""
+"""bge-m3's file with the Linear that gives each token a weight, without its suffix."""
 
-# sentence-transformers' names: its pooling takes log(1 + x) of whatever the activation gives.
+# By sentence-transformers' names; its pooling applies log(1 + x) to the activation's output.
 ACTIVATIONS: dict[str, SparseActivation] = {"relu": "log1p_relu", "log1p_relu": "log1p_log1p_relu"}
 
 
@@ -61,9 +61,9 @@ def read_linear_head(file: Path) -> SparseFacts:
 def read_splade(folder: Path, modules: list[dict[str, str]]) -> SparseFacts:
     """What a SparseEncoder does after its Transformer, which gives the logits of a masked language model."""
     if [module_class(module) for module in modules] != ["SpladePooling"]:
-        found = ", ".join(module["type"] for module in modules) or "nothing"
+        module_types = ", ".join(module["type"] for module in modules) or "nothing"
         raise UnsupportedError(
-            f"{folder / 'modules.json'} has {found} after a SparseEncoder's first module; "
+            f"{folder / 'modules.json'} has {module_types} after a SparseEncoder's first module; "
             "onnxembed builds SpladePooling"
         )
     name = f"{modules[0]['path']}/config.json"
@@ -71,9 +71,9 @@ def read_splade(folder: Path, modules: list[dict[str, str]]) -> SparseFacts:
 
 
 def _read_splade_pooling(name: str, config: Mapping[str, Any]) -> SparseFacts:
-    """The config of sentence-transformers' SpladePooling module, which stands in the file `name`."""
-    known = {"pooling_strategy", "activation_function", "embedding_dimension", "word_embedding_dimension"}
-    if unknown := config.keys() - known:
+    """The config of sentence-transformers' SpladePooling module, from the file `name`."""
+    known_keys = {"pooling_strategy", "activation_function", "embedding_dimension", "word_embedding_dimension"}
+    if unknown := config.keys() - known_keys:
         raise UnsupportedError(f"{name} has keys that onnxembed does not know: {', '.join(sorted(unknown))}")
     strategy, function = config.get("pooling_strategy", "max"), config.get("activation_function", "relu")
     if strategy not in ("max", "sum"):
@@ -82,13 +82,13 @@ def _read_splade_pooling(name: str, config: Mapping[str, Any]) -> SparseFacts:
         raise ModelFilesError(f"{name}: activation_function is {function!r}, not {' or '.join(ACTIVATIONS)}")
     return SparseFacts(
         head=None,
-        activation=_said(config, name, "activation_function", ACTIVATIONS[function]),
-        aggregation=_said(config, name, "pooling_strategy", strategy),
+        activation=_stated(config, name, "activation_function", ACTIVATIONS[function]),
+        aggregation=_stated(config, name, "pooling_strategy", strategy),
         dropped_tokens=Decision.default((), "SpladePooling gives every token a weight"),
     )
 
 
-def _said(config: Mapping[str, Any], name: str, key: str, value: Any) -> Decision[Any]:
+def _stated(config: Mapping[str, Any], name: str, key: str, value: Any) -> Decision[Any]:
     if key in config:
         return Decision.from_file(value, name, f"{key}")
     return Decision.default(value, f"SpladePooling's default ({name} has no {key})")

@@ -8,7 +8,7 @@ from onnxembed.facts.json_file import read_json
 
 
 def vocabulary(facts: Facts) -> dict[str, int]:
-    """The id of every token: from tokenizer.json, or vocab.json of a checkpoint that has only that."""
+    """The id of every token: from tokenizer.json, or from vocab.json if the checkpoint has only that."""
     tokenizer, vocab = (facts.transformer_folder / name for name in ("tokenizer.json", "vocab.json"))
     if not tokenizer.is_file():
         return dict(read_json(vocab))
@@ -18,4 +18,4 @@ def vocabulary(facts: Facts) -> dict[str, int]:
         ids = dict(tokens) if isinstance(tokens, dict) else {token: number for number, (token, _) in enumerate(tokens)}
         return ids | {token["content"]: token["id"] for token in state.get("added_tokens") or ()}
     except (LookupError, TypeError, ValueError) as error:
-        raise ModelFilesError(f"{tokenizer} has no vocabulary that can be read ({error!r})") from error
+        raise ModelFilesError(f"{tokenizer} has no readable vocabulary ({error!r})") from error

@@ -1,6 +1,6 @@
-"""What the config of the Transformer module says: options of loading and running the model. Standard library only.
+"""What the config of the Transformer module says: options for loading and running the model. Standard library only.
 
-An option that is not known to leave vectors as they are is an error: dropping it would change them in silence.
+An option is an error unless it is known not to change vectors: ignoring it could silently change them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ TRANSFORMER_CONFIGS = (
 
 # Speed options of the Transformer module: they do not change vectors.
 TRANSFORMER_HARMLESS = {"unpad_inputs", "backend"}
-# Arguments for loading the model, its tokenizer and its config, under their old and new names; of these
-# only the ones below leave vectors as they are.
+# Arguments for loading the model, its tokenizer and its config, under their old and new names. Of these,
+# only HARMLESS_ARGUMENTS leave vectors unchanged.
 TRANSFORMER_ARGUMENTS = {
     "model_args",
     "model_kwargs",
@@ -46,7 +46,7 @@ HARMLESS_ARGUMENTS = {
     "trust_remote_code",
     "use_safetensors",
 }
-# Values that say what is assumed anyway.
+# Options with the only value that is supported.
 TRANSFORMER_EXPECTED: dict[str, Any] = {
     "transformer_task": "feature-extraction",
     "module_output_name": "token_embeddings",
@@ -57,7 +57,7 @@ TRANSFORMER_EXPECTED: dict[str, Any] = {
     "processing_kwargs": {},
 }
 
-# The same of a CrossEncoder, by its transformer_task; a plain language model is read with LogitScore.
+# The same for a CrossEncoder, by its transformer_task; a plain language model is read with LogitScore.
 CROSS_ENCODER_EXPECTED: dict[str, dict[str, Any]] = {
     "sequence-classification": {
         "module_output_name": "scores",
@@ -72,17 +72,17 @@ CROSS_ENCODER_EXPECTED: dict[str, dict[str, Any]] = {
     },
 }
 
-# The same of a SparseEncoder.
+# The same for a SparseEncoder.
 SPARSE_EXPECTED: dict[str, Any] = {
     "transformer_task": "fill-mask",
     "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
 }
-# What a MultiVectorEncoder's Transformer module also has, and `multi_vector_facts` reads.
+# Further options of a MultiVectorEncoder's Transformer module, which multi_vector.py reads.
 MULTI_VECTOR_OPTIONS = {"query_length", "document_length", "query_expansion"}
 
 
 def read_transformer_config(folder: Path, class_name: str) -> tuple[str, JsonObject]:
-    """The name of the config's file and what it says, of a model of sentence-transformers' class `class_name`.
+    """The file name and the content of the config, for a model of sentence-transformers' class `class_name`.
 
     Raises UnsupportedError for an option that would change vectors.
     """
@@ -98,7 +98,7 @@ def read_transformer_config(folder: Path, class_name: str) -> tuple[str, JsonObj
                 expected = {**expected, **{key: config.get(key) for key in MULTI_VECTOR_OPTIONS}}
             for key, value in config.items():
                 if not _harmless_option(key, value, expected):
-                    raise UnsupportedError(f"{folder / name} sets {key} to {value!r}, which onnxembed does not do")
+                    raise UnsupportedError(f"{folder / name} sets {key} to {value!r}, which onnxembed does not support")
             return name, config
     return TRANSFORMER_CONFIGS[0], {}
 
