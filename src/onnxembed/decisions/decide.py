@@ -1,7 +1,7 @@
 """Facts, recipe and flags -> everything that is decided about a model, each decision with its origin.
 
 A flag wins over the files. The files win over the recipe, which states what they leave out. The recipe wins
-over the architecture's default. What none of them states is an error that names the flag to pass. Attention is
+over the architecture's default. If none of them states it, an error names the flag to pass. Attention is
 the exception: the recipe comes before the files, because published files have stated the opposite of what a
 model was trained with.
 """
@@ -42,8 +42,9 @@ class Decisions:
 def decide(facts: Facts, flags: Flags | None = None, recipe: Recipe | None = None) -> Decisions:
     """Choose the model's task and decide all that the task needs.
 
-    Raises ModelFilesError for what the files contradict, UnsaidError for what neither files nor recipe nor flags
-    state, UsageError for flags that contradict the model, UnsupportedError for what onnxembed does not do.
+    Raises ModelFilesError if the files are invalid or contradict each other, UnsaidError if neither files nor recipe
+    nor flags state what is needed, UsageError if flags contradict the model, UnsupportedError if onnxembed does not
+    support what the model needs.
     """
     flags = flags or Flags()
     task = choose_task(facts, flags, recipe).value

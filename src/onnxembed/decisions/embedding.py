@@ -26,7 +26,7 @@ class EmbeddingDecisions:
 def decide_embedding(
     facts: Facts, encoder: EncoderDecisions, flags: Flags, recipe: Recipe | None
 ) -> EmbeddingDecisions:
-    """Decide how token embeddings become sentence embeddings; errors as of `decide`."""
+    """Decide how token embeddings become sentence embeddings; errors as for `decide`."""
     pooling = _pooling(facts, flags, recipe)
     return EmbeddingDecisions(
         pooling=pooling,
@@ -42,8 +42,8 @@ def _pooling(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[tupl
             raise UsageError(f"--pooling {asked!r} is not one of {', '.join(POOLING_MODES)}, or several joined by +")
         return Decision(flags.pooling, "flag", "--pooling")
     if len(facts.poolings) > 1:
-        found = ", ".join(f"{'+'.join(pooling.modes)} ({pooling.reason})" for pooling in facts.poolings)
-        raise UnsupportedError(f"{facts.folder} has several Pooling modules: {found}; choose one with --pooling")
+        modules = ", ".join(f"{'+'.join(pooling.modes)} ({pooling.reason})" for pooling in facts.poolings)
+        raise UnsupportedError(f"{facts.folder} has several Pooling modules: {modules}; choose one with --pooling")
     modes = facts.poolings[0].modes if facts.poolings else ()
     if not modes and recipe and recipe.pooling:
         return recipe.decision(recipe.pooling)

@@ -12,7 +12,7 @@ from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.manifest import AttentionMode, Decision, Prompts
 from onnxembed.recipes.recipe import Recipe
 
-UNBOUNDED = 1_000_000  # tokens: a limit for models that have none
+UNBOUNDED = 1_000_000  # tokens: the limit for models without one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class EncoderDecisions:
 
 
 def decide_encoder(facts: Facts, flags: Flags, recipe: Recipe | None) -> EncoderDecisions:
-    """Decide what does not depend on the task; errors as of `decide`."""
+    """Decide what does not depend on the task; errors as for `decide`."""
     _check_model_type(facts)
     hidden_size = _size(facts, MODEL_TYPES[facts.model_type].hidden_size_key)
     return EncoderDecisions(
@@ -74,7 +74,7 @@ def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[At
         value = facts.config.get(key)
         if isinstance(value, bool):
             mode: AttentionMode = "causal" if value is causal else "bidirectional"
-            # The other way round is no contradiction: false is what transformers writes unasked.
+            # The reverse is not a contradiction: transformers writes false by default.
             if mode == "causal" and facts.config.get("use_bidirectional_attention") is True:
                 raise ModelFilesError(
                     f"{file}: is_causal and use_bidirectional_attention are both true; see --attention"
@@ -86,7 +86,7 @@ def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[At
 
 
 def _adapter(facts: Facts, flags: Flags) -> Decision[str] | None:
-    """The task whose adapter is merged into the weights. No file names it: such a model is given the task per text."""
+    """The task whose adapter is merged into the weights. No file names it: such models take a task with every text."""
     tasks, asked = facts.adapters, flags.adapter
     if not tasks and asked is not None:
         raise UsageError(f"--adapter {asked}: {facts.folder} has no adapters")
@@ -106,8 +106,8 @@ def _adapter(facts: Facts, flags: Flags) -> Decision[str] | None:
 def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
     """sentence-transformers' max_seq_length wins over the tokenizer's; the position table bounds both.
 
-    Rotary positions have no table: there max_position_embeddings bounds the tokenizer's length only, as in
-    sentence-transformers, which takes max_seq_length as it stands.
+    Rotary positions have no table: there max_position_embeddings bounds only the tokenizer's length, as in
+    sentence-transformers, which uses max_seq_length unchanged.
     """
     limit, table = _position_limit(facts), MODEL_TYPES[facts.model_type].has_position_table(facts.config)
     if flags.max_length is not None:
@@ -150,7 +150,7 @@ def _longest(limit: Decision[int], facts: Facts, flags: Flags) -> Decision[int]:
 
 
 def _position_limit(facts: Facts) -> int:
-    """How many tokens the model was made for, or its position table has rows for."""
+    """The number of tokens that the model was made for, or that its position table has rows for."""
     if MODEL_TYPES[facts.model_type].static:
         return UNBOUNDED
     positions = _size(facts, "max_position_embeddings")
@@ -228,7 +228,7 @@ def _prompts(facts: Facts, recipe: Recipe | None) -> Prompts:
     reason = f"{name}: prompts" if facts.prompts else f"{name} names no prompts"
     texts: Decision[dict[str, str]] = Decision(dict(facts.prompts), "file", reason)
     if recipe and recipe.prompts:
-        # An empty text is no statement: sentence-transformers writes "query": "" and "document": "" into the
+        # An empty text says nothing: sentence-transformers writes "query": "" and "document": "" into the
         # files of every model it saves.
         missing = {key: text for key, text in recipe.prompts.value.items() if not facts.prompts.get(key)}
         if missing:

@@ -26,7 +26,7 @@ class Flags:
     plain_pairs: bool = False
 
     def refuse_embedding_flags(self, folder: Path) -> None:
-        """Raise UsageError for flags about sentence embeddings where the model makes only other embeddings."""
+        """Raise UsageError for flags about sentence embeddings if the model makes only other embeddings."""
         if self.pooling is not None or self.normalize is not None:
             raise UsageError(
                 f"{folder} makes no sentence embedding here, and --pooling and --normalize are for those; "

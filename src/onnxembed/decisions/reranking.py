@@ -1,7 +1,7 @@
 """Facts + recipe + flags -> how a pair of texts becomes a score. Standard library only.
 
-What decides is what decides for sentence-transformers' CrossEncoder; a template, which its files hold as a
-program, comes from a recipe.
+The rules are those of sentence-transformers' CrossEncoder, except that a template comes from a recipe: model files
+hold it as a program.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from onnxembed.facts.token_ids import vocabulary
 from onnxembed.manifest import Decision, HeadPooling, Reranking, ScoreActivation, Template
 from onnxembed.recipes.recipe import Recipe
 
-# What a head reads where config.json decides: the key, its default, and what its values are here.
+# For heads whose pooling config.json decides: the key, its default, and what its values mean.
 HEAD_POOLING_KEYS: dict[str, tuple[str, str, dict[str, HeadPooling]]] = {
     "modernbert": ("classifier_pooling", "cls", {"cls": "cls", "mean": "mean"}),
     "eurobert": ("classifier_pooling", "late", {"bos": "cls", "mean": "mean", "late": "mean_of_logits"}),
@@ -34,8 +34,8 @@ SHORT_ACTIVATIONS = {f"torch.nn.{name.rpartition('.')[2]}": value for name, valu
 def decide_reranking(facts: Facts, flags: Flags, recipe: Recipe | None) -> Reranking:
     """Decide how pairs become scores.
 
-    Raises ModelFilesError for what the files leave out or contradict, UnsupportedError for what onnxembed does
-    not do, UsageError for flags that do not go with a reranker.
+    Raises ModelFilesError if the files leave out or contradict something, UnsupportedError if onnxembed does not
+    support what the model needs, UsageError for flags that do not apply to rerankers.
     """
     if flags.pooling is not None or flags.normalize is not None:
         raise UsageError(
@@ -110,7 +110,7 @@ def _numbered(count: int) -> tuple[str, ...]:
 
 
 def _pooling(facts: Facts) -> Decision[HeadPooling]:
-    """What the head reads."""
+    """What the head reads of the token embeddings."""
     if MODEL_TYPES[facts.model_type].decoder:
         return Decision.default("lasttoken", f"{facts.model_type} is a decoder")
     if facts.model_type not in HEAD_POOLING_KEYS:
@@ -153,10 +153,12 @@ def _activation(facts: Facts, flags: Flags, recipe: Recipe | None, labels: int) 
 
 
 def _known_activation(name: Any, file: Path, key: str) -> ScoreActivation:
-    known: dict[str, Any] = {**DENSE_ACTIVATIONS, **SHORT_ACTIVATIONS}
-    if not isinstance(name, str) or name not in known:
-        raise UnsupportedError(f"{file}: {key} is {name!r}; known: {', '.join(known)}; --activation chooses another")
-    activation: ScoreActivation = known[name]
+    activations: dict[str, Any] = {**DENSE_ACTIVATIONS, **SHORT_ACTIVATIONS}
+    if not isinstance(name, str) or name not in activations:
+        raise UnsupportedError(
+            f"{file}: {key} is {name!r}; known: {', '.join(activations)}; --activation chooses another"
+        )
+    activation: ScoreActivation = activations[name]
     return activation
 
 
@@ -170,7 +172,7 @@ def _token_types(facts: Facts) -> Decision[bool]:
 
 
 def _template(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[Template] | None:
-    """The template of a recipe, where there is one; a chat template in the files without one is an error.
+    """The recipe's template, if it has one; without it, a chat template in the files is an error.
 
     sentence-transformers would apply it to every pair, but it is a program, which onnxembed does not run.
     """

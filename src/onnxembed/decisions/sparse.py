@@ -11,9 +11,9 @@ MASKED_LM = "ForMaskedLM"
 
 
 def decide_sparse(facts: Facts, flags: Flags) -> SparseFacts:
-    """The head of a model that makes sparse embeddings alone: its own, else SPLADE on a masked language model.
+    """The head of a model that makes only sparse embeddings: its own, else SPLADE on a masked language model.
 
-    Raises ModelFilesError for a checkpoint without such a head, UsageError for flags that do not go with it.
+    Raises ModelFilesError for a checkpoint without such a head, UsageError for flags that do not apply to it.
     """
     flags.refuse_embedding_flags(facts.folder)
     if (own := own_sparse(facts, flags)) is not None:
@@ -28,5 +28,5 @@ def decide_sparse(facts: Facts, flags: Flags) -> SparseFacts:
 
 
 def own_sparse(facts: Facts, flags: Flags) -> SparseFacts | None:
-    """The sparse head that the model's files describe; None without one, and where --task names another task."""
+    """The sparse head that the model's files describe; None if there is none or --task names another task."""
     return facts.sparse if flags.task in (None, "sparse") else None
