@@ -156,7 +156,7 @@ def test_the_tokenizer_is_changed_as_an_export_changes_it(checkpoint: Path, tmp_
     assert ids[1].ids.tolist() == tail
     assert "lowercase set to true" in changes
     assert "truncation to 20 tokens" in changes
-    assert "padding taken out" in changes
+    assert "padding removed" in changes
 
 
 def test_precisions_are_found_by_their_names_and_checked_by_their_weights(checkpoint: Path, tmp_path: Path) -> None:

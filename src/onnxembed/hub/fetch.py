@@ -61,7 +61,7 @@ def fetch_first(
     """The folder with the first of `candidates` that the model has, and which that is; None when it has none.
 
     Asks nothing of the hub when the cache has that file and knows that the model lacks those before it. Errors
-    as of `fetch`.
+    as for `fetch`.
     """
     if (own := local_folder(model, hub.revision)) is not None:
         return Fetched(str(model), own, None), next((file for file in candidates if (own / file).is_file()), None)

@@ -1,7 +1,7 @@
-"""A model whose ONNX graph another program made: its files are read, decided on and used as they are.
+"""Adopts a model whose ONNX graph another program made.
 
 The graph is used unchanged; how texts become vectors is decided as for an export, from the same files, recipes
-and flags, with the same errors. What the graph itself must say is read from it, never guessed from names.
+and flags, with the same errors. Properties of the graph are read from the graph, never guessed from names.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from onnxembed.warning import warn
 # The names of an output of token embeddings, in order of preference.
 TOKEN_OUTPUTS = (TOKEN_EMBEDDINGS, LAST_HIDDEN_STATE)
 
-# The operators of dynamic quantization that scale the activations of all texts of a run by one number.
+# Operators of dynamic quantization that use one scale for the activations of all texts of a run.
 SHARED_SCALES = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul")
 
 
@@ -57,7 +57,7 @@ def decide_adoption(
 ) -> tuple[EncoderDecisions, EmbeddingDecisions, Value]:
     """Decide how the graph's outputs become vectors; the last of the three is the output to read.
 
-    Raises what `decide` does, and UnsupportedError for a graph that cannot be fed or read.
+    Raises the errors of `decide`, and UnsupportedError for a graph that cannot be fed or read.
     """
     facts, graph = model_files.facts, model_files.graph
     class_name = facts.sentence_transformers_class
@@ -111,17 +111,17 @@ def _check_inputs(graph: OnnxFile) -> None:
 
 
 def _output(graph: OnnxFile, facts: Facts, embedding: EmbeddingDecisions) -> Value:
-    """The output to read: what the graph pooled itself, if the files that it goes with say what was decided."""
+    """The output to read: the sentence embedding if the graph pools as was decided, else the token embeddings."""
     outputs = {value.name: value for value in graph.outputs}
     tokens = next((outputs[name] for name in TOKEN_OUTPUTS if name in outputs), None)
-    said = facts.poolings[0].modes if len(facts.poolings) == 1 else ()
-    as_made = embedding.pooling.value == said and (embedding.normalize.value or not facts.normalize)
+    modes_in_files = facts.poolings[0].modes if len(facts.poolings) == 1 else ()
+    as_made = embedding.pooling.value == modes_in_files and (embedding.normalize.value or not facts.normalize)
     if tokens is not None and not (as_made and SENTENCE_EMBEDDING in outputs):
         return tokens
     if SENTENCE_EMBEDDING not in outputs:
-        known = f"{SENTENCE_EMBEDDING}, {' or '.join(TOKEN_OUTPUTS)}"
-        raise UnsupportedError(f"{graph.path} has no output {known}; it has {', '.join(outputs)}")
-    if said and not as_made:
+        readable = f"{SENTENCE_EMBEDDING}, {' or '.join(TOKEN_OUTPUTS)}"
+        raise UnsupportedError(f"{graph.path} has no output {readable}; it has {', '.join(outputs)}")
+    if modes_in_files and not as_made:
         raise UsageError(
             f"{graph.path} pools its tokens as the model's files say, and gives nothing else: neither --pooling nor "
             "--no-normalize can change that"
@@ -137,7 +137,7 @@ def _check_output(graph: OnnxFile, output: Value, width: int, rank: int) -> None
     if shape[-1] not in (None, width):
         raise ModelFilesError(
             f"{graph.path}: {output.name} has {shape[-1]} numbers, but the model's files say {width}: the graph "
-            "is of another model than they are"
+            "belongs to another model"
         )
 
 
@@ -148,9 +148,10 @@ def _shown(value: Value) -> str:
 
 
 def _measured_attention(graph: OnnxFile, output: Value, wanted: Decision[AttentionMode]) -> Decision[AttentionMode]:
-    """A decoder's attention: as decided, if the graph's first token sees, or does not see, its second one.
+    """A decoder's attention as decided; ModelFilesError if the graph attends in the other way.
 
-    The files cannot know how somebody else's exporter made the graph: one is known to make all causal.
+    Whether the first token sees the second is measured in the graph, because the files cannot say how another exporter
+    made it: one exporter is known to make every graph causal.
     """
     if output.name == SENTENCE_EMBEDDING:
         return replace(wanted, reason=f"{wanted.reason}; not measured in the graph, which pools its tokens")
@@ -170,9 +171,10 @@ def _measured_attention(graph: OnnxFile, output: Value, wanted: Decision[Attenti
 
 
 def adopt(model: str | Path, hub: HubOptions, file: str, *, precision: str, placement: Placement) -> LocatedArtifact:
-    """Resolve a model with an ONNX graph in memory, for loading; nothing is written.
+    """Adopt a model with an ONNX graph in memory, for loading; nothing is written.
 
-    Errors as of `read_found_graph` and `decide`; for what takes more than memory, the error names the command.
+    Errors as for `read_found_graph` and `decide`. If files would have to be written, the error names the command that
+    does so.
     """
     command = f"onnxembed adopt {model} -o DIR"
     model_files = read_found_graph(model, hub, file, precision)
@@ -188,13 +190,13 @@ def adopt(model: str | Path, hub: HubOptions, file: str, *, precision: str, plac
     source = model_files.facts.transformer_folder / "tokenizer.json"
     if not source.is_file():
         raise UnsupportedError(
-            f"{model_files.folder} has no tokenizer.json; make one of its vocabulary with: {command}"
+            f"{model_files.folder} has no tokenizer.json; make one from its vocabulary with: {command}"
         )
     state = dict(read_json(source))
     loaded = tuple(apply_class_options(model_files.facts, state))
     text, changes = apply_decisions(model_files.facts, encoder, state, source)
     variant = Variant(model_files.file, None, model_files.graph.operators.total(), dict(model_files.graph.operators))
-    layers = model_files.facts.dense  # in the graph: their weights are in no file
+    layers = model_files.facts.dense  # in the graph, so no file holds their weights
     dense = tuple(Dense(layer.in_features, layer.out_features, layer.activation, None, None) for layer in layers)
     manifest = adopted_manifest(
         model_files,
@@ -207,8 +209,8 @@ def adopt(model: str | Path, hub: HubOptions, file: str, *, precision: str, plac
     )
     if any(name in model_files.graph.operators for name in SHARED_SCALES):
         warn(
-            f"{model_files.file} is quantized so that a text's vector depends a little on the texts beside it: all "
-            "texts of a run share the scale of their activations"
+            f"{model_files.file} is quantized so that a text's vector depends a little on the other texts of its run: "
+            "they share the scale of their activations"
         )
     return LocatedArtifact(model_files.folder, manifest, model_files.precision, placement, text)
 

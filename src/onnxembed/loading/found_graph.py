@@ -1,4 +1,4 @@
-"""A model with an ONNX graph that something else made: where its files lie, and what they say."""
+"""A model with an ONNX graph that another program made: where its files lie, and what they say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxembed.hub.fetch import fetch
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading.onnx_file import OnnxFile, read_onnx
 
-# The type of a graph's weights -> the precision that it is.
+# The type of a graph's weights -> its precision.
 PRECISION_OF = {"float32": "fp32", "float16": "fp16"}
 
 SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json")
@@ -30,7 +30,7 @@ TRANSFORMER_FILES = (
 
 @dataclass(frozen=True)
 class FoundGraph:
-    """A model with an ONNX graph that was not made here: where its files lie, and what they say."""
+    """A model with an ONNX graph that another program made: where its files lie, and what they say."""
 
     model: str
     folder: Path
@@ -45,53 +45,53 @@ class FoundGraph:
 
     @property
     def precision(self) -> str:
-        """fp32 or fp16 where the graph's weights are, else the name of its file."""
+        """fp32 or fp16 if that is the type of the graph's weights, else the file's name without suffix."""
         return PRECISION_OF.get(self.graph.weights or "", self.graph.path.stem)
 
 
 def read_found_graph(model: str | Path, hub: HubOptions, file: str, precision: str) -> FoundGraph:
-    """Fetch what belongs to the graph `file` of a model, and read what graph and files say.
+    """Fetch the files that belong to the graph `file` of a model, and read the graph and the files.
 
-    Raises ModelFilesError for files that are missing or no ONNX graph, UsageError for a graph of another
-    precision than asked for, UnsupportedError for what onnxembed does not do.
+    Raises ModelFilesError for files that are missing or not an ONNX graph, UsageError for a graph of another
+    precision than asked for, UnsupportedError for what onnxembed does not support.
     """
 
     def get(wanted: Sequence[str], optional: Sequence[str] = ()) -> Fetched:
         return fetch(model, hub, wanted=wanted, optional=optional)
 
-    got = get([file], [*SENTENCE_FILES, *TRANSFORMER_FILES])
-    if got.revision is not None:
-        hub = replace(hub, revision=got.revision)
-    graph = read_onnx(got.folder / file)
-    beside = PurePosixPath(file).parent
+    fetched = get([file], [*SENTENCE_FILES, *TRANSFORMER_FILES])
+    if fetched.revision is not None:
+        hub = replace(hub, revision=fetched.revision)
+    graph = read_onnx(fetched.folder / file)
+    graph_folder = PurePosixPath(file).parent
     if graph.data:
-        get([(beside / name).as_posix() for name in _data_files(graph)])
-    if got.revision is not None:
-        for place, kind in _modules(got.folder):
-            names = TRANSFORMER_FILES if kind == "Transformer" else ("config.json", *WEIGHTS)
+        get([(graph_folder / name).as_posix() for name in _data_files(graph)])
+    if fetched.revision is not None:
+        for place, class_name in _modules(fetched.folder):
+            names = TRANSFORMER_FILES if class_name == "Transformer" else ("config.json", *WEIGHTS)
             get([file], [f"{place}{name}" for name in names])
-            if kind == "Transformer" and not (got.folder / place / "tokenizer.json").is_file():
+            if class_name == "Transformer" and not (fetched.folder / place / "tokenizer.json").is_file():
                 get([file], [f"{place}{name}" for name in VOCABULARIES])
-    found = FoundGraph(str(model), got.folder, got.revision, graph, read_facts(got.folder))
-    if precision not in ("auto", found.precision):
+    found_graph = FoundGraph(str(model), fetched.folder, fetched.revision, graph, read_facts(fetched.folder))
+    if precision not in ("auto", found_graph.precision):
         raise UsageError(
-            f"{model} has no {precision} graph that is named as such: the weights of {file} are "
+            f"{model} has no {precision} graph under that name: the weights of {file} are "
             f"{graph.weights or 'unknown'}; name another of its ONNX files with onnx_file (--onnx-file)"
         )
-    return found
+    return found_graph
 
 
 def _modules(folder: Path) -> Iterator[tuple[str, str]]:
-    """Place and class of each sentence-transformers module; `read_facts` judges them."""
+    """Place and class of each sentence-transformers module; `read_facts` checks them."""
     if not (folder / "modules.json").is_file():
         yield "", "Transformer"
         return
-    for kind, path in module_places(folder):
-        yield (f"{path}/" if path else ""), kind
+    for class_name, path in module_places(folder):
+        yield (f"{path}/" if path else ""), class_name
 
 
 def _data_files(graph: OnnxFile) -> list[str]:
-    """The files beside the graph that hold its weights."""
+    """The files next to the graph that hold its weights."""
     for name in graph.data:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name:

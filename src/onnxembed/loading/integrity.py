@@ -1,4 +1,4 @@
-"""Whether an artifact's files are those that its manifest records."""
+"""Checks that an artifact's files are those that its manifest records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnxembed.manifest import FileRecord
 
 
 def check_files(folder: Path, records: Mapping[str, FileRecord], *, hashes: bool = True) -> None:
-    """Compare files, by their names in the folder, with what is recorded of them; without `hashes` their sizes alone.
+    """Compare the files of a folder with their records, by name; without `hashes`, only their sizes.
 
     Raises IntegrityError for a file that is absent, of another size, or of another sha256. All sizes are compared
     before any file is read.

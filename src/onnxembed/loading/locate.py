@@ -24,12 +24,12 @@ def locate(
     onnx_file: str | None = None,
     placement: Placement | None = None,
 ) -> LocatedArtifact:
-    """Find an artifact, or a graph to adopt, and, of a hub repository, fetch the files of the wanted precision.
+    """Find an artifact, or a graph to adopt; from the hub, fetch the files of the wanted precision.
 
-    `precision` "auto" is fp32 where the artifact has it, else what it has; `onnx_file` names the graph to adopt;
+    `precision` "auto" is fp32 if the artifact has it, else what it has; `onnx_file` names the graph to adopt;
     `placement` says whether to fetch what only a GPU runs.
-    Raises ModelFilesError for what is neither, HubError when the hub could not be asked, UsageError for a
-    precision that is not there, and what `adopt` does.
+    Raises ModelFilesError if there is neither, HubError if the hub cannot be asked, UsageError for a precision
+    that the artifact does not have, and the errors of `adopt`.
     """
     hub, placement = hub or HubOptions(), placement or Placement()
     files, name = find(model, hub, precision, onnx_file)
@@ -44,7 +44,7 @@ def locate(
 
 
 def read_model_manifest(model: str | Path, hub: HubOptions, onnx_file: str | None) -> Manifest:
-    """The manifest of an artifact, without fetching its graphs, or of a model to adopt; errors as of `locate`."""
+    """The manifest of an artifact, without fetching its graphs, or of a model to adopt; errors as for `locate`."""
     files, name = find(model, hub, "auto", onnx_file)
     if name == FILE_NAME:
         return read_manifest(files.folder)
@@ -60,22 +60,22 @@ def find(model: str | Path, hub: HubOptions, precision: str, onnx_file: str | No
 
 
 def graph_names(precision: str, onnx_file: str | None) -> list[str]:
-    """Where a graph is looked for, in this order: in onnx/ and in the root, where others look for it, too."""
+    """The paths to look for a graph, in order: in onnx/, then in the root, as other programs do."""
     if onnx_file is not None:
         return [PurePosixPath(onnx_file).as_posix()]
     if precision in ("auto", "fp32"):
         return [*USUAL]
-    named = graph_file(precision)
-    return [named, PurePosixPath(named).name, *USUAL]
+    path = graph_file(precision)
+    return [path, PurePosixPath(path).name, *USUAL]
 
 
 def _sole_graph(model: str | Path, hub: HubOptions, onnx_file: str | None) -> str:
-    """The one ONNX file of a model that has none of the usual names; ModelFilesError for none and for several."""
+    """The only ONNX file of a model, whatever its name; ModelFilesError if there is none, or more than one."""
     names = list_files(model, hub)
     graphs = sorted(name for name in names if name.endswith(".onnx"))
     if not graphs:
-        what = f"{model} has no {FILE_NAME}: it is not an onnxembed artifact"
-        raise ModelFilesError(f"{what}; make one with: onnxembed export {model} -o DIR")
+        problem = f"{model} has no {FILE_NAME}: it is not an onnxembed artifact"
+        raise ModelFilesError(f"{problem}; make one with: onnxembed export {model} -o DIR")
     if onnx_file is not None:
         raise UsageError(f"{model} has no {onnx_file}; its ONNX files: {', '.join(graphs)}")
     if len(graphs) > 1:

@@ -12,10 +12,10 @@ from onnxembed.manifest import CUDA_ONLY, FileRecord, Manifest, PackedGraph
 
 @dataclass(frozen=True)
 class LocatedArtifact:
-    """An artifact whose files are at hand: those that its manifest needs for one of its graphs.
+    """An artifact with the files of one of its graphs.
 
-    For a model that was adopted in memory `tokenizer` is the text of its changed tokenizer.json. Its files are not
-    recorded, so there is nothing to check them against. The graph's packed form is read where `placement` is a GPU.
+    For a model that was adopted in memory, `tokenizer` is the text of its changed tokenizer.json; its files have no
+    records to be checked against. The graph's packed form is included if `placement` may use a GPU.
     """
 
     folder: Path
@@ -35,13 +35,13 @@ class LocatedArtifact:
 
     @cached_property
     def records(self) -> dict[str, FileRecord]:
-        """The files that the runtime reads, and what the manifest records of them."""
+        """The manifest's records of the files that the runtime reads, by file."""
         read = self.manifest.files_read(self.precision, packed=self._packed is not None)
         recorded = self.manifest.files
         return {file: recorded[file] for names in read.values() for file in names if file in recorded}
 
     @cached_property
     def _packed(self) -> PackedGraph | None:
-        """The graph's packed form, where a GPU may run it."""
+        """The graph's packed form, if a GPU may run it."""
         packed = self.manifest.variants[self.precision].packed
         return packed if packed and self.placement.may_use_gpu else None

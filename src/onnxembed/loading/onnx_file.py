@@ -1,6 +1,6 @@
-"""What an ONNX file says of itself, read without the onnx package: inputs, outputs, operators, types of weights.
+"""What an ONNX file says about itself, read without the onnx package: inputs, outputs, operators, types of weights.
 
-An ONNX file is a protobuf message. Only the fields named here are looked into. The file is mapped, not read, and
+An ONNX file is a protobuf message. Only the fields used here are parsed. The file is mapped, not read, and
 weights are skipped. (Reference: onnx/onnx.proto.)
 """
 
@@ -24,7 +24,7 @@ EXTERNAL = 1  # TensorProto.data_location
 
 @dataclass(frozen=True)
 class Value:
-    """An input or output; a size is None where it is free, the shape where the file gives none."""
+    """An input or output; a size is None if it is free, the shape if the file gives none."""
 
     name: str
     shape: tuple[int | None, ...] | None
@@ -34,8 +34,8 @@ class Value:
 class OnnxFile:
     """What an ONNX file holds.
 
-    `operators` counts nodes of each type, those of graphs inside nodes included. `matrices` counts the
-    elements of weights of two axes or more, by type. `data` are the files beside this one that hold weights.
+    `operators` counts the nodes of each type, including those of graphs inside nodes. `matrices` counts the
+    elements of weights of two axes or more, by type. `data` are the files next to this one that hold weights.
     """
 
     path: Path
@@ -48,14 +48,14 @@ class OnnxFile:
 
     @property
     def weights(self) -> str | None:
-        """The type of its weights: QUANTIZED as soon as one is, else the float type of most; None without any."""
+        """The type of its weights: QUANTIZED if any is, else the most common float type; None without weights."""
         if QUANTIZED in self.matrices:
             return QUANTIZED
         return self.matrices.most_common(1)[0][0] if self.matrices else None
 
 
 def read_onnx(path: Path) -> OnnxFile:
-    """Read what an ONNX file says of itself; ModelFilesError for a file that is none."""
+    """Read what an ONNX file says about itself; ModelFilesError if it is not an ONNX file."""
     file = OnnxFile(path)
     try:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
@@ -87,7 +87,7 @@ def _read_graph(graph: Message, file: OnnxFile, *, main: bool = False) -> None:
             constants.add(_read_tensor(content, file))
         elif number in values:
             values[number].append(_read_value(content))
-    if main:  # files of before 2020 list weights among the inputs
+    if main:  # files from before 2020 list weights among the inputs
         file.inputs = [value for value in values[11] if value.name not in constants]
         file.outputs = values[12]
 
@@ -97,22 +97,22 @@ def _read_node(node: Message, file: OnnxFile) -> None:
         if number == 4:
             file.operators[content.text()] += 1
         elif number == 5:
-            for kind, _, _, value in content.fields():
-                if kind in (5, 10):
+            for value_number, _, _, value in content.fields():
+                if value_number in (5, 10):
                     _read_tensor(value, file)
-                elif kind in (6, 11):
+                elif value_number in (6, 11):
                     _read_graph(value, file)
 
 
 def _read_tensor(tensor: Message, file: OnnxFile) -> str:
-    """Note what a weight is; returns its name."""
+    """Record a weight's type, size and file; returns its name."""
     shape: list[int] = []
-    name, kind, external, entries = "", 0, False, {}
+    name, data_type, external, entries = "", 0, False, {}
     for number, _, value, content in tensor.fields():
         if number == 1:
             shape += content.integers()
         elif number == 2:
-            kind = value
+            data_type = value
         elif number == 8:
             name = content.text()
         elif number == 13:
@@ -122,8 +122,8 @@ def _read_tensor(tensor: Message, file: OnnxFile) -> str:
             external = value == EXTERNAL
     if external:
         file.data.add(entries["location"])
-    if len(shape) > 1 and kind not in NO_WEIGHTS:
-        file.matrices[FLOATS.get(kind, QUANTIZED)] += prod(shape)
+    if len(shape) > 1 and data_type not in NO_WEIGHTS:
+        file.matrices[FLOATS.get(data_type, QUANTIZED)] += prod(shape)
     return name
 
 
@@ -137,9 +137,9 @@ def _read_value(value: Message) -> Value:
     return Value(name, shape)
 
 
-def _read_shape(kind: Message) -> tuple[int | None, ...] | None:
+def _read_shape(value_type: Message) -> tuple[int | None, ...] | None:
     """The shape of a tensor's type: each dimension is a message that holds its size, its name, or nothing."""
-    for number, _, _, tensor in kind.fields():
+    for number, _, _, tensor in value_type.fields():
         for part, _, _, shape in tensor.fields() if number == 1 else ():
             if part == 2:
                 return tuple(

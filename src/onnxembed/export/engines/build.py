@@ -45,7 +45,7 @@ def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignore
 def write_packed_encoder(
     facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]
 ) -> PackedEncoded:
-    """The packed encoder of a checkpoint whose architecture is packable; errors as of `write_encoder`."""
+    """The packed encoder of a checkpoint whose architecture is packable; errors as for `write_encoder`."""
     config, graph = _open(facts, decisions, make)
     inputs = PackedInputs(graph)
     tokens = graph.to_float32(_build(facts, graph, config, inputs))
