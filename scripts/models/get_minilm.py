@@ -62,7 +62,8 @@ def check(folder: Path) -> int:
     for name, expected in SHA256.items():
         actual = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         if actual != expected:
-            print(f"{folder / name} has sha256 {actual}, not {expected}: remove {folder} and try again", file=sys.stderr)
+            problem = f"{folder / name} has sha256 {actual}, not {expected}"
+            print(f"{problem}: remove {folder} and try again", file=sys.stderr)
             return 1
     return 0
 

@@ -15,7 +15,6 @@ import hashlib
 import json
 import re
 import threading
-import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
