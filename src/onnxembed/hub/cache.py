@@ -38,7 +38,7 @@ class Repository:
 
         if not NAME.fullmatch(str(model)):
             raise UsageError(f"{str(model)!r} is neither a folder nor the name of a model on the hub")
-        if __version__.startswith("0."):  # beside optimum, whose transformers allows no other
+        if __version__.startswith("0."):  # with optimum, whose transformers requires it
             raise UsageError(
                 f"huggingface_hub {__version__} is installed, and asking the hub needs 1.0 or later: download {model} "
                 "in another environment and give its folder"
@@ -73,7 +73,7 @@ class Repository:
         return (self.storage / ".no_exist" / folder.name / file).is_file()
 
     def note_absent(self, files: Iterable[str], commit: str) -> None:
-        """Let the cache say that the commit has none of these files."""
+        """Record in the cache that the commit has none of these files."""
         for file in files:
             note = self.storage / ".no_exist" / commit / file
             with contextlib.suppress(OSError):  # a read-only cache serves all the same
@@ -81,7 +81,7 @@ class Repository:
                 note.touch()
 
     def remember(self, commit: str) -> None:
-        """Let the revision's name stand for the commit from now on.
+        """Let the revision's name stand for the commit from here on.
 
         Done when all files are there, so that an interrupted update leaves the name with the older copy.
         """
@@ -157,7 +157,7 @@ class Repository:
             return ModelFilesError(f"{model} at {self.revision} has no {what}")
         if isinstance(error, errors.RevisionNotFoundError):
             return HubError(f"{model} has no revision {self.revision!r} on {hub}; give a branch, a tag or a commit")
-        # The hub says 401 to strangers for what does not exist, too; huggingface_hub tells the two apart.
+        # The hub also answers 401 to anonymous users for a missing model; huggingface_hub tells the two apart.
         unknown = isinstance(error, errors.RepositoryNotFoundError) and not isinstance(error, errors.GatedRepoError)
         if status in (401, 403) and not unknown:
             answer = getattr(error, "server_message", None) or _reason(error)

@@ -1,7 +1,7 @@
 """The recipe book: what the files of published models do not say. Standard library only.
 
 One TOML file per model, in the folder `export/recipes` of a checkout and in the wheel. A recipe is chosen by the
-model's hub id, or by name; never because something looks alike. Recipes are closed, as the manifest is: a
+model's hub id, or by name; never because something looks alike. Recipes are closed, as the manifest is: an
 unknown key is an error.
 """
 
@@ -50,13 +50,13 @@ def find_recipe(model: str) -> Recipe | None:
 def read_recipe(name: str) -> Recipe:
     """Read a recipe by its name or hub id.
 
-    Raises UsageError for a name that is not in the book, RecipeError for a file that is not a recipe, with
-    all that is wrong with it.
+    Raises UsageError for a name that is not in the book, RecipeError, which lists all
+    problems, for a file that is not a recipe.
     """
     if "/" in name:
         by_id = find_recipe(name)
         if by_id is None:
-            raise UsageError(f"there is no recipe of {name!r}; onnxembed recipes lists them")
+            raise UsageError(f"there is no recipe for {name!r}; onnxembed recipes lists them")
         return by_id
     if name not in recipe_names():
         raise UsageError(f"there is no recipe {name!r}; there are: {', '.join(recipe_names()) or 'none'}")

@@ -28,7 +28,7 @@ CHECKED, UNCHECKED = "files:", "unchecked:"
 
 @dataclass(frozen=True)
 class RecipeFact(Generic[T]):
-    """Something that the model's files do not say; why it is so, and where that was read."""
+    """A fact that the model's files leave out, with its reason and its source."""
 
     value: T
     reason: str
@@ -37,7 +37,7 @@ class RecipeFact(Generic[T]):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A precision that is not built, because the model's vectors would not survive it."""
+    """A precision that is not built, because it would damage the model's vectors."""
 
     precision: Precision
     reason: str
@@ -46,7 +46,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Golden:
-    """What all published numbers have: a row of `values` for each text, and how far from them is near enough.
+    """Published numbers: a row of `values` for each text, and the tolerance.
 
     One tolerance is set: `atol` absolute, `rtol` as a share of the value, or `min_cosine`, which compares
     only the direction of a row, for vectors that were published before they were scaled.
@@ -72,7 +72,7 @@ class GoldenVectors(Golden):
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenSimilarities(Golden):
-    """The score of each query with each document, times `scale`; each kind of text behind its prompt.
+    """The score of each query with each document, times `scale`; each text after the prompt of its kind.
 
     `score` is the cosine of dense vectors, or a function of `onnxembed.similarity` on sparse embeddings or on the
     vectors of tokens.
@@ -139,7 +139,7 @@ class Recipe:
         return (*self.vectors, *self.similarities, *self.scores)
 
     def refuse_precisions(self, precisions: Collection[str]) -> None:
-        """Raise UnsupportedError for a precision that the model's vectors do not survive."""
+        """Raise UnsupportedError for a precision that would damage the model's vectors."""
         for refusal in self.refused:
             if refusal.precision in precisions:
                 hint = "; bf16, for CUDA, has the range of fp32" if refusal.precision == "fp16" else ""
@@ -151,7 +151,7 @@ class Recipe:
 
 
 def contradictions(recipe: Recipe, path: Path) -> Iterator[str]:
-    """What the types cannot express."""
+    """The problems of a recipe that its types cannot express."""
     if recipe.model.count("/") != 1 or recipe.file != path.name:
         yield f"model is {recipe.model!r}, not organization/{path.stem}"
     if not recipe.checked.startswith((CHECKED, UNCHECKED)):

@@ -1,6 +1,6 @@
 """torch.save's files (pytorch_model.bin, *.pt) read without torch, and without running anything in them.
 
-Such a file is a zip archive, NAME/data.pkl beside NAME/data/0, NAME/data/1, ...: a pickle that describes
+Such a file is a zip archive, NAME/data.pkl next to NAME/data/0, NAME/data/1, ...: a pickle that describes
 the tensors, and the bytes of their storages, never compressed. (Reference: torch/serialization.py and
 torch/_utils.py.) A pickle is a program. Ours is a machine of its own with only the instructions that
 torch.save writes for a table of tensors; a global is a name to it, looked up in a small table, and no
@@ -245,7 +245,7 @@ class _Machine:
         self.stack[-1].update(zip(keys, values[1::2], strict=True))
 
     def find(self, module: object, name: object) -> Global:
-        """What stands for module.name, if tensors may need it."""
+        """The Global for module.name; refuses a name that tensors do not need."""
         full = f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else ""
         if full not in GLOBALS:
             self.refuse(repr(full))
@@ -294,7 +294,7 @@ class _Machine:
         steps = None if _packed(shape, strides) else tuple(strides)
         itemsize = np.dtype(DTYPES[storage.dtype]).itemsize
         record = TensorRecord(self.path, storage.dtype, tuple(shape), storage.offset + offset * itemsize, steps)
-        # More elements than the storage has would be the same ones many times over: no weight is.
+        # More elements than the storage has would repeat some of them, which no weight does.
         if max(prod(shape), offset + record.elements) > storage.elements:
             raise ModelFilesError(
                 f"{self.path}: a tensor of shape {shape}, strides {strides} and offset {offset} does not fit in its "
@@ -303,7 +303,7 @@ class _Machine:
         return record
 
     def ignore_attributes(self, attributes: Any) -> None:
-        """What a state dict carries beside its entries: `_metadata`, the versions of modules."""
+        """Ignore what a state dict carries besides its entries: `_metadata`, the versions of modules."""
         if not isinstance(self.stack[-1], dict) or not isinstance(attributes, dict):
             self.refuse(f"attributes of a {_type_name(self.stack[-1])}")
 

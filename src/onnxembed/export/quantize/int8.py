@@ -1,6 +1,6 @@
 """`--precision int8`: every product of a Linear multiplies 8-bit integers, and tables of embeddings are 8-bit.
 
-Values become unsigned integers. Each token has its own scale, which its largest value decides, so that no token and
+Values become unsigned integers. Each token has its own scale, set by its largest value, so that no token and
 no other text changes its vector. Weights are signed integers, with a scale for each output. Outliers among the values
 are smoothed into the weights (SmoothQuant, https://arxiv.org/abs/2211.10438). Everything between the products stays
 float32.

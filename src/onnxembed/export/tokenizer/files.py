@@ -18,8 +18,8 @@ from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
 def write_tokenizer(facts: Facts, encoder: EncoderDecisions, folder: Path) -> tuple[str, ...]:
     """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json.
 
-    tokenizer.json is the source's own, or built from its older vocabulary files. Returns what was built and
-    changed, in words, for the manifest.
+    tokenizer.json is the source's own, or built from its older vocabulary files. Returns descriptions of
+    what was built and changed, for the manifest.
     """
     source = facts.transformer_folder / "tokenizer.json"
     converted = None if source.is_file() else convert(facts)

@@ -17,7 +17,7 @@ from onnxembed.facts.facts import Facts
 
 
 def register(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
-    """Register the markers that the vocabulary has in a tokenizer.json's `state`; says what was done, in words."""
+    """Register the markers that the vocabulary has in a tokenizer.json's `state`; yields a description of each."""
     for marker in facts.multi_vector.markers.values() if facts.multi_vector else ():
         tokenizer = Tokenizer.from_str(json.dumps(state))
         token = next((text for text in (marker, *marker.split()[:1]) if tokenizer.token_to_id(text) is not None), None)

@@ -15,7 +15,7 @@ FILE = "tokenizer.model"
 
 
 def read_llama(source: CheckpointVocabulary) -> Vocabulary:
-    """Llama's and Mistral's: a space before every text unless add_prefix_space says no, nothing normalized."""
+    """Llama and Mistral: a space before every text unless add_prefix_space says no, nothing normalized."""
     file = _read(source)
     prefix = source.flag("add_prefix_space", True)
     if prefix and not file.add_dummy_prefix and source.optional_flag("add_prefix_space") is None:
@@ -36,7 +36,7 @@ def read_llama(source: CheckpointVocabulary) -> Vocabulary:
 
 
 def read_gemma(source: CheckpointVocabulary) -> Vocabulary:
-    """Gemma's: no space before a text."""
+    """Gemma: no space before a text."""
     file = _read(source)
     if file.add_dummy_prefix:
         raise ModelFilesError(
@@ -52,7 +52,7 @@ def read_gemma(source: CheckpointVocabulary) -> Vocabulary:
 
 
 def merges(vocab: dict[str, int]) -> Iterator[tuple[str, str]]:
-    """The merges that sentencepiece does not store: each way to put a piece together of two, in the order of ids."""
+    """The merges that sentencepiece does not store: each way to join two pieces into one, in the order of ids."""
     for piece in sorted(vocab, key=vocab.__getitem__):
         for cut in range(1, len(piece)):
             left, right = piece[:cut], piece[cut:]

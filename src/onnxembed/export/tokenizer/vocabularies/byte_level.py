@@ -15,7 +15,7 @@ QWEN2_WORDS = (
 
 
 def read_gpt2(source: CheckpointVocabulary) -> Vocabulary:
-    """GPT-2's and RoBERTa's: split by the regular expression that ByteLevel has built in, nothing normalized."""
+    """GPT-2 and RoBERTa: split by the regular expression that ByteLevel has built in, nothing normalized."""
     tokenizer = Tokenizer(_bpe(source))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=source.flag("add_prefix_space", False))
     tokenizer.decoder = decoders.ByteLevel()
@@ -23,7 +23,7 @@ def read_gpt2(source: CheckpointVocabulary) -> Vocabulary:
 
 
 def read_qwen2(source: CheckpointVocabulary) -> Vocabulary:
-    """Qwen2's: NFC, and a regular expression of its own."""
+    """Qwen2: NFC, and a regular expression of its own."""
     tokenizer = Tokenizer(_bpe(source))
     tokenizer.normalizer = normalizers.NFC()
     prefix = source.flag("add_prefix_space", False)

@@ -10,7 +10,7 @@ from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVo
 
 
 def cls_and_sep(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProcessor:
-    """BERT's: [CLS] A [SEP], and B [SEP] of the second type."""
+    """BERT: [CLS] A [SEP], and B [SEP] of the second type."""
     cls, sep = source.special.content("cls_token"), source.special.content("sep_token")
     return TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
@@ -20,14 +20,14 @@ def cls_and_sep(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProce
 
 
 def roberta(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProcessor:
-    """RoBERTa's: <s> A </s></s> B </s>. The options shape offsets, not ids."""
+    """RoBERTa: <s> A </s></s> B </s>. The options shape offsets, not ids."""
     cls, sep = source.special.content("cls_token"), source.special.content("sep_token")
     end, start = _with_ids(tokenizer, sep, cls)
     return RobertaProcessing(end, start, source.flag("trim_offsets", True), source.flag("add_prefix_space", False))
 
 
 def bos_and_eos(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProcessor:
-    """XLM-R's: <s> A </s></s> B </s>."""
+    """XLM-R: <s> A </s></s> B </s>."""
     bos, eos = source.special.content("bos_token"), source.special.content("eos_token")
     return TemplateProcessing(
         single=[bos, "$A", eos],
@@ -37,7 +37,7 @@ def bos_and_eos(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProce
 
 
 def flagged_bos_eos(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProcessor:
-    """Decoders': a first token only if add_bos_token is true, a last one only if add_eos_token is true."""
+    """Decoders: a first token only if add_bos_token is true, a last one only if add_eos_token is true."""
     first = [source.special.content("bos_token")] if source.flag("add_bos_token", False) else []
     last = [source.special.content("eos_token")] if source.flag("add_eos_token", False) else []
     single = [f"{token}:0" for token in first] + ["$A:0"] + [f"{token}:0" for token in last]

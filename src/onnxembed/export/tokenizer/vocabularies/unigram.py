@@ -31,7 +31,7 @@ def read_xlm_roberta(source: CheckpointVocabulary) -> Vocabulary:
 
 
 def read_camembert(source: CheckpointVocabulary) -> Vocabulary:
-    """fairseq's ids again: five tokens before the file's <s> and </s>, which texts are ended with."""
+    """fairseq's ids again: five tokens of its own, then the file's from <s> on."""
     file = read_pieces(source.folder / "sentencepiece.bpe.model")
     file.expect(UNIGRAM, UNKNOWN, CONTROL, CONTROL)
     pad, unk = source.special.content("pad_token"), source.special.content("unk_token")
@@ -41,7 +41,7 @@ def read_camembert(source: CheckpointVocabulary) -> Vocabulary:
 
 
 def read_albert(source: CheckpointVocabulary) -> Vocabulary:
-    """The file's own ids; quotes, accents and case are evened out first."""
+    """The file's own ids; quotes, accents and case are normalized first."""
     file = read_pieces(source.folder / "spiece.model")
     file.expect(UNIGRAM)
     steps: list[Normalizer] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
@@ -89,7 +89,7 @@ def marked(file: Pieces) -> tuple[AddedToken, ...]:
 def _words(
     source: CheckpointVocabulary, file: Pieces, scores: Scores, unk_id: int, normalizer: Normalizer | None
 ) -> Vocabulary:
-    """Words between spaces, each with the mark of a space before it."""
+    """A tokenizer that splits at spaces and puts the mark of a space before each word."""
     tokenizer = Tokenizer(models.Unigram(scores, unk_id, False))
     if normalizer:
         tokenizer.normalizer = normalizer
