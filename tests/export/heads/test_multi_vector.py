@@ -300,7 +300,7 @@ def test_a_wrong_checkpoint_is_refused_by_name(tmp_path: Path, what: str) -> Non
 
 def test_a_model_without_the_head_is_named(tmp_path: Path) -> None:
     options = Options(flags=Flags(task="multi_vector"))
-    assert refused(write_bert(tmp_path / "source"), "no head that gives tokens vectors", options=options)
+    assert refused(write_bert(tmp_path / "source"), "no head for token vectors", options=options)
 
 
 # Scores
