@@ -121,7 +121,7 @@ class OpenModel:
     def compute(self, readout: Readout[Result], feeds: Feeds) -> Result:
         """What the readout makes of a padded batch, int64 [B, T] for each input.
 
-        Inputs that the graph does not take may be left out, or be there. Raises UsageError for one that is missing.
+        The feeds may hold inputs that the graph does not take. Raises UsageError if one that it takes is missing.
         """
         missing = [name for name in self._inputs if name not in feeds]
         if missing:
