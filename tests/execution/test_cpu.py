@@ -160,6 +160,18 @@ def test_lone_runs_of_several_callers_go_side_by_side(machine: Machine, opened: 
     assert machine.at_once[4] == 1
 
 
+def test_a_run_that_is_one_of_many_has_one_thread_even_while_nothing_else_runs(
+    machine: Machine, opened: Callable[..., CpuBackend]
+) -> None:
+    model = opened()
+    for _ in range(4):
+        model.submit(lambda _: model.run(["output"], FEEDS), None).result()
+    settle(model)
+    assert machine.opened == [1]
+    assert machine.runs == [1] * 4
+    assert model.runs_at_once == 4
+
+
 def test_large_weights_are_held_once(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
     model = opened(KEEP_BOTH + 1)
     lone(model, 2)

@@ -167,3 +167,15 @@ def test_a_file_that_is_not_a_tokenizer_is_named(tmp_path: Path, content: str | 
         (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ModelFilesError, match=r"tokenizer\.json cannot be read: "):
         tokenizer(tmp_path)
+
+
+def test_another_side_and_length_can_be_had_from_the_same_tokenizer(folder: Path) -> None:
+    right = tokenizer(folder, 20)
+    assert ids(right.shortened(folder, 3, "left"), "the of") == [CLS, OF, SEP]
+    assert ids(right.shortened(folder, 3), "the of") == [CLS, THE, SEP]
+
+
+def test_the_whole_tokenizer_never_cuts(folder: Path) -> None:
+    limited = tokenizer(folder, 3)
+    assert limited.whole().encode("the of the").ids == [CLS, THE, OF, THE, SEP]
+    assert ids(limited, "the of the") == [CLS, THE, SEP]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from onnxembed.decisions.flags import NO_ADAPTER, Flags
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.manifest import AttentionMode, Decision, Prompts
+from onnxembed.manifest import AttentionMode, Decision, Prompts, TruncationSide
 from onnxembed.recipes.recipe import Recipe
 
 UNBOUNDED = 1_000_000  # tokens: the limit for models without one
@@ -21,7 +21,7 @@ class EncoderDecisions:
 
     attention: Decision[AttentionMode]
     max_length: Decision[int]
-    truncation_side: Decision[Literal["left", "right"]]
+    truncation_side: Decision[TruncationSide]
     pad_token_id: Decision[int]
     lower_case: Decision[bool]
     end_token: Decision[str] | None
@@ -178,14 +178,14 @@ def _is_length(value: Any) -> bool:
     return type(value) in (int, float) and value >= 1 and value % 1 == 0
 
 
-def _truncation_side(facts: Facts) -> Decision[Literal["left", "right"]]:
+def _truncation_side(facts: Facts) -> Decision[TruncationSide]:
     side = facts.tokenizer_config.get("truncation_side")
     if side is None:
         return Decision.default("right", "tokenizers cut at the end unless the files say otherwise")
     if side not in ("left", "right"):
         file = facts.transformer_folder / "tokenizer_config.json"
         raise ModelFilesError(f"{file}: truncation_side is {side!r}, not left or right")
-    return Decision.from_file(cast(Literal["left", "right"], side), "tokenizer_config.json", "truncation_side")
+    return Decision.from_file(cast(TruncationSide, side), "tokenizer_config.json", "truncation_side")
 
 
 def _pad_token_id(facts: Facts) -> Decision[int]:

@@ -88,11 +88,18 @@ class Backend(Protocol):
     def closed(self) -> bool:
         """Whether `close` has been called."""
 
+    @property
+    def runs_at_once(self) -> int:
+        """How many runs are computed side by side, when there are many."""
+
     def plan(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group texts, given their numbers of tokens, into runs: lists of their indices."""
 
     def start(self, work: Callable[[Run], Result], runs: Sequence[Run]) -> list[Future[Result]]:
         """Do the work of each run on worker threads, or on the caller's; RuntimeError after `close`."""
+
+    def submit(self, work: Callable[[Run], Result], run: Run) -> Future[Result]:
+        """Do the work of a run that is one of many, on a worker thread; RuntimeError after `close`."""
 
     def run(self, outputs: Sequence[str], feeds: Feeds) -> list[FloatArray]:
         """Compute outputs by name, as float32, from inputs int64 [B, T].

@@ -68,6 +68,7 @@ class CpuBackend:
         session = self._opened(first)
         self._opening_time = clock() - started  # seconds
         self.provider = session.provider
+        self.runs_at_once = threads
         self._sessions: dict[Sharing, Session] = {first: session}
         self._only = first if threads == 1 or session.provider != CPU else None
         self._unserved: dict[Sharing, float] = {"side_by_side": 0.0, "all_threads": 0.0}  # seconds
@@ -91,11 +92,15 @@ class CpuBackend:
     def start(self, work: Callable[[Run], Result], runs: Sequence[Run]) -> list[Future[Result]]:
         """Do the work of each run on worker threads; that of a single run on the caller's, which spares a detour."""
         if len(runs) > 1:
-            return [self._workers.submit(work, run) for run in runs]
+            return [self.submit(work, run) for run in runs]
         self._check_open()
         done: Future[Result] = Future()
         done.set_result(work(runs[0]))
         return [done]
+
+    def submit(self, work: Callable[[Run], Result], run: Run) -> Future[Result]:
+        """Do the work of a run beside that of others, on a worker thread; RuntimeError after `close`."""
+        return self._workers.submit(work, run)
 
     def run(self, outputs: Sequence[str], feeds: Feeds) -> list[FloatArray]:
         """Compute outputs by name, as float32; outputs that are not asked for are not copied."""

@@ -46,6 +46,7 @@ class GpuBackend:
         self.provider = sessions[0].provider
         self.blocks_ahead = RUNS_IN_FLIGHT * len(sessions)
         """A window of short texts may be no more than one run."""
+        self.runs_at_once = RUNS_IN_FLIGHT * len(sessions)
         self._sessions = sessions
         self._packed, self._quantized = packed, quantized
         self._running = [0] * len(sessions)
@@ -53,7 +54,7 @@ class GpuBackend:
         self._tokens_per_run = GPU_TOKENS_PER_RUN if tokens_per_run is None else tokens_per_run
         self._memory_warning = Once()
         self._state = threading.Lock()
-        self._workers = ThreadPoolExecutor(RUNS_IN_FLIGHT * len(sessions), "onnxembed")
+        self._workers = ThreadPoolExecutor(self.runs_at_once, "onnxembed")
 
     def plan(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group texts into large runs, in which texts of similar lengths may be padded a little."""
@@ -63,7 +64,11 @@ class GpuBackend:
 
     def start(self, work: Callable[[Run], Result], runs: Sequence[Run]) -> list[Future[Result]]:
         """Do the work of each run on worker threads; RuntimeError after `close`."""
-        return [self._workers.submit(work, run) for run in runs]
+        return [self.submit(work, run) for run in runs]
+
+    def submit(self, work: Callable[[Run], Result], run: Run) -> Future[Result]:
+        """Do the work of a run on a worker thread; RuntimeError after `close`."""
+        return self._workers.submit(work, run)
 
     def run(self, outputs: Sequence[str], feeds: Feeds) -> list[FloatArray]:
         """Compute outputs by name, as float32; outputs that are not asked for are not copied.

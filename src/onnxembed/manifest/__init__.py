@@ -55,6 +55,7 @@ from onnxembed.manifest.words import (
     SparseActivation,
     Task,
     TextKind,
+    TruncationSide,
     graph_file,
 )
 
@@ -108,6 +109,7 @@ __all__ = [
     "Template",
     "TextKind",
     "Tokenization",
+    "TruncationSide",
     "Variant",
     "Verification",
     "graph_file",

@@ -26,6 +26,7 @@ from onnxembed.manifest.words import (
     SparseActivation,
     Task,
     TextKind,
+    TruncationSide,
 )
 
 T = TypeVar("T")
@@ -82,7 +83,7 @@ class Tokenization:
     """How texts become ids; tokenizer.json holds the rest. Lengths count special tokens."""
 
     max_length: Decision[int]
-    truncation_side: Decision[Literal["left", "right"]]
+    truncation_side: Decision[TruncationSide]
     pad_token_id: Decision[int]
     changes: tuple[str, ...]
 

@@ -59,6 +59,9 @@ ScoreActivation = Literal["identity", "sigmoid", "tanh", "relu", "gelu", "silu"]
 PairTruncation = Literal["longest_first", "only_second"]
 """How a pair that is too long is truncated: the longer text, token by token, or the document alone."""
 
+TruncationSide = Literal["left", "right"]
+"""Which end of a text is cut off."""
+
 SparseActivation = Literal["relu", "log1p_relu", "log1p_log1p_relu"]
 """The activation that turns logits into weights; "log1p_relu" is log(1 + relu(x)), as in SPLADE."""
 

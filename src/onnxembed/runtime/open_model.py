@@ -126,7 +126,11 @@ class OpenModel:
         missing = [name for name in self._inputs if name not in feeds]
         if missing:
             raise UsageError(f"this model also takes {', '.join(missing)}")
-        return Computation(self.backend, readout, self._inputs, self._pad_token_id).result(feeds)
+        return self.computation(readout).result(feeds)
+
+    def computation(self, readout: Readout[Result]) -> Computation[Result]:
+        """What computes runs of this model with the readout; UsageError when the model is closed."""
+        return Computation(self.backend, readout, self._inputs, self._pad_token_id)
 
     def stream(
         self,
@@ -142,7 +146,7 @@ class OpenModel:
         warns once if `items` were cut. Raises UsageError at once when the model is closed, and later when it is
         closed meanwhile.
         """
-        computation = Computation(self.backend, readout, self._inputs, self._pad_token_id)
+        computation = self.computation(readout)
         limit = self.max_length if max_length is None else min(max_length, self.max_length)
 
         def report(truncated: int, seen: int) -> None:

@@ -56,10 +56,7 @@ class PairTokenizer(TextTokenizer):
 
     def _too_long(self, pairs: Sequence[Pair]) -> str:
         """The message for a query that leaves its document no room, if only the document may be cut."""
-        from tokenizers import Tokenizer
-
-        whole = Tokenizer.from_str(self._tokenizer.to_str())  # a copy: other threads use the original, which truncates
-        whole.no_truncation()
+        whole = self.whole()
         lengths = {query: len(whole.encode(query, add_special_tokens=False).ids) for query, _ in pairs}
         longest = max(lengths, key=lambda query: lengths[query])
         return (

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from onnxembed.arrays import IntArray
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UsageError
-from onnxembed.manifest import TOKENIZER_FILE, Tokenization
+from onnxembed.manifest import TOKENIZER_FILE, Tokenization, TruncationSide
 
 # Encodings hold strings and offsets for every token; a small batch keeps long texts from piling them up.
 BATCH = 64
@@ -79,9 +80,19 @@ class TextTokenizer:
         self._tokenizer.enable_truncation(max_length, direction=tokenization.truncation_side.value)
         self._tokenization = tokenization
 
-    def shortened(self, folder: Path, max_length: int) -> TextTokenizer:
-        """The same tokenizer of the artifact in `folder`, cutting texts to another length."""
-        shorter = TextTokenizer(folder, self._tokenization, max_length, self._tokenizer.to_str())
+    def whole(self) -> Any:
+        """A copy of the library's tokenizer, which never cuts a text; other threads may be using the original."""
+        from tokenizers import Tokenizer
+
+        copy = Tokenizer.from_str(self._tokenizer.to_str())
+        copy.no_truncation()
+        return copy
+
+    def shortened(self, folder: Path, max_length: int, side: TruncationSide | None = None) -> TextTokenizer:
+        """The same tokenizer of the artifact in `folder`, cutting texts to another length, or on another side."""
+        decided = self._tokenization.truncation_side
+        chosen = replace(self._tokenization, truncation_side=replace(decided, value=side or decided.value))
+        shorter = TextTokenizer(folder, chosen, max_length, self._tokenizer.to_str())
         shorter.at_once = self.at_once
         return shorter
 
