@@ -216,7 +216,7 @@ def test_reads_what_sentence_transformers_writes(folder: Path, tmp_path: Path) -
     ("listed", "named"),
     [
         (["Transformer", "Pooling", "Router"], r"models\.Router"),
-        (["Transformer", "Pooling", "LayerNorm"], "LayerNorm"),
+        (["Transformer", "Pooling", "LSTM"], "LSTM"),
         (["Transformer", "sentence_transformers.sparse_encoder.models.SpladePooling"], "SpladePooling"),
         (["BoW"], r"models\.BoW; .*begin with a Transformer or a StaticEmbedding"),
         (["Transformer", "StaticEmbedding"], "StaticEmbedding"),
@@ -232,19 +232,28 @@ def test_an_unknown_module_is_refused_by_name(folder: Path, listed: list[str], n
 
 
 @pytest.mark.parametrize(
-    "listed",
+    ("listed", "words"),
     [
-        ("Transformer", "Pooling", "Normalize", "Dense"),
-        ("Transformer", "Dense", "Pooling"),
-        ("Transformer", "Normalize", "Pooling"),
+        (("Transformer", "Dense", "Pooling"), "before the pooling"),
+        (("Transformer", "Normalize", "Pooling"), "before the pooling"),
+        (("Transformer", "LayerNorm", "Pooling"), "before the pooling"),
+        (("Transformer", "Pooling", "Dense", "Pooling"), "pools what is pooled already"),
     ],
 )
-def test_another_order_of_modules_is_refused(folder: Path, listed: tuple[str, ...]) -> None:
+def test_an_order_without_meaning_is_refused(folder: Path, listed: tuple[str, ...], words: str) -> None:
     modules(folder, *listed)
-    for copy in ("1_Dense", "3_Dense"):
-        shutil.copytree(folder / "2_Dense", folder / copy)
-    with pytest.raises(UnsupportedError, match="after a later stage"):
+    shutil.copytree(folder / "2_Dense", folder / "1_Dense")
+    write_json(folder / "1_LayerNorm/config.json", {"dimension": 32})
+    with pytest.raises(UnsupportedError, match=words):
         read_facts(folder)
+
+
+def test_modules_between_pooling_and_the_last_normalize_keep_their_order(folder: Path) -> None:
+    modules(folder, "Transformer", "Pooling", "Dense", "Normalize", "LayerNorm", "Normalize", "Normalize")
+    write_json(folder / "4_LayerNorm/config.json", {"dimension": 24})
+    post = read_facts(folder).post
+    assert [type(layer).__name__ for layer in post.layers] == ["DenseFacts", "NormalizeFacts", "LayerNormFacts"]
+    assert post.normalize
 
 
 @pytest.mark.parametrize("path", ["../1_Pooling", "/etc", "1_Pooling/../../other", "C/../.."])
@@ -283,9 +292,8 @@ def test_a_broken_modules_file_is_an_error_that_names_it(folder: Path, content: 
         ("1_Pooling/config.json", {"pooling_mode": 3}, "pooling_mode 3"),
         ("1_Pooling/config.json", {"pooling_mode_attention": True}, "pooling_mode_attention"),
         ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt"),
-        ("2_Dense/config.json", {"activation_function": "torch.nn.modules.activation.Mish"}, "Mish"),
+        ("2_Dense/config.json", {"activation_function": "torch.nn.modules.activation.GLU"}, "GLU"),
         ("2_Dense/config.json", {"activation_function": ["Tanh"]}, "Tanh"),
-        ("2_Dense/config.json", {"use_residual": True}, "use_residual"),
         ("2_Dense/config.json", {"module_input_name": "token_embeddings"}, "token_embeddings"),
         ("2_Dense/config.json", {"module_output_name": "other"}, "other"),
         ("2_Dense/config.json", {"init_scale": 2}, "init_scale"),

@@ -18,13 +18,27 @@ Array = NDArray[np.float32]
 LENGTHS = (7, 1, 4, 7, 2)
 TORCH_MODES = {"mean_sqrt_len": "mean_sqrt_len_tokens"}
 TORCH_ACTIVATIONS = {
-    "identity": "Identity",
-    "tanh": "Tanh",
-    "relu": "ReLU",
+    "elu": "ELU",
     "gelu": "GELU",
-    "silu": "SiLU",
+    "hardsigmoid": "Hardsigmoid",
+    "hardswish": "Hardswish",
+    "hardtanh": "Hardtanh",
+    "identity": "Identity",
+    "leaky_relu": "LeakyReLU",
+    "mish": "Mish",
+    "relu": "ReLU",
+    "relu6": "ReLU6",
+    "selu": "SELU",
     "sigmoid": "Sigmoid",
+    "silu": "SiLU",
+    "softmax": "Softmax",
+    "softplus": "Softplus",
+    "softsign": "Softsign",
+    "tanh": "Tanh",
 }
+
+# torch asks for the axis of a Softmax; without one, it takes the last of a matrix, with a warning.
+OPTIONS = {"Softmax": {"dim": 1}}
 
 needs_torch = "compares with sentence-transformers, of the [torch] extra"
 
@@ -133,7 +147,7 @@ def test_every_activation_is_tested() -> None:
 def test_activations_are_those_of_torch(activation: str) -> None:
     torch = pytest.importorskip("torch", reason=needs_torch)
     ours = dense(X, np.eye(X.shape[1], dtype=np.float32), None, activation)
-    theirs: Any = getattr(torch.nn, TORCH_ACTIVATIONS[activation])()
+    theirs: Any = getattr(torch.nn, TORCH_ACTIVATIONS[activation])(**OPTIONS.get(TORCH_ACTIVATIONS[activation], {}))
     np.testing.assert_allclose(ours, theirs(torch.from_numpy(X)).numpy(), rtol=1e-6, atol=5e-7)
 
 

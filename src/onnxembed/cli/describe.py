@@ -116,6 +116,8 @@ def _embedding(embedding: Embedding) -> Iterator[tuple[str, str]]:
     yield "pooling", _decided(embedding.pooling, "+".join(embedding.pooling.value)) + f", in the {embedding.pooled_by}"
     for layer in embedding.dense:
         yield "dense", f"{layer.in_features} -> {layer.out_features}, {layer.activation}"
+    if embedding.layers:
+        yield "modules", "; ".join(embedding.layers)
     yield "normalize", _decided(embedding.normalize)
     yield "dimensions", str(embedding.dimension)
 

@@ -10,6 +10,7 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.facts.modules import width_after
 from onnxembed.manifest import POOLING_MODES, Decision, PoolingMode
 from onnxembed.recipes.recipe import Recipe
 
@@ -75,13 +76,11 @@ def _normalize(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[bo
 
 
 def _dimension(facts: Facts, pooling: Decision[tuple[PoolingMode, ...]], hidden_size: int) -> int:
-    """The width of a sentence embedding: what pooling gives, taken through the Dense layers."""
-    width = hidden_size * len(pooling.value)
-    for layer in facts.dense:
-        if layer.in_features != width:
-            cause = f"{layer.folder / 'config.json'} takes {layer.in_features} features, but gets {width}"
-            if pooling.origin == "flag":
-                raise UsageError(f"{cause} with --pooling {'+'.join(pooling.value)}")
-            raise ModelFilesError(cause)
-        width = layer.out_features
-    return width
+    """The width of a sentence embedding: what pooling gives, taken through the layers after it."""
+    width = width_after(facts.post.token_layers, hidden_size) * len(pooling.value)
+    try:
+        return width_after(facts.post.layers, width)
+    except ModelFilesError as error:
+        if pooling.origin == "flag":
+            raise UsageError(f"{error} with --pooling {'+'.join(pooling.value)}") from error
+        raise

@@ -16,9 +16,9 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.facts.modules import DENSE_ACTIVATIONS
+from onnxembed.facts.modules import ACTIVATION_NAMES
 from onnxembed.facts.token_ids import vocabulary
-from onnxembed.manifest import Decision, HeadPooling, Reranking, ScoreActivation, Template
+from onnxembed.manifest import SCORE_ACTIVATIONS, Decision, HeadPooling, Reranking, ScoreActivation, Template
 from onnxembed.recipes.recipe import Recipe
 
 # For heads whose pooling config.json decides: the key, its default, and what its values mean.
@@ -26,9 +26,6 @@ HEAD_POOLING_KEYS: dict[str, tuple[str, str, dict[str, HeadPooling]]] = {
     "modernbert": ("classifier_pooling", "cls", {"cls": "cls", "mean": "mean"}),
     "eurobert": ("classifier_pooling", "late", {"bos": "cls", "mean": "mean", "late": "mean_of_logits"}),
 }
-
-# torch's shorter names of the classes in `DENSE_ACTIVATIONS`.
-SHORT_ACTIVATIONS = {f"torch.nn.{name.rpartition('.')[2]}": value for name, value in DENSE_ACTIVATIONS.items()}
 
 
 def decide_reranking(facts: Facts, flags: Flags, recipe: Recipe | None) -> Reranking:
@@ -153,7 +150,9 @@ def _activation(facts: Facts, flags: Flags, recipe: Recipe | None, labels: int) 
 
 
 def _known_activation(name: Any, file: Path, key: str) -> ScoreActivation:
-    activations: dict[str, Any] = {**DENSE_ACTIVATIONS, **SHORT_ACTIVATIONS}
+    activations: dict[str, Any] = {
+        name: activation for name, activation in ACTIVATION_NAMES.items() if activation in SCORE_ACTIVATIONS
+    }
     if not isinstance(name, str) or name not in activations:
         raise UnsupportedError(
             f"{file}: {key} is {name!r}; known: {', '.join(activations)}; --activation chooses another"

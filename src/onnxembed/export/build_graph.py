@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from functools import partial
 
 from onnxembed.decisions.decide import Decisions
@@ -12,6 +13,7 @@ from onnxembed.export.graph.inputs import B, Encoded, T
 from onnxembed.export.heads import HEADS, embedding
 from onnxembed.export.plan import ExportPlan
 from onnxembed.facts.facts import Facts
+from onnxembed.facts.modules import width_after
 from onnxembed.manifest import TOKEN_EMBEDDINGS, Engine, Precision
 
 WriteEncoder = Callable[[Facts, Decisions, GraphFactory, Collection[str]], Encoded]
@@ -28,10 +30,12 @@ def build(plan: ExportPlan, precision: Precision, make: GraphFactory | None = No
     write_encoder = ENGINES[plan.engine.value]
     make = make or partial(Graph, precision=precision)
     encoded = write_encoder(plan.facts, plan.decisions, make, plan.options.ignored_config_keys)
+    encoded = replace(encoded, tokens=embedding.through_token_layers(encoded.graph, encoded.tokens, plan.facts))
     for task in plan.graph_tasks:
         HEADS[task].add_output(encoded, plan.facts, plan.decisions)
     if plan.decisions.reranking is None:
-        encoded.graph.output(TOKEN_EMBEDDINGS, encoded.tokens, (B, T, plan.decisions.encoder.hidden_size))
+        width = width_after(plan.facts.post.token_layers, plan.decisions.encoder.hidden_size)
+        encoded.graph.output(TOKEN_EMBEDDINGS, encoded.tokens, (B, T, width))
     return encoded.graph
 
 
@@ -40,7 +44,8 @@ def build_packed(plan: ExportPlan, precision: Precision) -> Graph:
     encoded = build_engine.write_packed_encoder(
         plan.facts, plan.decisions, partial(Graph, precision=precision), plan.options.ignored_config_keys
     )
-    embedding.add_sentence_embedding(encoded.graph, encoded.tokens, encoded.inputs.pool, plan.facts, plan.decisions)
+    tokens = embedding.through_token_layers(encoded.graph, encoded.tokens, plan.facts)
+    embedding.add_sentence_embedding(encoded.graph, tokens, encoded.inputs.pool, plan.facts, plan.decisions)
     return encoded.graph
 
 

@@ -96,6 +96,8 @@ def make_plan(facts: Facts, recipe: Recipe | None, options: Options) -> ExportPl
     _check_engine_precisions(engine.value, plan.float_precisions)
     if options.packed:
         _check_packable(facts, plan.decisions, engine.value, options.precisions)
+    if plan.decisions.embedding is None and facts.post.token_layers:
+        raise UnsupportedError(f"{facts.folder} has modules before its Pooling, which only --task embedding applies")
     if options.pooling_out:
         _check_pooling_out(facts, plan.decisions, packed=options.packed)
     for task in plan.tasks:
@@ -153,5 +155,7 @@ def _check_pooling_out(facts: Facts, decisions: Decisions, *, packed: bool) -> N
         raise UsageError("--pooling-out is for embeddings: what a reranker reads of its tokens stays in its graph")
     if packed:
         raise UnsupportedError("--packed: a packed graph pools itself, so it cannot be had with --pooling-out")
+    if not facts.post.only_dense:
+        raise UnsupportedError("--pooling-out: after the pooling, the runtime applies only Dense modules and Normalize")
     if unpooled_token(facts) is not None:
         raise UnsupportedError(f"--pooling-out: a {facts.model_type} leaves tokens out that only its graph knows")

@@ -15,7 +15,7 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts import multi_vector as multi_vector_facts
 from onnxembed.facts import sparse as sparse_facts
 from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
-from onnxembed.facts.modules import DenseFacts, PoolingFacts, module_class, read_modules, read_post_modules
+from onnxembed.facts.modules import DenseFacts, PoolingFacts, PostModules, module_class, read_modules, read_post_modules
 from onnxembed.facts.multi_vector import MULTI_VECTOR_CLASSES, MultiVectorFacts
 from onnxembed.facts.reranking import read_answers
 from onnxembed.facts.sparse import SPARSE_CLASSES, SparseFacts
@@ -36,9 +36,7 @@ class Facts:
     transformer_config: JsonObject
     transformer_config_name: str
     has_modules: bool
-    poolings: tuple[PoolingFacts, ...]
-    dense: tuple[DenseFacts, ...]
-    normalize: bool
+    post: PostModules
     prompts: Mapping[str, str]
     default_prompt_name: str | None
     similarity: str | None
@@ -50,6 +48,21 @@ class Facts:
     multi_vector: MultiVectorFacts | None = None
     answers: tuple[int, ...] | None = None
     """The ids of a LogitScore module: the token whose logit is the score, and the one whose logit is subtracted."""
+
+    @property
+    def poolings(self) -> tuple[PoolingFacts, ...]:
+        """The Pooling modules."""
+        return self.post.poolings
+
+    @property
+    def dense(self) -> tuple[DenseFacts, ...]:
+        """The Dense modules after the pooling."""
+        return self.post.dense
+
+    @property
+    def normalize(self) -> bool:
+        """Whether a Normalize module ends the model."""
+        return self.post.normalize
 
     @property
     def config_file(self) -> Path:
@@ -100,7 +113,6 @@ def read_facts(folder: Path) -> Facts:
     transformer_name, transformer_config = read_transformer_config(transformer_folder, st_class)
     checkpoint = _Checkpoint(folder, modules, config, transformer_name, transformer_config)
     heads = HEAD_READERS[st_class](checkpoint)
-    poolings, dense, normalize = read_post_modules(folder, heads.modules)
     multi_vector = heads.multi_vector
     prompts, default_prompt_name = _prompts(st_config, st_file)
     for name, marker in multi_vector.markers.items() if multi_vector else ():
@@ -113,9 +125,7 @@ def read_facts(folder: Path) -> Facts:
         transformer_config=transformer_config,
         transformer_config_name=transformer_name,
         has_modules=bool(modules),
-        poolings=poolings,
-        dense=dense,
-        normalize=normalize,
+        post=read_post_modules(folder, heads.modules),
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity=st_config.get("similarity_fn_name"),

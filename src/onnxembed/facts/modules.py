@@ -7,7 +7,7 @@ every release. An unknown key or module is an error: ignoring it could silently 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +31,29 @@ POOLING_NAMES: dict[str, PoolingMode] = {mode: mode for mode in POOLING_MODES} |
     "mean_sqrt_len_tokens": "mean_sqrt_len"
 }
 
-# torch's class for each activation that a Dense module may name, and the name used in manifests.
+# torch's class for each activation that a Dense module may name, made without arguments, and the name in manifests.
 DENSE_ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "identity",
-    "torch.nn.modules.activation.Tanh": "tanh",
-    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.ELU": "elu",
     "torch.nn.modules.activation.GELU": "gelu",
+    "torch.nn.modules.activation.Hardsigmoid": "hardsigmoid",
+    "torch.nn.modules.activation.Hardswish": "hardswish",
+    "torch.nn.modules.activation.Hardtanh": "hardtanh",
+    "torch.nn.modules.activation.LeakyReLU": "leaky_relu",
+    "torch.nn.modules.activation.Mish": "mish",
+    "torch.nn.modules.activation.ReLU": "relu",
+    "torch.nn.modules.activation.ReLU6": "relu6",
+    "torch.nn.modules.activation.SELU": "selu",
     "torch.nn.modules.activation.SiLU": "silu",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.modules.activation.Softmax": "softmax",
+    "torch.nn.modules.activation.Softplus": "softplus",
+    "torch.nn.modules.activation.Softsign": "softsign",
+    "torch.nn.modules.activation.Tanh": "tanh",
 }
+# torch's shorter names of these classes.
+SHORT_ACTIVATIONS = {f"torch.nn.{name.rpartition('.')[2]}": value for name, value in DENSE_ACTIVATIONS.items()}
+ACTIVATION_NAMES: Mapping[str, str] = {**DENSE_ACTIVATIONS, **SHORT_ACTIVATIONS}
 
 
 @dataclass(frozen=True)
@@ -55,13 +69,68 @@ class PoolingFacts:
 
 @dataclass(frozen=True)
 class DenseFacts:
-    """A Dense module: shape (out_features, in_features), and the folder of its weights."""
+    """A Dense module: shape (out_features, in_features), and the folder of its weights.
+
+    `residual`: its input is added to its output, through a Linear of its own where the two have other widths.
+    """
 
     in_features: int
     out_features: int
     bias: bool
     activation: str
     folder: Path
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class LayerNormFacts:
+    """A LayerNorm module: its width, and the folder of its weights."""
+
+    width: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class NormalizeFacts:
+    """A Normalize module, which scales every vector to length 1."""
+
+
+Layer = DenseFacts | LayerNormFacts | NormalizeFacts
+"""A module that changes vectors one by one."""
+
+
+@dataclass(frozen=True)
+class PostModules:
+    """What stands after the first module, in order: layers of token embeddings, Pooling, layers of what it gives.
+
+    `normalize`: the vectors are scaled to length 1 at the end; this Normalize is not among the `layers`.
+    """
+
+    token_layers: tuple[Layer, ...]
+    poolings: tuple[PoolingFacts, ...]
+    layers: tuple[Layer, ...]
+    normalize: bool
+
+    @property
+    def dense(self) -> tuple[DenseFacts, ...]:
+        """The Dense modules after the pooling."""
+        return tuple(layer for layer in self.layers if isinstance(layer, DenseFacts))
+
+    @property
+    def only_dense(self) -> bool:
+        """Whether nothing but plain Dense modules follows the pooling, which the runtime can apply, too."""
+        return all(isinstance(layer, DenseFacts) and not layer.residual for layer in self.layers)
+
+
+def width_after(layers: Sequence[Layer], width: int) -> int:
+    """The width of vectors of this width that went through the layers; ModelFilesError for layers of another width."""
+    for layer in layers:
+        taken = layer.in_features if isinstance(layer, DenseFacts) else getattr(layer, "width", width)
+        if taken != width:
+            folder = getattr(layer, "folder", None)
+            raise ModelFilesError(f"{folder}/config.json takes {taken} features, but gets {width}")
+        width = layer.out_features if isinstance(layer, DenseFacts) else width
+    return width
 
 
 def read_modules(folder: Path) -> list[dict[str, str]]:
@@ -98,37 +167,32 @@ def module_class(module: Mapping[str, str]) -> str:
     return module["type"].rpartition(".")[2] if package == "sentence_transformers" else module["type"]
 
 
-def read_post_modules(
-    folder: Path, modules: list[dict[str, str]]
-) -> tuple[tuple[PoolingFacts, ...], tuple[DenseFacts, ...], bool]:
-    """Pooling, then Dense layers, then Normalize: the only order onnxembed builds."""
-    order = {"Pooling": 0, "Dense": 1, "Dropout": 1, "Normalize": 2}
+def read_post_modules(folder: Path, modules: list[dict[str, str]]) -> PostModules:
+    """The modules after the first one; UnsupportedError for a module, or an order, that onnxembed does not build."""
+    classes = [module_class(module) for module in modules]
+    first_pooling = classes.index("Pooling") if "Pooling" in classes else 0
+    token_layers: list[Layer] = []
     poolings: list[PoolingFacts] = []
-    dense: list[DenseFacts] = []
-    normalize = False
-    stage = 0
-    for module in modules:
-        class_name = module_class(module)
-        if class_name not in order:
-            raise UnsupportedError(
-                f"{folder / 'modules.json'} has a {module['type']} module; "
-                "onnxembed builds Transformer, Pooling, Dense, Dropout and Normalize"
-            )
-        if order[class_name] < stage:
-            raise UnsupportedError(
-                f"{folder / 'modules.json'} has a {class_name} module after a later stage; "
-                "onnxembed builds Pooling, then Dense, then Normalize"
-            )
-        stage = order[class_name]
+    layers: list[Layer] = []
+    for index, (module, class_name) in enumerate(zip(modules, classes, strict=True)):
+        of_tokens = index < first_pooling
+        if class_name == "Pooling" and layers:
+            raise UnsupportedError(f"{folder / 'modules.json'} pools what is pooled already, after other modules")
         if class_name == "Pooling":
             poolings.append(_pooling(folder, module["path"]))
-        elif class_name == "Dense":
-            dense.append(read_dense(folder, module["path"]))
-        elif class_name == "Normalize":
-            file = folder / module["path"] / "config.json"
-            check_places(file, read_optional_json(file))
-            normalize = True
-    return tuple(poolings), tuple(dense), normalize
+        elif class_name in LAYER_READERS:
+            place = "token_embeddings" if of_tokens else "sentence_embedding"
+            layer = LAYER_READERS[class_name](folder, module["path"], place)
+            (token_layers if of_tokens else layers).append(layer)
+        elif class_name != "Dropout":
+            raise UnsupportedError(
+                f"{folder / 'modules.json'} has a {module['type']} module; "
+                f"onnxembed builds Transformer, Pooling, Dropout, {', '.join(LAYER_READERS)}"
+            )
+    normalize = bool(layers) and isinstance(layers[-1], NormalizeFacts)
+    while layers and isinstance(layers[-1], NormalizeFacts):
+        layers.pop()
+    return PostModules(tuple(token_layers), tuple(poolings), tuple(layers), normalize)
 
 
 def _pooling(folder: Path, path: str) -> PoolingFacts:
@@ -158,17 +222,57 @@ def read_dense(folder: Path, path: str, place: str = "sentence_embedding") -> De
     file = folder / path / "config.json"
     config = read_json(file)
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
-    if not isinstance(activation, str) or activation not in DENSE_ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATION_NAMES:
         raise UnsupportedError(f"{file} has activation_function {activation!r}; known: {', '.join(DENSE_ACTIVATIONS)}")
-    if config.get("use_residual", False) is not False:
-        raise UnsupportedError(f"{file} sets use_residual, which onnxembed does not support")
+    if ACTIVATION_NAMES[activation] == "softmax" and place == "token_embeddings":
+        raise UnsupportedError(
+            f"{file}: a Softmax of token embeddings is taken over the texts of a batch, so that a text's vector "
+            "depends on the others; onnxembed does not build it"
+        )
     known_keys = {"in_features", "out_features", "bias", "activation_function", "use_residual"}
     check_places(file, {key: value for key, value in config.items() if key not in known_keys}, place)
-    sizes = [config.get("in_features"), config.get("out_features")]
-    bias = config.get("bias", True)
-    if not all(type(size) is int and size > 0 for size in sizes) or not isinstance(bias, bool):
+    sizes = (config.get("in_features"), config.get("out_features"))
+    bias, residual = config.get("bias", True), config.get("use_residual", False)
+    if not all(type(size) is int and size > 0 for size in sizes) or {type(bias), type(residual)} != {bool}:
         raise ModelFilesError(f"{file} does not say in_features, out_features and bias: it says {dict(config)!r}")
-    return DenseFacts(config["in_features"], config["out_features"], bias, DENSE_ACTIVATIONS[activation], folder / path)
+    return DenseFacts(
+        config["in_features"], config["out_features"], bias, ACTIVATION_NAMES[activation], folder / path, residual
+    )
+
+
+def _dense_layer(folder: Path, path: str, place: str) -> DenseFacts:
+    file = folder / path / "config.json"
+    if place == "token_embeddings" and read_json(file).get("module_input_name") != place:
+        raise UnsupportedError(f"{file} takes sentence_embedding before the pooling, where there is none")
+    return read_dense(folder, path, place)
+
+
+def _layer_norm(folder: Path, path: str, place: str) -> LayerNormFacts:
+    file = folder / path / "config.json"
+    config = read_json(file)
+    width = config.get("dimension")
+    if type(width) is not int or width < 1 or config.keys() - {"dimension"}:
+        raise UnsupportedError(f"{file} says {dict(config)!r}, not the dimension of a LayerNorm alone")
+    if place != "sentence_embedding":
+        raise UnsupportedError(f"{file} is of a LayerNorm before the pooling, where there is no sentence_embedding")
+    return LayerNormFacts(width, folder / path)
+
+
+def _normalize(folder: Path, path: str, place: str) -> NormalizeFacts:
+    file = folder / path / "config.json"
+    config = read_optional_json(file)
+    if place == "token_embeddings" and config.get("module_input_name") != place:
+        raise UnsupportedError(f"{file} normalizes sentence_embedding before the pooling, where there is none")
+    check_places(file, config, place)
+    return NormalizeFacts()
+
+
+# By sentence-transformers' class: folder, path of the module, and what it reads and writes.
+LAYER_READERS: dict[str, Callable[[Path, str, str], Layer]] = {
+    "Dense": _dense_layer,
+    "LayerNorm": _layer_norm,
+    "Normalize": _normalize,
+}
 
 
 def check_places(file: Path, config: JsonObject, place: str = "sentence_embedding") -> None:

@@ -40,10 +40,14 @@ TRANSFORMER_ARGUMENTS = {
 HARMLESS_ARGUMENTS = {
     "add_pooling_layer",
     "attn_implementation",
+    "device_map",
     "dtype",
+    "low_cpu_mem_usage",
     "padding_side",
+    "revision",
     "torch_dtype",
     "trust_remote_code",
+    "use_fast",
     "use_safetensors",
 }
 # Options with the only value that is supported.

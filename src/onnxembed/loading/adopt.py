@@ -117,6 +117,11 @@ def _output(graph: OnnxFile, facts: Facts, embedding: EmbeddingDecisions) -> Val
     modes_in_files = facts.poolings[0].modes if len(facts.poolings) == 1 else ()
     as_made = embedding.pooling.value == modes_in_files and (embedding.normalize.value or not facts.normalize)
     if tokens is not None and not (as_made and SENTENCE_EMBEDDING in outputs):
+        if facts.post.token_layers or not facts.post.only_dense:
+            raise UnsupportedError(
+                f"{graph.path} leaves the modules around the pooling to the runtime, which applies only Dense modules "
+                f"after it and Normalize; make a graph with the output {SENTENCE_EMBEDDING}, or export the checkpoint"
+            )
         return tokens
     if SENTENCE_EMBEDDING not in outputs:
         readable = f"{SENTENCE_EMBEDDING}, {' or '.join(TOKEN_OUTPUTS)}"
@@ -183,7 +188,7 @@ def adopt(model: str | Path, hub: HubOptions, file: str, *, precision: str, plac
         encoder, embedding, output = decide_adoption(model_files, Flags(), recipe)
     except UnsaidError as error:
         raise UnsaidError(f"{error}, to: {command}", error.flag) from None
-    if output.name != SENTENCE_EMBEDDING and model_files.facts.dense:
+    if output.name != SENTENCE_EMBEDDING and model_files.facts.post.layers:
         raise UnsupportedError(
             f"{model_files.file} leaves out the Dense layers of {model_files.folder}; to add them: {command}"
         )

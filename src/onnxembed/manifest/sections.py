@@ -108,6 +108,8 @@ class Embedding:
 
     `output` is the graph's output to read, where its name is not the usual one. `normalize_again`: an adopted
     graph may already scale its vectors to length 1; the runtime normalizes them again, which is harmless.
+    `layers`: what stands before and after the pooling, in words and in order, for a model that has more there than
+    `dense`; the graph computes it.
     """
 
     pooling: Decision[tuple[PoolingMode, ...]]
@@ -117,6 +119,7 @@ class Embedding:
     pooled_by: Literal["graph", "runtime"]
     output: str | None = None
     normalize_again: bool = False
+    layers: tuple[str, ...] | None = None
 
     @property
     def graph_output(self) -> str:

@@ -118,6 +118,30 @@ def test_a_key_that_nothing_read_is_refused_with_the_flag_that_vouches_for_it() 
         config(beta=1, alpha=2, architectures=["BertModel"]).finish()
 
 
+# Keys of published files that transformers' classes do not read.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "albert-base-v2": {"down_scale_factor": 1, "gap_size": 0, "net_structure_type": 0, "num_memory_blocks": 0},
+    "rubert-tiny2": {"emb_size": 312},
+    "TinyBERT": {"cell": {}, "emb_size": 312, "pre_trained": "", "structure": [], "training": ""},
+    "unsloth": {"unsloth_fixed": True, "unsloth_version": "2026.3.5", "quantization_config": None},
+    "Qwen2.5": {"use_mrope": False, "_flash_attn_2_enabled": True, "neftune_noise_alpha": 5, "model_max_length": 512},
+}
+
+
+@pytest.mark.parametrize("published", PUBLISHED)
+def test_the_keys_of_published_models_that_nobody_reads_are_known(published: str) -> None:
+    config(**PUBLISHED[published]).finish()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("quantization_config", {"load_in_4bit": True}), ("use_mrope", True), ("gap_size", 2), ("cell", {"layers": 2})],
+)
+def test_their_other_values_are_refused(key: str, value: Any) -> None:
+    with pytest.raises(UnsupportedError, match=key):
+        config(**{key: value}).finish()
+
+
 def test_the_caller_may_vouch_for_a_key() -> None:
     read = config(alpha=2, beta=1)
     with pytest.raises(UnsupportedError, match="beta"):
@@ -134,8 +158,8 @@ def test_no_key_is_both_harmless_and_watched() -> None:
     "key",
     """
     alibi attention_bias attention_type emb_pooler embedding_size hidden_act is_causal layer_types logn_attention_scale
-    num_key_value_heads per_layer_config position_embedding_type quantization_config rope_parameters rope_scaling
-    rope_theta sliding_window truncate_dim type_vocab_size use_bidirectional_attention
+    num_key_value_heads per_layer_config position_embedding_type rope_parameters rope_scaling rope_theta
+    sliding_window truncate_dim type_vocab_size use_bidirectional_attention
     """.split(),  # noqa: SIM905  (a word list)
 )
 def test_a_key_that_changes_hidden_states_is_not_called_harmless(key: str) -> None:

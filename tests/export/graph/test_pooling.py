@@ -19,7 +19,7 @@ from onnxembed.errors import ModelFilesError
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph import pooling as heads
-from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.graph import ACTIVATIONS, BOUNDED_ACTIVATIONS, Graph, Value
 from onnxembed.export.progress import silent
 from onnxembed.facts.modules import DENSE_ACTIVATIONS, DenseFacts
 from onnxembed.manifest import POOLING_MODES, PoolingMode
@@ -137,7 +137,8 @@ def test_dense_equals_torch(graph: Graph, tmp_path: Path, name: str, activation:
     layer = dense_facts(tmp_path / "2_Dense", activation)
     weight, bias = heads.dense_weights(layer)
     x = hidden((3, D))
-    function: Callable[[Any], Any] = getattr(torch.nn, name.rpartition(".")[2])()
+    options = {"dim": 1} if activation == "softmax" else {}  # what torch takes for a matrix, with a warning
+    function: Callable[[Any], Any] = getattr(torch.nn, name.rpartition(".")[2])(**options)
     with torch.no_grad():
         expected = function(torch.nn.functional.linear(*map(torch.tensor, (x, weight, bias)))).numpy()
     value = graph.input("x", TensorProto.FLOAT, ("batch", D))
@@ -214,3 +215,16 @@ def test_normalized_vectors_have_length_one_and_a_zero_vector_stays_zero(graph: 
     actual = run(graph, tmp_path, heads.normalize(graph, value), {"x": x})
     np.testing.assert_allclose(actual, pooling.normalize(x), atol=1e-7)
     np.testing.assert_allclose(np.linalg.norm(actual, axis=1), [1, 0, 1, 1], rtol=1e-6)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", sorted({*ACTIVATIONS, *BOUNDED_ACTIVATIONS}))
+def test_activations_are_transformers_or_torchs(graph: Graph, tmp_path: Path, name: str) -> None:
+    torch = pytest.importorskip("torch")
+    named: Any = pytest.importorskip("transformers").activations.ACT2FN
+    function = named[name] if name in named else getattr(torch.nn.functional, name)
+    options = {"dim": -1} if name == "softmax" else {}
+    x = np.linspace(-15, 15, 60, dtype=np.float32).reshape(3, 20)
+    value = graph.input("x", TensorProto.FLOAT, (3, 20))
+    actual = run(graph, tmp_path, graph.activation(value, name), {"x": x})
+    np.testing.assert_allclose(actual, function(torch.from_numpy(x), **options).numpy(), rtol=1e-5, atol=2e-6)

@@ -15,12 +15,12 @@ import numpy as np
 from onnxembed.decisions.decide import Decisions
 from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.export.checkpoint.safetensors import write_safetensors
-from onnxembed.export.checkpoint.tensors import SINGLE
+from onnxembed.export.checkpoint.tensors import SINGLE, Checkpoint
 from onnxembed.export.graph.pooling import dense_weights
-from onnxembed.export.heads.embedding import dense_name
+from onnxembed.export.heads.embedding import layer_names, pooling_place, token_layer_names
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import write_json
-from onnxembed.facts.modules import DENSE_ACTIVATIONS, POOLING_FLAGS, DenseFacts
+from onnxembed.facts.modules import DENSE_ACTIVATIONS, POOLING_FLAGS, DenseFacts, Layer, NormalizeFacts, width_after
 from onnxembed.facts.transformer import CROSS_ENCODER_EXPECTED
 from onnxembed.manifest import Dense, Embedding, PoolingMode, Reranking
 
@@ -53,18 +53,27 @@ def write_modules(facts: Facts, encoder: EncoderDecisions, embedding: Embedding,
         {"max_seq_length": encoder.max_length.value, "do_lower_case": encoder.lower_case.value},
     )
     _write_class(facts, encoder, folder)
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    write_json(folder / "1_Pooling/config.json", _pooling(embedding.pooling.value, encoder.hidden_size))
-    for number, (layer, entry) in enumerate(zip(facts.dense, embedding.dense, strict=True)):
-        modules.append((dense_name(number), "Dense"))
-        _write_dense(layer, entry, folder, dense_name(number))
+    post = facts.post
+    token_layers, layers = token_layer_names(post), layer_names(post)
+    paths = ["", *token_layers, f"{pooling_place(post)}_Pooling", *layers]
     if embedding.normalize.value:
-        modules.append((f"{len(modules)}_Normalize", "Normalize"))
+        paths.append(f"{len(paths)}_Normalize")
+    width = width_after(post.token_layers, encoder.hidden_size)
+    write_json(folder / paths[pooling_place(post)] / "config.json", _pooling(embedding.pooling.value, width))
+    dense = iter(embedding.dense)
+    for path, layer in {**token_layers, **layers}.items():
+        entry = next(dense) if path in layers and isinstance(layer, DenseFacts) else None
+        _write_layer(layer, entry, folder, path)
     write_json(
         folder / "modules.json",
         [
-            {"idx": index, "name": str(index), "path": path, "type": f"{MODULE}.{module_class}"}
-            for index, (path, module_class) in enumerate(modules)
+            {
+                "idx": index,
+                "name": str(index),
+                "path": path,
+                "type": f"{MODULE}.{path.partition('_')[2] or 'Transformer'}",
+            }
+            for index, path in enumerate(paths)
         ],
     )
 
@@ -115,17 +124,19 @@ def _pooling(modes: Sequence[PoolingMode], size: int) -> dict[str, object]:
     return {"embedding_dimension": size, "pooling_mode": names, "include_prompt": True}
 
 
-def _write_dense(layer: DenseFacts, entry: Dense, folder: Path, path: str) -> None:
-    """Write a Dense module's folder, and its weights as .npy where the manifest's entry names them."""
+def _write_layer(layer: Layer, entry: Dense | None, folder: Path, path: str) -> None:
+    """Write a module's folder, and a Dense layer's weights as .npy where the manifest's entry names them."""
     (folder / path).mkdir()
+    if isinstance(layer, NormalizeFacts):
+        return
     shutil.copyfile(layer.folder / "config.json", folder / path / "config.json")
-    weight, bias = dense_weights(layer)
     if (layer.folder / SINGLE).is_file():
         shutil.copyfile(layer.folder / SINGLE, folder / path / SINGLE)
     else:  # no pickle goes into an artifact
-        tensors = {"linear.weight": weight} if bias is None else {"linear.weight": weight, "linear.bias": bias}
-        write_safetensors(folder / path / SINGLE, tensors)
-    if entry.weight is not None:
+        weights = Checkpoint(layer.folder)
+        write_safetensors(folder / path / SINGLE, {name: weights.read(name) for name in weights.names()})
+    if isinstance(layer, DenseFacts) and entry is not None and entry.weight is not None:
+        weight, bias = dense_weights(layer)
         np.save(folder / entry.weight, weight)
-    if entry.bias is not None and bias is not None:
-        np.save(folder / entry.bias, bias)
+        if entry.bias is not None and bias is not None:
+            np.save(folder / entry.bias, bias)

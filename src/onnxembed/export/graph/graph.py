@@ -37,17 +37,36 @@ FLOAT_TYPES: dict[Precision, tuple[Any, int]] = {
 }
 
 # config.json's activation names -> the operator that computes them, its domain and attributes.
-# gelu is the exact one, with erf; the other gelus are its tanh and sigmoid approximations.
+# gelu is the exact one, with erf, as is gelu_python; the other gelus are its tanh and sigmoid approximations.
 ACTIVATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "elu": ("Elu", "", {}),
     "gelu": ("Gelu", MICROSOFT, {}),
+    "gelu_accurate": ("FastGelu", MICROSOFT, {}),
     "gelu_new": ("FastGelu", MICROSOFT, {}),
     "gelu_fast": ("FastGelu", MICROSOFT, {}),
+    "gelu_python": ("Gelu", MICROSOFT, {}),
+    "gelu_python_tanh": ("FastGelu", MICROSOFT, {}),
     "gelu_pytorch_tanh": ("FastGelu", MICROSOFT, {}),
+    "hardsigmoid": ("HardSigmoid", "", {"alpha": 1 / 6}),
+    "hardswish": ("HardSwish", "", {}),
+    "leaky_relu": ("LeakyRelu", "", {"alpha": 0.01}),
+    "mish": ("Mish", "", {}),
     "quick_gelu": ("QuickGelu", MICROSOFT, {}),
     "silu": ("QuickGelu", MICROSOFT, {"alpha": 1.0}),
     "relu": ("Relu", "", {}),
+    "selu": ("Selu", "", {}),
     "sigmoid": ("Sigmoid", "", {}),
+    "softmax": ("Softmax", "", {"axis": -1}),
+    "softplus": ("Softplus", "", {}),
+    "softsign": ("Softsign", "", {}),
+    "swish": ("QuickGelu", MICROSOFT, {"alpha": 1.0}),
     "tanh": ("Tanh", "", {}),
+}
+# Activations with bounds: what is applied first, if anything, the lowest and the highest value.
+BOUNDED_ACTIVATIONS: dict[str, tuple[str | None, float, float]] = {
+    "gelu_10": ("gelu", -10.0, 10.0),
+    "hardtanh": (None, -1.0, 1.0),
+    "relu6": (None, 0.0, 6.0),
 }
 # Activations that have an operator which also adds the bias of the product before them.
 BIASED_ACTIVATIONS = {"Gelu": "BiasGelu", "FastGelu": "FastGelu"}
@@ -187,12 +206,17 @@ class Graph:
 
     def activation(self, x: Value, name: str) -> Value:
         """An activation by its name in config.json."""
+        if name in BOUNDED_ACTIVATIONS:
+            inner, *bounds = BOUNDED_ACTIVATIONS[name]
+            x = self.activation(x, inner) if inner else x
+            limits = [np.array(bound, self.numpy_float) for bound in bounds]
+            return self.op("Clip", x, *(self.constant(f"{self.precision}_{limit:g}", limit) for limit in limits))
         op_type, domain, attributes = _activation(name)
         return self.op(op_type, x, domain=domain, **attributes)
 
     def linear_act(self, x: Value, name: str, activation: str) -> Value:
         """activation(Linear(x)), with the bias folded into the activation where an operator does both."""
-        op_type = _activation(activation)[0]
+        op_type = ACTIVATIONS.get(activation, ("",))[0]
         if op_type in BIASED_ACTIVATIONS:
             biased = BIASED_ACTIVATIONS[op_type]
             return self.op(biased, self.product(x, name), self.weight(f"{name}.bias"), domain=MICROSOFT)
@@ -308,7 +332,8 @@ def _transposed(tensor: Array, dtype: Any) -> Array:
 
 def _activation(name: str) -> tuple[str, str, dict[str, Any]]:
     if name not in ACTIVATIONS:
-        raise UnsupportedError(f"activation {name!r} is not one onnxembed builds: {', '.join(ACTIVATIONS)}")
+        supported = ", ".join(sorted({*ACTIVATIONS, *BOUNDED_ACTIVATIONS}))
+        raise UnsupportedError(f"activation {name!r} is not one onnxembed builds: {supported}")
     return ACTIVATIONS[name]
 
 

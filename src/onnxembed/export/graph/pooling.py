@@ -7,7 +7,8 @@ base/modules/dense.py and normalize.py). Everything here is float32, whatever th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto
@@ -16,8 +17,11 @@ from onnxembed.arrays import Array
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Graph, Value
-from onnxembed.facts.modules import DenseFacts
+from onnxembed.facts.modules import DenseFacts, Layer, LayerNormFacts
 from onnxembed.manifest import PoolingMode
+
+LAYER_NORM_EPS = 1e-5
+"""torch's default, which sentence-transformers' LayerNorm module uses."""
 
 
 def pool(g: Graph, tokens: Value, attention_mask: Value, modes: Sequence[PoolingMode]) -> Value:
@@ -26,10 +30,26 @@ def pool(g: Graph, tokens: Value, attention_mask: Value, modes: Sequence[Pooling
     return pooled[0] if len(pooled) == 1 else g.op("Concat", *pooled, axis=-1)
 
 
+def layer_output(g: Graph, x: Value, layer: Layer, name: str) -> Value:
+    """What one module makes of vectors [..., in] -> [..., out]; `name` is unique in the graph."""
+    if isinstance(layer, DenseFacts):
+        return dense(g, x, layer, name)
+    if isinstance(layer, LayerNormFacts):
+        arrays = _layer_norm_weights(layer)
+        weights = [g.constant(f"{name}.{key}", array) for key, array in arrays.items()]
+        return g.op("LayerNormalization", x, *weights, name=name, epsilon=LAYER_NORM_EPS)
+    return normalize(g, x)
+
+
 def dense(g: Graph, x: Value, layer: DenseFacts, name: str) -> Value:
-    """One Dense module, activation(Linear(x)): [B, in_features] -> [B, out_features]; `name` is unique in the graph."""
-    x = linear(g, x, f"{name}.linear", *dense_weights(layer))
-    return x if layer.activation == "identity" else g.activation(x, layer.activation)
+    """One Dense module, activation(Linear(x)): [..., in_features] -> [..., out_features], plus x if it is residual."""
+    out = linear(g, x, f"{name}.linear", *dense_weights(layer))
+    out = out if layer.activation == "identity" else g.activation(out, layer.activation)
+    if not layer.residual:
+        return out
+    if layer.in_features != layer.out_features:
+        x = linear(g, x, f"{name}.residual", residual_weight(layer), None)
+    return g.op("Add", out, x)
 
 
 def linear(g: Graph, x: Value, name: str, weight: Array, bias: Array | None) -> Value:
@@ -40,17 +60,35 @@ def linear(g: Graph, x: Value, name: str, weight: Array, bias: Array | None) -> 
 
 def dense_weights(layer: DenseFacts) -> tuple[Array, Array | None]:
     """A Dense module's float32 weight (out_features, in_features) and bias (out_features,) or None."""
-    weights = Checkpoint(layer.folder)
     expected: dict[str, tuple[int, ...]] = {"linear.weight": (layer.out_features, layer.in_features)}
     if layer.bias:
         expected["linear.bias"] = (layer.out_features,)
+    if layer.residual and layer.in_features != layer.out_features:
+        expected["residual.weight"] = (layer.out_features, layer.in_features)
+    arrays = _read_exactly(layer.folder, "Dense", expected)
+    return arrays["linear.weight"], arrays.get("linear.bias")
+
+
+def residual_weight(layer: DenseFacts) -> Array:
+    """The float32 weight (out_features, in_features) that a residual Dense module's input goes through."""
+    weights = Checkpoint(layer.folder)
+    return np.ascontiguousarray(weights.read("residual.weight"), dtype=np.float32)
+
+
+def _layer_norm_weights(layer: LayerNormFacts) -> dict[str, Array]:
+    """A LayerNorm module's float32 weight and bias, in this order."""
+    return _read_exactly(layer.folder, "LayerNorm", {"norm.weight": (layer.width,), "norm.bias": (layer.width,)})
+
+
+def _read_exactly(folder: Path, module: str, expected: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """The float32 tensors of a module; ModelFilesError for other shapes, and for tensors that it does not use."""
+    weights = Checkpoint(folder)
     for name, shape in expected.items():
         if weights.shape(name) != shape:
-            raise ModelFilesError(f"{layer.folder}: {name} is {weights.shape(name)}, but config.json says {shape}")
+            raise ModelFilesError(f"{folder}: {name} is {weights.shape(name)}, but config.json says {shape}")
     if strange := weights.unused():
-        raise ModelFilesError(f"{layer.folder} has tensors a Dense module does not use: {', '.join(strange)}")
-    arrays = [np.ascontiguousarray(weights.read(name), dtype=np.float32) for name in expected]
-    return arrays[0], arrays[1] if layer.bias else None
+        raise ModelFilesError(f"{folder} has tensors a {module} module does not use: {', '.join(strange)}")
+    return {name: np.ascontiguousarray(weights.read(name), dtype=np.float32) for name in expected}
 
 
 def normalize(g: Graph, x: Value) -> Value:

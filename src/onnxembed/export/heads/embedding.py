@@ -9,6 +9,7 @@ from onnxembed.export.graph import pooling
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import B, Encoded, Pool
 from onnxembed.facts.facts import Facts
+from onnxembed.facts.modules import DenseFacts, Layer, PostModules
 from onnxembed.manifest import SENTENCE_EMBEDDING, Dense, Embedding
 
 
@@ -31,8 +32,8 @@ def add_sentence_embedding(g: Graph, tokens: Value, pool: Pool, facts: Facts, de
     embedding = decisions.embedding
     assert embedding is not None
     sentence = pool(tokens, embedding.pooling.value)
-    for number, layer in enumerate(facts.dense):
-        sentence = pooling.dense(g, sentence, layer, dense_name(number))
+    for name, layer in layer_names(facts.post).items():
+        sentence = pooling.layer_output(g, sentence, layer, name)
     if embedding.normalize.value:
         sentence = pooling.normalize(g, sentence)
     g.output(SENTENCE_EMBEDDING, sentence, (B, embedding.dimension))
@@ -49,12 +50,34 @@ def section(facts: Facts, decisions: Decisions, graph: Graph, folder: Path) -> E
         normalize=embedding.normalize,
         dimension=embedding.dimension,
         pooled_by="graph" if pooled else "runtime",
+        layers=other_layers(facts.post),
     )
 
 
-def dense_name(number: int) -> str:
-    """The name of a Dense layer (0, 1, ...), in the graph and of its folder, after the Transformer and the Pooling."""
-    return f"{number + 2}_Dense"
+def through_token_layers(g: Graph, tokens: Value, facts: Facts) -> Value:
+    """Token embeddings [B, T, D] as the Pooling gets them: taken through the modules that stand before it."""
+    for name, layer in token_layer_names(facts.post).items():
+        tokens = pooling.layer_output(g, tokens, layer, name)
+    return tokens
+
+
+def token_layer_names(post: PostModules) -> dict[str, Layer]:
+    """The modules before the Pooling, by name: in the graph, and of their folders."""
+    return {f"{place}_{_class_name(layer)}": layer for place, layer in enumerate(post.token_layers, start=1)}
+
+
+def layer_names(post: PostModules) -> dict[str, Layer]:
+    """The modules after the Pooling but the last Normalize, by name: in the graph, and of their folders."""
+    return {f"{place}_{_class_name(layer)}": layer for place, layer in enumerate(post.layers, pooling_place(post) + 1)}
+
+
+def pooling_place(post: PostModules) -> int:
+    """Where the Pooling stands among the modules: after the Transformer and the modules before it."""
+    return 1 + len(post.token_layers)
+
+
+def _class_name(layer: Layer) -> str:
+    return type(layer).__name__.removesuffix("Facts")
 
 
 def dense_entries(facts: Facts, *, in_files: bool) -> tuple[Dense, ...]:
@@ -64,8 +87,27 @@ def dense_entries(facts: Facts, *, in_files: bool) -> tuple[Dense, ...]:
             layer.in_features,
             layer.out_features,
             layer.activation,
-            f"{dense_name(number)}/weight.npy" if in_files else None,
-            f"{dense_name(number)}/bias.npy" if in_files and layer.bias else None,
+            f"{name}/weight.npy" if in_files else None,
+            f"{name}/bias.npy" if in_files and layer.bias else None,
         )
-        for number, layer in enumerate(facts.dense)
+        for name, layer in layer_names(facts.post).items()
+        if isinstance(layer, DenseFacts)
     )
+
+
+def other_layers(post: PostModules) -> tuple[str, ...] | None:
+    """The modules around the pooling in words, for the manifest; None for the usual ones, Dense layers after it."""
+    if not post.token_layers and post.only_dense:
+        return None
+    return (
+        *(f"{_in_words(layer)} of each token" for layer in post.token_layers),
+        "pooling",
+        *(_in_words(layer) for layer in post.layers),
+    )
+
+
+def _in_words(layer: Layer) -> str:
+    if isinstance(layer, DenseFacts):
+        words = f"Dense {layer.in_features} -> {layer.out_features}, {layer.activation}"
+        return f"{words}, plus its input" if layer.residual else words
+    return _class_name(layer)

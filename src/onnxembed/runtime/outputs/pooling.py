@@ -101,13 +101,46 @@ def _sigmoid(x: FloatArray) -> FloatArray:
     return y
 
 
+def _softplus(x: FloatArray) -> FloatArray:
+    """log(1 + exp(x)), without the overflow of exp."""
+    y: FloatArray = np.logaddexp(np.float32(0), x)
+    return y
+
+
+def _softmax(x: FloatArray) -> FloatArray:
+    powers: FloatArray = np.exp(x - x.max(axis=-1, keepdims=True))
+    y: FloatArray = powers / powers.sum(axis=-1, keepdims=True)
+    return y
+
+
+def _elu(x: FloatArray) -> FloatArray:
+    """x where it is positive, else exp(x) - 1."""
+    y: FloatArray = np.where(x > 0, x, np.expm1(np.minimum(x, np.float32(0))))
+    return y
+
+
 _erf = np.vectorize(erf, otypes=[np.float32])
 
+# selu's scale, and the alpha of its exponential: https://arxiv.org/abs/1706.02515.
+_SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772
+
+# As torch.nn defines the classes of these names, made without arguments.
 ACTIVATIONS: dict[str, Callable[[FloatArray], Any]] = {
+    "elu": _elu,
+    "gelu": lambda x: x * (1 + _erf(x * 0.5**0.5)) / 2,
+    "hardsigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    "hardswish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "hardtanh": lambda x: np.clip(x, -1, 1),
     "identity": lambda x: x,
-    "tanh": np.tanh,
+    "leaky_relu": lambda x: np.where(x > 0, x, np.float32(0.01) * x),
+    "mish": lambda x: x * np.tanh(_softplus(x)),
     "relu": lambda x: np.maximum(x, np.float32(0)),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "selu": lambda x: _SCALE * np.where(x > 0, x, _ALPHA * _elu(x)),
     "sigmoid": _sigmoid,
     "silu": lambda x: x * _sigmoid(x),
-    "gelu": lambda x: x * (1 + _erf(x * 0.5**0.5)) / 2,
+    "softmax": _softmax,
+    "softplus": _softplus,
+    "softsign": lambda x: x / (1 + np.abs(x)),
+    "tanh": np.tanh,
 }

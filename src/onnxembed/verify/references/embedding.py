@@ -87,15 +87,20 @@ def _load(checkpoint: Path) -> Any:
 
 def _decided_modules(modules: Sequence[Any], transformer: Any, embedding: Embedding) -> list[Any]:
     """The modules after the transformer, with the pooling and the normalization that a flag or a recipe decided."""
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 
     decided = list(modules)
     if embedding.pooling.origin in ("flag", "recipe"):
         modes = tuple("mean_sqrt_len_tokens" if mode == "mean_sqrt_len" else mode for mode in embedding.pooling.value)
-        pooling = Pooling(transformer.get_embedding_dimension(), modes)
-        decided = [pooling, *(module for module in decided if not isinstance(module, Pooling))]
+        places = [place for place, module in enumerate(decided) if isinstance(module, Pooling)]
+        before = decided[: places[0]] if places else []
+        dense = [module for module in before if isinstance(module, Dense)]
+        width = dense[-1].out_features if dense else transformer.get_embedding_dimension()
+        after = [module for module in decided[len(before) :] if not isinstance(module, Pooling)]
+        decided = [*before, Pooling(width, modes), *after]
     if embedding.normalize.origin in ("flag", "recipe"):
-        decided = [module for module in decided if not isinstance(module, Normalize)]
+        while decided and isinstance(decided[-1], Normalize):
+            decided.pop()
         if embedding.normalize.value:
             decided.append(Normalize())
     return decided
