@@ -27,7 +27,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "loading": ("manifest", "hub", "execution", "facts", "recipes", "decisions", "tokenizer"),
     "runtime": ("manifest", "hub", "execution", "tokenizer", "loading"),
     "similarity": ("runtime",),
-    "embedder": ("manifest", "hub", "execution", "tokenizer", "runtime"),
+    "embedder": ("manifest", "hub", "execution", "tokenizer", "loading", "runtime"),
     "reranker": ("manifest", "hub", "execution", "tokenizer", "loading", "runtime"),
     "files": ("runtime",),
     "export.progress": (),
@@ -37,8 +37,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     "export.architectures": ("export.checkpoint", "export.graph"),
     "export.tokenizer": ("facts", "decisions", "tokenizer", "export.architectures"),
     "export.heads": (
-        *("manifest", "facts", "decisions"),
-        *("export.checkpoint", "export.graph", "export.architectures", "export.tokenizer"),
+        *("manifest", "facts", "decisions", "tokenizer"),
+        *("export.checkpoint", "export.graph", "export.architectures"),
     ),
     "export.engines": (
         *("manifest", "facts", "decisions"),

@@ -14,7 +14,8 @@ from onnxembed.errors import UsageError
 from onnxembed.execution.backend import Placement
 from onnxembed.execution.providers import Providers
 from onnxembed.hub.source import HubOptions
-from onnxembed.manifest import TEXT_KINDS, Precision, TextKind
+from onnxembed.loading.choices import AdoptionChoices
+from onnxembed.manifest import TEXT_KINDS, PoolingMode, Precision, TextKind
 from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.outputs.dense import DenseReadout, dense_readout
 from onnxembed.runtime.outputs.joint import Embeddings, JointReadout
@@ -51,6 +52,13 @@ class OnnxEmbedder(OnnxModel):
         precision: "fp32", "fp16", "bf16" (CUDA only), "int16", "int8", "int8w", or "auto": fp32 if the artifact
             has it, else the first one that it has.
         onnx_file: the path of the graph to adopt, if it is not onnx/model.onnx or model.onnx.
+        pooling: how the tokens of a graph to adopt are pooled, whatever its files say: "cls", "mean", "lasttoken",
+            "max", "weightedmean", "mean_sqrt_len", or several of them. Like the next three arguments, it is for a
+            graph from elsewhere: about an artifact, all is decided.
+        normalize: whether the vectors of a graph to adopt are scaled to length 1, whatever its files say.
+        task: what to adopt a graph for, where its files do not say it: "embedding", "sparse" or "multi_vector".
+        share_scales: run the texts of a graph together whose dynamic quantization gives all texts of a run one scale.
+            Each text then changes the others' vectors; by default, each runs by itself.
         providers: "auto" (CUDA if it can be used, else the CPU), "cpu", "cuda", "tensorrt", or a list of ONNX
             Runtime's provider names or (name, options) pairs, in order of preference.
         threads: the number of CPU threads; all that the process may use if None.
@@ -75,6 +83,10 @@ class OnnxEmbedder(OnnxModel):
         *,
         precision: Literal["auto"] | Precision = "auto",
         onnx_file: str | None = None,
+        pooling: PoolingMode | Sequence[PoolingMode] | None = None,
+        normalize: bool | None = None,
+        task: Literal["embedding", "sparse", "multi_vector"] | None = None,
+        share_scales: bool = False,
         providers: Providers = "auto",
         threads: int | None = None,
         device_id: int | None = None,
@@ -94,6 +106,12 @@ class OnnxEmbedder(OnnxModel):
             onnx_file=onnx_file,
             max_length=max_length,
             check_files=check_files,
+            choices=AdoptionChoices(
+                pooling=None if pooling is None else (pooling,) if isinstance(pooling, str) else tuple(pooling),
+                normalize=normalize,
+                task=task,
+                share_scales=share_scales,
+            ),
         )
         self._use(opened)
 

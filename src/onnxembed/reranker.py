@@ -17,8 +17,9 @@ from onnxembed.errors import UsageError
 from onnxembed.execution.backend import Placement
 from onnxembed.execution.providers import Providers
 from onnxembed.hub.source import HubOptions
+from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.located import LocatedArtifact
-from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation, Precision
+from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation, Precision, ScoreActivation
 from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.outputs.scores import ScoresReadout
 from onnxembed.runtime.public_base import OnnxModel
@@ -45,9 +46,15 @@ class OnnxReranker(OnnxModel):
     OnnxReranker(...) as model:` frees the graph at the end of the block, as `close()` does.
 
     Args:
-        model: a folder that `onnxembed export` wrote, or the hub id of a repository with its files.
+        model: a folder that `onnxembed export` wrote, or the hub id of a repository with its files. A folder or
+            repository with a reranker's ONNX graph from elsewhere is adopted in memory: what its logits mean is
+            decided from its files as for an export, and nothing has been verified.
         precision: "fp32", "fp16", "bf16" (CUDA only), or "auto": fp32 if the artifact has it, else the first one
             that it has.
+        onnx_file: the path of the graph to adopt, if it is not onnx/model.onnx or model.onnx.
+        activation: what turns the logits of a graph to adopt into scores, whatever its files say: "sigmoid",
+            "identity" and others. About an artifact, it is decided.
+        share_scales: run the pairs of a graph to adopt together although they share a scale; see OnnxEmbedder.
         providers: "auto" (CUDA if it can be used, else the CPU), "cpu", "cuda", "tensorrt", or a list of ONNX
             Runtime's provider names or (name, options) pairs, in order of preference.
         threads: the number of CPU threads; all that the process may use if None.
@@ -75,6 +82,9 @@ class OnnxReranker(OnnxModel):
         model: str | Path,
         *,
         precision: Literal["auto"] | Precision = "auto",
+        onnx_file: str | None = None,
+        activation: ScoreActivation | None = None,
+        share_scales: bool = False,
         providers: Providers = "auto",
         threads: int | None = None,
         device_id: int | None = None,
@@ -97,8 +107,10 @@ class OnnxReranker(OnnxModel):
             HubOptions(revision, cache_dir, local_files_only),
             Placement(providers, threads, device_id, device_ids),
             precision=precision,
+            onnx_file=onnx_file,
             max_length=max_length,
             check_files=check_files,
+            choices=AdoptionChoices(activation=activation, share_scales=share_scales),
             make_tokenizer=partial(_make_tokenizer, truncation=truncation, instruction=instruction),
         )
         self._use(opened)

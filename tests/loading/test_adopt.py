@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper
 
+from foreign import at_root, change, command, foreign, rename, without_sentence_files
 from hub_server import HubServer
 from onnxembed import OnnxEmbedder
 from onnxembed.cli import cli
@@ -42,62 +43,11 @@ from tiny_embedders import assert_vectors_equal
 # Without the one that is cut, which is warned of.
 TEXTS = ALL_TEXTS[:-1]
 GELU = "torch.nn.modules.activation.GELU"
-SENTENCE_FILES = ("modules.json", "1_Pooling", "sentence_bert_config.json", "config_sentence_transformers.json")
-
-
-def foreign(checkpoint: Path, folder: Path, *names: str, **options: Any) -> Path:
-    """The checkpoint's folder with graphs that nothing records: the exporter's, without its manifest.
-
-    `names` are what becomes of the outputs sentence_embedding and token_embeddings; "" takes one out.
-    """
-    export(checkpoint, folder, Options(**options))
-    (folder / FILE_NAME).unlink()
-    if names:
-        change(
-            folder,
-            lambda graph: rename(graph, dict(zip(("sentence_embedding", "token_embeddings"), names, strict=True))),
-        )
-    return folder
-
-
-def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    for value in list(graph.output):
-        name = names.get(value.name, value.name)
-        if not name:
-            graph.output.remove(value)
-        elif name != value.name:
-            graph.node.append(helper.make_node("Identity", [value.name], [name]))
-            value.name = name
-
-
-def change(folder: Path, change: Callable[[onnx.GraphProto], Any], file: str = "onnx/model.onnx") -> None:
-    model = onnx.load(folder / file)
-    change(model.graph)
-    onnx.save(model, folder / file)
-
-
-def at_root(folder: Path, name: str = "model.onnx") -> Path:
-    """The layout with the graph next to the tokenizer, as optimum writes it."""
-    (folder / "onnx/model.onnx").rename(folder / name)
-    (folder / "onnx").rmdir()
-    return folder
-
-
-def without_sentence_files(folder: Path) -> Path:
-    for name in SENTENCE_FILES:
-        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
-    return folder
 
 
 def vectors(model: Path | str, **options: Any) -> Any:
     with OnnxEmbedder(model, **options) as embedder:
         return embedder.encode(TEXTS)
-
-
-def command(*arguments: str | Path) -> str:
-    done = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-    return done.output
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +125,8 @@ def test_an_artifact_is_never_adopted(artifact: Path) -> None:
         assert model.manifest.model.engine == "build"
     with pytest.raises(UsageError, match="is an artifact of onnxembed: choose its graph by precision"):
         OnnxEmbedder(artifact, onnx_file="onnx/model.onnx")
+    with pytest.raises(UsageError, match=r"about which everything is decided: pooling, .* another program made"):
+        OnnxEmbedder(artifact, pooling="cls")
     with pytest.raises(UsageError, match="is an artifact of onnxembed already"):
         adopt(artifact, artifact.parent / "again")
 
@@ -230,8 +182,14 @@ def test_a_folder_without_sentence_transformers_files_names_the_missing_fact(
 ) -> None:
     """The layout of FastEmbed's own repositories."""
     folder = without_sentence_files(at_root(foreign(checkpoint, tmp_path / "foreign", "", "last_hidden_state")))
-    with pytest.raises(ModelFilesError, match=r"pass --pooling \(cls, mean, \.\.\.\), to: onnxembed adopt .* -o DIR$"):
+    with pytest.raises(
+        ModelFilesError,
+        match=r"pass --pooling \(cls, mean, \.\.\.\), to: onnxembed adopt .* -o DIR, or load it with pooling=\.\.\.$",
+    ):
         OnnxEmbedder(folder)
+    with pytest.raises(ModelFilesError, match=r"pass --normalize or --no-normalize, to: .* with normalize=\.\.\.$"):
+        OnnxEmbedder(folder, pooling="mean")
+    assert_vectors_equal(vectors(folder, pooling="mean", normalize=True, max_length=20), expected)
     out = tmp_path / "out"
     with pytest.raises(ModelFilesError, match=r"pass --normalize or --no-normalize$"):
         adopt(folder, out, AdoptOptions(flags=Flags(pooling=("mean",))))
@@ -330,7 +288,7 @@ def test_a_graph_that_is_cut_short_is_refused(checkpoint: Path, tmp_path: Path) 
 def test_a_cross_encoder_is_not_adopted_as_an_embedder(checkpoint: Path, tmp_path: Path) -> None:
     folder = without_sentence_files(foreign(checkpoint, tmp_path / "foreign"))
     (folder / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
-    with pytest.raises(UnsupportedError, match="is a CrossEncoder; only embedding models are adopted"):
+    with pytest.raises(ModelFilesError, match=r"names BertModel, not a \.\.\.ForSequenceClassification"):
         OnnxEmbedder(folder)
 
 
@@ -411,31 +369,6 @@ def test_vectors_that_are_not_numbers_leave_no_folder(checkpoint: Path, tmp_path
     assert isinstance(done.exception, VerificationError)
     assert "fp32 vectors are not finite" in str(done.exception)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_dynamically_quantized_graph_says_that_texts_share_scales(
-    checkpoint: Path, tmp_path: Path, expected: Any
-) -> None:
-    quantization = pytest.importorskip("onnxruntime.quantization")
-    folder = foreign(checkpoint, tmp_path / "foreign")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quantization.quantize_dynamic(
-            folder / "onnx/model.onnx",
-            folder / "onnx/model_quantized.onnx",
-            extra_options={"DefaultTensorType": TensorProto.FLOAT},
-        )
-    file = "onnx/model_quantized.onnx"
-    with pytest.warns(UserWarning, match="model_quantized.onnx is quantized so that a text's vector depends a little"):
-        near = vectors(folder, onnx_file=file)
-    assert 0.95 < (near * expected).sum(axis=1).min() < 0.999999
-    with pytest.raises(UsageError, match=r"weights of onnx/model_quantized.onnx are quantized"):
-        OnnxEmbedder(folder, onnx_file=file, precision="fp32")
-    out = tmp_path / "out"
-    printed = command("adopt", folder, "-o", out, "--onnx-file", file)
-    assert "apart for a text alone and among others" in printed
-    assert list(read_manifest(out).variants) == ["model_quantized"]
-    assert_vectors_equal(vectors(out), near, atol=1e-5)
 
 
 # ---- from the hub

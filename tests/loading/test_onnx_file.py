@@ -28,7 +28,7 @@ def test_a_graph_of_ours(artifact: Path, precision: str, weights: str) -> None:
     graph_file, model = read_onnx(path), onnx.load(path)
     assert graph_file.producer == "onnxembed"
     assert [value.name for value in graph_file.inputs] == [value.name for value in model.graph.input]
-    assert graph_file.inputs[0] == Value("input_ids", (None, None))
+    assert graph_file.inputs[0] == Value("input_ids", (None, None), "int64")
     assert graph_file.outputs == [
         Value("sentence_embedding", (None, 32)),
         Value("token_embeddings", (None, None, 32)),

@@ -6,15 +6,29 @@ from pathlib import Path
 
 import click
 
-from onnxembed.cli.new_folder import default_output, new_folder_options, report, require_export, write_and_verify
+from onnxembed.cli.new_folder import (
+    default_output,
+    head_options,
+    new_folder_options,
+    report,
+    require_export,
+    write_and_verify,
+)
 from onnxembed.cli.options import hub_options, onnx_file_option
-from onnxembed.manifest import PoolingMode
+from onnxembed.manifest import PoolingMode, ScoreActivation, Task
 
 
 @click.command(short_help="Make an ONNX folder from a model that has an ONNX graph.")
 @click.argument("model")
 @onnx_file_option
 @new_folder_options
+@head_options
+@click.option(
+    "--share-scales",
+    is_flag=True,
+    help="Run texts together although the graph's dynamic quantization gives all texts of a run one scale, by which "
+    "each changes the others' vectors [default: each text runs by itself].",
+)
 @hub_options
 def adopt(
     *,
@@ -25,6 +39,10 @@ def adopt(
     normalize: bool | None,
     max_length: int | None,
     recipe: str | None,
+    task: Task | None,
+    activation: ScoreActivation | None,
+    plain_pairs: bool,
+    share_scales: bool,
     no_verify: bool,
     force: bool,
     revision: str | None,
@@ -36,10 +54,11 @@ def adopt(
     \b
     onnxembed adopt ./model-that-optimum-wrote
     onnxembed adopt org/model --onnx-file model_O2.onnx --pooling cls --normalize
+    onnxembed adopt ./splade --task sparse
 
     The graph is copied unchanged. The model's files, its recipe and these options decide how texts become
-    vectors, as for `onnxembed export`; a decision that none of them makes is an error. If the extra [torch] is
-    installed and MODEL is a folder that also has the weights, the vectors are compared with those of
+    vectors or scores, as for `onnxembed export`; a decision that none of them makes is an error. If the extra
+    [torch] is installed and MODEL is a folder that also has the weights, the vectors are compared with those of
     sentence-transformers.
     """
     require_export()
@@ -50,7 +69,15 @@ def adopt(
 
     options = AdoptOptions(
         onnx_file=onnx_file,
-        flags=Flags(pooling=pooling, normalize=normalize, max_length=max_length),
+        flags=Flags(
+            pooling=pooling,
+            normalize=normalize,
+            max_length=max_length,
+            task=task,
+            activation=activation,
+            plain_pairs=plain_pairs,
+            share_scales=share_scales,
+        ),
         recipe=recipe,
         force=force,
     )

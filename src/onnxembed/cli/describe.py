@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from onnxembed.manifest import Decision, Embedding, Manifest, MultiVector, Quality, Reranking, Sparse, Variant
+from onnxembed.manifest import (
+    Decision,
+    Embedding,
+    IntegerOutput,
+    Manifest,
+    MultiVector,
+    Quality,
+    Reranking,
+    Sparse,
+    Variant,
+)
 
 
 def describe(manifest: Manifest) -> Iterator[str]:
@@ -17,6 +27,10 @@ def describe(manifest: Manifest) -> Iterator[str]:
         yield f"{precision}: {variant.file}, {_size(manifest, variant)}, {variant.nodes} nodes"
         if variant.quality:
             yield from _quality(variant.quality)
+        for output, integers in variant.integer_outputs.items():
+            yield f"  {output} holds integers: {_rule(integers)}"
+        if variant.one_text:
+            yield f"  one text in each run: {_decided(variant.one_text)}"
         yield from _operators(variant.operators)
         if variant.packed:
             yield f"{precision}, for CUDA without padding: {variant.packed.file}, {variant.packed.nodes} nodes"
@@ -26,6 +40,13 @@ def describe(manifest: Manifest) -> Iterator[str]:
 def _operators(counts: dict[str, int]) -> Iterator[str]:
     for operator, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         yield f"  {count:>4} {operator}"
+
+
+def _rule(integers: IntegerOutput) -> str:
+    """How integers become numbers."""
+    if len(integers.scale) > 1 or len(integers.zero_point) > 1:
+        return "each number has its own scale and zero point"
+    return f"a number is {integers.scale[0]:.6g} * (integer - {integers.zero_point[0]:g})"
 
 
 def _quality(quality: Quality) -> Iterator[str]:

@@ -8,15 +8,20 @@ from typing import Literal
 
 import click
 
-from onnxembed.cli.new_folder import default_output, new_folder_options, report, require_export, write_and_verify
+from onnxembed.cli.new_folder import (
+    default_output,
+    head_options,
+    new_folder_options,
+    report,
+    require_export,
+    write_and_verify,
+)
 from onnxembed.cli.options import PATH, hub_options
 from onnxembed.errors import UsageError
 from onnxembed.manifest import (
     ENGINES,
     MIN_COSINES,
     PRECISIONS,
-    SCORE_ACTIVATIONS,
-    TASKS,
     AttentionMode,
     Engine,
     PoolingMode,
@@ -73,21 +78,7 @@ def _precisions(context: click.Context, option: click.Parameter, given: Sequence
     metavar="TASK",
     help="For a model with adapters for several tasks: the adapter to merge, or none.",
 )
-@click.option(
-    "--task",
-    type=click.Choice(TASKS),
-    help="Task of a model that allows several [default: the one its files or its recipe name].",
-)
-@click.option(
-    "--activation",
-    type=click.Choice(SCORE_ACTIVATIONS),
-    help="For a reranker: what turns logits into scores, whatever the files say.",
-)
-@click.option(
-    "--plain-pairs",
-    is_flag=True,
-    help="For a reranker with a chat template: feed it query and document without the template.",
-)
+@head_options
 @click.option(
     "--calibration",
     type=PATH,

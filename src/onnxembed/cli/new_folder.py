@@ -11,7 +11,7 @@ import click
 
 from onnxembed.cli.options import PATH, options
 from onnxembed.errors import MissingExtraError, NoReferenceError, UsageError
-from onnxembed.manifest import POOLING_MODES, Manifest, PoolingMode
+from onnxembed.manifest import POOLING_MODES, SCORE_ACTIVATIONS, TASKS, Manifest, PoolingMode
 
 if TYPE_CHECKING:
     from onnxembed.export.artifact.record_manifest import Verify  # noqa: TID251
@@ -48,6 +48,24 @@ new_folder_options = options(
     click.option("--recipe", metavar="NAME", help="Recipe to follow [default: the hub model's, if it has one]."),
     click.option("--no-verify", is_flag=True, help="Do not compare the vectors with the reference's."),
     click.option("--force", is_flag=True, help="Replace an existing ONNX folder."),
+)
+
+head_options = options(
+    click.option(
+        "--task",
+        type=click.Choice(TASKS),
+        help="Task of a model that allows several [default: the one its files or its recipe name].",
+    ),
+    click.option(
+        "--activation",
+        type=click.Choice(SCORE_ACTIVATIONS),
+        help="For a reranker: what turns logits into scores, whatever the files say.",
+    ),
+    click.option(
+        "--plain-pairs",
+        is_flag=True,
+        help="For a reranker with a chat template: feed it query and document without the template.",
+    ),
 )
 
 

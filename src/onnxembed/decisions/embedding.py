@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from onnxembed.decisions.choose_task import named_class
 from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.decisions.flags import Flags
+from onnxembed.decisions.sparse import MASKED_LM
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
@@ -51,8 +53,11 @@ def _pooling(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[tupl
     if not modes and MODEL_TYPES[facts.model_type].static:
         return Decision.default(("mean",), "a static embedding is the average of its tokens'")
     if not modes:
+        sparse = ""
+        if (named := named_class(facts)).endswith(MASKED_LM):
+            sparse = f", or --task sparse for the sparse embeddings (SPLADE) of its {named}"
         raise UnsaidError(
-            f"{facts.folder} does not say how to pool its tokens; pass --pooling (cls, mean, ...)", "--pooling"
+            f"{facts.folder} does not say how to pool its tokens; pass --pooling (cls, mean, ...){sparse}", "--pooling"
         )
     return Decision(modes, "file", facts.poolings[0].reason)
 

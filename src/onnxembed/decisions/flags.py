@@ -24,6 +24,8 @@ class Flags:
     task: Task | None = None
     activation: ScoreActivation | None = None
     plain_pairs: bool = False
+    share_scales: bool = False
+    """Run the texts of a graph together that share the scale of their activations, and so change each other."""
 
     def refuse_embedding_flags(self, folder: Path) -> None:
         """Raise UsageError for flags about sentence embeddings if the model makes only other embeddings."""

@@ -32,6 +32,8 @@ class GraphFiles:
     """The form of the graph for CUDA whose runs have no padding, if there is one."""
     quantized: bool = False
     """Whether runs must hold texts of one length, because padding would change how values are rounded."""
+    one_text: bool = False
+    """Whether each run must hold a single text."""
 
 
 @dataclass(frozen=True)

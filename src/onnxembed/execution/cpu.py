@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.execution.backend import GraphFiles
-from onnxembed.execution.planning import CPU_TOKENS_PER_RUN, SMALL_RUN, plan_runs
+from onnxembed.execution.planning import CPU_TOKENS_PER_RUN, SMALL_RUN, plan_runs, plan_single
 from onnxembed.execution.providers import CPU, Providers
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.warning import warn
@@ -87,6 +87,8 @@ class CpuBackend:
 
     def plan(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group texts into runs of equal lengths; small runs may hold a little padding."""
+        if self._graph.one_text:
+            return plan_single(lengths)
         return plan_runs(lengths, self._tokens_per_run, self._small_run)
 
     def start(self, work: Callable[[Run], Result], runs: Sequence[Run]) -> list[Future[Result]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.errors import DeviceMemoryError
 from onnxembed.execution.packing import pack
-from onnxembed.execution.planning import GPU_TOKENS_PER_RUN, plan_packed, plan_runs
+from onnxembed.execution.planning import GPU_TOKENS_PER_RUN, plan_packed, plan_runs, plan_single
 from onnxembed.execution.session import Session
 from onnxembed.warning import Once
 
@@ -41,6 +41,7 @@ class GpuBackend:
         *,
         packed: bool = False,
         quantized: bool = False,
+        one_text: bool = False,
     ) -> None:
         self.closed = False
         self.provider = sessions[0].provider
@@ -48,7 +49,7 @@ class GpuBackend:
         """A window of short texts may be no more than one run."""
         self.runs_at_once = RUNS_IN_FLIGHT * len(sessions)
         self._sessions = sessions
-        self._packed, self._quantized = packed, quantized
+        self._packed, self._quantized, self._one_text = packed, quantized, one_text
         self._running = [0] * len(sessions)
         self._crowded = [False] * len(sessions)
         self._tokens_per_run = GPU_TOKENS_PER_RUN if tokens_per_run is None else tokens_per_run
@@ -58,6 +59,8 @@ class GpuBackend:
 
     def plan(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group texts into large runs, in which texts of similar lengths may be padded a little."""
+        if self._one_text:
+            return plan_single(lengths)
         if self._packed:
             return plan_packed(lengths, self._tokens_per_run)
         return plan_runs(lengths, self._tokens_per_run, small_run=0 if self._quantized else self._tokens_per_run)

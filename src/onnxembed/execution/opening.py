@@ -44,4 +44,6 @@ def _open_on_gpus(
     devices: Sequence[int | None] = placement.device_ids or (None,)
     sessions = [open_session(path, providers, placement.cpu_threads, device) for device in devices]
     packed = graph.packed is not None
-    return GpuBackend(sessions, placement.tokens_per_run, packed=packed, quantized=graph.quantized)
+    return GpuBackend(
+        sessions, placement.tokens_per_run, packed=packed, quantized=graph.quantized, one_text=graph.one_text
+    )

@@ -57,6 +57,11 @@ def plan_runs(
     return _group(lengths, fits)
 
 
+def plan_single(lengths: Sequence[int]) -> list[list[int]]:
+    """Each text in a run of its own, the longest first."""
+    return [[index] for index in sorted(range(len(lengths)), key=lambda i: -lengths[i])]
+
+
 def plan_packed(lengths: Sequence[int], tokens_per_run: int) -> list[list[int]]:
     """Group texts of any lengths into runs without padding; otherwise as `plan_runs`."""
 

@@ -31,6 +31,15 @@ SLOW_FUSIONS = ["SkipLayerNormFusion"]
 SPIN_MICROSECONDS = "200"
 
 
+INPUT_TYPES: dict[str, Any] = {
+    "tensor(int32)": np.int32,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(bool)": np.bool_,
+}
+"""What inputs are cast to: graphs from elsewhere may take token ids as int32, and masks as floats or booleans."""
+
+
 class Session:
     """One graph on one provider. `run` may be called from many threads at once.
 
@@ -65,8 +74,7 @@ class Session:
         inputs = self._session.get_inputs()
         self.inputs = frozenset(value.name for value in inputs)
         """The names of the graph's inputs."""
-        # Graphs from elsewhere may take int32.
-        self._narrow = {value.name for value in inputs if value.type == "tensor(int32)"}
+        self._dtypes = {value.name: INPUT_TYPES[value.type] for value in inputs if value.type in INPUT_TYPES}
 
     def _find_device(self) -> int | None:
         if self.provider not in GPU_PROVIDERS:
@@ -81,7 +89,7 @@ class Session:
         `shrink` returns memory to the GPU that later runs may not need. Raises DeviceMemoryError for a run that does
         not fit into the device's memory.
         """
-        fed = {name: value.astype(np.int32) if name in self._narrow else value for name, value in feeds.items()}
+        fed = {name: value.astype(self._dtypes.get(name, value.dtype), copy=False) for name, value in feeds.items()}
         try:
             if self.device_id is None:
                 results = self._session.run(list(outputs), fed)

@@ -11,17 +11,17 @@ from onnxembed.errors import UnsupportedError, UsageError
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.hashing import hash_files
 from onnxembed.export.artifact.record_manifest import Verify, record_manifest
-from onnxembed.export.artifact.sentence_transformers import write_modules
+from onnxembed.export.artifact.sentence_transformers import write_sentence_transformers
 from onnxembed.export.heads.embedding import dense_entries
 from onnxembed.export.progress import Progress, silent
 from onnxembed.export.tokenizer.files import write_tokenizer
-from onnxembed.facts.json_file import write_json
 from onnxembed.hub.source import Fetched, HubOptions
-from onnxembed.loading.adopt import adopted_manifest, decide_adoption, embedding_section
+from onnxembed.loading.adopt import adopted_manifest, decide_adoption
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
 from onnxembed.loading.locate import find
-from onnxembed.manifest import FILE_NAME, PRECISIONS, SENTENCE_EMBEDDING, Manifest, Variant, graph_file
+from onnxembed.manifest import FILE_NAME, PRECISIONS, Manifest, graph_file
 from onnxembed.recipes.book import choose_recipe
+from onnxembed.tokenizer.token_ids import TokenIds
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,17 @@ def adopt(
     if file == FILE_NAME:
         raise UsageError(f"{model} is an artifact of onnxembed already: it can be used as it is")
     found_graph = read_found_graph(model, replace(hub, revision=fetched.revision), file, "auto")
-    recipe = choose_recipe(model, options.recipe)
-    encoder, embedding, graph_output = decide_adoption(found_graph, options.flags, recipe)
-    dense = dense_entries(found_graph.facts, in_files=graph_output.name != SENTENCE_EMBEDDING)
-    section = embedding_section(embedding, graph_output, dense)
+    adoption = decide_adoption(found_graph, options.flags, choose_recipe(model, options.recipe))
+    facts, decisions = found_graph.facts, adoption.decisions
     with new_folder(output, force=options.force) as draft:
-        changes = write_tokenizer(found_graph.facts, encoder, draft)
-        write_json(draft / "config.json", found_graph.facts.config)
-        write_modules(found_graph.facts, encoder, section, draft)
-        variant = _copy_graph(found_graph, draft)
+        changes = write_tokenizer(facts, decisions.encoder, draft)
+        dense = dense_entries(facts, in_files=adoption.leaves_out_dense)
+        sections = adoption.sections(TokenIds.of_folder(draft), dense)
+        write_sentence_transformers(facts, decisions, sections.get("embedding"), draft)
         manifest = adopted_manifest(
-            found_graph,
-            encoder,
-            embedding=section,
-            recipe=recipe,
-            variant=variant,
+            adoption,
+            sections=sections,
+            variant=adoption.variant(*_copy_graph(found_graph, draft)),
             changes=changes,
             files=hash_files(draft, progress, {}),
         )
@@ -79,8 +75,11 @@ def adopt(
         )
 
 
-def _copy_graph(found_graph: FoundGraph, folder: Path) -> Variant:
-    """Copy the graph and its weights into the folder; the weights keep their file name, which the graph refers to."""
+def _copy_graph(found_graph: FoundGraph, folder: Path) -> tuple[str, str | None]:
+    """Copy the graph and its weights into the folder; returns their paths there.
+
+    The weights keep their file name, which the graph refers to.
+    """
     names = sorted(found_graph.graph.data)
     if len(names) > 1:
         raise UnsupportedError(
@@ -92,5 +91,4 @@ def _copy_graph(found_graph: FoundGraph, folder: Path) -> Variant:
     for origin, target in ((source, file), *([(source.parent / names[0], data)] if data else [])):
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(origin, folder / target)
-    operators = dict(sorted(found_graph.graph.operators.items()))
-    return Variant(file=file, data=data, nodes=sum(operators.values()), operators=operators)
+    return file, data

@@ -1,95 +1,141 @@
 """Adopts a model whose ONNX graph another program made.
 
-The graph is used unchanged; how texts become vectors is decided as for an export, from the same files, recipes
-and flags, with the same errors. Properties of the graph are read from the graph, never guessed from names.
+The graph is used unchanged; how texts become vectors or scores is decided as for an export, from the same files,
+recipes and flags, with the same errors. Properties of the graph are read from the graph, never guessed from names.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
-from onnxembed.decisions.compose_manifest import compose_manifest, tokenization_section
-from onnxembed.decisions.embedding import EmbeddingDecisions, decide_embedding
-from onnxembed.decisions.encoder import EncoderDecisions, decide_encoder
+from onnxembed.decisions.compose_manifest import TokenLookup, compose_manifest, tokenization_section
+from onnxembed.decisions.decide import Decisions, decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.execution.backend import Placement
-from onnxembed.execution.session import Session
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.hub.source import HubOptions
+from onnxembed.loading.adoption import embedding, multi_vector, reranking, sparse
+from onnxembed.loading.adoption.measuring import run_ids
+from onnxembed.loading.adoption.outputs import find_output, shown
+from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
+from onnxembed.loading.graph_walk import integer_output, shared_scale
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.loading.onnx_file import OnnxFile, Value
 from onnxembed.manifest import (
     INPUTS,
-    LAST_HIDDEN_STATE,
     SENTENCE_EMBEDDING,
-    TOKEN_EMBEDDINGS,
     AttentionMode,
     Decision,
     Dense,
-    Embedding,
     FileRecord,
+    IntegerOutput,
     Manifest,
     Model,
     Source,
+    Task,
     Variant,
 )
 from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.recipe import Recipe
+from onnxembed.tokenizer import markers
 from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
+from onnxembed.tokenizer.token_ids import TokenIds, special_tokens
 from onnxembed.warning import warn
 
-# The names of an output of token embeddings, in order of preference.
-TOKEN_OUTPUTS = (TOKEN_EMBEDDINGS, LAST_HIDDEN_STATE)
+INPUT_TYPES = ("int64", "int32", "float32", "float16", "bool")
+"""The types of inputs that token ids and masks can be cast to."""
 
-# Operators of dynamic quantization that use one scale for the activations of all texts of a run.
-SHARED_SCALES = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul")
+OUTPUTS: dict[Task, Callable[[OnnxFile, Facts, Decisions], Value]] = {
+    "embedding": embedding.output,
+    "sparse": sparse.output,
+    "multi_vector": multi_vector.output,
+    "reranking": reranking.output,
+}
+"""What finds the output of a graph that a task reads."""
 
 
-def decide_adoption(
-    model_files: FoundGraph, flags: Flags, recipe: Recipe | None
-) -> tuple[EncoderDecisions, EmbeddingDecisions, Value]:
-    """Decide how the graph's outputs become vectors; the last of the three is the output to read.
+@dataclass(frozen=True)
+class Adoption:
+    """What is decided about a model with a graph that another program made."""
+
+    found: FoundGraph
+    recipe: Recipe | None
+    decisions: Decisions
+    outputs: Mapping[Task, Value]
+    """The graph's output to read, by task."""
+    integer_outputs: Mapping[str, IntegerOutput]
+    one_text: Decision[bool] | None
+
+    @property
+    def leaves_out_dense(self) -> bool:
+        """Whether the model has Dense layers that its graph does not compute."""
+        output = self.outputs.get("embedding")
+        return bool(output is not None and output.name != SENTENCE_EMBEDDING and self.found.facts.post.layers)
+
+    def sections(self, ids: TokenLookup, dense: tuple[Dense, ...]) -> dict[Task, Any]:
+        """The manifest's section of each task; `dense` are the entries of the Dense layers."""
+        decisions, facts = self.decisions, self.found.facts
+        sections: dict[Task, Any] = {}
+        if decisions.embedding is not None:
+            sections["embedding"] = embedding.section(decisions.embedding, self.outputs["embedding"], dense)
+        if "sparse" in self.outputs:
+            sections["sparse"] = sparse.section(decisions, facts, self.outputs["sparse"], ids)
+        if "multi_vector" in self.outputs:
+            sections["multi_vector"] = multi_vector.section(decisions, self.outputs["multi_vector"], ids)
+        if decisions.reranking is not None:
+            sections["reranking"] = decisions.reranking
+        return sections
+
+    def variant(self, file: str, data: str | None) -> Variant:
+        """The manifest's entry of the graph, which lies in these files."""
+        operators = dict(sorted(self.found.graph.operators.items()))
+        return Variant(
+            file=file,
+            data=data,
+            nodes=sum(operators.values()),
+            operators=operators,
+            integer_outputs=dict(self.integer_outputs),
+            one_text=self.one_text,
+        )
+
+
+def decide_adoption(found: FoundGraph, flags: Flags, recipe: Recipe | None) -> Adoption:
+    """Decide how the graph's outputs become vectors or scores.
 
     Raises the errors of `decide`, and UnsupportedError for a graph that cannot be fed or read.
     """
-    facts, graph = model_files.facts, model_files.graph
-    class_name = facts.sentence_transformers_class
-    if class_name not in (None, "SentenceTransformer"):
-        raise UnsupportedError(
-            f"{model_files.model} is a {class_name}; only embedding models are adopted: export it instead"
-        )
+    facts, graph = found.facts, found.graph
     if recipe:
-        recipe.refuse_precisions([model_files.precision])
+        recipe.refuse_precisions([found.precision])
     _check_inputs(graph)
-    encoder = decide_encoder(facts, flags, recipe)
-    embedding = decide_embedding(facts, encoder, flags, recipe)
-    output = _output(graph, facts, embedding)
-    pooled = output.name == SENTENCE_EMBEDDING
-    _check_output(graph, output, embedding.dimension if pooled else encoder.hidden_size, rank=2 if pooled else 3)
+    one_text = _one_text(found, flags)
+    decisions = decide(facts, flags, recipe)
+    outputs: dict[Task, Value] = {}
+    for task, find in OUTPUTS.items():
+        if getattr(decisions, task) is not None and not _lacks_extra(graph, task, decisions):
+            outputs[task] = find(graph, facts, decisions)
+    integers = {value.name: integer_output(graph, value) for value in outputs.values()}
     if MODEL_TYPES[facts.model_type].decoder:
-        encoder = replace(encoder, attention=_measured_attention(graph, output, encoder.attention))
-    return encoder, embedding, output
+        attention = _measured_attention(graph, next(iter(outputs.values())), decisions.encoder.attention)
+        decisions = replace(decisions, encoder=replace(decisions.encoder, attention=attention))
+    integer_outputs = {name: how for name, how in integers.items() if how is not None}
+    return Adoption(found, recipe, decisions, outputs, integer_outputs, one_text)
 
 
-def embedding_section(embedding: EmbeddingDecisions, output: Value, dense: tuple[Dense, ...]) -> Embedding:
-    """The manifest's section about an adopted graph's sentence embeddings."""
-    pooled = output.name == SENTENCE_EMBEDDING
-    return Embedding(
-        pooling=embedding.pooling,
-        dense=dense,
-        normalize=embedding.normalize,
-        dimension=embedding.dimension,
-        pooled_by="graph" if pooled else "runtime",
-        output=output.name,
-        normalize_again=pooled and embedding.normalize.value,
-    )
+def _lacks_extra(graph: OnnxFile, task: Task, decisions: Decisions) -> bool:
+    """Whether the graph of an embedding model leaves out another of the model's heads, as most graphs of bge-m3 do."""
+    extra = {"sparse": "sparse_weights", "multi_vector": "multi_vector"}
+    return decisions.embedding is not None and task in extra and find_output(graph, [extra[task]]) is None
 
 
 def _check_inputs(graph: OnnxFile) -> None:
@@ -103,53 +149,28 @@ def _check_inputs(graph: OnnxFile) -> None:
     if missing:
         raise UnsupportedError(f"{graph.path} takes no {' and no '.join(missing)}, so texts cannot be run together")
     for value in graph.inputs:
-        if value.shape is None or len(value.shape) != 2 or any(size is not None for size in value.shape):
+        if value.element_type not in INPUT_TYPES:
+            raise UnsupportedError(f"{graph.path}: {value.name} is {value.element_type}, not integers of 32 or 64 bits")
+        if value.shape is None or len(value.shape) != 2 or value.shape[0] not in (None, 1) or value.shape[1]:
             raise UnsupportedError(
-                f"{graph.path}: {value.name} has shape {_shown(value)}, not a free number of texts by a free number of "
+                f"{graph.path}: {value.name} has shape {shown(value)}, not a free number of texts by a free number of "
                 "tokens; make the graph again with both axes dynamic"
             )
 
 
-def _output(graph: OnnxFile, facts: Facts, embedding: EmbeddingDecisions) -> Value:
-    """The output to read: the sentence embedding if the graph pools as was decided, else the token embeddings."""
-    outputs = {value.name: value for value in graph.outputs}
-    tokens = next((outputs[name] for name in TOKEN_OUTPUTS if name in outputs), None)
-    modes_in_files = facts.poolings[0].modes if len(facts.poolings) == 1 else ()
-    as_made = embedding.pooling.value == modes_in_files and (embedding.normalize.value or not facts.normalize)
-    if tokens is not None and not (as_made and SENTENCE_EMBEDDING in outputs):
-        if facts.post.token_layers or not facts.post.only_dense:
-            raise UnsupportedError(
-                f"{graph.path} leaves the modules around the pooling to the runtime, which applies only Dense modules "
-                f"after it and Normalize; make a graph with the output {SENTENCE_EMBEDDING}, or export the checkpoint"
-            )
-        return tokens
-    if SENTENCE_EMBEDDING not in outputs:
-        readable = f"{SENTENCE_EMBEDDING}, {' or '.join(TOKEN_OUTPUTS)}"
-        raise UnsupportedError(f"{graph.path} has no output {readable}; it has {', '.join(outputs)}")
-    if modes_in_files and not as_made:
-        raise UsageError(
-            f"{graph.path} pools its tokens as the model's files say, and gives nothing else: neither --pooling nor "
-            "--no-normalize can change that"
-        )
-    return outputs[SENTENCE_EMBEDDING]
-
-
-def _check_output(graph: OnnxFile, output: Value, width: int, rank: int) -> None:
-    shape = output.shape
-    if shape is None or len(shape) != rank:
-        axes = "texts by numbers" if rank == 2 else "texts by tokens by numbers"
-        raise UnsupportedError(f"{graph.path}: {output.name} has shape {_shown(output)}, not {axes}")
-    if shape[-1] not in (None, width):
-        raise ModelFilesError(
-            f"{graph.path}: {output.name} has {shape[-1]} numbers, but the model's files say {width}: the graph "
-            "belongs to another model"
-        )
-
-
-def _shown(value: Value) -> str:
-    if value.shape is None:
-        return "unknown"
-    return "[" + ", ".join("free" if size is None else str(size) for size in value.shape) + "]"
+def _one_text(found: FoundGraph, flags: Flags) -> Decision[bool] | None:
+    """Whether each run must hold a single text; None for a graph whose texts leave each other alone."""
+    if any(value.shape and value.shape[0] == 1 for value in found.graph.inputs):
+        return Decision.default(True, f"{found.file} takes one text at a time")
+    operator = shared_scale(found.graph)
+    if operator is None and flags.share_scales:
+        raise UsageError(f"--share-scales: the texts of {found.file} share no scale, so they run together anyway")
+    if operator is None:
+        return None
+    why = f"{operator} gives all texts of a run one scale, by which each would change the others' vectors"
+    if flags.share_scales:
+        return Decision(False, "flag", f"--share-scales, although {why}")
+    return Decision.default(True, f"{why} (share_scales=True or --share-scales runs them together all the same)")
 
 
 def _measured_attention(graph: OnnxFile, output: Value, wanted: Decision[AttentionMode]) -> Decision[AttentionMode]:
@@ -158,14 +179,11 @@ def _measured_attention(graph: OnnxFile, output: Value, wanted: Decision[Attenti
     Whether the first token sees the second is measured in the graph, because the files cannot say how another exporter
     made it: one exporter is known to make every graph causal.
     """
-    if output.name == SENTENCE_EMBEDDING:
+    if len(output.shape or ()) != 3:
         return replace(wanted, reason=f"{wanted.reason}; not measured in the graph, which pools its tokens")
-    # Two texts of two tokens that differ in the second.
-    ids = np.array([[1, 2], [1, 3]], np.int64)
-    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    session = Session(graph.path, "cpu", threads=1)
-    (tokens,) = session.run([output.name], {value.name: feeds[value.name] for value in graph.inputs})
-    same = np.abs(tokens[0, 0] - tokens[1, 0]).max() <= 1e-5 * np.abs(tokens[0, 0]).max()
+    # Two texts of two tokens that differ in the second, one after the other: some graphs take only one.
+    first, second = (run_ids(graph, [output], np.array([[1, last]], np.int64))[0][0, 0] for last in (2, 3))
+    same = np.abs(first - second).max() <= 1e-5 * np.abs(first).max()
     measured = "causal" if same else "bidirectional"
     if measured != wanted.value:
         raise ModelFilesError(
@@ -175,78 +193,83 @@ def _measured_attention(graph: OnnxFile, output: Value, wanted: Decision[Attenti
     return replace(wanted, reason=f"{wanted.reason}; measured in the graph")
 
 
-def adopt(model: str | Path, hub: HubOptions, file: str, *, precision: str, placement: Placement) -> LocatedArtifact:
+def adopt(
+    model: str | Path, hub: HubOptions, file: str, *, precision: str, placement: Placement, choices: AdoptionChoices
+) -> LocatedArtifact:
     """Adopt a model with an ONNX graph in memory, for loading; nothing is written.
 
     Errors as for `read_found_graph` and `decide`. If files would have to be written, the error names the command that
     does so.
     """
     command = f"onnxembed adopt {model} -o DIR"
-    model_files = read_found_graph(model, hub, file, precision)
-    recipe = choose_recipe(model)
+    found = read_found_graph(model, hub, file, precision)
+    flags = Flags(
+        pooling=choices.pooling,
+        normalize=choices.normalize,
+        task=choices.task,
+        activation=choices.activation,
+        share_scales=choices.share_scales,
+    )
     try:
-        encoder, embedding, output = decide_adoption(model_files, Flags(), recipe)
+        adoption = decide_adoption(found, flags, choose_recipe(model))
     except UnsaidError as error:
-        raise UnsaidError(f"{error}, to: {command}", error.flag) from None
-    if output.name != SENTENCE_EMBEDDING and model_files.facts.post.layers:
-        raise UnsupportedError(
-            f"{model_files.file} leaves out the Dense layers of {model_files.folder}; to add them: {command}"
-        )
-    source = model_files.facts.transformer_folder / "tokenizer.json"
+        raise UnsaidError(f"{error}, to: {command}{_argument(error.flag)}", error.flag) from None
+    if adoption.leaves_out_dense:
+        raise UnsupportedError(f"{found.file} leaves out the Dense layers of {found.folder}; to add them: {command}")
+    source = found.facts.transformer_folder / "tokenizer.json"
     if not source.is_file():
-        raise UnsupportedError(
-            f"{model_files.folder} has no tokenizer.json; make one from its vocabulary with: {command}"
-        )
+        raise UnsupportedError(f"{found.folder} has no tokenizer.json; make one from its vocabulary with: {command}")
     state = dict(read_json(source))
-    loaded = tuple(apply_class_options(model_files.facts, state))
-    text, changes = apply_decisions(model_files.facts, encoder, state, source)
-    variant = Variant(model_files.file, None, model_files.graph.operators.total(), dict(model_files.graph.operators))
-    layers = model_files.facts.dense  # in the graph, so no file holds their weights
+    loaded = (*apply_class_options(found.facts, state), *markers.register(found.facts, state))
+    text, changes = apply_decisions(found.facts, adoption.decisions.encoder, state, source)
+    # Dense layers are in the graph, so no file holds their weights.
+    layers = found.facts.dense
     dense = tuple(Dense(layer.in_features, layer.out_features, layer.activation, None, None) for layer in layers)
+    ids = TokenIds(Tokenizer.from_str(text), special_tokens(found.facts, {}))
     manifest = adopted_manifest(
-        model_files,
-        encoder,
-        embedding=embedding_section(embedding, output, dense),
-        recipe=recipe,
-        variant=variant,
+        adoption,
+        sections=adoption.sections(ids, dense),
+        variant=adoption.variant(found.file, None),
         changes=(*loaded, *changes),
         files={},
     )
-    if any(name in model_files.graph.operators for name in SHARED_SCALES):
-        warn(
-            f"{model_files.file} is quantized so that a text's vector depends a little on the other texts of its run: "
-            "they share the scale of their activations"
-        )
-    return LocatedArtifact(model_files.folder, manifest, model_files.precision, placement, text)
+    if adoption.one_text and adoption.one_text.value:
+        warn(f"{found.file}: each text runs by itself, which is slower, because {adoption.one_text.reason}")
+    return LocatedArtifact(found.folder, manifest, found.precision, placement, text)
+
+
+def _argument(flag: str) -> str:
+    """The argument of OnnxEmbedder that decides the same as a flag, as the end of a message."""
+    arguments = {"--pooling": "pooling", "--normalize": "normalize"}
+    return f", or load it with {arguments[flag]}=..." if flag in arguments else ""
 
 
 def adopted_manifest(
-    model_files: FoundGraph,
-    encoder: EncoderDecisions,
+    adoption: Adoption,
     *,
-    embedding: Embedding,
-    recipe: Recipe | None,
+    sections: Mapping[Task, Any],
     variant: Variant,
     changes: tuple[str, ...],
     files: dict[str, FileRecord],
 ) -> Manifest:
     """The manifest of an adopted model."""
-    producer = model_files.graph.producer or "an unnamed program"
+    found, encoder, recipe = adoption.found, adoption.decisions.encoder, adoption.recipe
+    producer = found.graph.producer or "an unnamed program"
     return compose_manifest(
         packages=("onnxembed", "tokenizers"),
-        source=Source(model_files.model, model_files.revision, recipe.name if recipe else None),
+        source=Source(found.model, found.revision, recipe.name if recipe else None),
         model=Model(
-            model_type=model_files.facts.model_type,
+            model_type=found.facts.model_type,
             attention=encoder.attention,
             engine="adopted",
-            inputs=tuple(value.name for value in model_files.graph.inputs),
+            inputs=tuple(value.name for value in found.graph.inputs),
             ignored_config_keys=(),
             adapter=encoder.adapter,
-            engine_reason=f"{model_files.file} was made by {producer}",
+            engine_reason=f"{found.file} was made by {producer}",
         ),
         tokenization=tokenization_section(encoder, changes),
         encoder=encoder,
-        sections={"embedding": embedding},
-        variants={model_files.precision: variant},
+        sections=sections,
+        variants={found.precision: variant},
         files=files,
     )

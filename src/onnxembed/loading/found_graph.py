@@ -8,16 +8,17 @@ from pathlib import Path, PurePosixPath
 
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.facts.facts import Facts, read_facts
+from onnxembed.facts.multi_vector import STANFORD_METADATA
 from onnxembed.facts.transformer import TRANSFORMER_CONFIGS
 from onnxembed.hub.checkpoint_files import VOCABULARIES, WEIGHTS, module_places
 from onnxembed.hub.fetch import fetch
 from onnxembed.hub.source import Fetched, HubOptions
-from onnxembed.loading.onnx_file import OnnxFile, read_onnx
+from onnxembed.loading.onnx_file import INTEGERS, OnnxFile, read_onnx
 
 # The type of a graph's weights -> its precision.
 PRECISION_OF = {"float32": "fp32", "float16": "fp16"}
 
-SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json")
+SENTENCE_FILES = ("modules.json", "config_sentence_transformers.json", STANFORD_METADATA)
 TRANSFORMER_FILES = (
     "config.json",
     *TRANSFORMER_CONFIGS,
@@ -25,6 +26,8 @@ TRANSFORMER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
 )
 
 
@@ -45,8 +48,12 @@ class FoundGraph:
 
     @property
     def precision(self) -> str:
-        """fp32 or fp16 if that is the type of the graph's weights, else the file's name without suffix."""
-        return PRECISION_OF.get(self.graph.weights or "", self.graph.path.stem)
+        """fp32 or fp16 if that is the type of the graph's weights, else the file's name without suffix.
+
+        A graph that rounds its outputs to integers is neither.
+        """
+        rounded = any(output.element_type in INTEGERS for output in self.graph.outputs)
+        return self.graph.path.stem if rounded else PRECISION_OF.get(self.graph.weights or "", self.graph.path.stem)
 
 
 def read_found_graph(model: str | Path, hub: HubOptions, file: str, precision: str) -> FoundGraph:
@@ -76,9 +83,16 @@ def read_found_graph(model: str | Path, hub: HubOptions, file: str, precision: s
     if precision not in ("auto", found_graph.precision):
         raise UsageError(
             f"{model} has no {precision} graph under that name: the weights of {file} are "
-            f"{graph.weights or 'unknown'}; name another of its ONNX files with onnx_file (--onnx-file)"
+            f"{graph.weights or 'unknown'}{_rounded(graph)}; name another of its ONNX files with onnx_file "
+            "(--onnx-file)"
         )
     return found_graph
+
+
+def _rounded(graph: OnnxFile) -> str:
+    """What the graph's outputs are if they are integers, as a part of a message."""
+    types = {output.element_type for output in graph.outputs} & {*INTEGERS}
+    return f" and its outputs {' and '.join(sorted(types))}" if types else ""
 
 
 def _modules(folder: Path) -> Iterator[tuple[str, str]]:

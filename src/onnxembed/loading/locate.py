@@ -9,6 +9,7 @@ from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.execution.backend import Placement
 from onnxembed.hub.fetch import fetch, fetch_first, list_files
 from onnxembed.hub.source import Fetched, HubOptions
+from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import FILE_NAME, Manifest, graph_file, read_manifest
 
@@ -23,19 +24,25 @@ def locate(
     precision: str = "auto",
     onnx_file: str | None = None,
     placement: Placement | None = None,
+    choices: AdoptionChoices | None = None,
 ) -> LocatedArtifact:
     """Find an artifact, or a graph to adopt; from the hub, fetch the files of the wanted precision.
 
-    `precision` "auto" is fp32 if the artifact has it, else what it has; `onnx_file` names the graph to adopt;
-    `placement` says whether to fetch what only a GPU runs.
+    `precision` "auto" is fp32 if the artifact has it, else what it has; `onnx_file` names the graph to adopt, and
+    `choices` are what the caller decides about it; `placement` says whether to fetch what only a GPU runs.
     Raises ModelFilesError if there is neither, HubError if the hub cannot be asked, UsageError for a precision
     that the artifact does not have, and the errors of `adopt`.
     """
-    hub, placement = hub or HubOptions(), placement or Placement()
+    hub, placement, choices = hub or HubOptions(), placement or Placement(), choices or AdoptionChoices()
     files, name = find(model, hub, precision, onnx_file)
     pinned = replace(hub, revision=files.revision)
     if name != FILE_NAME:
-        return _adopt(model, pinned, name, precision, placement)
+        return _adopt(model, pinned, name, precision=precision, placement=placement, choices=choices)
+    if choices != AdoptionChoices():
+        raise UsageError(
+            f"{model} is an artifact of onnxembed, about which everything is decided: pooling, normalize, task, "
+            "activation and share_scales are for a graph that another program made"
+        )
     manifest = read_manifest(files.folder)
     located = LocatedArtifact(files.folder, manifest, _own_precision(manifest, precision), placement)
     if files.revision is not None:  # check_files finds what a local folder lacks
@@ -48,7 +55,8 @@ def read_model_manifest(model: str | Path, hub: HubOptions, onnx_file: str | Non
     files, name = find(model, hub, "auto", onnx_file)
     if name == FILE_NAME:
         return read_manifest(files.folder)
-    return _adopt(model, replace(hub, revision=files.revision), name, "auto", Placement()).manifest
+    pinned, choices = replace(hub, revision=files.revision), AdoptionChoices()
+    return _adopt(model, pinned, name, precision="auto", placement=Placement(), choices=choices).manifest
 
 
 def find(model: str | Path, hub: HubOptions, precision: str, onnx_file: str | None) -> tuple[Fetched, str]:
@@ -86,10 +94,12 @@ def _sole_graph(model: str | Path, hub: HubOptions, onnx_file: str | None) -> st
     return graphs[0]
 
 
-def _adopt(model: str | Path, hub: HubOptions, file: str, precision: str, placement: Placement) -> LocatedArtifact:
+def _adopt(
+    model: str | Path, hub: HubOptions, file: str, *, precision: str, placement: Placement, choices: AdoptionChoices
+) -> LocatedArtifact:
     from onnxembed.loading.adopt import adopt  # not needed for an artifact
 
-    return adopt(model, hub, file, precision=precision, placement=placement)
+    return adopt(model, hub, file, precision=precision, placement=placement, choices=choices)
 
 
 def _own_precision(manifest: Manifest, precision: str) -> str:

@@ -31,7 +31,14 @@ class LocatedArtifact:
         size = sum((self.folder / file).stat().st_size for file in (variant.file, variant.data) if file)
         packed = self.folder / self._packed.file if self._packed else None
         quantized = variant.quality is not None
-        return GraphFiles(self.folder / variant.file, size, self.precision in CUDA_ONLY, packed, quantized)
+        return GraphFiles(
+            self.folder / variant.file,
+            size,
+            self.precision in CUDA_ONLY,
+            packed,
+            quantized,
+            one_text=variant.runs_single_texts,
+        )
 
     @cached_property
     def records(self) -> dict[str, FileRecord]:

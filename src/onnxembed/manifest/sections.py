@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from onnxembed.errors import UsageError
 from onnxembed.manifest.words import (
     CUDA_ONLY,
     METHODS,
+    MULTI_VECTOR,
     SENTENCE_EMBEDDING,
     SPARSE_EMBEDDING,
     SPARSE_WEIGHTS,
@@ -163,7 +164,9 @@ class Sparse:
 
     `aggregated_by` "graph": the output `sparse_embedding` [B, dimension] is the finished embedding, the largest weight
     of an id over the text's tokens, or their sum. "runtime": the output `sparse_weights` [B, T] has a weight for
-    each token, and the runtime aggregates them by token id. Ids in `dropped_token_ids` have no weight.
+    each token, and the runtime aggregates them by token id; or the output is `logits` [B, T, dimension], of an adopted
+    graph, and the runtime applies the activation, too. Ids in `dropped_token_ids` have no weight. `output` is the
+    graph's output to read, where its name is not the usual one.
     """
 
     activation: Decision[SparseActivation]
@@ -171,10 +174,13 @@ class Sparse:
     aggregated_by: Literal["graph", "runtime"]
     dropped_token_ids: Decision[tuple[int, ...]]
     dimension: int
+    output: str | None = None
 
     @property
     def graph_output(self) -> str:
-        """The graph's output to read: sparse embeddings, or the tokens' weights for the runtime to aggregate."""
+        """The graph's output to read: sparse embeddings, or what the runtime aggregates."""
+        if self.output:
+            return self.output
         return SPARSE_EMBEDDING if self.aggregated_by == "graph" else SPARSE_WEIGHTS
 
 
@@ -197,7 +203,7 @@ class MultiVector:
 
     `first_token`: whether the first token's vector is returned. `skipped_token_ids`: tokens whose vectors are left
     out, in texts of the kinds `skipped_in`. Lengths are in tokens; None means the limit of every text.
-    Markers before queries and documents are prompts.
+    Markers before queries and documents are prompts. `output` and `normalize_again` are as in `Embedding`.
     """
 
     normalize: Decision[bool]
@@ -208,6 +214,13 @@ class MultiVector:
     skipped_token_ids: Decision[tuple[int, ...]]
     skipped_in: tuple[TextKind, ...]
     dimension: int
+    output: str | None = None
+    normalize_again: bool = False
+
+    @property
+    def graph_output(self) -> str:
+        """The graph's output to read."""
+        return self.output or MULTI_VECTOR
 
 
 @dataclass(frozen=True)
@@ -246,8 +259,24 @@ class PackedGraph:
 
 
 @dataclass(frozen=True)
+class IntegerOutput:
+    """What the integers of a graph's output stand for: scale * (integer - zero_point).
+
+    Each is one number, or one for each number of the output's last axis.
+    """
+
+    scale: tuple[float, ...]
+    zero_point: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Variant:
-    """One graph file. `operators` counts the nodes of each type, those inside If branches included."""
+    """One graph file. `operators` counts the nodes of each type, those inside If branches included.
+
+    Of adopted graphs: `integer_outputs` are the outputs that hold integers, by name. `one_text`: whether each run holds
+    a single text, because the texts of a run would change each other's vectors, or because the graph takes no more;
+    None where neither is so.
+    """
 
     file: str
     data: str | None
@@ -255,6 +284,13 @@ class Variant:
     operators: dict[str, int]
     quality: Quality | None = None
     packed: PackedGraph | None = None
+    integer_outputs: dict[str, IntegerOutput] = field(default_factory=dict)
+    one_text: Decision[bool] | None = None
+
+    @property
+    def runs_single_texts(self) -> bool:
+        """Whether each run must hold a single text."""
+        return self.one_text is not None and self.one_text.value
 
 
 @dataclass(frozen=True)

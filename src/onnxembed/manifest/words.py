@@ -65,6 +65,9 @@ TruncationSide = Literal["left", "right"]
 SparseActivation = Literal["relu", "log1p_relu", "log1p_log1p_relu"]
 """The activation that turns logits into weights; "log1p_relu" is log(1 + relu(x)), as in SPLADE."""
 
+LOGARITHMS: dict[SparseActivation, int] = {"relu": 0, "log1p_relu": 1, "log1p_log1p_relu": 2}
+"""How often each activation applies log(1 + x) after relu."""
+
 TextKind = Literal["query", "document"]
 """The kind of a text, for models that treat queries and documents differently."""
 

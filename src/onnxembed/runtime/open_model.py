@@ -16,6 +16,7 @@ from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.execution.backend import Backend, OpenBackend, Placement
 from onnxembed.execution.opening import open_backend
 from onnxembed.hub.source import HubOptions
+from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.integrity import check_files as compare_files
 from onnxembed.loading.locate import locate
 from onnxembed.loading.located import LocatedArtifact
@@ -46,6 +47,7 @@ class OpenModel:
         hub: where and how a hub repository is asked for.
         placement: where and how the graph is run.
         precision, onnx_file, max_length, check_files: as for OnnxEmbedder.
+        choices: what the caller decides about a graph that another program made.
         make_tokenizer: makes the tokenizer, which may be for pairs.
         open_backend: opens the graph.
 
@@ -63,6 +65,7 @@ class OpenModel:
         onnx_file: str | None = None,
         max_length: int | None = None,
         check_files: bool = True,
+        choices: AdoptionChoices | None = None,
         make_tokenizer: MakeTokenizer = make_text_tokenizer,
         open_backend: OpenBackend = open_backend,
     ) -> None:
@@ -74,6 +77,7 @@ class OpenModel:
             precision=precision,
             onnx_file=onnx_file,
             placement=placement,
+            choices=choices,
         )
         self.folder, self.manifest = located.folder, located.manifest
         if not set(tasks) & set(self.manifest.tasks):
@@ -96,6 +100,7 @@ class OpenModel:
             checked.result()
         self.provider = self._backend.provider
         """The ONNX Runtime provider in use."""
+        self._variant = self.manifest.variants[located.precision]
         self._inputs = self.manifest.model.inputs
         self._pad_token_id = self.manifest.tokenization.pad_token_id.value
         self._shortened: dict[int, TextTokenizer] = {}  # by the most tokens of a text
@@ -130,7 +135,7 @@ class OpenModel:
 
     def computation(self, readout: Readout[Result]) -> Computation[Result]:
         """What computes runs of this model with the readout; UsageError when the model is closed."""
-        return Computation(self.backend, readout, self._inputs, self._pad_token_id)
+        return Computation(self.backend, readout, self._inputs, self._pad_token_id, self._variant)
 
     def stream(
         self,

@@ -13,9 +13,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from onnxembed.arguments import check_text
-from onnxembed.arrays import Feeds, IntArray
+from onnxembed.arrays import Feeds, FloatArray, IntArray
 from onnxembed.errors import DeviceMemoryError, UsageError
 from onnxembed.execution.backend import Backend
+from onnxembed.manifest import IntegerOutput, Variant
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens, pad
 
@@ -66,6 +67,8 @@ class Computation(Generic[Result]):
     inputs: Sequence[str]
     """The names of the graph's inputs."""
     pad_token_id: int
+    variant: Variant
+    """The manifest's entry of the graph: how its integers become numbers, and how many texts a run may hold."""
 
     def results(self, texts: list[Tokens]) -> list[Result]:
         """The result of a run: one, or those of its halves if it does not fit into the device's memory."""
@@ -79,9 +82,37 @@ class Computation(Generic[Result]):
 
     def result(self, feeds: Feeds) -> Result:
         """What the readout makes of a padded batch, int64 [B, T] each. Raises RuntimeError on a closed backend."""
+        if self.variant.runs_single_texts and len(feeds["input_ids"]) > 1:
+            return joined([self.result(single) for single in rows(feeds)])
         feeds = self.readout.prepare(feeds)
         outputs = self.backend.run(self.readout.outputs, {name: feeds[name] for name in self.inputs})
+        for place, name in enumerate(self.readout.outputs):
+            if (integers := self.variant.integer_outputs.get(name)) is not None:
+                outputs[place] = dequantized(outputs[place], integers)
         return self.readout.read(outputs, feeds)
+
+
+def dequantized(output: FloatArray, integers: IntegerOutput) -> FloatArray:
+    """The numbers that an output's integers [..., D] stand for."""
+    scale, zero_point = np.array(integers.scale, np.float32), np.array(integers.zero_point, np.float32)
+    numbers: FloatArray = (output - zero_point) * scale
+    return numbers
+
+
+def rows(feeds: Feeds) -> Iterator[Feeds]:
+    """Each text of a padded batch by itself, without what is padded on its right."""
+    for place, mask in enumerate(feeds["attention_mask"]):
+        end = len(mask) - int(mask[::-1].argmax())
+        yield {name: array[place : place + 1, :end] for name, array in feeds.items()}
+
+
+def joined(results: list[Result]) -> Result:
+    """The results of several runs as that of one: arrays joined along their first axis, or lists one after another."""
+    if isinstance(results[0], np.ndarray):
+        arrays: Any = np.concatenate(results)  # type: ignore[arg-type]
+        return arrays  # type: ignore[no-any-return]
+    items: Any = list(chain.from_iterable(results))  # type: ignore[arg-type]
+    return items  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -97,12 +128,10 @@ class Block(Generic[Item, Result]):
 
     def result(self) -> Result:
         """Wait for the runs, and put their results into the order of the window."""
-        results: list[Any] = [result for future in self.futures for result in future.result()]
-        if isinstance(results[0], np.ndarray):
-            rows: Any = np.concatenate(results)[self.places]
-            return rows  # type: ignore[no-any-return]
-        items: Any = list(chain.from_iterable(results))
-        return [items[place] for place in self.places]  # type: ignore[return-value]
+        results: Any = joined([result for future in self.futures for result in future.result()])
+        if isinstance(results, np.ndarray):
+            return results[self.places]  # type: ignore[return-value]
+        return [results[place] for place in self.places]  # type: ignore[return-value]
 
     def cancel(self) -> None:
         """Drop the runs that have not begun."""

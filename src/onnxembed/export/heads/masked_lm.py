@@ -22,13 +22,10 @@ from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Encoded, PaddedInputs
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.sparse import SparseFacts
-from onnxembed.manifest import SparseActivation
+from onnxembed.manifest import LOGARITHMS, SparseActivation
 
 CHUNK = 4096
 """Ids of the vocabulary whose logits are computed together."""
-
-# How often log(1 + x) is applied to the weights after relu.
-LOGARITHMS: dict[SparseActivation, int] = {"relu": 0, "log1p_relu": 1, "log1p_log1p_relu": 2}
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from onnxembed.arrays import Array
+from onnxembed.decisions.compose_manifest import multi_vector_section
 from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.checkpoint.linear import read_linear
@@ -15,10 +15,10 @@ from onnxembed.export.graph import pooling
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.graph.inputs import B, Encoded, T
 from onnxembed.export.graph.pooling import linear
-from onnxembed.export.tokenizer.token_ids import TokenIds
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.multi_vector import STANFORD_LINEAR, MultiVectorFacts
-from onnxembed.manifest import MULTI_VECTOR, Decision, MultiVector, QueryExpansion
+from onnxembed.manifest import MULTI_VECTOR, MultiVector
+from onnxembed.tokenizer.token_ids import TokenIds
 
 
 def is_wanted(decisions: Decisions) -> bool:
@@ -52,24 +52,11 @@ def add_output(encoded: Encoded, facts: Facts, decisions: Decisions) -> None:
 
 def section(facts: Facts, decisions: Decisions, graph: Graph, folder: Path) -> MultiVector:
     """The manifest's section about multi-vector embeddings; its tokens get the ids of the tokenizer in `folder`."""
-    head, limit, ids = decisions.multi_vector, decisions.encoder.max_length, TokenIds(folder)
+    head = decisions.multi_vector
     assert head is not None
     output = next(value for value in graph.outputs if value.name == MULTI_VECTOR)
-    expansion, words = head.query_expansion, head.skipped_words
-    expanded: Decision[QueryExpansion | None] = Decision(None, expansion.origin, expansion.reason)
-    if (by_name := expansion.value) is not None:
-        token = ids.special("mask_token", "eos_token") if by_name.token is None else ids.token(by_name.token)
-        expanded = replace(expanded, value=QueryExpansion(token, by_name.length, by_name.attended, by_name.longer))
-    return MultiVector(
-        normalize=head.normalize,
-        first_token=head.first_token,
-        query_length=head.query_length,
-        document_length=Decision(None, "flag", limit.reason) if limit.origin == "flag" else head.document_length,
-        query_expansion=expanded,
-        skipped_token_ids=Decision(ids.known(words.value), words.origin, words.reason),
-        skipped_in=head.skipped_in,
-        dimension=int(output.type.tensor_type.shape.dim[-1].dim_value),
-    )
+    dimension = int(output.type.tensor_type.shape.dim[-1].dim_value)
+    return multi_vector_section(head, TokenIds.of_folder(folder), decisions.encoder, dimension)
 
 
 def _projection(g: Graph, facts: Facts, head: MultiVectorFacts, width: int) -> tuple[str, Array, Array | None]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from onnx import TensorProto
 
+from onnxembed.decisions.compose_manifest import sparse_section
 from onnxembed.decisions.decide import Decisions
 from onnxembed.export.checkpoint.linear import read_linear
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import B, Encoded, T
 from onnxembed.export.graph.pooling import linear
 from onnxembed.export.heads import masked_lm
-from onnxembed.export.tokenizer.token_ids import TokenIds
 from onnxembed.facts.facts import Facts
-from onnxembed.manifest import SPARSE_EMBEDDING, SPARSE_WEIGHTS, Decision, Sparse
+from onnxembed.manifest import SPARSE_EMBEDDING, SPARSE_WEIGHTS, Sparse
+from onnxembed.tokenizer.token_ids import TokenIds
 
 
 def is_wanted(decisions: Decisions) -> bool:
@@ -42,16 +44,10 @@ def add_output(encoded: Encoded, facts: Facts, decisions: Decisions) -> None:
 
 def section(facts: Facts, decisions: Decisions, graph: Graph, folder: Path) -> Sparse:
     """The manifest's section about sparse embeddings; its tokens get the ids of the tokenizer in `folder`."""
-    head, ids = decisions.sparse, TokenIds(folder)
+    head = decisions.sparse
     assert head is not None
-    dropped = head.dropped_tokens
-    return Sparse(
-        activation=head.activation,
-        aggregation=head.aggregation,
-        aggregated_by="graph" if head.head is None else "runtime",
-        dropped_token_ids=Decision(tuple(sorted(map(ids.special, dropped.value))), dropped.origin, dropped.reason),
-        dimension=int(facts.config["vocab_size"]),
-    )
+    aggregated_by: Literal["graph", "runtime"] = "graph" if head.head is None else "runtime"
+    return sparse_section(head, TokenIds.of_folder(folder), int(facts.config["vocab_size"]), aggregated_by)
 
 
 def _token_weights(encoded: Encoded, file: Path, width: int) -> Value:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from onnxembed.decisions.encoder import EncoderDecisions
-from onnxembed.export.tokenizer import markers
 from onnxembed.export.tokenizer.vocabularies import convert
-from onnxembed.export.tokenizer.vocabularies.special_tokens import ROLES
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json, write_json
+from onnxembed.tokenizer import markers
 from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
+from onnxembed.tokenizer.token_ids import special_tokens
 
 
 def write_tokenizer(facts: Facts, encoder: EncoderDecisions, folder: Path) -> tuple[str, ...]:
@@ -30,18 +28,6 @@ def write_tokenizer(facts: Facts, encoder: EncoderDecisions, folder: Path) -> tu
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     config = {**facts.tokenizer_config, "model_max_length": encoder.max_length.value}
     write_json(folder / "tokenizer_config.json", config)
-    write_json(folder / "special_tokens_map.json", _special_tokens(facts, converted.special if converted else {}))
+    # FastEmbed and older readers require it, and transformers 5 no longer writes it.
+    write_json(folder / "special_tokens_map.json", special_tokens(facts, converted.special if converted else {}))
     return (*read, *changes)
-
-
-def _special_tokens(facts: Facts, of_class: Mapping[str, str]) -> dict[str, Any]:
-    """The map that FastEmbed and older readers require, and that transformers 5 no longer writes.
-
-    `of_class` are the tokens of a converted tokenizer's class, which its files need not name.
-    """
-    path = facts.transformer_folder / "special_tokens_map.json"
-    if path.is_file():
-        return dict(read_json(path))
-    config = facts.tokenizer_config
-    tokens = {**of_class, **{name: config[name] for name in ROLES if config.get(name) is not None}}
-    return {name: token["content"] if isinstance(token, dict) else token for name, token in tokens.items()}

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed.arrays import Feeds, FloatArray
-from onnxembed.manifest import MULTI_VECTOR, MultiVector, QueryExpansion, TextKind
+from onnxembed.manifest import MultiVector, QueryExpansion, TextKind
+from onnxembed.runtime.outputs.pooling import normalize
 
 Places = NDArray[np.bool_]
 
@@ -19,9 +20,8 @@ _RETURNED = "multi_vector_returned"
 class MultiVectorReadout:
     """Reads the vectors of each text's tokens, [T, D], for queries or for documents."""
 
-    outputs = (MULTI_VECTOR,)
-
     def __init__(self, section: MultiVector, kind: TextKind) -> None:
+        self.outputs = (section.graph_output,)
         self._section, self._kind = section, kind
 
     def prepare(self, feeds: Feeds) -> Feeds:
@@ -32,7 +32,8 @@ class MultiVectorReadout:
     def read(self, outputs: Sequence[FloatArray], feeds: Feeds) -> list[FloatArray]:
         """The vectors of each text, [T, D], from the vectors [B, T, D] of all slots."""
         places = feeds[_RETURNED] == 1
-        return [vectors[returned] for vectors, returned in zip(outputs[0], places, strict=True)]
+        embeddings = [vectors[returned] for vectors, returned in zip(outputs[0], places, strict=True)]
+        return [normalize(vectors) for vectors in embeddings] if self._section.normalize_again else embeddings
 
 
 def treats_alike(section: MultiVector) -> bool:

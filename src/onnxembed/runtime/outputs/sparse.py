@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from onnxembed.arrays import Feeds, FloatArray, IntArray
-from onnxembed.manifest import Sparse
+from onnxembed.manifest import LOGARITHMS, LOGITS, Sparse
 
 GATHER: dict[Literal["max", "sum"], np.ufunc] = {"max": np.maximum, "sum": np.add}
 """How the weights of equal ids are aggregated."""
@@ -52,12 +52,15 @@ class SparseReadout:
 
 
 def sparse_embeddings(section: Sparse, output: FloatArray, feeds: Feeds) -> list[SparseEmbedding]:
-    """The embeddings of the texts of one run, from the graph's output: [B, V], or [B, T] for the runtime to aggregate.
+    """The embeddings of the texts of one run, from the graph's output.
 
-    V is the size of the vocabulary.
+    It is [B, V], or for the runtime to aggregate [B, T], or logits [B, T, V]; V is the size of the vocabulary.
     """
     if section.aggregated_by == "graph":
         embeddings = [_positive(row) for row in output]
+    elif section.graph_output == LOGITS:
+        mask = feeds["attention_mask"] == 1
+        embeddings = [_positive(_weights(section, row[real])) for row, real in zip(output, mask, strict=True)]
     else:
         gather = GATHER[section.aggregation.value]
         weighted = (feeds["attention_mask"] == 1) & (output > 0)
@@ -67,6 +70,18 @@ def sparse_embeddings(section: Sparse, output: FloatArray, feeds: Feeds) -> list
         ]
     dropped = section.dropped_token_ids.value
     return [_without(embedding, dropped) for embedding in embeddings] if dropped else embeddings
+
+
+def _weights(section: Sparse, logits: FloatArray) -> FloatArray:
+    """The weights [V] of a text's logits [T, V]. Activations preserve order: the largest logit is activated alone."""
+    if not len(logits):
+        return np.zeros(logits.shape[1], np.float32)
+    largest = section.aggregation.value == "max"
+    weights = np.maximum(logits.max(axis=0, keepdims=True) if largest else logits, np.float32(0))
+    for _ in range(LOGARITHMS[section.activation.value]):
+        weights = np.log1p(weights)
+    total: FloatArray = weights.sum(axis=0, dtype=np.float32)
+    return total
 
 
 def _positive(weights: FloatArray) -> SparseEmbedding:

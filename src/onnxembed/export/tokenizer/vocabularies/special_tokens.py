@@ -15,8 +15,8 @@ from tokenizers import AddedToken, Tokenizer
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.facts.json_file import JsonObject, read_json
+from onnxembed.tokenizer.token_ids import ROLES
 
-ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 MATCHING = ("single_word", "lstrip", "rstrip", "normalized", "special")
 EXTRA = ("extra_special_tokens", "additional_special_tokens")  # the name of transformers 5, and the older one
 

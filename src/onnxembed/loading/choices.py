@@ -1,0 +1,18 @@
+"""What a caller in Python may decide about a graph that another program made. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxembed.manifest import PoolingMode, ScoreActivation, Task
+
+
+@dataclass(frozen=True)
+class AdoptionChoices:
+    """What the caller decides about a graph to adopt; None leaves a decision to the model's files."""
+
+    pooling: tuple[PoolingMode, ...] | None = None
+    normalize: bool | None = None
+    task: Task | None = None
+    activation: ScoreActivation | None = None
+    share_scales: bool = False
