@@ -216,7 +216,7 @@ def _check_form(
     try:
         with OnnxEmbedder(form.folder, precision=form.precision, providers=device) as model:
             among = agreement(model.encode(texts), expected)
-            alone = agreement(np.concatenate([model.encode(single) for single in texts]), expected)
+            alone = agreement(np.stack([model.encode(single) for single in texts]), expected)
             feeds = _batches(form, model.tokenize(texts), model.manifest.tokenization.pad_token_id.value)
         ran, kernels = _profile(form, device, feeds)
     except Exception as error:  # of any kind; the other architectures are checked all the same

@@ -42,7 +42,7 @@ class OnnxEmbed:
         """Run one text of `length` tokens, a repeated sentence; `masked` turns the last token into padding."""
         mask = np.ones((1, length), np.int64)
         mask[0, -1] = not masked
-        (tokens,) = self.model.tokenize("The river carries every stone to the harbour.")
+        tokens = self.model.tokenize("The river carries every stone to the harbour.")
         ids = np.resize(np.array(tokens.ids, np.int64), (1, length))
         self.model.forward({"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)})
 

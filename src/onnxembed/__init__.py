@@ -4,7 +4,7 @@ from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import OnnxEmbedError
 from onnxembed.manifest import Manifest
 from onnxembed.reranker import OnnxReranker, RankedDocument
-from onnxembed.runtime.outputs.joint import Embeddings
+from onnxembed.runtime.outputs.joint import Embeddings, TextEmbeddings
 from onnxembed.runtime.outputs.sparse import SparseEmbedding
 from onnxembed.similarity import hybrid_score, maxsim, mean_maxsim, sparse_dot
 
@@ -18,6 +18,7 @@ __all__ = [
     "OnnxReranker",
     "RankedDocument",
     "SparseEmbedding",
+    "TextEmbeddings",
     "__version__",
     "hybrid_score",
     "maxsim",

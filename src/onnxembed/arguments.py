@@ -6,11 +6,16 @@ import numpy as np
 
 from onnxembed.errors import UsageError
 
+# What columns of data frames hold where a text is missing, by the names of the types of None, NaN, pandas.NA and NaT.
+_MISSING = ("NoneType", "float", "NAType", "NaTType")
+
 
 def check_text(text: object, where: str) -> str:
     """The text itself; UsageError, which names `where` the text stands, if no tokenizer takes it."""
     if not isinstance(text, str):
-        raise UsageError(f"{where} is {type(text).__name__}, not str")
+        kind = type(text).__name__
+        cure = ": fill the gaps first, as .fillna('') does" if kind in _MISSING else ""
+        raise UsageError(f"{where} is {kind}, not str{cure}")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from onnxembed.execution.providers import Providers
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.manifest import TEXT_KINDS, PoolingMode, Precision, TextKind
+from onnxembed.runtime.given import given_texts
 from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.outputs.dense import DenseReadout, dense_readout
-from onnxembed.runtime.outputs.joint import Embeddings, JointReadout
+from onnxembed.runtime.outputs.joint import Embeddings, JointReadout, TextEmbeddings
 from onnxembed.runtime.outputs.multi_vector import MultiVectorReadout, treats_alike
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseReadout
@@ -30,11 +31,24 @@ from onnxembed.tokenizer.texts import Tokens
 VectorStream = Generator[FloatArray, None, None]
 
 
-class EmbedOptions(TypedDict, total=False):
-    """The options of every method for dense vectors; `OnnxEmbedder.embed` describes them."""
+class PromptOptions(TypedDict, total=False):
+    """The options of every method; `OnnxEmbedder.embed` describes them."""
 
     prompt: str | None
     prompt_name: str | None
+
+
+class KindOptions(PromptOptions, total=False):
+    """The options of `OnnxEmbedder.encode_all`: the kinds of embeddings that are asked for."""
+
+    dense: bool
+    sparse: bool
+    multi_vector: bool
+
+
+class EmbedOptions(PromptOptions, total=False):
+    """The options of every method for dense vectors; `OnnxEmbedder.embed` describes them."""
+
     dimensions: int | None
     normalize: bool | None
 
@@ -158,7 +172,7 @@ class OnnxEmbedder(OnnxModel):
         """
         readout = self._dense_readout(dimensions, normalize)
         prefix = self._prompting.choose(prompt, prompt_name)
-        blocks = self.model.stream(windows(texts, prefix), readout)
+        blocks = self.model.stream(windows(given_texts(texts).items, prefix), readout)
         return (vector for _, vectors in blocks for vector in vectors)
 
     def encode(
@@ -170,11 +184,13 @@ class OnnxEmbedder(OnnxModel):
         dimensions: int | None = None,
         normalize: bool | None = None,
     ) -> FloatArray:
-        """The vectors of all texts, float32 [N, D]; [1, D] for one str. Arguments and errors as for `embed`."""
+        """The vectors of all texts, float32 [N, D]; of one str, [D]. Arguments and errors as for `embed`."""
         readout = self._dense_readout(dimensions, normalize)
         prefix = self._prompting.choose(prompt, prompt_name)
-        blocks = [vectors for _, vectors in self.model.stream(windows(texts, prefix), readout)]
-        return np.concatenate(blocks) if blocks else np.empty((0, readout.dimensions), np.float32)
+        given = given_texts(texts)
+        blocks = [vectors for _, vectors in self.model.stream(windows(given.items, prefix), readout)]
+        vectors = np.concatenate(blocks) if blocks else np.empty((0, readout.dimensions), np.float32)
+        return vectors[0] if given.single else vectors
 
     def query_embed(self, queries: str | Iterable[str], **options: Unpack[EmbedOptions]) -> VectorStream:
         """`embed` with the model's query prompt, if it has one; `prompt` and `prompt_name` override it."""
@@ -201,8 +217,20 @@ class OnnxEmbedder(OnnxModel):
         """
         readout = SparseReadout(self.manifest.require_sparse())
         prefix = self._prompting.choose(prompt, prompt_name)
-        blocks = self.model.stream(windows(texts, prefix), readout)
+        blocks = self.model.stream(windows(given_texts(texts).items, prefix), readout)
         return (embedding for _, embeddings in blocks for embedding in embeddings)
+
+    @overload
+    def encode_sparse(self, texts: str, **options: Unpack[PromptOptions]) -> SparseEmbedding: ...  # type: ignore[overload-overlap]
+    @overload
+    def encode_sparse(self, texts: Iterable[str], **options: Unpack[PromptOptions]) -> list[SparseEmbedding]: ...
+    def encode_sparse(
+        self, texts: str | Iterable[str], **options: Unpack[PromptOptions]
+    ) -> SparseEmbedding | list[SparseEmbedding]:
+        """The sparse embedding of each text, in a list; of one str, by itself. Otherwise as `embed_sparse`."""
+        given = given_texts(texts)
+        embeddings = list(self.embed_sparse(given.items, **options))
+        return embeddings[0] if given.single else embeddings
 
     def embed_multi_vector(
         self,
@@ -231,9 +259,29 @@ class OnnxEmbedder(OnnxModel):
         prefix = self._prompting.choose(options["prompt"], options["prompt_name"])
         length = section.query_length if kind == "query" else section.document_length
         readout = MultiVectorReadout(section, kind or "document")
-        blocks = self.model.stream(windows(texts, prefix), readout, max_length=length.value)
+        blocks = self.model.stream(windows(given_texts(texts).items, prefix), readout, max_length=length.value)
         return (vectors for _, block in blocks for vectors in block)
 
+    @overload
+    def encode_multi_vector(  # type: ignore[overload-overlap]
+        self, texts: str, *, kind: TextKind | None = None, **options: Unpack[PromptOptions]
+    ) -> FloatArray: ...
+    @overload
+    def encode_multi_vector(
+        self, texts: Iterable[str], *, kind: TextKind | None = None, **options: Unpack[PromptOptions]
+    ) -> list[FloatArray]: ...
+    def encode_multi_vector(
+        self, texts: str | Iterable[str], *, kind: TextKind | None = None, **options: Unpack[PromptOptions]
+    ) -> FloatArray | list[FloatArray]:
+        """The vectors [T, D] of each text, in a list; of one str, by themselves. Otherwise as `embed_multi_vector`."""
+        given = given_texts(texts)
+        vectors = list(self.embed_multi_vector(given.items, kind=kind, **options))
+        return vectors[0] if given.single else vectors
+
+    @overload
+    def encode_all(self, texts: str, **options: Unpack[KindOptions]) -> TextEmbeddings: ...  # type: ignore[overload-overlap]
+    @overload
+    def encode_all(self, texts: Iterable[str], **options: Unpack[KindOptions]) -> Embeddings: ...
     def encode_all(
         self,
         texts: str | Iterable[str],
@@ -243,8 +291,10 @@ class OnnxEmbedder(OnnxModel):
         multi_vector: bool = True,
         prompt: str | None = None,
         prompt_name: str | None = None,
-    ) -> Embeddings:
+    ) -> Embeddings | TextEmbeddings:
         """Several kinds of embeddings of all texts, from one run of the model, for models such as bge-m3.
+
+        For one str, each kind is that of the text by itself: [D], one sparse embedding, [T, D].
 
         Raises UsageError for a kind that the model does not make (pass False for it), and in the cases of `embed`.
         """
@@ -262,15 +312,17 @@ class OnnxEmbedder(OnnxModel):
             readouts["multi_vector"] = MultiVectorReadout(section, "document")
         if not readouts:
             raise UsageError("encode_all was asked for no kind of embedding: dense, sparse and multi_vector are False")
+        given = given_texts(texts)
         prefix = self._prompting.choose(prompt, prompt_name)
-        blocks = self.model.stream(windows(texts, prefix), JointReadout(list(readouts.values())))
+        blocks = self.model.stream(windows(given.items, prefix), JointReadout(list(readouts.values())))
         rows = [row for _, block in blocks for row in block]
-        columns = {kind: [row[place] for row in rows] for place, kind in enumerate(readouts)}
-        return Embeddings(
-            dense=np.array(columns["dense"], np.float32).reshape(-1, self.dimension) if dense else None,
-            sparse=columns.get("sparse"),
-            multi_vector=columns.get("multi_vector"),
-        )
+        columns: dict[str, Any] = {kind: [row[place] for row in rows] for place, kind in enumerate(readouts)}
+        if dense:
+            columns["dense"] = np.array(columns["dense"], np.float32).reshape(-1, self.dimension)
+        wanted = [columns.get(kind) for kind in ("dense", "sparse", "multi_vector")]
+        if given.single:
+            return TextEmbeddings(*(None if column is None else column[0] for column in wanted))
+        return Embeddings(*wanted)
 
     def decode_sparse(self, embedding: SparseEmbedding, top_k: int | None = None) -> list[tuple[str | None, float]]:
         """The tokens of a sparse embedding with their weights, the largest weights first; at most `top_k` tokens.
@@ -286,11 +338,18 @@ class OnnxEmbedder(OnnxModel):
 
     def token_count(self, texts: str | Iterable[str]) -> int:
         """The number of tokens of all texts, cut to length, with special tokens and without prompts."""
-        return sum(len(tokens) for window in windows(texts) for tokens in self.model.tokenize(window))
+        given = given_texts(texts)
+        return sum(len(tokens) for window in windows(given.items) for tokens in self.model.tokenize(window))
 
-    def tokenize(self, texts: str | Iterable[str]) -> list[Tokens]:
+    @overload
+    def tokenize(self, texts: str) -> Tokens: ...  # type: ignore[overload-overlap]
+    @overload
+    def tokenize(self, texts: Iterable[str]) -> list[Tokens]: ...
+    def tokenize(self, texts: str | Iterable[str]) -> Tokens | list[Tokens]:
         """The token ids of each text, cut to length, with special tokens and without prompts."""
-        return [tokens for window in windows(texts) for tokens in self.model.tokenize(window)]
+        given = given_texts(texts)
+        tokens = [tokens for window in windows(given.items) for tokens in self.model.tokenize(window)]
+        return tokens[0] if given.single else tokens
 
     def forward(self, feeds: Feeds) -> FloatArray:
         """Vectors [B, D] of a padded batch: int64 [B, T] each for input_ids, attention_mask and token_type_ids.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation, Precision, ScoreActivation
+from onnxembed.runtime.given import given_pairs, iterate, plain
 from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.outputs.scores import ScoresReadout
 from onnxembed.runtime.public_base import OnnxModel
@@ -136,16 +136,23 @@ class OnnxReranker(OnnxModel):
         """
         return self._joined(_beside(query, documents), raw_scores)
 
-    def score_pairs(self, pairs: Iterable[Pair], *, raw_scores: bool = False) -> FloatArray:
-        """The score of each (query, document) pair; arguments, result and errors as for `score`."""
-        return self._joined(_pairs(pairs), raw_scores)
+    def score_pairs(self, pairs: Pair | Iterable[Pair], *, raw_scores: bool = False) -> FloatArray:
+        """The score of each (query, document) pair; of one pair, a float32 scalar, or [labels].
 
-    def score_stream(self, pairs: Iterable[Pair], *, raw_scores: bool = False) -> Generator[FloatArray, None, None]:
+        Otherwise as `score`.
+        """
+        given = given_pairs(pairs)
+        scores = self._joined(given.items, raw_scores)
+        return scores[0] if given.single else scores
+
+    def score_stream(
+        self, pairs: Pair | Iterable[Pair], *, raw_scores: bool = False
+    ) -> Generator[FloatArray, None, None]:
         """Stream the score of each pair, in order: float32 scalars, or [labels] for a model with several labels.
 
         Takes any iterable, even an endless one: about two thousand pairs are read ahead, and memory stays bounded.
         """
-        blocks = self._blocks(_pairs(pairs), raw_scores)
+        blocks = self._blocks(given_pairs(pairs).items, raw_scores)
         return (score for _, scores in blocks for score in scores)
 
     def rerank(self, query: str, documents: Iterable[str]) -> Generator[float, None, None]:
@@ -191,9 +198,15 @@ class OnnxReranker(OnnxModel):
                 best = _sorted(best)[:top_k]  # so that memory stays bounded
         return _sorted(best)
 
-    def tokenize(self, pairs: Iterable[Pair]) -> list[Tokens]:
-        """The token ids of each pair, cut to length, with special tokens or template."""
-        return [tokens for window in _windows(_pairs(pairs)) for tokens in self.model.tokenize(window)]
+    @overload
+    def tokenize(self, pairs: Pair) -> Tokens: ...
+    @overload
+    def tokenize(self, pairs: Iterable[Pair]) -> list[Tokens]: ...
+    def tokenize(self, pairs: Pair | Iterable[Pair]) -> Tokens | list[Tokens]:
+        """The token ids of each pair, cut to length, with special tokens or template; of one pair, by themselves."""
+        given = given_pairs(pairs)
+        tokens = [tokens for window in _windows(given.items) for tokens in self.model.tokenize(window)]
+        return tokens[0] if given.single else tokens
 
     def forward(self, feeds: Feeds) -> FloatArray:
         """Logits [B, labels] of a padded batch: int64 [B, T] each for input_ids, attention_mask and token_type_ids.
@@ -250,30 +263,9 @@ def _make_tokenizer(
 
 def _beside(query: str, documents: Iterable[str]) -> Iterator[Pair]:
     """The query with each document. The query is checked at once, and that `documents` is an iterable of texts."""
-    check_text(query, "query")
-    texts = _iterate(documents, "documents", "texts")
-    return ((query, check_text(text, f"documents[{position}]")) for position, text in enumerate(texts))
-
-
-def _pairs(pairs: Iterable[Pair]) -> Iterator[Pair]:
-    return (_pair(pair, f"pairs[{position}]") for position, pair in enumerate(_iterate(pairs, "pairs", "pairs")))
-
-
-def _pair(pair: object, where: str) -> Pair:
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        given = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
-        raise UsageError(f"{where} is {given}, not a pair of a query and a document")
-    query, document = pair
-    return check_text(query, f"{where}[0]"), check_text(document, f"{where}[1]")
-
-
-def _iterate(values: Iterable[object], name: str, what: str) -> Iterator[object]:
-    """The values one by one; UsageError for an object that is not iterable, or not in the way that is meant."""
-    # Iterating over a str gives letters, over bytes numbers, over a mapping its keys.
-    if not isinstance(values, str | bytes | bytearray | Mapping):
-        with suppress(TypeError):
-            return iter(values)
-    raise UsageError(f"{name} is {type(values).__name__}, not a list or another iterable of {what}")
+    checked = check_text(plain(query), "query")
+    texts = iterate(documents, "documents", "a list or another iterable of texts")
+    return ((checked, check_text(plain(text), f"documents[{position}]")) for position, text in enumerate(texts))
 
 
 def _sorted(results: list[RankedDocument]) -> list[RankedDocument]:

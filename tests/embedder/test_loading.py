@@ -77,7 +77,7 @@ def test_files_that_are_not_needed_may_be_missing_or_changed(artifact: Path, tmp
         change_byte(copy / "config.json")
 
     with OnnxEmbedder(damaged(artifact, tmp_path, damage)) as model:
-        assert model.encode("the").shape == (1, D)
+        assert model.encode("the").shape == (D,)
 
 
 def test_a_changed_dense_layer_is_refused(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_hub_model_is_fetched_at_one_commit_and_only_what_is_read(
     with OnnxEmbedder(
         "someone/model", precision="fp16", revision="v2", cache_dir=tmp_path, local_files_only=True
     ) as model:
-        assert model.encode("the").shape == (1, D)
+        assert model.encode("the").shape == (D,)
     assert hub.asked == [
         (HubOptions("v2", tmp_path, local_files_only=True), ["onnxembed.json", *graph_names("fp16", None)]),
         (HubOptions(hub.commit, tmp_path, local_files_only=True), ["tokenizer.json", "onnx/model_fp16.onnx"]),

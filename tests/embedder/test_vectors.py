@@ -48,7 +48,7 @@ def test_vectors_of_the_graph_are_not_changed(model: OnnxEmbedder) -> None:
     for text, tokens in zip(EDGE_TEXTS, model.tokenize(EDGE_TEXTS), strict=True):
         feeds = {"input_ids": tokens.ids[None], "attention_mask": np.ones((1, len(tokens)), np.int64)}
         (given,) = model.model.backend.run(["sentence_embedding"], {**feeds, "token_type_ids": tokens.type_ids[None]})
-        np.testing.assert_array_equal(model.encode(text), given)
+        np.testing.assert_array_equal(model.encode([text]), given)
 
 
 def test_a_model_that_does_not_normalize(raw: OnnxEmbedder, model: OnnxEmbedder) -> None:

@@ -346,7 +346,7 @@ def test_a_recipes_end_token_is_recorded_and_embedded(book: Path, tmp_path: Path
     manifest = export(folder, tmp_path / "out", Options(recipe="tiny"))
     assert "[MASK] added to the end of every text (tiny.toml: because)" in manifest.tokenization.changes
     with OnnxEmbedder(tmp_path / "out") as model:
-        assert model.tokenize("the cat")[0].ids[-1] == VOCAB.index("[MASK]")
+        assert model.tokenize("the cat").ids[-1] == VOCAB.index("[MASK]")
 
 
 def test_a_required_end_token_without_a_name_is_an_error(tmp_path: Path) -> None:

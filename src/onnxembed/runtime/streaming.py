@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from onnxembed.arguments import check_text
 from onnxembed.arrays import Feeds, FloatArray, IntArray
 from onnxembed.errors import DeviceMemoryError, UsageError
 from onnxembed.execution.backend import Backend
@@ -29,19 +28,9 @@ WINDOW_TEXTS = 1024
 WINDOW_CHARACTERS = 2**20
 
 
-def windows(texts: str | Iterable[str], prefix: str = "") -> Iterator[list[str]]:
-    """Cut an iterable of texts into windows; each text is checked and gets the prefix.
-
-    Raises UsageError: at once if `texts` is not iterable, later for an element that is not a str.
-    """
-    if isinstance(texts, str):
-        texts = [texts]
-    # Iterating over bytes gives numbers, over a mapping its keys: neither can be meant.
-    if not isinstance(texts, bytes | bytearray | Mapping):
-        with suppress(TypeError):
-            checked = (prefix + check_text(text, f"texts[{position}]") for position, text in enumerate(iter(texts)))
-            return cut(checked, len)
-    raise UsageError(f"texts is {type(texts).__name__}, not a str or an iterable of str")
+def windows(texts: Iterable[str], prefix: str = "") -> Iterator[list[str]]:
+    """Cut texts into windows; each text gets the prefix."""
+    return cut((prefix + text for text in texts), len)
 
 
 def cut(items: Iterator[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
@@ -131,7 +120,12 @@ class Block(Generic[Item, Result]):
         results: Any = joined([result for future in self.futures for result in future.result()])
         if isinstance(results, np.ndarray):
             return results[self.places]  # type: ignore[return-value]
-        return [results[place] for place in self.places]  # type: ignore[return-value]
+        own: list[Any] = []
+        used: set[int] = set()
+        for place in self.places.tolist():  # equal texts were computed once, but each gets a result of its own
+            own.append(deepcopy(results[place]) if place in used else results[place])
+            used.add(place)
+        return own  # type: ignore[return-value]
 
     def cancel(self) -> None:
         """Drop the runs that have not begun."""

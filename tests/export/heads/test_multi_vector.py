@@ -117,7 +117,7 @@ def test_markers_become_tokens_of_their_own(tmp_path: Path) -> None:
     assert "'[unused0]' made one token, the marker of a multi-vector model" in manifest.tokenization.changes
     assert manifest.prompts.texts.value == {"query": "[unused0] ", "document": "[unused1] "}
     with OnnxEmbedder(tmp_path / "out") as model:
-        (tokens,) = model.tokenize("[unused0] the")
+        tokens = model.tokenize("[unused0] the")
         assert tokens.ids.tolist() == [VOCAB.index(token) for token in ("[CLS]", "##q", "the", "[SEP]")]
 
 
@@ -131,7 +131,7 @@ def test_query_or_document_must_be_named(model: OnnxEmbedder) -> None:
 
 def test_a_prompt_of_the_callers_own_wins(model: OnnxEmbedder) -> None:
     own = next(model.embed_multi_vector("the cat", kind="document", prompt=""))
-    assert len(own) == len(model.tokenize("the cat")[0])
+    assert len(own) == len(model.tokenize("the cat"))
     assert len(next(model.embed_multi_vector("the cat", kind="document"))) > len(own)
 
 

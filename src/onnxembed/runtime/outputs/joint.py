@@ -23,6 +23,18 @@ class Embeddings:
     multi_vector: list[FloatArray] | None
 
 
+@dataclass(frozen=True, eq=False)
+class TextEmbeddings:
+    """The kinds of embeddings of one text that were asked for; None for the others.
+
+    `dense` is float32 [D], and `multi_vector` float32 [T, D].
+    """
+
+    dense: FloatArray | None
+    sparse: SparseEmbedding | None
+    multi_vector: FloatArray | None
+
+
 class JointReadout:
     """Reads a tuple for each text, with one item of each of several readouts."""
 
