@@ -30,8 +30,8 @@ def test_a_graph_of_ours(artifact: Path, precision: str, weights: str) -> None:
     assert [value.name for value in graph_file.inputs] == [value.name for value in model.graph.input]
     assert graph_file.inputs[0] == Value("input_ids", (None, None), "int64")
     assert graph_file.outputs == [
-        Value("sentence_embedding", (None, 32)),
         Value("token_embeddings", (None, None, 32)),
+        Value("sentence_embedding", (None, 32)),
     ]
     assert graph_file.operators == Counter(operators(model.graph))
     assert graph_file.weights == weights

@@ -36,6 +36,10 @@ def build(plan: ExportPlan, precision: Precision, make: GraphFactory | None = No
     if plan.decisions.reranking is None:
         width = width_after(plan.facts.post.token_layers, plan.decisions.encoder.hidden_size)
         encoded.graph.output(TOKEN_EMBEDDINGS, encoded.tokens, (B, T, width))
+    if plan.decisions.embedding is not None:
+        # Readers by position expect token_embeddings, then sentence_embedding.
+        outputs = encoded.graph.outputs
+        outputs.insert(0, outputs.pop())
     return encoded.graph
 
 

@@ -165,7 +165,7 @@ def test_padding_on_the_left_changes_nothing_but_positions(tmp_path: Path) -> No
     ids = np.array([[0, 0, 0, 2, 7, 9, 3], [2, 8, 9, 10, 11, 12, 3]], np.int64)
     mask = (ids > 0).astype(np.int64)
     feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-    (ours,) = session.run(["multi_vector"], feeds)
+    (ours,) = session.run(["multi_vector"], {value.name: feeds[value.name] for value in session.get_inputs()})
     encoder = transformers.AutoModel.from_pretrained(source, attn_implementation="eager").eval()
     with torch.no_grad():
         hidden = encoder(**{name: torch.from_numpy(array) for name, array in feeds.items()}).last_hidden_state

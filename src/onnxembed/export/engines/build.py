@@ -14,6 +14,7 @@ from onnxembed.export.graph.graph import Graph, GraphFactory, Value
 from onnxembed.export.graph.inputs import Encoded, Inputs, PaddedInputs
 from onnxembed.export.graph.packed import PackedInputs
 from onnxembed.facts.facts import Facts
+from onnxembed.facts.json_file import read_json
 from onnxembed.facts.multi_vector import STANFORD_LINEAR
 
 
@@ -33,7 +34,8 @@ def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignore
     `ignored` are keys the caller vouches for.
     """
     config, graph = _open(facts, decisions, make)
-    inputs = PaddedInputs(graph, causal=decisions.encoder.attention.value == "causal")
+    causal, one_segment = decisions.encoder.attention.value == "causal", _has_one_segment(facts, decisions)
+    inputs = PaddedInputs(graph, causal=causal, one_segment=one_segment)
     tokens = _build(facts, graph, config, inputs)
     unpooled = unpooled_token(facts)
     pool = inputs.pool if unpooled is None else inputs.pool_without(unpooled)
@@ -51,6 +53,20 @@ def write_packed_encoder(
     tokens = graph.to_float32(_build(facts, graph, config, inputs))
     _check_all_read(facts, decisions, graph, config, ignored)
     return PackedEncoded(graph, inputs, tokens)
+
+
+def _has_one_segment(facts: Facts, decisions: Decisions) -> bool:
+    """Whether the graph leaves out the segments of its texts: that of a multi-vector model whose tokenizer sets none.
+
+    Other programs insert markers into the ids and the mask of such texts, and forget the segments.
+    """
+    if decisions.multi_vector is None or decisions.embedding is not None:
+        return False
+    file = facts.transformer_folder / "tokenizer.json"
+    processor = read_json(file).get("post_processor") if file.is_file() else None
+    single = processor.get("single", ()) if isinstance(processor, dict) else ()
+    parts = [part for piece in single if isinstance(piece, dict) for part in piece.values() if isinstance(part, dict)]
+    return not any(part.get("type_id") for part in parts)
 
 
 def unpooled_token(facts: Facts) -> int | None:

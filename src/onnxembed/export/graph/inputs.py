@@ -64,15 +64,17 @@ class Inputs(Protocol):
 class PaddedInputs:
     """Token ids and masks of texts padded to one length."""
 
-    def __init__(self, graph: Graph, *, causal: bool = False) -> None:
-        self._causal = causal
+    def __init__(self, graph: Graph, *, causal: bool = False, one_segment: bool = False) -> None:
+        self._causal, self._one_segment = causal, one_segment
         self._graph = graph
         self.input_ids = graph.input("input_ids", TensorProto.INT64, (B, T))
         self.attention_mask = graph.input("attention_mask", TensorProto.INT64, (B, T))
 
     @cached_property
     def token_type_ids(self) -> Value:
-        """Segment ids; a graph whose architecture has one segment does not take them."""
+        """Segment ids; 0 for every token where all texts are of one segment, so that the graph does not take them."""
+        if self._one_segment:
+            return self._graph.op("Sub", self.input_ids, self.input_ids)
         return self._graph.input("token_type_ids", TensorProto.INT64, (B, T))
 
     @cached_property

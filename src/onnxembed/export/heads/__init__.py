@@ -39,9 +39,9 @@ class TaskHead(Protocol):
 
 
 HEADS: dict[Task, TaskHead] = {
+    "embedding": embedding,
     "sparse": sparse,
     "multi_vector": multi_vector,
-    "embedding": embedding,
     "reranking": reranking,
 }
 """The head of each task, in the order in which a graph's outputs are declared."""
