@@ -221,7 +221,7 @@ def test_reads_what_sentence_transformers_writes(folder: Path, tmp_path: Path) -
         (["BoW"], r"models\.BoW; .*begin with a Transformer or a StaticEmbedding"),
         (["Transformer", "StaticEmbedding"], "StaticEmbedding"),
         (["custom_st.Transformer", "Pooling"], r"custom_st\.Transformer"),
-        (["Transformer", "pylate.models.Dense.Dense"], r"pylate\.models\.Dense"),
+        (["Transformer", "other.models.Dense.Dense"], r"other\.models\.Dense"),
         ([], "nothing"),
     ],
 )

@@ -18,6 +18,7 @@ from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.facts.modules import ACTIVATION_NAMES
 from onnxembed.facts.token_ids import vocabulary
+from onnxembed.facts.transformer import takes_messages
 from onnxembed.manifest import SCORE_ACTIVATIONS, Decision, HeadPooling, Reranking, ScoreActivation, Template
 from onnxembed.recipes.recipe import Recipe
 
@@ -184,6 +185,8 @@ def _template(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[Tem
     templates = [file.name for file in files if file.is_file()]
     if facts.tokenizer_config.get("chat_template") is not None:
         templates.append("tokenizer_config.json: chat_template")
+    if takes_messages(facts.transformer_config) and not facts.answers:
+        templates.append(f"{facts.transformer_config_name}: modality_config has message")
     if templates:
         raise ModelFilesError(
             f"{folder} has a chat template ({templates[0]}), which onnxembed does not run: name the recipe that says "

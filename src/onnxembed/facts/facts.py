@@ -99,10 +99,10 @@ def read_facts(folder: Path) -> Facts:
         raise ModelFilesError(f"no folder at {folder}")
     st_file = folder / "config_sentence_transformers.json"
     st_config = read_optional_json(st_file)
-    st_class = st_config.get("model_type", "SentenceTransformer")
+    modules = read_modules(folder)
+    st_class = _sentence_transformers_class(st_config, modules) or "SentenceTransformer"
     if st_class not in HEAD_READERS:
         raise UnsupportedError(f"{st_file} says that this is a {st_class}; known: {', '.join(HEAD_READERS)}")
-    modules = read_modules(folder)
     transformer_folder = folder / (modules[0]["path"] if modules else "")
     static = bool(modules) and module_class(modules[0]) == "StaticEmbedding"
     config = (
@@ -129,12 +129,20 @@ def read_facts(folder: Path) -> Facts:
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity=st_config.get("similarity_fn_name"),
-        sentence_transformers_class=st_config.get("model_type"),
+        sentence_transformers_class=_sentence_transformers_class(st_config, modules),
         activation_fn=st_config.get("activation_fn"),
         sparse=heads.sparse,
         multi_vector=multi_vector,
         answers=heads.answers,
     )
+
+
+def _sentence_transformers_class(config: JsonObject, modules: list[dict[str, str]]) -> str | None:
+    """The class that the folder is of; PyLate did not name its own below sentence-transformers 5."""
+    named = config.get("model_type")
+    if named is None and multi_vector_facts.saved_by_pylate(config, modules):
+        return multi_vector_facts.PYLATE_CLASS
+    return None if named is None else str(named)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ the older two leave out, sentence-transformers 6.2's values are used. bge-m3 has
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,10 @@ from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
 from onnxembed.facts.modules import DenseFacts, check_places, module_class, read_dense
 from onnxembed.manifest import Decision, Origin, TextKind
 
-MULTI_VECTOR_CLASSES = {"MultiVectorEncoder", "ColBERT"}
+PYLATE_CLASS = "ColBERT"
+"""PyLate's class, which releases that need sentence-transformers 5 name in config_sentence_transformers.json."""
+
+MULTI_VECTOR_CLASSES = {"MultiVectorEncoder", PYLATE_CLASS}
 """The classes of sentence-transformers and of PyLate for models that make a vector for each token."""
 
 # PyLate's names for classes of sentence-transformers.
@@ -71,6 +74,12 @@ class MultiVectorFacts:
         return not self.dense and self.head is None
 
 
+def saved_by_pylate(config: JsonObject, modules: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a folder without a class has PyLate's keys in config_sentence_transformers.json, or a module of it."""
+    keys = config.keys() & {"query_prefix", "document_prefix", "query_length", "document_length", "skiplist_words"}
+    return bool(keys) or any(module_class(module) in PYLATE_MODULES for module in modules)
+
+
 def read_linear_head(file: Path) -> MultiVectorFacts:
     """bge-m3's definition: FlagEmbedding, inference/embedder/encoder_only/m3.py."""
     reason = f"{file.name}, as FlagEmbedding reads it"
@@ -97,7 +106,7 @@ def read_multi_vector(
     rest = classes[len(layers) :]
     st_name = "config_sentence_transformers.json"
     st_config = read_json(folder / st_name)
-    pylate = st_config.get("model_type") == "ColBERT"
+    pylate = st_config.get("model_type") in (None, PYLATE_CLASS)
     # In any order.
     endings: list[list[str]] = [[]] if pylate else [["MultiVectorMask"], ["MultiVectorMask", "Normalize"]]
     if not layers or classes[: len(layers)] != ["Dense"] * len(layers) or sorted(rest) not in endings:

@@ -76,6 +76,12 @@ CROSS_ENCODER_EXPECTED: dict[str, dict[str, Any]] = {
     },
 }
 
+CHAT_TEMPLATE = (
+    "{file} sends every text through the chat template of the tokenizer (modality_config has message), which is a "
+    "program that onnxembed does not run; for vectors of the texts as they are, take message out of "
+    "modality_config in a copy of {folder}, and make what the template adds a prompt"
+)
+
 # The same for a SparseEncoder.
 SPARSE_EXPECTED: dict[str, Any] = {
     "transformer_task": "fill-mask",
@@ -101,10 +107,28 @@ def read_transformer_config(folder: Path, class_name: str) -> tuple[str, JsonObj
             if class_name in MULTI_VECTOR_CLASSES:
                 expected = {**expected, **{key: config.get(key) for key in MULTI_VECTOR_OPTIONS}}
             for key, value in config.items():
-                if not _harmless_option(key, value, expected):
+                plain = _plain_modalities(value, expected[key]) if key == "modality_config" else value
+                accepted = plain if class_name == "CrossEncoder" else value
+                if not _harmless_option(key, accepted, expected):
+                    if key == "modality_config" and isinstance(value, dict) and "message" in value:
+                        raise UnsupportedError(CHAT_TEMPLATE.format(file=folder / name, folder=folder))
                     raise UnsupportedError(f"{folder / name} sets {key} to {value!r}, which onnxembed does not support")
             return name, config
     return TRANSFORMER_CONFIGS[0], {}
+
+
+def takes_messages(config: JsonObject) -> bool:
+    """Whether sentence-transformers puts the texts of this Transformer module into the tokenizer's chat template."""
+    modalities = config.get("modality_config")
+    return isinstance(modalities, dict) and "message" in modalities
+
+
+def _plain_modalities(value: Any, expected: Any) -> Any:
+    """A CrossEncoder's modalities without the chat template's, which `decisions.reranking` decides about."""
+    if not isinstance(value, dict) or "message" in expected:
+        return value
+    message = {**expected["text"], "format": "flat"}
+    return {name: entry for name, entry in value.items() if name != "message" or entry != message}
 
 
 def _harmless_option(key: str, value: Any, expected: Mapping[str, Any]) -> bool:

@@ -81,6 +81,12 @@ def pad_on_side(tokens: Sequence[Tokens], manifest: Manifest, side: str) -> dict
     return feeds
 
 
+def with_tokens(items: Sequence[Item], tokens: Sequence[Tokens]) -> tuple[list[Item], list[Tokens]]:
+    """The items that have tokens, and their tokens: a reference cannot run the others alone."""
+    kept = [(item, item_tokens) for item, item_tokens in zip(items, tokens, strict=True) if len(item_tokens)]
+    return [item for item, _ in kept], [item_tokens for _, item_tokens in kept]
+
+
 def distinct(items: Sequence[Item], tokens: Sequence[Tokens]) -> tuple[list[Item], list[Tokens]]:
     """The items, and their tokens, without those that the model cannot tell from another."""
     places = {

@@ -6,22 +6,27 @@ graph gives for left- and right-padded batches of the same ids.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from onnxembed.arrays import FloatArray
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import VerificationError
 from onnxembed.export.probes import BRIEF, overlong_text, probe_texts
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.manifest import Manifest, Verification
+from onnxembed.manifest import Manifest, PoolingMode, Verification
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
-from onnxembed.verify.batches import Batch, all_ways, among_others, distinct, report_batches
+from onnxembed.verify.batches import Batch, all_ways, among_others, distinct, report_batches, with_tokens
 from onnxembed.verify.comparison import Comparison, Differences, compare_token_ids, open_on_cpu, required
 from onnxembed.verify.references.embedding import EmbeddingReference
 from onnxembed.verify.references.static import StaticReference
 from onnxembed.verify.references.stock_folder import stock_folder
 
 Reference = EmbeddingReference | StaticReference
+
+POOLED_TO_ZEROS: frozenset[PoolingMode] = frozenset({"mean", "mean_sqrt_len", "weightedmean", "lasttoken"})
+"""What sentence-transformers makes zeros of where a text has no tokens; its other modes read a slot of padding."""
 
 
 def verify_embedding(comparison: Comparison) -> dict[str, Verification]:
@@ -36,10 +41,10 @@ def verify_embedding(comparison: Comparison) -> dict[str, Verification]:
     _compare_prompts(reference, manifest)
     texts = [*probe_texts(manifest.tokenization.max_length.value), *comparison.texts]
     tokens = _compare_tokens(comparison, reference, texts)
+    if not set(manifest.require_embedding().pooling.value) <= POOLED_TO_ZEROS:
+        texts, tokens = with_tokens(texts, tokens)
     batches = list(all_ways(tokens, manifest))
-    expected = [
-        _vectors(reference, texts, batch) for batch in report_batches(batches, progress, "running the reference")
-    ]
+    expected = _expected(reference, texts, tokens, report_batches(batches, progress, "running the reference"))
     figures = {}
     for precision in manifest.on_cpu:
         differences = _differences(manifest, precision)
@@ -74,6 +79,27 @@ def _load_reference(comparison: Comparison) -> Reference:
         if MODEL_TYPES[manifest.model.model_type].static:
             return StaticReference(folder, manifest)
         return EmbeddingReference(folder, manifest)
+
+
+def _expected(
+    reference: Reference, texts: Sequence[str], tokens: Sequence[Tokens], batches: Iterable[Batch]
+) -> list[FloatArray]:
+    """The reference's vectors of each batch.
+
+    It cannot run a text without tokens alone. Such a text must get the vector alone that it has among others.
+    """
+    expected: list[FloatArray] = []
+    missing: dict[int, int] = {}
+    for number, batch in enumerate(batches):
+        if batch.way == "alone" and len(tokens[batch.places[0]]) == 0:
+            missing[number] = batch.places[0]
+            expected.append(np.empty(0, np.float32))
+            continue
+        expected.append(_vectors(reference, texts, batch))
+        if batch.way == "together":
+            for alone, place in missing.items():
+                expected[alone] = expected[-1][place : place + 1]
+    return expected
 
 
 def _differences(manifest: Manifest, precision: str) -> Differences:

@@ -14,6 +14,7 @@ from onnxembed.export.probes import BRIEF, probe_texts
 from onnxembed.manifest import TEXT_KINDS, Manifest, TextKind, Verification
 from onnxembed.runtime.outputs.multi_vector import treats_alike
 from onnxembed.tokenizer.texts import TextTokenizer
+from onnxembed.verify.batches import with_tokens
 from onnxembed.verify.comparison import Comparison, Differences, compare_token_ids, open_on_cpu, required
 from onnxembed.verify.references.multi_vector import MultiVectorReference, load_multi_vector_reference
 
@@ -30,7 +31,7 @@ def verify_multi_vector(comparison: Comparison) -> dict[str, Verification]:
     reference = load_multi_vector_reference(comparison.checkpoint, manifest)
     kinds = _kinds(manifest)
     for kind in kinds:
-        _compare_tokens(comparison, reference, texts, kind)
+        texts = _compare_tokens(comparison, reference, texts, kind)
     progress("running the reference of multi_vector", 0, 1)
     expected = {kind: reference.embed(texts, kind) for kind in kinds}
     figures = {}
@@ -80,7 +81,8 @@ def _embed(model: OnnxEmbedder, texts: Sequence[str], kind: TextKind | None) -> 
 
 def _compare_tokens(
     comparison: Comparison, reference: MultiVectorReference, texts: Sequence[str], kind: TextKind | None
-) -> None:
+) -> list[str]:
+    """The texts that have tokens as this kind, after comparing the ids of all."""
     manifest = comparison.manifest
     limit, prompt = manifest.tokenization.max_length.value, ""
     if kind is not None:
@@ -88,5 +90,7 @@ def _compare_tokens(
         length = section.query_length if kind == "query" else section.document_length
         limit, prompt = min(length.value or limit, limit), manifest.prompts.texts.value.get(kind, "")
     tokenizer = TextTokenizer(comparison.folder, manifest.tokenization, limit)
-    for text, tokens in zip(texts, tokenizer.tokenize([prompt + text for text in texts]), strict=True):
-        compare_token_ids(kind or "text", text, tokens.ids.tolist(), reference.token_ids(text, kind))
+    tokens = tokenizer.tokenize([prompt + text for text in texts])
+    for text, text_tokens in zip(texts, tokens, strict=True):
+        compare_token_ids(kind or "text", text, text_tokens.ids.tolist(), reference.token_ids(text, kind))
+    return with_tokens(texts, tokens)[0]

@@ -19,7 +19,7 @@ from onnxembed.manifest import Manifest, Verification
 from onnxembed.reranker import OnnxReranker
 from onnxembed.tokenizer.pairs import Pair
 from onnxembed.tokenizer.texts import Tokens
-from onnxembed.verify.batches import Batch, all_ways, among_others, distinct, report_batches
+from onnxembed.verify.batches import Batch, all_ways, among_others, distinct, report_batches, with_tokens
 from onnxembed.verify.comparison import Comparison, Differences, compare_token_ids, open_on_cpu, quote, required
 from onnxembed.verify.references.reranking import CrossEncoderReference
 from onnxembed.verify.references.stock_folder import stock_folder
@@ -59,6 +59,7 @@ def verify_reranking(comparison: Comparison) -> dict[str, Verification]:
     with open_on_cpu(OnnxReranker, comparison.folder, manifest.on_cpu[0]) as model:
         tokens = model.tokenize(pairs)
     _compare_tokens(manifest, pairs, tokens, reference.tokenize(pairs))
+    pairs, tokens = with_tokens(pairs, tokens)
     progress("running the reference", 0, 1)
     expected, expected_scores = reference.logits(pairs), reference.scores(pairs)
     batches = list(all_ways(tokens, manifest, _padding_sides(manifest)))

@@ -14,6 +14,7 @@ from onnxembed.embedder import OnnxEmbedder
 from onnxembed.export.probes import BRIEF, probe_texts
 from onnxembed.manifest import Manifest, Verification
 from onnxembed.tokenizer.texts import TextTokenizer
+from onnxembed.verify.batches import with_tokens
 from onnxembed.verify.comparison import Comparison, Differences, compare_token_ids, open_on_cpu, required
 from onnxembed.verify.references.sparse import SparseReference, load_sparse_reference
 
@@ -28,7 +29,7 @@ def verify_sparse(comparison: Comparison) -> dict[str, Verification]:
     texts = [*probe_texts(manifest.tokenization.max_length.value), *comparison.texts]
     progress("loading the reference of sparse", 0, 1)
     reference = load_sparse_reference(comparison.checkpoint, manifest)
-    _compare_tokens(comparison, reference, texts)
+    texts = _compare_tokens(comparison, reference, texts)
     progress("running the reference of sparse", 0, 1)
     expected = reference.embed(texts)
     figures = {}
@@ -71,8 +72,11 @@ def _embed(model: OnnxEmbedder, texts: Sequence[str]) -> list[FloatArray]:
     return rows
 
 
-def _compare_tokens(comparison: Comparison, reference: SparseReference, texts: Sequence[str]) -> None:
+def _compare_tokens(comparison: Comparison, reference: SparseReference, texts: Sequence[str]) -> list[str]:
+    """The texts that have tokens, after comparing the ids of all."""
     tokenization = comparison.manifest.tokenization
     tokenizer = TextTokenizer(comparison.folder, tokenization, tokenization.max_length.value)
-    for text, tokens in zip(texts, tokenizer.tokenize(texts), strict=True):
-        compare_token_ids("text", text, tokens.ids.tolist(), reference.token_ids(text))
+    tokens = tokenizer.tokenize(texts)
+    for text, text_tokens in zip(texts, tokens, strict=True):
+        compare_token_ids("text", text, text_tokens.ids.tolist(), reference.token_ids(text))
+    return with_tokens(texts, tokens)[0]

@@ -112,7 +112,10 @@ def _cls(g: Graph, tokens: Value, mask: Value) -> Value:
 
 
 def _lasttoken(g: Graph, tokens: Value, mask: Value) -> Value:
-    return _pick(g, tokens, g.op("ArgMax", mask, axis=1, select_last_index=1))
+    """The last token of each text; zeros for a text without tokens."""
+    last = _pick(g, tokens, g.op("ArgMax", mask, axis=1, select_last_index=1))
+    has_tokens = g.op("Cast", g.op("ReduceMax", mask, g.integers(1)), to=TensorProto.FLOAT)  # [B, 1]
+    return g.op("Mul", last, has_tokens)
 
 
 def _max(g: Graph, tokens: Value, mask: Value) -> Value:

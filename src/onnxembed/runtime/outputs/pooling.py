@@ -46,8 +46,10 @@ def _cls(tokens: FloatArray, mask: Mask) -> FloatArray:
 
 
 def _lasttoken(tokens: FloatArray, mask: Mask) -> FloatArray:
-    """The last real token."""
-    return _pick(tokens, mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1))
+    """The last real token; zeros for a text without tokens."""
+    last: FloatArray = _pick(tokens, mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1))
+    last *= mask.max(axis=1, keepdims=True)
+    return last
 
 
 def _pick(tokens: FloatArray, positions: NDArray[np.intp]) -> FloatArray:

@@ -82,7 +82,10 @@ def _load(checkpoint: Path) -> Any:
     options = model_options()
     if (checkpoint / "modules.json").is_file():
         return SentenceTransformer(str(checkpoint), device="cpu", model_kwargs=options, local_files_only=True)
-    return SentenceTransformer(modules=[Transformer(str(checkpoint), model_kwargs=options)], device="cpu")
+    transformer: Any = Transformer(str(checkpoint), model_kwargs=options)
+    # Where the tokenizer has a chat template, the module would put plain texts into it; no file asks for that.
+    transformer.modality_config.pop("message", None)
+    return SentenceTransformer(modules=[transformer], device="cpu")
 
 
 def _decided_modules(modules: Sequence[Any], transformer: Any, embedding: Embedding) -> list[Any]:

@@ -15,6 +15,7 @@ from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Manifest, TextKind
 from onnxembed.verify.references.linear_head import EncoderWithHead
 from onnxembed.verify.references.loading import model_options, reference_errors
+from onnxembed.verify.references.stock_folder import with_class
 
 
 class MultiVectorReference(Protocol):
@@ -49,9 +50,10 @@ class MultiVectorEncoderReference:
         self.name = (
             f"sentence-transformers {version('sentence-transformers')} MultiVectorEncoder, float32, eager attention"
         )
-        self._model: Any = MultiVectorEncoder(
-            str(checkpoint), device="cpu", local_files_only=True, model_kwargs=model_options()
-        )
+        with with_class(checkpoint) as folder:
+            self._model: Any = MultiVectorEncoder(
+                str(folder), device="cpu", local_files_only=True, model_kwargs=model_options()
+            )
         prompts = manifest.prompts.texts
         # The files do not have the prompts that a recipe adds.
         self._prompts = prompts.value if prompts.origin == "recipe" else self._model.prompts

@@ -8,14 +8,15 @@ translated; if not, there is no reference to compare with.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.facts.facts import read_facts
-from onnxembed.facts.json_file import write_json
+from onnxembed.facts.json_file import read_optional_json, write_json
 
 
 @contextmanager
@@ -30,12 +31,34 @@ def stock_folder(checkpoint: Path) -> Iterator[Path]:
         yield checkpoint
         return
     translated = architecture.reference_config(facts.config)
+    config = facts.config_file.relative_to(checkpoint)
+    with _with_file(checkpoint, config, translated) as folder:
+        yield folder
+
+
+@contextmanager
+def with_class(checkpoint: Path) -> Iterator[Path]:
+    """A folder whose config_sentence_transformers.json names its class, as sentence-transformers needs it.
+
+    PyLate did not write it at first; the model is the same as one of its later releases.
+    """
+    file = Path("config_sentence_transformers.json")
+    config, facts = read_optional_json(checkpoint / file), read_facts(checkpoint)
+    if not config or config.get("model_type") or facts.sentence_transformers_class is None:
+        yield checkpoint
+        return
+    with _with_file(checkpoint, file, {**config, "model_type": facts.sentence_transformers_class}) as folder:
+        yield folder
+
+
+@contextmanager
+def _with_file(checkpoint: Path, file: Path, content: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder of links to the checkpoint's files, beside one with another content."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "checkpoint"
         shutil.copytree(checkpoint, folder, copy_function=_link)
-        config = folder / facts.transformer_folder.relative_to(checkpoint) / "config.json"
-        config.unlink()
-        write_json(config, translated)
+        (folder / file).unlink()
+        write_json(folder / file, content)
         yield folder
 
 
