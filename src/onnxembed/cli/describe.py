@@ -50,10 +50,18 @@ def _rule(integers: IntegerOutput) -> str:
 
 
 def _quality(quality: Quality) -> Iterator[str]:
-    yield (
-        f"  against fp32, on {quality.texts} texts: min cosine {quality.min_cosine:.6f}, "
-        f"mean {quality.mean_cosine:.6f} (at least {quality.required:g} was required)"
-    )
+    figures = []
+    if quality.min_cosine is not None and quality.mean_cosine is not None:
+        figures.append(f"min cosine {quality.min_cosine:.6f}, mean {quality.mean_cosine:.6f}")
+    if quality.rank_agreement is not None:
+        figures.append(f"rank agreement {quality.rank_agreement:.6f}")
+    required = f" (at least {quality.required:g} was required)"
+    if quality.min_overlap is not None and quality.max_dot_change is not None:
+        required += f", smallest overlap {quality.min_overlap:.6f}, dot products off by {quality.max_dot_change:.1e}"
+    if quality.max_score_diff is not None:
+        required += f", largest difference of a logit {quality.max_score_diff:.1e}"
+    items = "pairs" if quality.rank_agreement is not None else "texts"
+    yield f"  against fp32, on {quality.texts} {items}: {', '.join(figures)}{required}"
     if quality.kept_wider:
         yield f"  {len(quality.kept_wider)} weights in 16 bits: {', '.join(quality.kept_wider)}"
 

@@ -20,6 +20,7 @@ from onnxembed.cli.options import PATH, hub_options
 from onnxembed.errors import UsageError
 from onnxembed.manifest import (
     ENGINES,
+    MIN_AGREEMENTS,
     MIN_COSINES,
     PRECISIONS,
     AttentionMode,
@@ -94,6 +95,13 @@ def _precisions(context: click.Context, option: click.Parameter, given: Sequence
     + ", ".join(f"{cosine} for {name}" for name, cosine in MIN_COSINES.items())
     + "].",
 )
+@click.option(
+    "--min-agreement",
+    type=float,
+    metavar="X",
+    help="For a reranker in int16, int8 and int8w: the lowest rank agreement (Kendall's tau-b) of its scores with "
+    "those of fp32 [default: " + ", ".join(f"{floor} for {name}" for name, floor in MIN_AGREEMENTS.items()) + "].",
+)
 @hub_options
 def export(
     *,
@@ -117,6 +125,7 @@ def export(
     plain_pairs: bool,
     calibration: Path | None,
     min_cosine: float | None,
+    min_agreement: float | None,
     revision: str | None,
     cache_dir: Path | None,
     local_files_only: bool,
@@ -153,6 +162,7 @@ def export(
         engine=engine,
         calibration=calibration,
         min_cosine=min_cosine,
+        min_agreement=min_agreement,
         recipe=recipe,
         packed=packed,
         pooling_out=pooling_out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,24 @@ from onnxembed.export.graph.graph import Graph
 from onnxembed.export.heads import HEADS
 from onnxembed.export.plan import ExportPlan, Options, make_plan
 from onnxembed.export.progress import Progress, silent
-from onnxembed.export.quantize.calibration_texts import read_texts, tokenized
+from onnxembed.export.quantize.calibration_texts import Samples, read_texts, tokenized, tokenized_pairs
+from onnxembed.export.quantize.measures import (
+    Measure,
+    ScoreMeasure,
+    SparseMeasure,
+    VectorMeasure,
+    score_floor,
+    vector_floor,
+)
 from onnxembed.export.quantize.quantize import write_quantized
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import read_facts
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.source import HubOptions
-from onnxembed.manifest import FileRecord, Manifest, Model, Precision, Source, Task, Tokenization, Variant
+from onnxembed.manifest import FileRecord, Manifest, Model, Precision, Source, Task, Variant
 from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.recipe import Recipe
+from onnxembed.tokenizer.pairs import PairTokenizer, TemplateTokenizer
 from onnxembed.tokenizer.texts import TextTokenizer
 
 
@@ -61,7 +71,6 @@ def export(
         write_sentence_transformers(plan.facts, plan.decisions, sections.get("embedding"), draft)
         hashed: dict[str, FileRecord] = {}
         variants = _write_graphs(plan, graphs, draft, progress, hashed)
-        variants |= _write_quantized(plan, draft, tokenization, progress)
         manifest = compose_manifest(
             packages=("onnxembed", "onnx", "tokenizers", *TOOLS[plan.engine.value]),
             source=Source(str(model), checkpoint.revision, recipe.name if recipe else None),
@@ -69,6 +78,12 @@ def export(
             tokenization=tokenization,
             encoder=encoder,
             sections=sections,
+            variants={},
+            files={},
+        )
+        variants |= _write_quantized(plan, draft, manifest, progress)
+        manifest = replace(
+            manifest,
             variants={precision: variants[precision] for precision in options.precisions},
             files=hash_files(draft, progress, hashed),
         )
@@ -90,27 +105,41 @@ def _write_graphs(
     return variants
 
 
-def _write_quantized(
-    plan: ExportPlan, draft: Path, tokenization: Tokenization, progress: Progress
-) -> dict[Precision, Variant]:
-    """Write the integer graphs, measured against the fp32 graph."""
-    embedding = plan.decisions.embedding
-    if not plan.integer_precisions or embedding is None:
+def _write_quantized(plan: ExportPlan, draft: Path, manifest: Manifest, progress: Progress) -> dict[Precision, Variant]:
+    """Write the integer graphs, measured against the fp32 graph; the manifest does not yet name any graph."""
+    if not plan.integer_precisions:
         return {}
-    tokenizer = TextTokenizer(draft, tokenization, tokenization.max_length.value)
-    samples = tokenized(read_texts(plan.options.calibration), tokenizer)
+    samples = _samples(plan, draft, manifest)
     return {
         precision: write_quantized(
             partial(build, plan, "fp32"),
             draft,
             precision,
             samples,
-            pooling=embedding.pooling.value,
-            min_cosine=plan.options.min_cosine,
+            measure=_measure(plan, precision),
             progress=progress,
         )
         for precision in plan.integer_precisions
     }
+
+
+def _samples(plan: ExportPlan, draft: Path, manifest: Manifest) -> Samples:
+    """The texts to make integer graphs with, or pairs of them for a reranker."""
+    texts, limit = read_texts(plan.options.calibration), manifest.tokenization.max_length.value
+    if (reranking := manifest.reranking) is None:
+        return tokenized(texts, TextTokenizer(draft, manifest.tokenization, limit))
+    if reranking.template is not None:
+        return tokenized_pairs(texts, TemplateTokenizer(draft, manifest, limit, reranking.template.value))
+    return tokenized_pairs(texts, PairTokenizer(draft, manifest, limit, reranking.truncation.value))
+
+
+def _measure(plan: ExportPlan, precision: Precision) -> Measure:
+    """How an integer graph is compared with fp32."""
+    options, embedding = plan.options, plan.decisions.embedding
+    if plan.decisions.reranking is not None:
+        return ScoreMeasure(score_floor(precision, options.min_agreement))
+    floor = vector_floor(precision, options.min_cosine)
+    return SparseMeasure(floor) if embedding is None else VectorMeasure(floor, embedding.pooling.value)
 
 
 def _model_section(plan: ExportPlan, graph: Graph) -> Model:

@@ -16,7 +16,7 @@ from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.engines.build import unpooled_token
 from onnxembed.export.engines.engine import EngineOption, choose_engine
 from onnxembed.export.heads import HEADS
-from onnxembed.export.quantize.quantize import check_min_cosine
+from onnxembed.export.quantize.measures import check_floors
 from onnxembed.facts.facts import Facts
 from onnxembed.manifest import MIN_COSINES, Decision, Engine, Precision, Task
 from onnxembed.recipes.recipe import Recipe
@@ -47,6 +47,8 @@ class Options:
     """A file of texts to make integer graphs with; None takes onnxembed's own."""
     min_cosine: float | None = None
     """The lowest cosine with its fp32 vector that a text of an integer graph may have; None: the manifest's."""
+    min_agreement: float | None = None
+    """The lowest rank agreement of an integer reranker's scores with those of fp32; None: the manifest's."""
     packed: bool = False
     """Add the form that CUDA runs without padding."""
 
@@ -92,7 +94,7 @@ def make_plan(facts: Facts, recipe: Recipe | None, options: Options) -> ExportPl
     plan = ExportPlan(facts, recipe, options, engine, decide(facts, options.flags, recipe))
     if plan.integer_precisions:
         _check_quantizable(plan.decisions, engine.value, plan.integer_precisions)
-        check_min_cosine(options.min_cosine)
+        check_floors(options.min_cosine, options.min_agreement)
     _check_engine_precisions(engine.value, plan.float_precisions)
     if options.packed:
         _check_packable(facts, plan.decisions, engine.value, options.precisions)
@@ -116,10 +118,11 @@ def _check_quantizable(decisions: Decisions, engine: Engine, precisions: Sequenc
         raise UnsupportedError(
             f"{flag}: only graphs that onnxembed builds can be quantized, and engine {engine} writes its own"
         )
-    if not _makes_only_sentence_embeddings(decisions):
+    weights_of_tokens = decisions.sparse is not None and decisions.sparse.head is not None
+    if decisions.multi_vector is not None or weights_of_tokens:
+        alone = "; --task embedding makes a graph of its sentence embeddings alone" if decisions.embedding else ""
         raise UnsupportedError(
-            f"{flag}: the cost of rounding is measured only for sentence embeddings, and this model has other "
-            "outputs; use fp16, or --task embedding for a model that has both"
+            f"{flag}: the cost of rounding is not measured for token vectors and weights of tokens; use fp16{alone}"
         )
 
 

@@ -233,16 +233,23 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Quality:
-    """How close an integer graph's vectors are to fp32's, on texts that were not used to make it.
+    """How close an integer graph's results are to fp32's, on texts or pairs that were not used to make it.
 
-    `required` is the lowest cosine allowed; `kept_wider` names the products and tables kept in 16 bits.
+    `required` is the lowest cosine allowed, or for scores, which have none, the lowest rank agreement; `kept_wider`
+    names the products and tables kept in 16 bits. Of sparse embeddings: `min_overlap` is the smallest weighted Jaccard
+    index of a text's weights, `max_dot_change` the largest change of two texts' dot product, as a share of the
+    largest dot product. Of scores: `rank_agreement` is Kendall's tau-b, `max_score_diff` the largest change of a logit.
     """
 
     texts: int
-    min_cosine: float
-    mean_cosine: float
+    min_cosine: float | None
+    mean_cosine: float | None
     required: float
     kept_wider: tuple[str, ...]
+    min_overlap: float | None = None
+    max_dot_change: float | None = None
+    rank_agreement: float | None = None
+    max_score_diff: float | None = None
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,9 @@ CUDA_ONLY: tuple[Precision, ...] = ("bf16",)
 # The lowest cosine between a text's vector and its fp32 vector, unless the export asks for another.
 MIN_COSINES: dict[Precision, float] = {"int16": 0.9999, "int8": 0.995, "int8w": 0.998}
 
+# The lowest rank agreement (Kendall's tau-b) of a reranker's scores with fp32's, unless the export asks for another.
+MIN_AGREEMENTS: dict[Precision, float] = {"int16": 0.99, "int8": 0.9, "int8w": 0.95}
+
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 TEXT_KINDS: tuple[TextKind, ...] = get_args(TextKind)

@@ -55,7 +55,8 @@ def self_check(model: OnnxEmbedder, precision: str) -> str:
 
 
 def _differences(manifest: Manifest, precision: str) -> Differences:
-    return Differences(precision, "sparse embeddings", required(precision), manifest.require_sparse().dimension)
+    limits = required(precision, manifest.variants[precision].quality)
+    return Differences(precision, "sparse embeddings", limits, manifest.require_sparse().dimension)
 
 
 def _embed_alone(model: OnnxEmbedder, texts: Sequence[str]) -> list[FloatArray]:

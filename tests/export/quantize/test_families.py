@@ -14,6 +14,7 @@ from onnxembed.export.build_graph import build
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.export.progress import silent
 from onnxembed.export.quantize.calibration_texts import Samples
+from onnxembed.export.quantize.measures import VectorMeasure
 from onnxembed.export.quantize.opened_graph import open_graph
 from onnxembed.export.quantize.quantize import write_quantized
 from onnxembed.facts.facts import read_facts
@@ -79,16 +80,16 @@ def test_a_family(tmp_path: Path, family: str, precision: Precision) -> None:
         tmp_path,
         precision,
         samples,
-        pooling=("mean",),
-        min_cosine=0.9,
+        measure=VectorMeasure(0.9, ("mean",)),
         progress=silent,
     )
     assert variant.quality is not None
     wider = [key for key in variant.quality.kept_wider if "embed" not in key]
     operator, per_product = OPERATORS[precision]
     assert variant.operators[operator] == per_product * products * LAYERS + len(wider)
+    assert variant.quality.min_cosine is not None
     assert (0.99999 if precision == "int16" else 0.9) <= variant.quality.min_cosine <= 1
-    model = open_graph(tmp_path / variant.file, ("mean",))
+    model = open_graph(tmp_path / variant.file, VectorMeasure(0.9, ("mean",)))
     rows = [ids[:5] for ids in IDS]
     together = model.vectors([feeds(*rows)])
     alone = model.vectors([feeds(row) for row in rows])

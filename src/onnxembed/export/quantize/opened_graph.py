@@ -16,8 +16,7 @@ from onnxembed.execution.providers import load_onnxruntime
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.progress import silent
-from onnxembed.manifest import SENTENCE_EMBEDDING, TOKEN_EMBEDDINGS, PoolingMode
-from onnxembed.runtime.outputs.pooling import pool
+from onnxembed.export.quantize.measures import Measure
 
 GateFeeds = Mapping[str, FloatArray]
 """The gates of a GatedGraph by input name, each a scalar 0 or 1."""
@@ -30,12 +29,14 @@ class OpenedGraph:
     Attributes:
         session: the InferenceSession.
         inputs: names of the graph's inputs; other feeds are left out.
-        pooling: how token embeddings are pooled where the graph does not pool them.
+        outputs: names of its outputs.
+        measure: what is read for each text or pair.
     """
 
     session: Any
     inputs: frozenset[str]
-    pooling: Sequence[PoolingMode]
+    outputs: tuple[str, ...]
+    measure: Measure
 
     def run(self, outputs: Sequence[str], feeds: Feeds, gates: GateFeeds | None = None) -> list[Array]:
         """The named outputs for the texts of `feeds`."""
@@ -44,27 +45,26 @@ class OpenedGraph:
         return arrays
 
     def vectors(self, texts: Sequence[Feeds], gates: GateFeeds | None = None) -> FloatArray:
-        """The vector of each text, computed in a run of its own: [N, D]."""
+        """What is compared of each text or pair, computed in a run of its own: [N, K]."""
         return np.concatenate([self._vector(feeds, gates) for feeds in texts])
 
     def _vector(self, feeds: Feeds, gates: GateFeeds | None) -> FloatArray:
-        if any(output.name == SENTENCE_EMBEDDING for output in self.session.get_outputs()):
-            return self.run([SENTENCE_EMBEDDING], feeds, gates)[0]
-        return pool(self.run([TOKEN_EMBEDDINGS], feeds, gates)[0], feeds["attention_mask"], self.pooling)
+        return self.measure.row(self.outputs, lambda names: self.run(names, feeds, gates), feeds)
 
 
 @contextmanager
-def temporarily_opened(graph: Graph, folder: Path, pooling: Sequence[PoolingMode]) -> Iterator[OpenedGraph]:
+def temporarily_opened(graph: Graph, folder: Path, measure: Measure) -> Iterator[OpenedGraph]:
     """Write a graph to a temporary folder in `folder` and open it."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         variant = write_graph(graph, Path(place), "fp32", silent)
-        yield open_graph(Path(place) / variant.file, pooling)
+        yield open_graph(Path(place) / variant.file, measure)
 
 
-def open_graph(path: Path, pooling: Sequence[PoolingMode]) -> OpenedGraph:
+def open_graph(path: Path, measure: Measure) -> OpenedGraph:
     """Open a graph's file."""
     runtime = load_onnxruntime()
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return OpenedGraph(session, frozenset(value.name for value in session.get_inputs()), pooling)
+    inputs, outputs = ([value.name for value in values] for values in (session.get_inputs(), session.get_outputs()))
+    return OpenedGraph(session, frozenset(inputs), tuple(outputs), measure)

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxembed.arrays import row_cosines
-from onnxembed.errors import UnsupportedError, UsageError, VerificationError
+from onnxembed.errors import UnsupportedError, VerificationError
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Graph
@@ -29,10 +28,11 @@ from onnxembed.export.quantize.calibration_texts import Samples
 from onnxembed.export.quantize.int8 import Int8Graph
 from onnxembed.export.quantize.int8w import Int8WGraph
 from onnxembed.export.quantize.int16 import Int16Graph
+from onnxembed.export.quantize.measures import Measure
 from onnxembed.export.quantize.opened_graph import OpenedGraph, open_graph, temporarily_opened
 from onnxembed.export.quantize.rounding import BuildModel, QuantPlan
 from onnxembed.export.quantize.sensitivity import GatedGraph
-from onnxembed.manifest import MIN_COSINES, PoolingMode, Precision, Quality, Variant
+from onnxembed.manifest import Precision, Variant
 
 # The search goes on until a text's distance to its fp32 vector is this share of what is allowed: other texts may be
 # further away than those it sees.
@@ -54,20 +54,13 @@ class IntegerGraph:
     damage: Mapping[str, float] = field(default_factory=dict)
 
 
-def check_min_cosine(min_cosine: float | None) -> None:
-    """Refuse, with UsageError, a `--min-cosine` that is not a cosine."""
-    if min_cosine is not None and not -1 <= min_cosine <= 1:
-        raise UsageError(f"--min-cosine: {min_cosine} is not a cosine")
-
-
 def write_quantized(
     build: BuildModel,
     folder: Path,
     precision: Precision,
     samples: Samples,
     *,
-    pooling: Sequence[PoolingMode],
-    min_cosine: float | None,
+    measure: Measure,
     progress: Progress,
 ) -> Variant:
     """Write the `int16`, `int8` or `int8w` graph of a model; returns its manifest entry, with the measured quality.
@@ -76,43 +69,34 @@ def write_quantized(
         build: builds the model's graph, in fp32 and in integers.
         folder: the artifact's draft; temporary graphs are written below it, too.
         precision: "int16", "int8" or "int8w".
-        samples: texts to calibrate on and to measure with.
-        pooling: how the token embeddings of a graph that does not pool are pooled for the measurement.
-        min_cosine: the lowest cosine with its fp32 vector that a text may have; MIN_COSINES[precision] when None.
+        samples: texts or pairs to calibrate on and to measure with.
+        measure: how the graph is compared with fp32, and how near it must be.
         progress: told what is being done.
 
     Raises:
-        UsageError: `min_cosine` is not a cosine.
         UnsupportedError: the model has no matrix products.
-        VerificationError: the vector of a held-back text is further away than allowed; names what costs most.
+        VerificationError: the results of held-back texts are further away than allowed; names what costs most.
         MissingExtraError: onnxruntime is not installed.
     """
-    floor = MIN_COSINES[precision] if min_cosine is None else min_cosine
     progress(f"preparing {precision}", 0, 1)
     watching = WatchingGraph.of_model(build)
     if not watching.readers:
         raise UnsupportedError(
             f"--precision {precision}: this model has no matrix products to quantize; fp16 halves its table"
         )
-    with temporarily_opened(watching, folder, pooling) as exact:
+    with temporarily_opened(watching, folder, measure) as exact:
         expected = exact.vectors(samples.held_back)
-        integer = _integer_graph(build, precision, watching, exact, folder=folder, samples=samples, floor=floor)
+        integer = _integer_graph(build, precision, watching, exact, folder=folder, samples=samples)
     variant = write_graph(integer.graph, folder, precision, progress)
-    cosines = row_cosines(open_graph(folder / variant.file, pooling).vectors(samples.held_back), expected)
-    lowest = float(cosines.min())
-    if not lowest >= floor:
+    ours = open_graph(folder / variant.file, measure).vectors(samples.held_back)
+    quality = measure.quality(ours, expected, integer.kept_wider)
+    name, lowest = measure.lowest(quality)
+    if not lowest >= measure.floor:
         raise VerificationError(
-            f"{precision} vectors are too far from those of fp32: min cosine {lowest:.6f} over {len(cosines)} texts, "
-            f"at least {floor:g} is required{_most_sensitive(integer.damage)}. --min-cosine sets another limit, "
-            "--calibration FILE calibrates on texts like yours"
+            f"{precision} {measure.what} are too far from those of fp32: {name} {lowest:.6f} over {quality.texts} "
+            f"{samples.what}, at least {measure.floor:g} is required{_most_sensitive(integer.damage)}. {measure.flag} "
+            "sets another limit, --calibration FILE calibrates on texts like yours"
         )
-    quality = Quality(
-        texts=len(cosines),
-        min_cosine=float(f"{lowest:.6f}"),
-        mean_cosine=float(f"{cosines.mean():.6f}"),
-        required=floor,
-        kept_wider=integer.kept_wider,
-    )
     return replace(variant, quality=quality)
 
 
@@ -130,14 +114,13 @@ def _integer_graph(
     *,
     folder: Path,
     samples: Samples,
-    floor: float,
 ) -> IntegerGraph:
     """The graph of an integer precision; `exact` is `watching`, the fp32 graph, opened."""
     if precision == "int16":
         return IntegerGraph(build(Int16Graph))
     if precision == "int8w":
         return IntegerGraph(build(Int8WGraph))
-    plan, damage = _plan(build, watching, exact, folder=folder, samples=samples, floor=floor)
+    plan, damage = _plan(build, watching, exact, folder=folder, samples=samples)
 
     def int8(weights: Checkpoint) -> Graph:
         return Int8Graph(weights, plan)
@@ -146,21 +129,22 @@ def _integer_graph(
 
 
 def _plan(
-    build: BuildModel, watching: WatchingGraph, exact: OpenedGraph, *, folder: Path, samples: Samples, floor: float
+    build: BuildModel, watching: WatchingGraph, exact: OpenedGraph, *, folder: Path, samples: Samples
 ) -> tuple[QuantPlan, dict[str, float]]:
     """The plan of an int8 graph, and the damage that each layer group does when it alone is 8-bit."""
     channels = watch_channels(watching, exact, samples.calibration)
     smoothings = possible_smoothings(watching, channels)
-    with temporarily_opened(WatchingGraph.of_model(build, smoothings), folder, exact.pooling) as opened:
+    with temporarily_opened(WatchingGraph.of_model(build, smoothings), folder, exact.measure) as opened:
         roundings = watch_rows(opened, samples.calibration, smoothings)
     activations = choose_activations(watching, channels, smoothings, roundings)
     expected = exact.vectors(samples.calibration)
     gated = GatedGraph.of_model(build, activations)
-    with temporarily_opened(gated, folder, exact.pooling) as opened:
+    with temporarily_opened(gated, folder, exact.measure) as opened:
 
         def distances(high_precision: frozenset[str]) -> NDArray[np.float64]:
-            """1 - cosine of each text's vector with its fp32 vector."""
-            return 1 - row_cosines(opened.vectors(samples.calibration, gated.gates(high_precision)), expected)
+            """How far the result of each text is from that of fp32."""
+            ours = opened.vectors(samples.calibration, gated.gates(high_precision))
+            return exact.measure.distances(ours, expected)
 
         groups = _layer_groups(gated.keys)
         everything = frozenset(gated.keys)
@@ -169,8 +153,9 @@ def _plan(
             group: float(distances(everything - frozenset(keys)).mean() - least) for group, keys in groups.items()
         }
         order = _by_sensitivity(gated, groups, damage, tables=everything - activations.keys())
+        allowed = MARGIN * (1 - exact.measure.floor)
         high_precision = _fewest(
-            [groups[group] for group in order], lambda keys: bool(distances(keys).max() <= MARGIN * (1 - floor))
+            [groups[group] for group in order], lambda keys: bool(distances(keys).max() <= allowed)
         )
     return QuantPlan(activations, high_precision), damage
 
