@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
+    except (MemoryError, RecursionError) as error:
+        _fail("a file asks for more memory than there is" if isinstance(error, MemoryError) else f"{error}", 2)
     except OSError as error:
         _discard_output()
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)

@@ -31,6 +31,7 @@ from onnxembed.export.quantize.measures import (
 from onnxembed.export.quantize.quantize import write_quantized
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import read_facts
+from onnxembed.foreign import foreign_errors
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FileRecord, Manifest, Model, Precision, Source, Task, Variant
@@ -60,7 +61,8 @@ def export(
     make = partial(_plan, recipe=recipe, options=options)
     checkpoint = fetch_checkpoint(model, hub, examine=make)  # a refusal comes before the weights do
     plan = make(checkpoint.folder)
-    graphs = {precision: build(plan, precision) for precision in plan.float_precisions or ("fp32",)}
+    with foreign_errors(_unexpected(checkpoint.folder), but=(OSError,)):
+        graphs = {precision: build(plan, precision) for precision in plan.float_precisions or ("fp32",)}
     announce(plan.engine, graphs.values())
     encoder, graph = plan.decisions.encoder, next(iter(graphs.values()))
     with new_folder(output, force=options.force) as draft:
@@ -91,7 +93,12 @@ def export(
 
 
 def _plan(folder: Path, recipe: Recipe | None, options: Options) -> ExportPlan:
-    return make_plan(read_facts(folder), recipe, options)
+    with foreign_errors(_unexpected(folder), but=(OSError,)):
+        return make_plan(read_facts(folder), recipe, options)
+
+
+def _unexpected(folder: Path) -> str:
+    return f"the files of {folder} hold something that no published model has there"
 
 
 def _write_graphs(

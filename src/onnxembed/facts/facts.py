@@ -20,6 +20,7 @@ from onnxembed.facts.multi_vector import MULTI_VECTOR_CLASSES, MultiVectorFacts
 from onnxembed.facts.reranking import read_answers
 from onnxembed.facts.sparse import SPARSE_CLASSES, SparseFacts
 from onnxembed.facts.transformer import read_transformer_config
+from onnxembed.foreign import foreign_errors
 
 # The suffixes of the files that may hold the Linear of a bge-m3 head.
 LINEAR_FORMATS = (".safetensors", ".pt")
@@ -183,7 +184,8 @@ def _read_multi_vector_encoder(checkpoint: _Checkpoint) -> _Heads:
 def _read_sentence_transformer(checkpoint: _Checkpoint) -> _Heads:
     """An embedding model, with bge-m3's heads where it has them; or an original ColBERT, which has no modules."""
     folder, modules = checkpoint.folder, checkpoint.modules
-    if "HF_ColBERT" in (checkpoint.config.get("architectures") or ()) and not modules:
+    architectures = checkpoint.config.get("architectures")
+    if isinstance(architectures, list) and "HF_ColBERT" in architectures and not modules:
         metadata = read_json(folder / multi_vector_facts.STANFORD_METADATA)
         return _Heads([], multi_vector=multi_vector_facts.read_stanford(metadata))
     sparse, multi_vector = _linear_heads(folder)
@@ -204,12 +206,10 @@ def _static_config(path: Path) -> JsonObject:
     if path.is_file():
         return read_json(path)
     table = path.with_name("model.safetensors")
-    try:
-        with table.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    with foreign_errors(f"{table} is not the table of a StaticEmbedding"), table.open("rb") as file:
+        length = min(int.from_bytes(file.read(8), "little"), table.stat().st_size)
+        header = json.loads(file.read(length))
         rows, width = header["embedding.weight"]["shape"]
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, MemoryError) as error:
-        raise ModelFilesError(f"{table} is not the table of a StaticEmbedding: {error!r}") from error
     return {"model_type": "static_embedding", "vocab_size": rows, "hidden_dim": width}
 
 

@@ -6,13 +6,13 @@ every release. An unknown key or module is an error: ignoring it could silently 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
+from onnxembed.facts.json_file import JsonObject, read_any_json, read_json, read_optional_json
+from onnxembed.foreign import foreign_errors
 from onnxembed.manifest import POOLING_MODES, PoolingMode
 
 # jina-embeddings-v3's own first module: a Transformer that also takes the task of each text, whose adapter
@@ -138,12 +138,10 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
     path = folder / "modules.json"
     if not path.is_file():
         return []
-    try:
-        modules: list[dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
+    with foreign_errors(f"{path} is not a list of modules with path and type"):
+        modules: list[dict[str, str]] = read_any_json(path)
         classes = [module_class(module) for module in modules]
         places = [(folder / module["path"]).resolve() for module in modules]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ModelFilesError(f"{path} is not a list of modules with path and type: {error!r}") from error
     first_modules = {"Transformer", "MLMTransformer", "StaticEmbedding"}
     if places and "lora_adaptations" in read_optional_json(places[0] / "config.json"):
         first_modules.add(JINA_TRANSFORMER)

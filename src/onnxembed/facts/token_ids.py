@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from onnxembed.errors import ModelFilesError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
+from onnxembed.foreign import foreign_errors
 
 
 def vocabulary(facts: Facts) -> dict[str, int]:
@@ -12,10 +17,20 @@ def vocabulary(facts: Facts) -> dict[str, int]:
     tokenizer, vocab = (facts.transformer_folder / name for name in ("tokenizer.json", "vocab.json"))
     if not tokenizer.is_file():
         return dict(read_json(vocab))
-    state = read_json(tokenizer)
-    try:
+    own, added = ids_of(read_json(tokenizer), tokenizer)
+    return own | added
+
+
+def ids_of(state: Mapping[str, Any], source: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """The ids of the vocabulary, and of the added tokens, in the content of a tokenizer.json, from the file `source`.
+
+    Raises ModelFilesError for content of another form, and for ids that are not whole numbers from 0.
+    """
+    with foreign_errors(f"{source} has no readable vocabulary"):
         tokens = state["model"]["vocab"]
-        ids = dict(tokens) if isinstance(tokens, dict) else {token: number for number, (token, _) in enumerate(tokens)}
-        return ids | {token["content"]: token["id"] for token in state.get("added_tokens") or ()}
-    except (LookupError, TypeError, ValueError) as error:
-        raise ModelFilesError(f"{tokenizer} has no readable vocabulary ({error!r})") from error
+        own = dict(tokens) if isinstance(tokens, dict) else {token: number for number, (token, _) in enumerate(tokens)}
+        added = {token["content"]: token["id"] for token in state.get("added_tokens") or ()}
+        for token, number in (own | added).items():
+            if type(number) is not int or number < 0:
+                raise ModelFilesError(f"{source}: the id of {token!r} is {number!r}, not a number from 0")
+    return own, added

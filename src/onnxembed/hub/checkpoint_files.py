@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from onnxembed.errors import IntegrityError, ModelFilesError
+from onnxembed.errors import IntegrityError
+from onnxembed.foreign import foreign_errors
 from onnxembed.hub.cache import COMMIT, Repository
 from onnxembed.hub.source import Fetched, HubOptions, file_names, local_folder, refuse_gaps
 from onnxembed.manifest import TOKENIZER_FILE
@@ -133,10 +134,8 @@ def module_places(folder: Path) -> list[tuple[str, str]]:
 
 def _read(path: Path, pick: Callable[[Any], Iterable[Any]]) -> list[Any]:
     """What `pick` takes out of a JSON file."""
-    try:
+    with foreign_errors(f"{path} is not the {path.name} of a model"):
         return list(pick(json.loads(path.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ModelFilesError(f"{path} is not the {path.name} of a model: {error!r}") from error
 
 
 def _gaps(folder: Path) -> list[str]:

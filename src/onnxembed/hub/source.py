@@ -47,7 +47,10 @@ def local_folder(model: str | os.PathLike[str], revision: str | None) -> Path | 
     """
     if not is_local(model):
         return None
-    folder = Path(model).expanduser()
+    try:
+        folder = Path(model).expanduser()
+    except RuntimeError as error:  # ~somebody, whom this machine does not know
+        raise UsageError(f"no folder at {model}: {error}") from error
     if folder.is_file():
         raise UsageError(f"{folder} is a file; give the folder that holds it")
     if not folder.is_dir():

@@ -14,8 +14,9 @@ from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.foreign import foreign_errors
 from onnxembed.tokenizer.end_token import append_end_token
-from onnxembed.tokenizer.texts import tokenizer_errors
+from onnxembed.tokenizer.texts import check_encodes
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ def _end(encoder: EncoderDecisions, state: dict[str, Any]) -> Iterator[str]:
 def _truncate(encoder: EncoderDecisions, state: dict[str, Any], source: Path) -> Iterator[str]:
     limit, side = encoder.max_length, encoder.truncation_side
     stored = state.get("truncation") or {}
+    if not isinstance(stored, dict):
+        raise ModelFilesError(f"{source}: truncation is {stored!r}, not an object")
     if side.origin == "architecture" and stored.get("direction", "Right") != "Right":
         raise ModelFilesError(
             f"{source} cuts texts at their start, and tokenizer_config.json says nothing about it; "
@@ -146,8 +149,9 @@ def _truncate(encoder: EncoderDecisions, state: dict[str, Any], source: Path) ->
 
 
 def _check(text: str, source: Path, encoder: EncoderDecisions) -> None:
-    with tokenizer_errors(f"{source} is not a tokenizer that the tokenizers library can read"):
+    with foreign_errors(f"{source} is not a tokenizer that the tokenizers library can read"):
         tokenizer = Tokenizer.from_str(text)
+    check_encodes(tokenizer, source)
     specials, limit = tokenizer.num_special_tokens_to_add(False), encoder.max_length
     if specials >= limit.value:
         cause = f"{source} adds {specials} special tokens, which leaves no room in {limit.value} ({limit.reason})"

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.tokenizer.texts import tokenizer_errors
+from onnxembed.foreign import foreign_errors
 
 PROBE = "Hello world"
 
@@ -40,15 +40,16 @@ def append_end_token(state: dict[str, Any], token: str) -> bool:
 
 
 def _tokenizer(state: dict[str, Any]) -> Tokenizer:
-    with tokenizer_errors("tokenizer.json cannot be read by the tokenizers library"):
+    with foreign_errors("tokenizer.json cannot be read by the tokenizers library"):
         return Tokenizer.from_str(json.dumps(state))
 
 
-def _last(tokenizer: Tokenizer) -> int:
+def _last(tokenizer: Tokenizer) -> int | None:
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    ids: list[int] = tokenizer.encode(PROBE).ids
-    return ids[-1]
+    with foreign_errors("tokenizer.json cannot tokenize a text"):
+        ids: list[int] = tokenizer.encode(PROBE).ids
+    return ids[-1] if ids else None
 
 
 def _ending(processor: Any, token: str, number: int) -> dict[str, Any]:

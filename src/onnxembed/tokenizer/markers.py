@@ -14,12 +14,14 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from onnxembed.facts.facts import Facts
+from onnxembed.foreign import foreign_errors
 
 
 def register(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
     """Register the markers that the vocabulary has in a tokenizer.json's `state`; yields a description of each."""
     for marker in facts.multi_vector.markers.values() if facts.multi_vector else ():
-        tokenizer = Tokenizer.from_str(json.dumps(state))
+        with foreign_errors(f"{facts.transformer_folder / 'tokenizer.json'} cannot be read"):
+            tokenizer = Tokenizer.from_str(json.dumps(state))
         token = next((text for text in (marker, *marker.split()[:1]) if tokenizer.token_to_id(text) is not None), None)
         if token is None or tokenizer.encode(token, add_special_tokens=False).tokens == [token]:
             continue

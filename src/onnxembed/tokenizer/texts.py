@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from onnxembed.arrays import IntArray
-from onnxembed.errors import ModelFilesError, OnnxEmbedError, UsageError
+from onnxembed.errors import UsageError
+from onnxembed.foreign import foreign_errors
 from onnxembed.manifest import TOKENIZER_FILE, Tokenization, TruncationSide
 
 # Encodings hold strings and offsets for every token; a small batch keeps long texts from piling them up.
@@ -46,15 +46,15 @@ def pad(texts: Sequence[Tokens], pad_token_id: int) -> dict[str, IntArray]:
     return inputs
 
 
-@contextmanager
-def tokenizer_errors(problem: str) -> Iterator[None]:
-    """Turn the library's bare Exceptions inside the block into ModelFilesError: `problem` and its cause."""
-    try:
-        yield
-    except OnnxEmbedError:
-        raise
-    except Exception as error:
-        raise ModelFilesError(f"{problem}: {error}") from error
+PROBE = "a 東 🙂 [x]"
+"""A text with words and signs that hardly any vocabulary has all of."""
+
+
+def check_encodes(tokenizer: Any, source: Path) -> None:
+    """Raise ModelFilesError for a tokenizer that was read and cannot tokenize: its parts contradict each other."""
+    with foreign_errors(f"{source} cannot tokenize a text"):
+        for text in ("", PROBE):
+            tokenizer.encode(text)
 
 
 class TextTokenizer:
@@ -71,8 +71,10 @@ class TextTokenizer:
         from tokenizers import Tokenizer
 
         file = folder / TOKENIZER_FILE
-        with tokenizer_errors(f"{file} cannot be read"):
+        self._file = file
+        with foreign_errors(f"{file} cannot be read"):
             self._tokenizer = Tokenizer.from_file(str(file)) if changed is None else Tokenizer.from_str(changed)
+        check_encodes(self._tokenizer, file)
         specials = self._tokenizer.num_special_tokens_to_add(False)
         if max_length <= specials:
             raise UsageError(f"max_length is {max_length}, but {specials} special tokens are added to every text")
@@ -101,13 +103,14 @@ class TextTokenizer:
         return [self._tokenizer.id_to_token(int(token_id)) for token_id in ids]
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
-        """Token ids of each text, in order."""
-        return [
-            Tokens(
-                ids=np.array(encoding.ids, np.int64),
-                type_ids=np.array(encoding.type_ids, np.int64),
-                truncated=bool(encoding.overflowing),
-            )
-            for start in range(0, len(texts), self.at_once)
-            for encoding in self._tokenizer.encode_batch_fast(texts[start : start + self.at_once])
-        ]
+        """Token ids of each text, in order; ModelFilesError for a text that the tokenizer cannot take."""
+        with foreign_errors(f"{self._file} cannot tokenize these texts"):
+            return [
+                Tokens(
+                    ids=np.array(encoding.ids, np.int64),
+                    type_ids=np.array(encoding.type_ids, np.int64),
+                    truncated=bool(encoding.overflowing),
+                )
+                for start in range(0, len(texts), self.at_once)
+                for encoding in self._tokenizer.encode_batch_fast(texts[start : start + self.at_once])
+            ]

@@ -16,6 +16,7 @@ from onnxembed.export.architectures.row import Architecture
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Inputs
+from onnxembed.foreign import foreign_errors
 
 
 def static_embedding(g: Graph, config: Config, inputs: Inputs) -> Value:
@@ -47,18 +48,24 @@ def model2vec(g: Graph, config: Config, inputs: Inputs) -> Value:
 
 def unknown_token(folder: Path) -> int | None:
     """The id of a checkpoint's unknown token, which model2vec leaves out of the average; None where it has none."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = _tokenizer(folder)
     name = getattr(tokenizer.model, "unk_token", None)
     return None if name is None else tokenizer.token_to_id(name)
 
 
 def _check_tokenizer(g: Graph, rows: int) -> None:
     """Refuse weights that lack a row for a token of the tokenizer."""
-    tokenizer = Tokenizer.from_file(str(g.weights.folder / "tokenizer.json"))
+    tokenizer = _tokenizer(g.weights.folder)
     if tokenizer.get_vocab_size() > rows:
         raise ModelFilesError(
             f"{g.weights.folder}: tokenizer.json has {tokenizer.get_vocab_size()} tokens, the weights only {rows} rows"
         )
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    file = folder / "tokenizer.json"
+    with foreign_errors(f"{file} is not a tokenizer that the tokenizers library can read"):
+        return Tokenizer.from_file(str(file))
 
 
 def _rows(g: Graph, table: str, ids: Value) -> Value:

@@ -59,6 +59,11 @@ NEUTRAL_VALUES: dict[str, object] = {
 }
 
 
+# Keys that say how many layers there are, and how wide something in a layer is.
+LAYER_COUNTS = ("num_hidden_layers", "n_layers", "n_layer", "num_hidden_groups")
+WIDTHS = ("head_dim", "hidden_size", "intermediate_size", "embedding_size", "dim", "hidden_dim", "n_embd", "n_inner")
+
+
 class Config:
     """config.json as an architecture reads it: every key is taken, expected, or known to be harmless.
 
@@ -90,6 +95,8 @@ class Config:
             value = float(value)
         if not isinstance(value, value_type) or (isinstance(value, bool) and value_type is not bool):
             raise ModelFilesError(f"{self._where}: {key} is {value!r}, not a {value_type.__name__}")
+        if isinstance(value, int) and key.endswith("heads") and value < 1:
+            raise ModelFilesError(f"{self._where}: {key} is {value}, not a number of heads")
         return value
 
     def take_nullable(self, key: str, value_type: type[ConfigValue], default: ConfigValue) -> ConfigValue | None:
@@ -130,6 +137,17 @@ class Config:
             raise ModelFilesError(
                 f"{self._where}: {', '.join(keys)} say {expected}, but {tensor} has the shape {shape}"
             )
+
+    def check_claims(self, tensors: int, numbers: int) -> None:
+        """Refuse sizes that the weights cannot have, before anything of such a size is made.
+
+        `tensors`: how many the checkpoint has; `numbers`: how many its largest tensor holds.
+        """
+        for keys, limit, what in ((LAYER_COUNTS, tensors, "tensors"), (WIDTHS, numbers, "numbers in one tensor")):
+            for key in keys:
+                value = self._values.get(key)
+                if isinstance(value, int) and value > limit:
+                    raise ModelFilesError(f"{self._where}: {key} is {value}, but the weights have {limit} {what}")
 
     def finish(self, ignored: Collection[str] = ()) -> None:
         """Refuse keys that nothing has read, unless the caller vouches for them with `ignored`."""

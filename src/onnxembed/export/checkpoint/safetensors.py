@@ -11,6 +11,8 @@ import numpy as np
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.checkpoint.tensor_record import DTYPES, TensorRecord
+from onnxembed.facts.json_file import LFS_POINTER
+from onnxembed.foreign import foreign_errors
 
 MAX_HEADER = 100_000_000
 
@@ -21,16 +23,15 @@ def read_safetensors(path: Path) -> dict[str, TensorRecord]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(MAX_HEADER, size - 8):
+            file.seek(0)
+            if file.read(len(LFS_POINTER)) == LFS_POINTER.encode():
+                raise ModelFilesError(f"{path} is a git-lfs pointer, not the file itself; fetch it with: git lfs pull")
             raise ModelFilesError(f"{path} is not a safetensors file, or is cut short ({size} bytes)")
         text = file.read(length)
-    try:
+    with foreign_errors(f"{path} has a broken safetensors header"):
         header = json.loads(text)
         header.pop("__metadata__", None)
         records = {name: _parse_entry(path, 8 + length, entry) for name, entry in header.items()}
-    except UnsupportedError:  # which is a ValueError, too
-        raise
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ModelFilesError(f"{path} has a broken safetensors header: {error!r}") from error
     end = 8 + length
     for name, record in sorted(records.items(), key=lambda item: (item[1].offset, item[1].end)):
         if record.offset != end:

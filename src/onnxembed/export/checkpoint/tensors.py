@@ -7,7 +7,7 @@ resident, which for a large model is the whole checkpoint.)
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.checkpoint.pickles import read_pickle
 from onnxembed.export.checkpoint.safetensors import read_safetensors
 from onnxembed.export.checkpoint.tensor_record import DTYPES, TensorRecord
+from onnxembed.facts.json_file import read_json
+from onnxembed.foreign import foreign_errors
 from onnxembed.hub.checkpoint_files import WEIGHTS
 
 SINGLE, PICKLE = WEIGHTS
@@ -47,6 +49,10 @@ class Checkpoint:
     def names(self) -> list[str]:
         """Names of all tensors, without the prefix."""
         return list(self._records)
+
+    def largest(self) -> int:
+        """How many numbers the largest tensor holds."""
+        return max((math.prod(record.shape) for record in self._records.values()), default=0)
 
     def has(self, name: str) -> bool:
         """Whether there is a tensor `name`."""
@@ -104,11 +110,9 @@ def _records(folder: Path) -> dict[str, TensorRecord]:
 
 def _sharded(folder: Path, index: str, read: Callable[[Path], dict[str, TensorRecord]]) -> dict[str, TensorRecord]:
     """The tensors of the shards that an index names."""
-    try:
-        weight_map = dict(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"])
+    with foreign_errors(f"{folder / index} is not an index of shards"):
+        weight_map = dict(read_json(folder / index)["weight_map"])
         outside = [shard for shard in weight_map.values() if not shard or Path(shard).name != shard]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ModelFilesError(f"{folder / index} is not an index of shards: {error!r}") from error
     if outside:
         raise ModelFilesError(f"{folder / index} names {outside[0]!r}, which is outside the model's folder")
     shards = {}

@@ -15,6 +15,7 @@ from onnxembed.export.graph.inputs import Encoded, Inputs, PaddedInputs
 from onnxembed.export.graph.packed import PackedInputs
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
+from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.facts.multi_vector import STANFORD_LINEAR
 
 
@@ -78,7 +79,10 @@ def unpooled_token(facts: Facts) -> int | None:
 def _open(facts: Facts, decisions: Decisions, make: GraphFactory) -> tuple[Config, Graph]:
     prefix = ARCHITECTURES[facts.model_type].prefix
     config = Config.of(facts)
-    return config, make(open_checkpoint(facts.transformer_folder, prefix, decisions.encoder.adapter, config))
+    graph = make(open_checkpoint(facts.transformer_folder, prefix, decisions.encoder.adapter, config))
+    if not MODEL_TYPES[facts.model_type].static:
+        config.check_claims(len(graph.weights.names()), graph.weights.largest())
+    return config, graph
 
 
 def _build(facts: Facts, graph: Graph, config: Config, inputs: Inputs) -> Value:

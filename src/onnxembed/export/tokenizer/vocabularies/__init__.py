@@ -37,7 +37,7 @@ from onnxembed.export.tokenizer.vocabularies.unigram import (
 )
 from onnxembed.export.tokenizer.vocabularies.wordpiece import read_wordpiece
 from onnxembed.facts.facts import Facts
-from onnxembed.tokenizer.texts import tokenizer_errors
+from onnxembed.foreign import foreign_errors
 
 MASK = AddedToken("<mask>", lstrip=True, special=True)  # includes the space before it
 BRACKETS = {
@@ -122,7 +122,7 @@ def convert(facts: Facts) -> Converted:
         )
     source = CheckpointVocabulary(folder, config, read_special_tokens(folder, config, tokenizer_class.special))
     files = " and ".join(tokenizer_class.files)
-    with tokenizer_errors(f"{folder}: no tokenizer could be built from {files}"):
+    with foreign_errors(f"{folder}: no tokenizer could be built from {files}"):
         vocabulary = tokenizer_class.read(source)
         tokenizer = vocabulary.tokenizer
         source.special.add_to(tokenizer, vocabulary.marked)

@@ -6,6 +6,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Vocabulary
+from onnxembed.facts.json_file import read_json
 
 # What Qwen2 splits a text into before it merges; from transformers' Qwen2Tokenizer.
 QWEN2_WORDS = (
@@ -35,6 +36,13 @@ def read_qwen2(source: CheckpointVocabulary) -> Vocabulary:
 
 
 def _bpe(source: CheckpointVocabulary) -> models.BPE:
+    ids = read_json(source.folder / "vocab.json")
+    if strange := [
+        token for token, number in ids.items() if type(number) is not int or not 0 <= number <= 2 * len(ids)
+    ]:
+        raise ModelFilesError(  # the library itself would make a table up to the largest id
+            f"{source.folder / 'vocab.json'}: the id of {strange[0]!r} is {ids[strange[0]]!r}, among {len(ids)} tokens"
+        )
     vocab, merges = models.BPE.read_file(str(source.folder / "vocab.json"), str(source.folder / "merges.txt"))
     for left, right in merges:  # the library itself breaks off here, without an error that can be caught
         if missing := [token for token in (left, right, left + right) if token not in vocab]:

@@ -1,0 +1,141 @@
+"""Files that other libraries choke on: each is one sentence of the package that names the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from onnxembed import OnnxEmbedder
+from onnxembed.errors import ModelFilesError, OnnxEmbedError, UsageError
+from onnxembed.export.pipeline import export
+from onnxembed.foreign import foreign_errors
+from tiny import VOCAB, change_json, write_sentence_bert
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+class PanicException(BaseException):
+    """A panic of Rust code, as pyo3 raises it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PanicException("no entry found for key"), "no entry found for key"),
+        (RecursionError("maximum recursion depth"), "nested too deeply"),
+        (MemoryError(), "more memory than there is"),
+        (KeyError("model"), "KeyError: 'model'"),
+        (ZeroDivisionError(), "ZeroDivisionError"),
+        (OSError("gone"), "gone"),
+    ],
+)
+def test_every_foreign_error_becomes_one_that_names_the_file(error: BaseException, words: str) -> None:
+    with pytest.raises(ModelFilesError, match=f"^file is broken: .*{words}"), foreign_errors("file is broken"):
+        raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), UsageError("own"), UserWarning("seen")])
+def test_what_is_not_foreign_passes(error: BaseException) -> None:
+    with pytest.raises(type(error)), foreign_errors("file is broken"):
+        raise error
+
+
+def test_chosen_classes_pass() -> None:
+    with pytest.raises(OSError, match="gone"), foreign_errors("file is broken", but=(OSError,)):
+        raise OSError("gone")
+
+
+def deep(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text('{"a": ' + DEEP + "}") and None
+
+
+def header(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(len(DEEP).to_bytes(8, "little") + DEEP.encode())
+
+
+def index(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(DEEP)
+
+
+def template(folder: Path) -> None:
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["post_processor"]["single"][0]["SpecialToken"]["id"] = "[BOS]"
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+
+
+def unknown(folder: Path) -> None:
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["model"]["unk_token"] = "<unk>"
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+
+
+def pointer(name: str) -> Callable[[Path], None]:
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90868376\n"
+    return lambda folder: (folder / name).write_text(text) and None
+
+
+BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "config": (deep("config.json"), "config.json.*nested too deeply"),
+    "modules": (deep("modules.json"), "modules.json.*nested too deeply"),
+    "transformer": (deep("sentence_bert_config.json"), "sentence_bert_config.json.*nested"),
+    "tokenizer": (deep("tokenizer.json"), "tokenizer.json.*nested too deeply"),
+    "pooling": (deep("1_Pooling/config.json"), "1_Pooling/config.json.*nested too deeply"),
+    "header": (header, "model.safetensors.*nested too deeply"),
+    "index": (index, "model.safetensors.index.json.*nested too deeply"),
+    "panic": (template, "tokenizer.json cannot tokenize a text: no entry found for key"),
+    "no unknown token": (unknown, "tokenizer.json cannot tokenize a text"),
+    "heads": (lambda folder: change_json(folder / "config.json", num_attention_heads=0), "num_attention_heads is 0"),
+    "layers": (lambda folder: change_json(folder / "config.json", num_hidden_layers=2**62), "39 tensors"),
+    "class": (
+        lambda folder: change_json(folder / "config_sentence_transformers.json", model_type={}),
+        "says that this is a {}",
+    ),
+    "truncation": (lambda folder: change_json(folder / "tokenizer.json", truncation="x"), "truncation is 'x'"),
+    "surrogate": (
+        lambda folder: change_json(folder / "config_sentence_transformers.json", prompts={"query": "\ud800"}),
+        "config_sentence_transformers.json is not readable JSON",
+    ),
+    "pointer of weights": (pointer("model.safetensors"), "model.safetensors is a git-lfs pointer"),
+    "pointer of a tokenizer": (pointer("tokenizer.json"), "tokenizer.json is a git-lfs pointer"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_named_in_one_sentence(tmp_path: Path, name: str) -> None:
+    folder = write_sentence_bert(tmp_path / "model")
+    damage, words = BROKEN[name]
+    damage(folder)
+    with pytest.raises(OnnxEmbedError, match=words) as caught:
+        export(folder, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+    assert not (tmp_path / "out").exists()
+
+
+def test_architectures_of_another_type_name_no_class(tmp_path: Path) -> None:
+    export(write_sentence_bert(tmp_path / "model", architectures=255), tmp_path / "out")
+
+
+def test_the_home_of_somebody_unknown_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="no folder at ~nosuchuser/model"):
+        OnnxEmbedder("~nosuchuser/model")
+
+
+def test_added_tokens_without_a_row_are_named_when_the_model_is_exported(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path / "model")
+    state = json.loads((folder / "tokenizer.json").read_text())
+    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    state["added_tokens"].append({"id": len(VOCAB), "content": "<image_soft_token>", **added})
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+    with pytest.warns(UserWarning, match=rf"no row .*'<image_soft_token>' \({len(VOCAB)}\)"):
+        manifest = export(folder, tmp_path / "out")
+    assert any("<image_soft_token>" in change for change in manifest.tokenization.changes)
+
+
+def test_the_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelFilesError, match=r"tokens without a row in the table of 60 .*another model's vocabulary"):
+        export(write_sentence_bert(tmp_path / "model", vocab_size=60), tmp_path / "out")
