@@ -22,8 +22,8 @@ RUNTIME = sorted(
 
 # What a text goes through, from a folder to its vector: all of these packages' modules that are brought in.
 EMBEDDING = {
-    *("arguments", "arrays", "embedder", "errors", "execution", "hub", "loading", "manifest", "reranker", "runtime"),
-    *("similarity", "tokenizer", "warning"),
+    *("arguments", "arrays", "embedder", "errors", "execution", "foreign", "hub", "loading", "manifest", "reranker"),
+    *("runtime", "similarity", "tokenizer", "warning"),
 }
 # What only adoption and the hub take.
 OTHERS = {

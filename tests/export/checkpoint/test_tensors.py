@@ -187,7 +187,7 @@ def test_a_shard_outside_the_folder_is_refused(tmp_path: Path, shard: str) -> No
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'])
 def test_an_invalid_index_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / INDEX).write_text(content)
-    with pytest.raises(ModelFilesError, match="is not (an index of shards|readable JSON|a JSON object)"):
+    with pytest.raises(ModelFilesError, match=r"is not (an index of shards|readable JSON|a JSON object)"):
         Checkpoint(tmp_path)
 
 
