@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 
 from decided import decide_embedding, decide_encoder
-from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError, UsageError
+from onnxembed.decisions.decide import decide
+from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsaidError, UnsupportedError, UsageError
+from onnxembed.facts.facts import read_facts
+from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.manifest import Decision, PoolingMode
 from tiny import change_json, write_bert, write_json, write_sentence_bert
+from tiny_rerankers import write_reranker
 
+DECODERS = [name for name, defaults in MODEL_TYPES.items() if defaults.decoder]
 IDENTITY = "torch.nn.modules.linear.Identity"
 ROBERTA: dict[str, Any] = {"model_type": "roberta", "max_position_embeddings": 66, "pad_token_id": 1}
 
@@ -239,3 +244,76 @@ def test_keys_that_contradict_each_other_about_attention_are_an_error(tmp_path: 
 def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"'t5' model.*known: albert, bert"):
         decide_embedding(write_bert(tmp_path, model_type="t5"))
+
+
+# ---- code of the model's own, and rotary positions
+
+CODE = {
+    "AutoConfig": "configuration.Config",
+    "AutoModel": "modeling.Model",
+    "AutoModelForCausalLM": "modeling.CausalLM",
+}
+
+
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_a_decoder_with_code_of_its_own_must_be_told_its_attention(tmp_path: Path, model_type: str) -> None:
+    """Files as stella_en_1.5B_v5 has them: its code is bidirectional, transformers' class would be causal."""
+    folder = write_bert(tmp_path, model_type=model_type, auto_map=CODE)
+    with pytest.raises(UnsaidError, match=r"auto_map: modeling\.Model\).*--attention bidirectional or") as raised:
+        decide_encoder(folder, pooling=("mean",), normalize=True)
+    assert raised.value.flag == "--attention"
+    stated = decide_encoder(folder, pooling=("mean",), normalize=True, attention="bidirectional").attention
+    assert stated == Decision("bidirectional", "flag", "--attention")
+    change_json(folder / "config.json", is_causal=False)
+    stated = decide_encoder(folder, pooling=("mean",), normalize=True).attention
+    assert stated == Decision("bidirectional", "file", "config.json: is_causal is false")
+
+
+def test_code_for_the_config_alone_leaves_a_decoder_causal(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path, model_type="qwen2", auto_map={"AutoConfig": "configuration.Config"})
+    assert decide_encoder(folder, pooling=("mean",), normalize=True).attention.value == "causal"
+    change_json(folder / "config.json", auto_map="modeling.Model")
+    with pytest.raises(ModelFilesError, match=r"auto_map is 'modeling\.Model', not classes by name"):
+        decide_encoder(folder, pooling=("mean",), normalize=True)
+
+
+@pytest.mark.parametrize("model_type", [*DECODERS, "eurobert", "modernbert"])
+def test_max_seq_length_is_not_bounded_by_rotary_positions(tmp_path: Path, model_type: str) -> None:
+    """sentence-transformers takes max_seq_length as it stands, and bounds only the tokenizer's length."""
+    folder = write_sentence_bert(tmp_path, model_type=model_type, max_length=512)
+    change_json(folder / "tokenizer_config.json", model_max_length=512)
+    reason = "sentence_bert_config.json: max_seq_length"
+    assert decide_encoder(folder).max_length == Decision(512, "file", reason)
+    write_json(folder / "sentence_bert_config.json", {})
+    assert decide_encoder(folder).max_length.value == 64
+
+
+# ---- segments of pairs
+
+
+@pytest.mark.parametrize(
+    ("tokenizer_class", "given"),
+    [
+        ("BertTokenizer", True),
+        ("BertTokenizerFast", True),
+        ("ElectraTokenizer", True),
+        ("DebertaV2TokenizerFast", True),
+        ("PreTrainedTokenizerFast", False),
+        ("TokenizersBackend", False),
+        ("AlbertTokenizer", False),
+        (None, True),
+    ],
+)
+def test_pairs_have_segments_where_the_tokenizers_class_gives_them(
+    tmp_path: Path, tokenizer_class: str | None, given: bool
+) -> None:
+    """As `model_input_names` of transformers 5 say, which the generic classes leave token_type_ids out of."""
+    folder = write_reranker(tmp_path)
+    change_json(folder / "tokenizer_config.json", tokenizer_class=tokenizer_class)
+    reranking = decide(read_facts(folder)).reranking
+    assert reranking is not None
+    assert (reranking.token_types.value, reranking.token_types.origin) == (given, "architecture")
+    change_json(folder / "tokenizer_config.json", model_input_names=["input_ids", "token_type_ids"])
+    reranking = decide(read_facts(folder)).reranking
+    assert reranking is not None
+    assert (reranking.token_types.value, reranking.token_types.origin) == (True, "file")

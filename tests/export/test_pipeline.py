@@ -32,6 +32,8 @@ from tiny import (
     write_json,
     write_sentence_bert,
 )
+from tiny_heads import write_masked_lm
+from tiny_rerankers import write_reranker
 
 BOTH: tuple[Precision, ...] = ("fp32", "fp16")
 TANH = "torch.nn.modules.activation.Tanh"
@@ -337,3 +339,44 @@ def test_an_output_that_may_not_be_replaced_is_refused_before_anything_is_read(t
     (tmp_path / "out/mine").touch()
     with pytest.raises(UsageError, match="is not an onnxembed artifact"):
         export("organization/a-model-that-would-be-downloaded", tmp_path / "out", Options(force=True))
+
+
+# ---- damaged weights
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "name", ["encoder.layer.1.output.LayerNorm.bias", "embeddings.word_embeddings.weight", "2_Dense"]
+)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_weights_that_are_not_finite_are_refused_by_name(
+    tmp_path: Path, name: str, value: float, precision: Precision
+) -> None:
+    folder = write_sentence_bert(tmp_path / "model", dense=((32, 8, TANH),))
+    place, name = (folder / name, "linear.weight") if name == "2_Dense" else (folder, name)
+    weight = load_file(place / "model.safetensors")[name]
+    weight.flat[5] = value
+    change_weights(place, **{name: weight})
+    with pytest.raises(ModelFilesError, match=f"the weight {name}.* has values that are not finite"):
+        export(folder, tmp_path / "out", Options(precisions=(precision,)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_weights_of_a_sparse_model_must_be_finite(tmp_path: Path) -> None:
+    """max(0, NaN) is 0 in ONNX Runtime: its embeddings would be empty, and finite."""
+    folder = write_masked_lm(tmp_path / "model")
+    name = "bert.encoder.layer.1.output.LayerNorm.bias"
+    weight = load_file(folder / "model.safetensors")[name]
+    weight[0] = np.nan
+    change_weights(folder, **{name: weight})
+    with pytest.raises(
+        ModelFilesError, match=r"encoder\.layer\.1\.output\.LayerNorm\.bias has values that are not finite"
+    ):
+        export(folder, tmp_path / "out", Options(flags=Flags(task="sparse")))
+
+
+def test_the_weights_of_a_classifier_must_be_finite(tmp_path: Path) -> None:
+    folder = write_reranker(tmp_path / "model")
+    change_weights(folder, **{"classifier.bias": np.full(1, np.nan, np.float32)})
+    with pytest.raises(ModelFilesError, match=r"classifier\.bias has values that are not finite"):
+        export(folder, tmp_path / "out")

@@ -43,6 +43,13 @@ def test_an_older_vocabulary_stands_for_tokenizer_json(
     assert contents(fetch_checkpoint(MODEL, cached).folder) == files
 
 
+def test_chat_templates_are_fetched(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    """transformers saves them in files of their own, and a reranker without its template would score other texts."""
+    files = {**PLAIN, "chat_template.jinja": b"{{ messages }}", "additional_chat_templates/tool_use.jinja": b"{{ 1 }}"}
+    push(hub, files | UNWANTED, tmp_path)
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == files
+
+
 def test_shards_are_those_of_the_index(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
     more = {"model.fp16-00001-of-00001.safetensors": b"", "pytorch_model-00001-of-00001.bin": b""}
     push(hub, SHARDED | more | {"pytorch_model.bin.index.json": b"{}"}, tmp_path)

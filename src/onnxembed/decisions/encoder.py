@@ -82,7 +82,24 @@ def _attention(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[At
             return Decision.from_file(mode, "config.json", f"{key} is {str(value).lower()}")
         if value is not None:
             raise ModelFilesError(f"{file}: {key} is {value!r}, not true or false")
+    if (code := _own_model_code(facts)) is not None:
+        raise UnsaidError(
+            f"{file} names code of the model's own (auto_map: {code}), which is never run, and does not say whether "
+            "its tokens see the ones after them (is_causal): pass --attention bidirectional or --attention causal, as "
+            "the model card or that code says",
+            "--attention",
+        )
     return Decision.default(defaults.attention, f"{facts.model_type} is a decoder")
+
+
+def _own_model_code(facts: Facts) -> str | None:
+    """The class of the model that config.json's auto_map names; None where it names none."""
+    auto_map = facts.config.get("auto_map")
+    if not auto_map:
+        return None
+    if not isinstance(auto_map, dict):
+        raise ModelFilesError(f"{facts.config_file}: auto_map is {auto_map!r}, not classes by name")
+    return next((str(name) for key, name in auto_map.items() if key.startswith("AutoModel")), None)
 
 
 def _adapter(facts: Facts, flags: Flags) -> Decision[str] | None:

@@ -28,6 +28,12 @@ HEAD_POOLING_KEYS: dict[str, tuple[str, str, dict[str, HeadPooling]]] = {
     "eurobert": ("classifier_pooling", "late", {"bos": "cls", "mean": "mean", "late": "mean_of_logits"}),
 }
 
+# The tokenizer classes of transformers 5 that give segments of their own accord, and the model_types that imply one of
+# them where no file names a class. Other classes, the generic ones included, give none: all tokens are in segment 0.
+SEGMENTED = frozenset(
+    {"BertTokenizer", "ElectraTokenizer", "DebertaV2Tokenizer", "bert", "electra", "deberta-v2", "nomic_bert"}
+)
+
 
 def decide_reranking(facts: Facts, flags: Flags, recipe: Recipe | None) -> Reranking:
     """Decide how pairs become scores.
@@ -168,7 +174,11 @@ def _token_types(facts: Facts) -> Decision[bool]:
     if isinstance(names, list):
         reason = f"tokenizer_config.json: model_input_names is {json.dumps(names)}"
         return Decision("token_type_ids" in names, "file", reason)
-    return Decision.default(True, "as tokenizer.json sets them")
+    tokenizer_class = facts.tokenizer_config.get("tokenizer_class") or facts.config.get("tokenizer_class")
+    named = str(tokenizer_class or facts.model_type)
+    if named.removesuffix("Fast") in SEGMENTED:
+        return Decision.default(True, f"as tokenizer.json sets them, and {named} gives them")
+    return Decision.default(False, f"no model_input_names, and transformers 5 gives none for the tokenizer of {named}")
 
 
 def _template(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[Template] | None:
@@ -181,8 +191,8 @@ def _template(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[Tem
     if recipe and recipe.template:
         return recipe.decision(recipe.template)
     folder = facts.transformer_folder
-    files = [folder / name for name in ("chat_template.jinja", "chat_template.json")]
-    templates = [file.name for file in files if file.is_file()]
+    names = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
+    templates = [name for name in names if (folder / name).exists()]
     if facts.tokenizer_config.get("chat_template") is not None:
         templates.append("tokenizer_config.json: chat_template")
     if takes_messages(facts.transformer_config) and not facts.answers:

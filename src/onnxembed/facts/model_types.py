@@ -43,7 +43,7 @@ class ModelType:
 ROBERTA = ModelType(pad_token_id=1, positions_after_pad=True)
 ROTARY = ModelType(position_table=False)
 STATIC = ModelType(position_table=False, static=True, hidden_size_key="hidden_dim")
-DECODER = ModelType(attention="causal", decoder=True)
+DECODER = ModelType(position_table=False, attention="causal", decoder=True)
 
 MODEL_TYPES: dict[str, ModelType] = {
     "albert": ModelType(),
@@ -52,7 +52,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "deberta-v2": ModelType(position_table_key="position_biased_input"),
     "distilbert": ModelType(hidden_size_key="dim"),
     "electra": ModelType(),
-    "eurobert": ModelType(pad_token_id=128001),
+    "eurobert": ModelType(pad_token_id=128001, position_table=False),
     "gte": ModelType(pad_token_id=1, position_table=False),
     "gemma3_text": DECODER,
     "jina_embeddings_v3": ModelType(pad_token_id=1, position_table=False),

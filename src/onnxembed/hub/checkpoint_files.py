@@ -19,8 +19,9 @@ from onnxembed.manifest import TOKENIZER_FILE
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
-# Configurations, vocabularies, sentencepiece models: all are small, and any of them may change vectors.
-SMALL = (".json", ".txt", ".model", "artifact.metadata", "sparse_linear.pt", "colbert_linear.pt")
+# Configurations, vocabularies, sentencepiece models, chat templates: all are small, and any of them may change vectors.
+SMALL = (".json", ".txt", ".model", ".jinja", "artifact.metadata", "sparse_linear.pt", "colbert_linear.pt")
+CHAT_TEMPLATES = "additional_chat_templates"  # a folder beside chat_template.jinja
 # The vocabularies of tokenizers without a tokenizer.json, by any of which a checkpoint has a tokenizer; BPE's
 # vocab.json goes with merges.txt.
 VOCABULARIES = (
@@ -102,7 +103,8 @@ def _checkpoint_files(folder: Path) -> list[str]:
 
 
 def _small_files(names: Iterable[str], path: str) -> list[str]:
-    return [name for name in names if name.rpartition("/")[0] == path and name.endswith(SMALL)]
+    places = (path, f"{path}/{CHAT_TEMPLATES}".lstrip("/"))
+    return [name for name in names if name.rpartition("/")[0] in places and name.endswith(SMALL)]
 
 
 def _weights(folder: Path, names: Collection[str], path: str) -> list[str]:

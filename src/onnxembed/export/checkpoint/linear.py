@@ -10,7 +10,7 @@ from onnxembed.arrays import Array
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.checkpoint.pickles import read_pickle
 from onnxembed.export.checkpoint.safetensors import read_safetensors
-from onnxembed.export.checkpoint.tensors import WEIGHT_DTYPES
+from onnxembed.export.checkpoint.tensors import WEIGHT_DTYPES, check_finite
 
 FORMATS = {".pt": read_pickle, ".safetensors": read_safetensors}
 
@@ -29,4 +29,6 @@ def read_linear(file: Path, in_features: int, out_features: int | None = None) -
         if record.shape != shape or record.dtype not in WEIGHT_DTYPES:
             raise ModelFilesError(f"{file} has a tensor of shape {record.shape} ({record.dtype}), not {shape}")
     arrays = [np.ascontiguousarray(record.map(), dtype=np.float32) for record in (weight, *others)]
+    for name, array in zip(("weight", "bias"), arrays, strict=False):
+        check_finite(f"{name} of {file}", array)
     return arrays[0], arrays[1] if others else None

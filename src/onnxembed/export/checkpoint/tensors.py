@@ -93,6 +93,12 @@ class Checkpoint:
         raise ModelFilesError(f"the weights in {self.folder} have no tensor {name}")
 
 
+def check_finite(name: str, weight: np.ndarray[Any, Any]) -> None:
+    """Raise ModelFilesError for a weight with NaN or infinite values, which some operators turn into plain zeros."""
+    if not np.isfinite(weight).all():
+        raise ModelFilesError(f"the weight {name} has values that are not finite (NaN or infinity): it is damaged")
+
+
 def _without(prefix: str | tuple[str, ...], name: str) -> str:
     prefixes = (prefix,) if isinstance(prefix, str) else prefix
     return next((name.removeprefix(each) for each in prefixes if name.startswith(each)), name)

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from onnxembed.arrays import Array
 from onnxembed.errors import UnsupportedError
-from onnxembed.export.checkpoint.tensors import Checkpoint
+from onnxembed.export.checkpoint.tensors import Checkpoint, check_finite
 from onnxembed.manifest import Precision
 
 Value = str
@@ -181,7 +181,8 @@ class Graph:
         with np.errstate(over="ignore"):
             make = _transposed if transpose else np.ascontiguousarray
             converted = make(tensor, dtype=self.numpy_float)
-        if converted.dtype != tensor.dtype and not np.isfinite(converted).all():
+        if not np.isfinite(converted).all():
+            check_finite(name, tensor)
             raise UnsupportedError(f"the weight {name} has values that {self.precision} cannot hold")
         return converted
 

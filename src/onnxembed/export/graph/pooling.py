@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from onnxembed.arrays import Array
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.checkpoint.tensors import Checkpoint
+from onnxembed.export.checkpoint.tensors import Checkpoint, check_finite
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.facts.modules import DenseFacts, Layer, LayerNormFacts
 from onnxembed.manifest import PoolingMode
@@ -88,7 +88,10 @@ def _read_exactly(folder: Path, module: str, expected: Mapping[str, tuple[int, .
             raise ModelFilesError(f"{folder}: {name} is {weights.shape(name)}, but config.json says {shape}")
     if strange := weights.unused():
         raise ModelFilesError(f"{folder} has tensors a {module} module does not use: {', '.join(strange)}")
-    return {name: np.ascontiguousarray(weights.read(name), dtype=np.float32) for name in expected}
+    arrays = {name: np.ascontiguousarray(weights.read(name), dtype=np.float32) for name in expected}
+    for name, array in arrays.items():
+        check_finite(f"{name} of {folder}", array)
+    return arrays
 
 
 def normalize(g: Graph, x: Value) -> Value:

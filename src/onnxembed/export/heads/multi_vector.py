@@ -11,6 +11,7 @@ from onnxembed.decisions.compose_manifest import multi_vector_section
 from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.checkpoint.linear import read_linear
+from onnxembed.export.checkpoint.tensors import check_finite
 from onnxembed.export.graph import pooling
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.graph.inputs import B, Encoded, T
@@ -66,4 +67,6 @@ def _projection(g: Graph, facts: Facts, head: MultiVectorFacts, width: int) -> t
     shape = g.weights.shape(STANFORD_LINEAR)
     if len(shape) != 2 or shape[1] != width:
         raise ModelFilesError(f"{facts.transformer_folder}: {STANFORD_LINEAR} has the shape {shape}, not (*, {width})")
-    return "linear", np.ascontiguousarray(g.weights.read(STANFORD_LINEAR), dtype=np.float32), None
+    weight = np.ascontiguousarray(g.weights.read(STANFORD_LINEAR), dtype=np.float32)
+    check_finite(STANFORD_LINEAR, weight)
+    return "linear", weight, None

@@ -18,6 +18,7 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.architectures.row import Classifier, Key
 from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.checkpoint.tensors import check_finite
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import B, Encoded, PaddedInputs
 from onnxembed.export.graph.pooling import pool
@@ -130,6 +131,7 @@ def _read(g: Graph, name: str, shape: tuple[int, ...], *, transpose: bool = Fals
             "(labels: id2label or num_labels)"
         )
     tensor = g.weights.read(name).astype(np.float32)
+    check_finite(name, tensor)
     return g.constant(f"{name}.T" if transpose else name, np.ascontiguousarray(tensor.T if transpose else tensor))
 
 
@@ -154,5 +156,7 @@ def _answer_weights(g: Graph, facts: Facts, config: Config, answers: tuple[str, 
             raise ModelFilesError(f"the weights in {g.weights.folder} have no tensor {LM_HEAD}, and it is not tied")
         name = TIED
     rows = [g.weights.read(name)[ids[token]].astype(np.float32) for token in answers]
+    for row in rows:
+        check_finite(name, row)
     difference = rows[0] - rows[1] if len(rows) > 1 else rows[0]
     return g.constant("answers", np.ascontiguousarray(difference[:, None]))
