@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -281,14 +282,16 @@ def test_special_tokens_survive_truncation_as_in_the_reference(tmp_path: Path, n
 
 @pytest.mark.torch
 def test_mistral_is_read_as_the_class_it_names_with_the_space_that_its_file_asks_for(tmp_path: Path) -> None:
-    """AutoTokenizer reads a mistral folder without its class, and omits the space before a text."""
+    """Below transformers 5.24, AutoTokenizer read a mistral folder without its class, and left out the space."""
     spm = pytest.importorskip("sentencepiece", reason="the sentencepiece package says what the ids are")
     folder = Case("LlamaTokenizer", "mistral", llama, {"add_bos_token": False}).write(tmp_path / "model")
     library = spm.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     encode = encoder(build(folder))
     for text in ("the quick brown fox", "the  lazy dogs, it's é 12", "a\n\nb"):
         assert encode(text) == library.encode(text)
-    assert reference(folder)("the fox").input_ids != library.encode("the fox")
+    release = tuple(map(int, version("transformers").split(".")[:2]))
+    agrees = reference(folder)("the fox").input_ids == library.encode("the fox")
+    assert agrees == (release >= (5, 24))
 
 
 @pytest.mark.torch

@@ -7,8 +7,9 @@ is verified against. Where older releases differ, transformers 5 is followed as 
 - AlbertTokenizer: pieces like `9,` keep their score (transformers 4 made them unlikely).
 - DebertaV2Tokenizer: NFC, not the file's normalization table. The manifest says so.
 
-The exception: for model_type mistral, AutoTokenizer ignores the named class and does not add the space before a text
-that the file asks for. Here it is read as LlamaTokenizer, which gives the ids of the sentencepiece library.
+The exception: for model_type mistral, AutoTokenizer below transformers 5.24 ignores the named class and does not add
+the space before a text that the file asks for. Here it is read as LlamaTokenizer, which gives the ids of the
+sentencepiece library, as later releases do.
 
 The files that these classes read are fetched by name: `hub.checkpoint_files` lists them.
 """
