@@ -158,6 +158,47 @@ def test_int32_inputs_and_float16_outputs(checkpoint: Path, tmp_path: Path, expe
     assert_vectors_equal(ours, expected, atol=2e-3)
 
 
+def end_with_tokens(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Make a sentence embedding of the token embeddings by these nodes instead of the graph's own."""
+    for node in graph.node:
+        node.output[:] = ["unused" if name == "sentence_embedding" else name for name in node.output]
+    graph.node.extend(nodes)
+
+
+def test_a_pooling_of_the_graphs_own_is_not_believed_where_the_tokens_are_there(
+    checkpoint: Path, tmp_path: Path, expected: Any
+) -> None:
+    """The files say mean; the graph's sentence_embedding is the first token."""
+    folder = foreign(checkpoint, tmp_path / "foreign")
+
+    def first_token(graph: onnx.GraphProto) -> None:
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int64), "first"))
+        gather = helper.make_node("Gather", ["token_embeddings", "first"], ["sentence_embedding"], axis=1)
+        end_with_tokens(graph, [gather])
+
+    change(folder, first_token)
+    assert_vectors_equal(vectors(folder), expected)
+
+
+def test_a_graph_that_does_not_follow_its_mask_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """A mean over all slots, padding included: right for a text alone, wrong beside a longer one."""
+    folder = foreign(checkpoint, tmp_path / "foreign")
+
+    def over_all_slots(graph: onnx.GraphProto) -> None:
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([1], np.int64), "slots"))
+        mean = helper.make_node("ReduceMean", ["token_embeddings", "slots"], ["sentence_embedding"], keepdims=0)
+        end_with_tokens(graph, [mean])
+        rename(graph, {"token_embeddings": ""})
+
+    change(folder, over_all_slots)
+    message = r"sentence_embedding of a text changes with the padding beside it, so the graph does not follow its att"
+    with pytest.raises(ModelFilesError, match=message):
+        OnnxEmbedder(folder)
+    with pytest.raises(ModelFilesError, match=message):
+        command("adopt", folder, "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 # ---- what is missing, and what is refused
 
 
@@ -238,7 +279,7 @@ def flat(graph: onnx.GraphProto) -> None:
 
 
 def wide(graph: onnx.GraphProto) -> None:
-    graph.output[0].type.tensor_type.shape.dim[1].dim_value = 33
+    graph.output[0].type.tensor_type.shape.dim[2].dim_value = 33
 
 
 def unnamed(graph: onnx.GraphProto) -> None:
@@ -252,8 +293,8 @@ def unnamed(graph: onnx.GraphProto) -> None:
         (no_mask, r"takes no attention_mask, so texts cannot be run together"),
         (fixed, r"input_ids has shape \[free, 128\], not a free number .* both axes dynamic"),
         (flat, r"last_hidden_state has shape \[free, 32\], not texts by tokens by numbers"),
-        (wide, r"sentence_embedding has 33 numbers, but the model's files say 32"),
-        (unnamed, r"no output sentence_embedding, token_embeddings or last_hidden_state; it has output_0, output_1"),
+        (wide, r"token_embeddings has 33 numbers, but the model's files say 32"),
+        (unnamed, r"no output sentence_embedding, token_embeddings or last_hidden_state; it has output_1, output_0"),
     ],
 )
 def test_a_graph_that_cannot_be_fed_or_read_is_refused(

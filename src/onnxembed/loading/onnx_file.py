@@ -250,12 +250,15 @@ def _read_element_type(value_type: Message) -> int:
 
 
 def _read_shape(value_type: Message) -> tuple[int | None, ...] | None:
-    """The shape of a tensor's type: each dimension is a message that holds its size, its name, or nothing."""
+    """The shape of a tensor's type: each dimension is a message that holds its size, its name, or nothing.
+
+    Some exporters write a free size as -1.
+    """
     for number, _, _, tensor in value_type.fields():
         for part, _, _, shape in tensor.fields() if number == 1 else ():
             if part == 2:
                 return tuple(
-                    next((size for key, _, size, _ in dimension.fields() if key == 1), None)
+                    next((size for key, _, size, _ in dimension.fields() if key == 1 and size < 2**63), None)
                     for _, _, _, dimension in shape.fields()
                 )
     return None

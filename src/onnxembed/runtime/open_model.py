@@ -22,6 +22,7 @@ from onnxembed.loading.locate import locate
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import PRECISIONS, Task
 from onnxembed.runtime.outputs.readout import Readout
+from onnxembed.runtime.padding_check import check_padding
 from onnxembed.runtime.streaming import Computation, stream
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 from onnxembed.warning import Once
@@ -105,6 +106,12 @@ class OpenModel:
         self._pad_token_id = self.manifest.tokenization.pad_token_id.value
         self._shortened: dict[int, TextTokenizer] = {}  # by the most tokens of a text
         self._truncation_warning = Once()
+        if self.manifest.model.engine == "adopted" and not self._variant.runs_single_texts:
+            try:
+                check_padding(self._backend, self.manifest, self._variant.file)
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def backend(self) -> Backend:

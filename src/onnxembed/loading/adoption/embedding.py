@@ -29,7 +29,11 @@ _SAME = 0.9999
 
 
 def output(graph: OnnxFile, facts: Facts, decisions: Decisions) -> Value:
-    """The output to read: the sentence embedding if the graph makes it as was decided, else the token embeddings."""
+    """The output to read: the token embeddings, which the runtime pools as was decided, or the sentence embedding.
+
+    A graph that gives both may pool in another way than its files say, so its sentence embedding is read only where
+    modules follow the pooling that the graph computes.
+    """
     embedding = decisions.embedding
     assert embedding is not None
     value = _chosen(graph, facts, embedding)
@@ -64,7 +68,8 @@ def _chosen(graph: OnnxFile, facts: Facts, embedding: EmbeddingDecisions) -> Val
     tokens, sentence = find_output(graph, TOKEN_OUTPUTS), find_output(graph, [SENTENCE_EMBEDDING])
     modes_in_files = facts.poolings[0].modes if len(facts.poolings) == 1 else ()
     as_made = embedding.pooling.value == modes_in_files and (embedding.normalize.value or not facts.normalize)
-    if tokens is not None and not (as_made and sentence is not None):
+    follow = bool(facts.post.token_layers or facts.post.layers)
+    if tokens is not None and not (follow and as_made and sentence is not None):
         return tokens
     if sentence is None:
         hint = "; --task sparse makes sparse embeddings of logits" if find_output(graph, [LOGITS]) else ""

@@ -1,0 +1,61 @@
+"""Whether a graph that another program made leaves padding out of account, as its attention_mask says."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxembed.arrays import Array, Feeds
+from onnxembed.errors import DeviceMemoryError, ModelFilesError
+from onnxembed.execution.backend import Backend
+from onnxembed.manifest import LOGITS, SPARSE_WEIGHTS, Manifest
+
+# Rounding in half precision or to 8 bits changes outputs by less than this share of their length.
+_TOLERANCE = 0.05
+
+_SHORT, _LONG = 3, 6
+
+
+def check_padding(backend: Backend, manifest: Manifest, file: str) -> None:
+    """Run a short text alone and beside a longer one.
+
+    Raises ModelFilesError for a graph that cannot be run, and for one whose output for the text is another then: it
+    would give texts other vectors in other company.
+    """
+    outputs = graph_outputs(manifest)
+    alone, together = (_run(backend, outputs, feeds, file) for feeds in _feeds(manifest))
+    for name, single, both in zip(outputs, alone, together, strict=True):
+        per_token = single.ndim == 3 or name == SPARSE_WEIGHTS
+        ours = both[0, :_SHORT] if per_token else both[0]
+        if np.linalg.norm(ours - single[0]) > _TOLERANCE * np.linalg.norm(single[0]):
+            raise ModelFilesError(
+                f"{file}: {name} of a text changes with the padding beside it, so the graph does not follow its "
+                "attention_mask; make the graph again, for instance with onnxembed export"
+            )
+
+
+def graph_outputs(manifest: Manifest) -> list[str]:
+    """The graph's outputs that the model's tasks read."""
+    sections = (manifest.embedding, manifest.sparse, manifest.multi_vector)
+    names = [section.graph_output for section in sections if section is not None]
+    return [*names, LOGITS] if manifest.reranking else names
+
+
+def _run(backend: Backend, outputs: list[str], feeds: Feeds, file: str) -> list[Array]:
+    try:
+        return [*backend.run(outputs, feeds)]
+    except DeviceMemoryError:
+        raise
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        raise ModelFilesError(f"{file} cannot be run on short texts: {error}") from error
+
+
+def _feeds(manifest: Manifest) -> list[Feeds]:
+    """The inputs of a text alone, and of that text beside a longer one."""
+    pad = manifest.tokenization.pad_token_id.value
+    ids = np.array([number for number in range(1, _LONG + 2) if number != pad][:_LONG], np.int64)
+    short = np.where(np.arange(_LONG) < _SHORT, ids, pad)
+    both = np.stack([short, ids[::-1]])
+    mask = np.stack([np.arange(_LONG) < _SHORT, np.ones(_LONG, bool)]).astype(np.int64)
+    together = {"input_ids": both, "attention_mask": mask, "token_type_ids": np.zeros_like(both)}
+    alone = {name: array[:1, :_SHORT] for name, array in together.items()}
+    return [{name: feeds[name] for name in manifest.model.inputs} for feeds in (alone, together)]
