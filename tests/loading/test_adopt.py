@@ -165,19 +165,38 @@ def end_with_tokens(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None
     graph.node.extend(nodes)
 
 
+def first_token(graph: onnx.GraphProto) -> None:
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int64), "first"))
+    gather = helper.make_node("Gather", ["token_embeddings", "first"], ["sentence_embedding"], axis=1)
+    end_with_tokens(graph, [gather])
+
+
 def test_a_pooling_of_the_graphs_own_is_not_believed_where_the_tokens_are_there(
     checkpoint: Path, tmp_path: Path, expected: Any
 ) -> None:
     """The files say mean; the graph's sentence_embedding is the first token."""
     folder = foreign(checkpoint, tmp_path / "foreign")
 
-    def first_token(graph: onnx.GraphProto) -> None:
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.int64), "first"))
-        gather = helper.make_node("Gather", ["token_embeddings", "first"], ["sentence_embedding"], axis=1)
-        end_with_tokens(graph, [gather])
-
     change(folder, first_token)
     assert_vectors_equal(vectors(folder), expected)
+    change(folder, lambda graph: rename(graph, {"token_embeddings": ""}))
+    with pytest.raises(ModelFilesError, match=r"is one token of each text, but pooling is mean \(file: 1_Pool"):
+        OnnxEmbedder(folder)
+
+
+def test_a_sum_over_tokens_is_not_the_first_token(tmp_path: Path) -> None:
+    checkpoint = write_sentence_bert(tmp_path / "checkpoint", pooling="cls")
+    folder = foreign(checkpoint, tmp_path / "foreign")
+
+    def sum_of_all(graph: onnx.GraphProto) -> None:
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([1], np.int64), "slots"))
+        total = helper.make_node("ReduceSum", ["token_embeddings", "slots"], ["sentence_embedding"], keepdims=0)
+        end_with_tokens(graph, [total])
+        rename(graph, {"token_embeddings": ""})
+
+    change(folder, sum_of_all)
+    with pytest.raises(ModelFilesError, match=r"sentence_embedding is a sum over the tokens .* but pooling is cls"):
+        OnnxEmbedder(folder)
 
 
 def test_a_graph_that_does_not_follow_its_mask_is_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -154,3 +154,18 @@ def final_activation(graph: OnnxFile, output: Value) -> str | None:
     while (node := graph.producers.get(name)) is not None and node.operator in (*_SAME_NUMBERS, "Cast"):
         name = node.inputs[0]
     return node.operator if node is not None and node.operator in _ACTIVATIONS else None
+
+
+def pools_first_token(graph: OnnxFile, output: Value) -> bool | None:
+    """Whether an output [B, D] is made of one token of each text, or of a sum over tokens; None where neither shows."""
+    name = output.name
+    while (node := graph.producers.get(name)) is not None:
+        if node.operator == "Gather":
+            index = graph.constant(node.inputs[1])
+            return True if index is not None and index.ndim == 0 else None
+        if node.operator in ("ReduceMean", "ReduceSum"):
+            return False
+        if node.operator not in (*_SAME_NUMBERS, *_ELEMENTWISE, "LpNormalization", "Tanh"):
+            return None
+        name = node.inputs[0]
+    return None

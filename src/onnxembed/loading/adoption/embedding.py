@@ -6,11 +6,12 @@ import numpy as np
 
 from onnxembed.decisions.decide import Decisions
 from onnxembed.decisions.embedding import EmbeddingDecisions
-from onnxembed.errors import UnsupportedError, UsageError
+from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.modules import NormalizeFacts
 from onnxembed.loading.adoption.measuring import run_ids
 from onnxembed.loading.adoption.outputs import check_axes, check_width, find_output, require_output
+from onnxembed.loading.graph_walk import pools_first_token
 from onnxembed.loading.onnx_file import OnnxFile, Value
 from onnxembed.manifest import (
     LAST_HIDDEN_STATE,
@@ -23,6 +24,9 @@ from onnxembed.manifest import (
 
 TOKEN_OUTPUTS = (TOKEN_EMBEDDINGS, LAST_HIDDEN_STATE)
 """The names of an output of token embeddings, in order of preference."""
+
+MEANS = ("mean", "mean_sqrt_len", "weightedmean")
+"""The poolings that take every token into account, by a sum."""
 
 # A token's embedding and a sentence embedding of that token alone have at least this cosine if no module is between.
 _SAME = 0.9999
@@ -79,7 +83,19 @@ def _chosen(graph: OnnxFile, facts: Facts, embedding: EmbeddingDecisions) -> Val
             f"{graph.path} pools its tokens as the model's files say, and gives nothing else: neither --pooling nor "
             "--no-normalize can change that"
         )
+    _check_pooling(graph, sentence, embedding)
     return sentence
+
+
+def _check_pooling(graph: OnnxFile, sentence: Value, embedding: EmbeddingDecisions) -> None:
+    """Raise ModelFilesError for a graph that shows that it pools in another way than was decided."""
+    modes, first_token = embedding.pooling.value, pools_first_token(graph, sentence)
+    wrong = {True: MEANS, False: ("cls",)}
+    if first_token is not None and set(modes) <= set(wrong[first_token]):
+        raise ModelFilesError(
+            f"{graph.path}: {sentence.name} is {'one token' if first_token else 'a sum over the tokens'} of each text, "
+            f"but pooling is {'+'.join(modes)} ({embedding.pooling.origin}: {embedding.pooling.reason})"
+        )
 
 
 def _changes_direction_alone(facts: Facts, decisions: Decisions) -> bool:
