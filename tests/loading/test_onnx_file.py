@@ -75,3 +75,32 @@ def test_files_that_hold_weights_are_named(tmp_path: Path) -> None:
     graph_file = read_onnx(write(tmp_path / "a.onnx", weight))
     assert graph_file.data == {"folder/w.bin"}
     assert graph_file.weights == "float16"
+
+
+def test_constants_are_read_wherever_they_stand(tmp_path: Path) -> None:
+    """Weights, Constant nodes, and Identity nodes over them; in raw bytes and in fields of their own."""
+    values = {
+        "raw": numpy_helper.from_array(np.array([1.5, -2], np.float32), "raw"),
+        "floats": helper.make_tensor("floats", TensorProto.FLOAT, (2,), [0.25, 3]),
+        "doubles": helper.make_tensor("doubles", TensorProto.DOUBLE, (1,), [0.1]),
+        "small": helper.make_tensor("small", TensorProto.INT8, (3,), [-1, 0, 127]),
+        "large": helper.make_tensor("large", TensorProto.INT64, (), [-(2**40)]),
+        "half": numpy_helper.from_array(np.array(0.5, np.float16), "half"),
+    }
+    nodes = [helper.make_node("Constant", [], [f"{name}_node"], value=tensor) for name, tensor in values.items()]
+    nodes += [helper.make_node("Identity", [f"{name}_node"], [f"{name}_same"]) for name in values]
+    nodes.append(helper.make_node("Identity", ["x"], ["y"]))
+    floats = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "constants", floats[:1], floats[1:], initializer=list(values.values()))
+    path = tmp_path / "constants.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    graph_file = read_onnx(path)
+    for name, tensor in values.items():
+        expected = numpy_helper.to_array(tensor)
+        for place in (name, f"{name}_node", f"{name}_same"):
+            found = graph_file.constant(place)
+            assert found is not None
+            assert found.dtype == expected.dtype
+            assert np.array_equal(found, expected)
+    assert graph_file.constant("x") is None
+    assert graph_file.constant("y") is None

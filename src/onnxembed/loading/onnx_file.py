@@ -271,8 +271,8 @@ def _constants(model: Message, name: str) -> Iterator[Message]:
             if number == 5 and _named(content, 8) == name:
                 yield content
             elif number == 1 and _named(content, 4) == "Constant" and _named(content, 2) == name:
-                for part, _, _, attribute in content.fields():
-                    yield from (tensor for key, _, _, tensor in attribute.fields() if part == 5 and key == 5)
+                for attribute in (part.content for part in content.fields() if part.number == 5):
+                    yield from (part.content for part in attribute.fields() if part.number == 5)
 
 
 def _named(message: Message, number: int) -> str:
