@@ -368,3 +368,39 @@ def test_a_config_without_model_type_is_an_error(tmp_path: Path, model_type: Any
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ModelFilesError, match="no folder at"):
         read_facts(tmp_path / "absent")
+
+
+# ---- what the reference would read, and onnxembed does not do
+
+
+@pytest.mark.parametrize("kind", ["LORA", "IA3", "ADALORA", "LOHA", "PREFIX_TUNING"])
+def test_an_adapter_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+    """transformers applies it to the weights, whether they are beside it or not."""
+    folder = write_sentence_bert(tmp_path)
+    write_json(folder / "adapter_config.json", {"peft_type": kind, "base_model_name_or_path": "org/base"})
+    words = f"is a {kind} adapter of org/base .*merge_and_unload"
+    with pytest.raises(UnsupportedError, match=words):
+        read_facts(folder)
+    (folder / "config.json").unlink()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UnsupportedError, match=words):
+        read_facts(folder)
+    write_json(folder / "adapter_config.json", {"config": {}})
+    with pytest.raises(ModelFilesError, match="names no peft_type"):
+        read_facts(folder)
+
+
+def test_special_tokens_that_texts_would_split_are_refused(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path)
+    change_json(folder / "tokenizer_config.json", split_special_tokens=False)
+    read_facts(folder)
+    change_json(folder / "tokenizer_config.json", split_special_tokens=True)
+    with pytest.raises(UnsupportedError, match=r"tokenizer_config\.json sets split_special_tokens"):
+        read_facts(folder)
+
+
+def test_vectors_that_are_cut_to_fewer_numbers_are_refused(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path)
+    change_json(folder / "config_sentence_transformers.json", truncate_dim=8)
+    with pytest.raises(UnsupportedError, match=r"truncate_dim to 8.*dimensions=8"):
+        read_facts(folder)

@@ -8,11 +8,13 @@ from typing import Any, cast
 from onnxembed.decisions.flags import NO_ADAPTER, Flags
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.facts.facts import Facts
+from onnxembed.facts.json_file import read_json
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.manifest import AttentionMode, Decision, Prompts, TruncationSide
 from onnxembed.recipes.recipe import Recipe
 
 UNBOUNDED = 1_000_000  # tokens: the limit for models without one
+MODEL2VEC_LENGTH = 512  # tokens: model2vec's limit where config.json has none; null is no limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +134,8 @@ def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
             takes = f"takes 1 to {limit} tokens" if table else "takes 1 token or more"
             raise UsageError(f"--max-length {flags.max_length}: this model {takes}")
         return Decision(flags.max_length, "flag", "--max-length")
+    if MODEL_TYPES[facts.model_type].static:
+        return _static_length(facts)
     for config, name, key in (
         (facts.transformer_config, facts.transformer_config_name, "max_seq_length"),
         (facts.tokenizer_config, "tokenizer_config.json", "model_max_length"),
@@ -145,9 +149,26 @@ def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
             return Decision.from_file(int(length), name, f"{key}")
         reason = f"config.json: max_position_embeddings allows {limit} ({name}: {key} says more)"
         return Decision(limit, "file", reason)
-    if MODEL_TYPES[facts.model_type].static:
-        return Decision.default(limit, "no positions bound its texts")
     return Decision.from_file(limit, "config.json", f"max_position_embeddings allows {limit}")
+
+
+def _static_length(facts: Facts) -> Decision[int]:
+    """model2vec's max_length, which has a default; sentence-transformers cuts as tokenizer.json says.
+
+    Reference: model2vec 0.10, model.py; sentence-transformers 6.2, modules/static_embedding.py.
+    """
+    if facts.model_type == "model2vec":
+        name, key, length = "config.json", "max_length", facts.config.get("max_length", MODEL2VEC_LENGTH)
+        if key not in facts.config:
+            return Decision.default(MODEL2VEC_LENGTH, "model2vec's default (config.json has no max_length)")
+    else:
+        name, key = "tokenizer.json", "truncation.max_length"
+        length = (read_json(facts.transformer_folder / name).get("truncation") or {}).get("max_length")
+    if length is None:
+        return Decision.default(UNBOUNDED, f"no positions bound its texts ({name} has no {key})")
+    if not _is_length(length):
+        raise ModelFilesError(f"{facts.transformer_folder / name}: {key} is {length!r}, not a number of tokens")
+    return Decision.from_file(int(length), name, key)
 
 
 def _longest(limit: Decision[int], facts: Facts, flags: Flags) -> Decision[int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts import multi_vector as multi_vector_facts
 from onnxembed.facts import sparse as sparse_facts
+from onnxembed.facts import unsupported
 from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
 from onnxembed.facts.modules import DenseFacts, PoolingFacts, PostModules, module_class, read_modules, read_post_modules
 from onnxembed.facts.multi_vector import MULTI_VECTOR_CLASSES, MultiVectorFacts
@@ -106,6 +107,11 @@ def read_facts(folder: Path) -> Facts:
         raise UnsupportedError(f"{st_file} says that this is a {st_class}; known: {', '.join(HEAD_READERS)}")
     transformer_folder = folder / (modules[0]["path"] if modules else "")
     static = bool(modules) and module_class(modules[0]) == "StaticEmbedding"
+    tokenizer_config = read_optional_json(transformer_folder / "tokenizer_config.json")
+    unsupported.refuse_truncated_vectors(st_file, st_config)
+    if not static:
+        unsupported.refuse_adapter(transformer_folder)
+        unsupported.refuse_split_tokens(transformer_folder / "tokenizer_config.json", tokenizer_config)
     config = (
         _static_config(transformer_folder / "config.json") if static else read_json(transformer_folder / "config.json")
     )
@@ -122,7 +128,7 @@ def read_facts(folder: Path) -> Facts:
         folder=folder,
         transformer_folder=transformer_folder,
         config=config,
-        tokenizer_config=read_optional_json(transformer_folder / "tokenizer_config.json"),
+        tokenizer_config=tokenizer_config,
         transformer_config=transformer_config,
         transformer_config_name=transformer_name,
         has_modules=bool(modules),

@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from onnxembed.decisions.encoder import EncoderDecisions
+from onnxembed.decisions.encoder import UNBOUNDED, EncoderDecisions
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
@@ -31,6 +32,9 @@ class ClassOptions:
     part_type: str
     options: Mapping[str, tuple[str, bool | None]]
 
+
+# Of a block of the regular expression that counts them: its engine repeats nothing more often than 100,000 times.
+CHARACTERS = 1000
 
 BERT = ClassOptions(
     part="normalizer",
@@ -68,6 +72,7 @@ def apply_decisions(
     """
     changes = [
         *_without_specials(facts, state),
+        *_cut_characters(facts, encoder, state),
         *_lower_case(encoder, state),
         *_end(encoder, state),
         *_truncate(encoder, state, source),
@@ -100,6 +105,27 @@ def _without_specials(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
     if MODEL_TYPES[facts.model_type].static and state.get("post_processor") is not None:
         state["post_processor"] = None
         yield "special tokens removed: a static embedding averages the text's own tokens"
+
+
+def _cut_characters(facts: Facts, encoder: EncoderDecisions, state: dict[str, Any]) -> Iterator[str]:
+    """Cut a text before it is tokenized, at the limit times the median length of a token, as model2vec does.
+
+    Reference: model2vec 0.10, StaticModel.encode. A normalizer does it: what matches after the characters to keep
+    (`\\K`) is removed.
+    """
+    if facts.model_type != "model2vec" or encoder.max_length.value >= UNBOUNDED:
+        return
+    with foreign_errors("tokenizer.json cannot be read by the tokenizers library"):
+        tokens = Tokenizer.from_str(json.dumps(state)).get_vocab()
+    kept = encoder.max_length.value * int(median(map(len, tokens)))
+    blocks, rest = divmod(
+        kept, CHARACTERS
+    )  # the engine of regular expressions repeats nothing more often than 100,000 times
+    pattern = f"(?m)\\A(?:.{{{CHARACTERS}}}){{{blocks}}}.{{{rest}}}\\K.+"
+    cut = {"type": "Replace", "pattern": {"Regex": pattern}, "content": ""}
+    normalizer = state.get("normalizer")
+    state["normalizer"] = {"type": "Sequence", "normalizers": [cut, *([normalizer] if normalizer else [])]}
+    yield f"texts cut to {kept} characters, the limit times the median length of a token, as model2vec cuts them"
 
 
 def _lower_case(encoder: EncoderDecisions, state: dict[str, Any]) -> Iterator[str]:

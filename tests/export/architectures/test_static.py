@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from onnxembed import OnnxEmbedder
 from onnxembed.decisions.encoder import UNBOUNDED
@@ -88,14 +91,14 @@ def test_a_real_model(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "configs/potion-base-4m-int8"
     files = sorted((shared_data / "text/tatoeba").glob("tatoeba.*-*"))
     texts = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-    texts += ["", "\N{SNOWMAN}", " ".join(texts[:40])]
+    texts += ["", "\N{SNOWMAN}", " ".join(texts[:10])]
     actual, manifest = encoded(folder, tmp_path / "out", texts, precisions=("fp32", "fp16"))
     reference = expected(folder, texts)
     assert len(texts) > 300
     assert np.abs(actual - reference).max() <= TOLERANCE
     assert np.abs(expected(folder, texts, unknown=True) - reference).max() > 0.1  # unknown tokens do matter
     assert not actual[texts.index("")].any()
-    assert manifest.tokenization.max_length.value == UNBOUNDED
+    assert manifest.tokenization.max_length.value == 512  # model2vec's default: its files are older than the key
     assert manifest.model.inputs == ("input_ids", "attention_mask")
     assert (tmp_path / "out/onnx/model.onnx").stat().st_size < 4_000_000  # int8 stays int8
     with OnnxEmbedder(tmp_path / "out", precision="fp16", providers="cpu") as model:
@@ -268,3 +271,67 @@ def test_a_static_embedding_without_a_readable_table_is_named(tmp_path: Path) ->
     (folder / "config.json").unlink()
     with pytest.raises(ModelFilesError, match="is not the table of a StaticEmbedding"):
         read_facts(folder)
+
+
+# ---- limits, and the unknown token of a Unigram
+
+
+@pytest.mark.parametrize(
+    ("config", "limit", "origin"),
+    [({"max_length": 7}, 7, "file"), ({}, 512, "architecture"), ({"max_length": None}, UNBOUNDED, "architecture")],
+)
+def test_the_limit_is_model2vecs(config: dict[str, Any], limit: int, origin: str, tmp_path: Path) -> None:
+    """model2vec 0.10 writes max_length, 512 by default; null turns it off. It cuts before it leaves unknowns out."""
+    folder = write_static(tmp_path / "model", {"embeddings": table()}, normalize=False, **config)
+    manifest = export(folder, tmp_path / "out")
+    assert (manifest.tokenization.max_length.value, manifest.tokenization.max_length.origin) == (limit, origin)
+    text = "x y " * 8
+    tokens = [VOCAB.index(letter) for letter in "xy" * 8]
+    kept = tokens if limit > 16 else tokens[:limit]
+    with OnnxEmbedder(tmp_path / "out", providers="cpu") as model, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert_close(model.encode([text]), table()[kept].mean(axis=0)[None])
+
+
+def test_a_text_is_cut_by_characters_first(tmp_path: Path) -> None:
+    """At max_length times the median length of a token, line breaks included: here 3 times 2 of them."""
+    folder = write_static(tmp_path / "model", {"embeddings": table()}, normalize=False, max_length=3)
+    lengths = [len(token) for token in set(VOCAB)]
+    kept = 3 * int(np.median(lengths))
+    export(folder, tmp_path / "out")
+    text = "x\n" + " " * (kept - 3) + "y" + "z"
+    with OnnxEmbedder(tmp_path / "out", providers="cpu") as model:
+        rows = table()[[VOCAB.index("x"), VOCAB.index("y")]]
+        assert_close(model.encode([text]), rows.mean(axis=0)[None])
+
+
+def test_a_static_embedding_is_cut_as_its_tokenizer_says(tmp_path: Path) -> None:
+    """sentence-transformers' StaticEmbedding keeps the truncation of tokenizer.json."""
+    folder = write_static(tmp_path / "model", {"embedding.weight": table()}, normalize=False)
+    (folder / "config.json").unlink()
+    state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    cut = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    write_json(folder / "tokenizer.json", {**state, "truncation": cut})
+    manifest = export(folder, tmp_path / "out")
+    assert manifest.tokenization.max_length.reason == "tokenizer.json: truncation.max_length"
+    with OnnxEmbedder(tmp_path / "out", providers="cpu") as model, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rows = table()[[VOCAB.index(letter) for letter in "xyz"]]
+        assert_close(model.encode(["x y z v w"]), rows.mean(axis=0)[None])
+
+
+def test_the_unknown_token_of_a_unigram_is_left_out(tmp_path: Path) -> None:
+    """A Unigram names it by id. With model2vec installed, the vectors are its own."""
+    folder = write_static(tmp_path / "model", {"embeddings": table(4)}, normalize=True, max_length=None)
+    pieces = [("<unk>", 0.0), ("\u2581the", -1.0), ("\u2581cat", -1.0), ("\u2581", -2.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces, 0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    export(folder, tmp_path / "out")
+    texts = ["the cat", "the \N{SNOWMAN} cat", "\N{SNOWMAN}"]
+    with OnnxEmbedder(tmp_path / "out", providers="cpu") as model:
+        actual = model.encode(texts)
+    sums = np.stack([table(4)[rows].mean(axis=0) for rows in ([1, 2], [1, 3, 2], [3])])
+    assert_close(actual, sums / np.linalg.norm(sums, axis=1, keepdims=True))
+    if find_spec("model2vec") is not None:
+        assert_close(actual, import_module("model2vec").StaticModel.from_pretrained(folder).encode(texts))

@@ -7,6 +7,7 @@ tokens out of the average.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -50,7 +51,10 @@ def unknown_token(folder: Path) -> int | None:
     """The id of a checkpoint's unknown token, which model2vec leaves out of the average; None where it has none."""
     tokenizer = _tokenizer(folder)
     name = getattr(tokenizer.model, "unk_token", None)
-    return None if name is None else tokenizer.token_to_id(name)
+    if name is not None:
+        return int(index) if (index := tokenizer.token_to_id(name)) is not None else None
+    by_id = json.loads(tokenizer.to_str())["model"].get("unk_id")  # a Unigram's
+    return None if by_id is None else int(by_id)
 
 
 def _check_tokenizer(g: Graph, rows: int) -> None:

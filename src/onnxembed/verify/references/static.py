@@ -1,19 +1,26 @@
 """The reference of static embeddings: their definition, in numpy and double precision.
 
 sentence-transformers is no reference here: it includes unknown tokens in the average, cannot read int8 tables and
-takes no padded batches. model2vec would be one more library to install for ten lines of arithmetic.
+takes no padded batches. model2vec itself is asked where it is installed; else its definition is read independently of
+the exporter, with the tokenizers library and numpy.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from onnxembed.arrays import FloatArray
+from onnxembed.decisions.encoder import UNBOUNDED
 from onnxembed.errors import VerificationError
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.facts.facts import read_facts
@@ -40,16 +47,29 @@ class StaticReference:
             self._rows = self._rows[weights.read_stored("mapping")]
         if weights.has("weights"):
             self._rows = self._rows * weights.read_stored("weights").astype(np.float64)[:, None]
-        unknown = getattr(self._tokenizer.model, "unk_token", None) if is_model2vec else None
-        self._unknown_id = None if unknown is None else self._tokenizer.token_to_id(unknown)
+        self._characters: int | None = None
+        self._unknown_id: int | None = None
+        self._library: Any = None
+        if is_model2vec:
+            self._unknown_id = _unknown_id(self._tokenizer)
+            if self._limit < UNBOUNDED:
+                self._characters = self._limit * int(np.median([len(token) for token in self._tokenizer.get_vocab()]))
+            if find_spec("model2vec") is not None and not self.prompts:
+                self._library = _load_library(facts.transformer_folder)
+                self.name = f"model2vec {version('model2vec')}"
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids, truncated, without special tokens."""
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        cut = [text[: self._characters] for text in texts]
+        encodings = self._tokenizer.encode_batch(cut, add_special_tokens=False)
         return [encoding.ids[: self._limit] for encoding in encodings]
 
     def encode(self, texts: Sequence[str], *, prompt: str) -> FloatArray:
         """Vectors [N, D]."""
+        if self._library is not None:
+            limit = None if self._characters is None else self._limit
+            options = {"max_length": limit, "normalize": self._normalize, "show_progress_bar": False}
+            return np.asarray(self._library.encode([prompt + text for text in texts], **options), np.float32)
         return self._vectors(self.tokenize([prompt + text for text in texts]))
 
     def forward(self, feeds: Mapping[str, NDArray[np.int64]]) -> FloatArray:
@@ -65,3 +85,16 @@ class StaticReference:
         if self._normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors.astype(np.float32)
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The token that model2vec leaves out; a Unigram names it by id."""
+    if hasattr(tokenizer.model, "unk_token"):
+        token = tokenizer.model.unk_token
+        return None if token is None else tokenizer.token_to_id(token)
+    unknown: int | None = json.loads(tokenizer.to_str())["model"].get("unk_id")
+    return unknown
+
+
+def _load_library(folder: Path) -> Any:
+    return import_module("model2vec").StaticModel.from_pretrained(folder)

@@ -117,10 +117,6 @@ def convert(facts: Facts) -> Converted:
     missing = [file for file in tokenizer_class.files if not (folder / file).is_file()]
     if missing:
         raise ModelFilesError(f"{folder} has no tokenizer.json, and no {', '.join(missing)} for its {name}; {FIX}")
-    if config.get("split_special_tokens", False) is not False:
-        raise UnsupportedError(
-            f"{folder / 'tokenizer_config.json'} sets split_special_tokens, which tokenizer.json cannot hold"
-        )
     source = CheckpointVocabulary(folder, config, read_special_tokens(folder, config, tokenizer_class.special))
     files = " and ".join(tokenizer_class.files)
     with foreign_errors(f"{folder}: no tokenizer could be built from {files}"):
