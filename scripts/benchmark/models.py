@@ -1,7 +1,7 @@
 """What is measured: an artifact, and the checkpoint for the other systems, given or with random weights.
 
 Random weights are as fast as trained ones. Their tokenizer is that of another model, whose ids are all within
-their vocabulary.
+their vocabulary; Qwen2 models get one of their own class.
 """
 
 from __future__ import annotations
@@ -177,7 +177,9 @@ def write_checkpoint(
         for name, parameter in model.named_parameters():
             torch.nn.init.normal_(parameter, mean=float(parameter.ndim == 1 and name.endswith("weight")), std=std)
     model.save_pretrained(folder)
-    if tokenizer:
+    if model.config.model_type == "qwen2":
+        _write_byte_pairs(folder, limit)
+    elif tokenizer:
         for name in TOKENIZER_FILES:
             if (tokenizer / name).exists():
                 shutil.copyfile(tokenizer / name, folder / name)
@@ -212,6 +214,25 @@ def _write_tokenizer(folder: Path, limit: int) -> None:
     tokens = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     values = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": limit, **tokens}
     _json(folder / "tokenizer_config.json", values)
+
+
+def _write_byte_pairs(folder: Path, limit: int) -> None:
+    """Write a Qwen2 tokenizer with one token for each word of made-up texts.
+
+    transformers reads the tokenizer of a qwen2 model as this class, whatever class its files name.
+    """
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=30000, min_frequency=1, show_progress=False, initial_alphabet=alphabet)
+    trained.train_from_iterator([f"{word} {word.capitalize()} {word}" for word in WORDS], trainer)
+    model = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    fast: Any = transformers.Qwen2Tokenizer  # has no types
+    fast(vocab=model["vocab"], merges=merges, model_max_length=limit).save_pretrained(folder)
 
 
 def _json(path: Path, value: Any) -> None:
