@@ -129,11 +129,17 @@ def test_added_tokens_without_a_row_are_named_when_the_model_is_exported(tmp_pat
     folder = write_sentence_bert(tmp_path / "model")
     state = json.loads((folder / "tokenizer.json").read_text())
     added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    state["added_tokens"].append({"id": len(VOCAB), "content": "<image_soft_token>", **added})
+    # The library numbers added tokens itself: the first takes the id that "a", which VOCAB has twice, leaves free.
+    for number, token in ((len(VOCAB) - 1, "<boi>"), (len(VOCAB), "<image_soft_token>")):
+        state["added_tokens"].append({"id": number, "content": token, **added})
     (folder / "tokenizer.json").write_text(json.dumps(state))
     with pytest.warns(UserWarning, match=rf"no row .*'<image_soft_token>' \({len(VOCAB)}\)"):
         manifest = export(folder, tmp_path / "out")
     assert any("<image_soft_token>" in change for change in manifest.tokenization.changes)
+    with OnnxEmbedder(tmp_path / "out", providers="cpu") as model:
+        assert model.encode(["the cat"]).shape == (1, 32)
+        with pytest.raises(UsageError, match=rf"a token without a row .* is {len(VOCAB)}"):
+            model.encode(["the <image_soft_token> cat"])
 
 
 def test_the_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:

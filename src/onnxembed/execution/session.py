@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxembed.errors import DeviceMemoryError, ModelFilesError, ProviderError, UsageError
+from onnxembed.errors import DeviceMemoryError, ModelFilesError, OnnxEmbedError, ProviderError, UsageError
 from onnxembed.execution import cuda
 from onnxembed.execution.providers import (
     CPU,
@@ -96,9 +96,11 @@ class Session:
             else:
                 results = self._run_bound(outputs, fed, f"gpu:{self.device_id}" if shrink else "")
         except Exception as error:  # onnxruntime's exceptions share no base of their own
-            if not cuda.is_out_of_memory(error):
-                raise
             shape = next(iter(fed.values())).shape
+            if not cuda.is_out_of_memory(error):
+                if not type(error).__module__.startswith("onnxruntime"):
+                    raise
+                raise _run_error(error, fed) from error
             raise DeviceMemoryError(
                 f"a run of shape {shape} does not fit into the memory of {self.provider}: {error} "
                 "(a smaller max_length or fp16 needs less memory; gpu_mem_limit is the provider's own limit)"
@@ -121,6 +123,17 @@ class Session:
         self._session.run_with_iobinding(binding, options)
         results: list[NDArray[np.float32]] = binding.copy_outputs_to_cpu()
         return results
+
+
+def _run_error(error: Exception, fed: Mapping[str, NDArray[Any]]) -> OnnxEmbedError:
+    """What an error of ONNX Runtime says about a run: about its token ids, or about the graph."""
+    cause = f"{error}".partition("\n")[0]
+    ids = fed.get("input_ids")
+    if ids is not None and "out of data bounds" in cause:
+        return UsageError(
+            f"a text has a token without a row in the model's table: the largest id of its run is {ids.max()} ({cause})"
+        )
+    return ModelFilesError(f"the graph cannot compute a run of shape {next(iter(fed.values())).shape}: {cause}")
 
 
 OpenSession = Callable[[Path, Providers, int, int | None], Session]

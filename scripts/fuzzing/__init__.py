@@ -1,0 +1,1 @@
+"""Seeded mutations of checkpoints, artifacts and texts, each run in a process of its own."""

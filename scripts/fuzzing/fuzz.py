@@ -1,0 +1,189 @@
+"""Fuzzing: changed checkpoints through export, changed artifacts through loading, odd texts through encode.
+
+    scripts/fuzz --cases 1000 --seed 7                 # all campaigns in turn
+    scripts/fuzz --campaign export --only 12 --seed 7 --keep DIR
+
+A case depends on campaign, seed and number alone. Outcomes: "same" as the reference (or as before the change),
+"different" (of an artifact whose files were changed on purpose), "refused" (one error of the package), and the bad
+ones: "foreign" (another exception), "hang", "abort", and "wrong": vectors that sentence-transformers does not give. The
+exit code is 1 if there is a bad one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+import tiny
+from fuzzing.isolated import Ended, isolated
+from fuzzing.mutations import mutate_bytes, mutate_json, odd_texts
+from onnxembed import OnnxEmbedder
+from onnxembed.export.pipeline import export
+
+BAD = ("foreign", "hang", "abort", "wrong")
+SECONDS = 30.0
+TOLERANCE = 2e-4
+ENCODERS = ("bert", "distilbert", "roberta", "electra")
+
+Outcome = tuple[str, str]
+
+
+class Fuzzer:
+    """The unchanged checkpoints and artifacts in a folder, and the campaigns that change copies of them."""
+
+    def __init__(self, folder: Path, keep: Path | None = None) -> None:
+        self._keep = keep
+        self._checkpoints, self._artifacts = folder / "checkpoints", folder / "artifacts"
+        for name in ENCODERS:
+            tiny.write_encoder(self._checkpoints / name, name)
+        dense = ((32, 24, "torch.nn.modules.activation.Tanh"),)
+        tiny.write_sentence_bert(self._checkpoints / "dense", dense=dense, prompts={"query": "it is "})
+        for name in ("bert", "dense"):
+            export(self._checkpoints / name, self._artifacts / name)
+        self.campaigns: dict[str, Callable[[Random], tuple[str, Outcome]]] = {
+            "export": self._export,
+            "load": self._load,
+            "texts": self._texts,
+        }
+
+    def run(self, campaign: str, seed: int, number: int) -> tuple[str, Outcome]:
+        """What was done in one case, and its outcome with a remark."""
+        return self.campaigns[campaign](Random(f"{campaign}/{seed}/{number}"))
+
+    def _export(self, rng: Random) -> tuple[str, Outcome]:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder, output = Path(scratch) / "model", Path(scratch) / "onnx"
+            name = rng.choice(sorted(path.name for path in self._checkpoints.iterdir()))
+            shutil.copytree(self._checkpoints / name, folder)
+            done = f"{name}: {self._change(rng, folder)}"
+            ended = isolated(lambda: (export(folder, output), _vectors(output))[1], SECONDS)
+            if ended.how != "value":
+                return done, (ended.how, str(ended.value))
+            return done, _judge(ended, isolated(lambda: _reference(folder), SECONDS), "wrong")
+
+    def _load(self, rng: Random) -> tuple[str, Outcome]:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "onnx"
+            name = rng.choice(sorted(path.name for path in self._artifacts.iterdir()))
+            before = isolated(lambda: _vectors(self._artifacts / name), SECONDS)
+            shutil.copytree(self._artifacts / name, folder)
+            read = ["onnxembed.json", "tokenizer.json", "onnx/model.onnx"]
+            done = f"{name}: {self._change(rng, folder, rng.choice(read))}"
+            if rng.random() < 0.7:
+                _rehash(folder)
+            ended = isolated(lambda: _vectors(folder), SECONDS)
+            return done, _judge(ended, before, "different")
+
+    def _texts(self, rng: Random) -> tuple[str, Outcome]:
+        texts, name = odd_texts(rng), rng.choice(["bert", "dense"])
+        ended = isolated(lambda: _vectors(self._artifacts / name, texts), SECONDS)
+        reference = isolated(lambda: _reference(self._checkpoints / name, texts), SECONDS)
+        return f"{name}: {texts!r:.200}", _judge(ended, reference, "wrong")
+
+    def _change(self, rng: Random, folder: Path, name: str | None = None) -> str:
+        """Change one file of the folder, or the one named; returns what was done."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        path = folder / name if name else rng.choice(files)
+        data = path.read_bytes()
+        if path.suffix == ".json" and rng.random() < 0.8:
+            text, what = mutate_json(rng, data.decode())
+            data = text.encode("utf-8", "surrogatepass")
+        else:
+            data, what = mutate_bytes(rng, data)
+        path.write_bytes(data)
+        if self._keep:
+            shutil.copytree(folder, self._keep, dirs_exist_ok=True)
+        return f"{path.relative_to(folder)}: {what}"
+
+
+def _vectors(folder: Path, texts: list[str] | None = None) -> Any:
+    with OnnxEmbedder(folder, providers="cpu", threads=1) as model:
+        return model.encode(tiny.TEXTS if texts is None else texts)
+
+
+def _reference(folder: Path, texts: list[str] | None = None) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    return model.encode(tiny.TEXTS if texts is None else texts, show_progress_bar=False)
+
+
+def _judge(ended: Ended, expected: Ended, otherwise: str) -> Outcome:
+    """The outcome of vectors that should be the expected ones; where there are none to expect, any are as good."""
+    if ended.how != "value":
+        return ended.how, str(ended.value)
+    if expected.how != "value":
+        return "same", "only onnxembed gives vectors"
+    ours, theirs = np.asarray(ended.value), np.asarray(expected.value)
+    if ours.shape != theirs.shape:
+        return otherwise, f"shapes {ours.shape} and {theirs.shape}"
+    scale = max(1.0, float(np.abs(theirs[np.isfinite(theirs)]).max(initial=1.0)))
+    close = np.isclose(ours, theirs, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
+    return ("same", "") if close.all() else (otherwise, f"up to {np.nanmax(np.abs(ours - theirs)):.1e} apart")
+
+
+def _rehash(folder: Path) -> None:
+    """Record the files' new hashes, as somebody who changes an artifact on purpose would."""
+    manifest = folder / "onnxembed.json"
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        for name, record in content["files"].items():
+            data = (folder / name).read_bytes()
+            record.update(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+        manifest.write_text(json.dumps(content), encoding="utf-8")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return  # the manifest itself was changed
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--campaign", choices=("export", "load", "texts"), action="append")
+    parser.add_argument("--cases", type=int, default=100, help="of each campaign")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, help="run this case alone")
+    parser.add_argument("--keep", type=Path, help="copy the changed files of the case here")
+    options = parser.parse_args(arguments)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    warnings.simplefilter("ignore")
+    _import_references()
+    numbers = range(options.cases) if options.only is None else [options.only]
+    with tempfile.TemporaryDirectory() as bases:
+        fuzzer = Fuzzer(Path(bases), options.keep)
+        bad = 0
+        for campaign in options.campaign or fuzzer.campaigns:
+            tally: Counter[str] = Counter()
+            for number in numbers:
+                done, (outcome, remark) = fuzzer.run(campaign, options.seed, number)
+                tally[outcome] += 1
+                if outcome in BAD or options.only is not None:
+                    print(f"{campaign} {number}: {outcome}: {done}: {remark}", flush=True)
+            bad += sum(tally[outcome] for outcome in BAD)
+            counts = ", ".join(f"{outcome} {count}" for outcome, count in sorted(tally.items()))
+            print(f"{campaign}, seed {options.seed}, {tally.total()} cases: {counts}", flush=True)
+    return 1 if bad else 0
+
+
+def _import_references() -> None:
+    """Import what every case needs once, before processes are forked."""
+    import sentence_transformers  # noqa: F401
+    import torch
+    import transformers.models.bert  # noqa: F401
+
+    torch.set_num_threads(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
