@@ -218,6 +218,24 @@ def test_a_graph_that_does_not_follow_its_mask_is_refused(checkpoint: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dimension", 8, r"sentence_embedding has 32 numbers, but the manifest says 8"),
+        ("output", "other", r"cannot be run on short texts: .*other"),
+    ],
+)
+def test_a_manifest_that_contradicts_its_adopted_graph_is_found_when_it_is_opened(
+    checkpoint: Path, tmp_path: Path, key: str, value: Any, message: str
+) -> None:
+    folder = foreign(checkpoint, tmp_path / "foreign", "sentence_embedding", "")
+    adopt(folder, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / FILE_NAME).read_text(encoding="utf-8"))
+    change_json(tmp_path / "out" / FILE_NAME, embedding={**manifest["embedding"], key: value})
+    with pytest.raises(ModelFilesError, match=message):
+        OnnxEmbedder(tmp_path / "out")
+
+
 # ---- what is missing, and what is refused
 
 

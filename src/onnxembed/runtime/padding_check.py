@@ -18,12 +18,14 @@ _SHORT, _LONG = 3, 6
 def check_padding(backend: Backend, manifest: Manifest, file: str) -> None:
     """Run a short text alone and beside a longer one.
 
-    Raises ModelFilesError for a graph that cannot be run, and for one whose output for the text is another then: it
-    would give texts other vectors in other company.
+    Raises ModelFilesError for a graph that cannot be run or gives another width than the manifest says, and for one
+    whose output for the text is another then: it would give texts other vectors in other company.
     """
     outputs = graph_outputs(manifest)
     alone, together = (_run(backend, outputs, feeds, file) for feeds in _feeds(manifest))
     for name, single, both in zip(outputs, alone, together, strict=True):
+        if (width := _widths(manifest).get(name, single.shape[-1])) != single.shape[-1]:
+            raise ModelFilesError(f"{file}: {name} has {single.shape[-1]} numbers, but the manifest says {width}")
         per_token = single.ndim == 3 or name == SPARSE_WEIGHTS
         ours = both[0, :_SHORT] if per_token else both[0]
         if np.linalg.norm(ours - single[0]) > _TOLERANCE * np.linalg.norm(single[0]):
@@ -38,6 +40,17 @@ def graph_outputs(manifest: Manifest) -> list[str]:
     sections = (manifest.embedding, manifest.sparse, manifest.multi_vector)
     names = [section.graph_output for section in sections if section is not None]
     return [*names, LOGITS] if manifest.reranking else names
+
+
+def _widths(manifest: Manifest) -> dict[str, int]:
+    """The length of the last axis of those outputs whose width the manifest gives."""
+    embedding, sparse, vectors = manifest.embedding, manifest.sparse, manifest.multi_vector
+    widths = {vectors.graph_output: vectors.dimension} if vectors else {}
+    if embedding and embedding.pooled_by == "graph":
+        widths[embedding.graph_output] = embedding.dimension
+    if sparse and sparse.graph_output != SPARSE_WEIGHTS:
+        widths[sparse.graph_output] = sparse.dimension
+    return widths | ({LOGITS: len(manifest.reranking.labels.value)} if manifest.reranking else {})
 
 
 def _run(backend: Backend, outputs: list[str], feeds: Feeds, file: str) -> list[Array]:
