@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import numpy as np
 
@@ -16,26 +16,25 @@ from onnxembed.execution.providers import Providers
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.manifest import TEXT_KINDS, PoolingMode, Precision, TextKind
-from onnxembed.runtime.given import given_texts
+from onnxembed.runtime.asynchronous import stream_twin, twin
+from onnxembed.runtime.given import Given, given_texts
 from onnxembed.runtime.open_model import OpenModel
+from onnxembed.runtime.options import EmbedOptions, Options, PromptOptions, take_options
 from onnxembed.runtime.outputs.dense import DenseReadout, dense_readout
 from onnxembed.runtime.outputs.joint import Embeddings, JointReadout, TextEmbeddings
 from onnxembed.runtime.outputs.multi_vector import MultiVectorReadout, treats_alike
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseReadout
+from onnxembed.runtime.progress import Blocks, shown
 from onnxembed.runtime.prompts import Prompting
 from onnxembed.runtime.public_base import OnnxModel
 from onnxembed.runtime.streaming import windows
 from onnxembed.tokenizer.texts import Tokens
 
+Result = TypeVar("Result")
+Prompted = TypeVar("Prompted", bound=PromptOptions)
+
 VectorStream = Generator[FloatArray, None, None]
-
-
-class PromptOptions(TypedDict, total=False):
-    """The options of every method; `OnnxEmbedder.embed` describes them."""
-
-    prompt: str | None
-    prompt_name: str | None
 
 
 class KindOptions(PromptOptions, total=False):
@@ -44,13 +43,6 @@ class KindOptions(PromptOptions, total=False):
     dense: bool
     sparse: bool
     multi_vector: bool
-
-
-class EmbedOptions(PromptOptions, total=False):
-    """The options of every method for dense vectors; `OnnxEmbedder.embed` describes them."""
-
-    dimensions: int | None
-    normalize: bool | None
 
 
 class OnnxEmbedder(OnnxModel):
@@ -79,6 +71,7 @@ class OnnxEmbedder(OnnxModel):
         device_id: the number of the GPU to use; the first one if None.
         device_ids: the numbers of several GPUs to share the work among, instead of `device_id`.
         max_length: texts are cut to this many tokens; at most the model's own limit, which is the default.
+        dimensions: the length that dense vectors are cut to (Matryoshka), unless a call says another one.
         revision: a branch, tag or commit of a hub repository.
         cache_dir: where hub files are kept; the hub client's standard cache if None.
         local_files_only: use the files in the cache, and never ask the hub.
@@ -106,6 +99,7 @@ class OnnxEmbedder(OnnxModel):
         device_id: int | None = None,
         device_ids: Sequence[int] | None = None,
         max_length: int | None = None,
+        dimensions: int | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
@@ -127,29 +121,44 @@ class OnnxEmbedder(OnnxModel):
                 share_scales=share_scales,
             ),
         )
-        self._use(opened)
+        self._open(opened)
+        if dimensions is not None:
+            self._cut(dimensions)
 
     def _use(self, model: OpenModel) -> None:
         super()._use(model)
         section = model.manifest.embedding
         self._dense = dense_readout(model.folder, section) if section else None
+        self._dimensions: int | None = None
         self._prompting = Prompting(model.manifest.prompts)
+
+    def _cut(self, dimensions: int) -> None:
+        """Cut dense vectors to a length, where a call does not say another one."""
+        readout = self._dense_readout(dimensions)
+        self._dense, self._dimensions = readout, readout.dimensions
 
     @property
     def dimension(self) -> int:
         """The length of the model's vectors: per token for a multi-vector model, of the vocabulary for a sparse one."""
         section = self.manifest.embedding or self.manifest.multi_vector or self.manifest.require_sparse()
-        return section.dimension
+        return self._dimensions or section.dimension
 
-    def embed(
-        self,
-        texts: str | Iterable[str],
-        *,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        dimensions: int | None = None,
-        normalize: bool | None = None,
-    ) -> VectorStream:
+    @property
+    def truncate_dim(self) -> int | None:
+        """The length that vectors are cut to, as `dimensions` of the constructor says; None if they are whole."""
+        return self._dimensions
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The model's prompts by name, in a dictionary of your own."""
+        return dict(self.manifest.prompts.texts.value)
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The name of the prompt that is used when a call names none."""
+        return self.manifest.prompts.default.value
+
+    def embed(self, texts: str | Iterable[str], **options: Unpack[EmbedOptions]) -> VectorStream:
         """Stream the vector of each text, float32 [D], in the order of the texts.
 
         Takes any iterable, even an endless one: about two thousand texts are read ahead, and memory stays
@@ -157,7 +166,7 @@ class OnnxEmbedder(OnnxModel):
         its `close()`, drops the work that has not begun.
 
         Args:
-            texts: one text, or an iterable of texts.
+            texts: one text, or an iterable of texts: a list, a generator, a column of a data frame, an Arrow array.
             prompt: the prompt to put before every text; "" for none.
             prompt_name: the name of the model's prompt to put before every text. Without `prompt` and
                 `prompt_name`, it is the model's default prompt, if there is one. A model with prompts for both
@@ -165,30 +174,32 @@ class OnnxEmbedder(OnnxModel):
             dimensions: keep only the first `dimensions` numbers of each vector (Matryoshka); vectors of length 1
                 are scaled to length 1 again.
             normalize: whether to scale vectors to length 1; None does what the model does.
+            batch_size: the most texts of a run; runs are planned by their tokens, and need no such bound.
+            show_progress: show a bar that counts the texts.
+            read_ahead: the most texts that are read before the first vector is given. With 1, each text is answered
+                before the next one is read.
+            truncate: "cut" shortens a text of too many tokens, and warns once; "error" raises UsageError.
+                `tokenize(texts)[i].truncated` says which texts are cut.
+
+        The names of sentence-transformers and FastEmbed are taken, too, where they ask for what is done here
+        (`normalize_embeddings`, `truncate_dim`, `show_progress_bar`, `convert_to_numpy`, `parallel`); for other
+        arguments of theirs, the error names what to use instead.
 
         Raises:
             UsageError: an element is not a str (the message names its position), an option has an impossible
                 value, the model makes no dense vectors, or the embedder is closed.
         """
-        readout = self._dense_readout(dimensions, normalize)
-        prefix = self._prompting.choose(prompt, prompt_name)
-        blocks = self.model.stream(windows(given_texts(texts).items, prefix), readout)
+        taken = take_options("embed", options, EmbedOptions)
+        readout = self._dense_readout(taken.dimensions, taken.normalize)
+        blocks = self._blocks(given_texts(texts), readout, taken)
         return (vector for _, vectors in blocks for vector in vectors)
 
-    def encode(
-        self,
-        texts: str | Iterable[str],
-        *,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        dimensions: int | None = None,
-        normalize: bool | None = None,
-    ) -> FloatArray:
+    def encode(self, texts: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray:
         """The vectors of all texts, float32 [N, D]; of one str, [D]. Arguments and errors as for `embed`."""
-        readout = self._dense_readout(dimensions, normalize)
-        prefix = self._prompting.choose(prompt, prompt_name)
+        taken = take_options("encode", options, EmbedOptions)
+        readout = self._dense_readout(taken.dimensions, taken.normalize)
         given = given_texts(texts)
-        blocks = [vectors for _, vectors in self.model.stream(windows(given.items, prefix), readout)]
+        blocks = [vectors for _, vectors in self._blocks(given, readout, taken)]
         vectors = np.concatenate(blocks) if blocks else np.empty((0, readout.dimensions), np.float32)
         return vectors[0] if given.single else vectors
 
@@ -208,16 +219,20 @@ class OnnxEmbedder(OnnxModel):
         """`encode` with the model's document prompt, if it has one; `prompt` and `prompt_name` override it."""
         return self.encode(documents, **self._prompted("document", options))
 
+    aembed = stream_twin(embed)
+    aencode = twin(encode)
+    aencode_query = twin(encode_query)
+    aencode_document = twin(encode_document)
+
     def embed_sparse(
-        self, texts: str | Iterable[str], *, prompt: str | None = None, prompt_name: str | None = None
+        self, texts: str | Iterable[str], **options: Unpack[PromptOptions]
     ) -> Generator[SparseEmbedding, None, None]:
         """Stream the sparse embedding of each text, in the order of the texts. Arguments and errors as for `embed`.
 
         Also raises UsageError for a model that makes no sparse embeddings.
         """
         readout = SparseReadout(self.manifest.require_sparse())
-        prefix = self._prompting.choose(prompt, prompt_name)
-        blocks = self.model.stream(windows(given_texts(texts).items, prefix), readout)
+        blocks = self._blocks(given_texts(texts), readout, take_options("embed_sparse", options, PromptOptions))
         return (embedding for _, embeddings in blocks for embedding in embeddings)
 
     @overload
@@ -228,17 +243,11 @@ class OnnxEmbedder(OnnxModel):
         self, texts: str | Iterable[str], **options: Unpack[PromptOptions]
     ) -> SparseEmbedding | list[SparseEmbedding]:
         """The sparse embedding of each text, in a list; of one str, by itself. Otherwise as `embed_sparse`."""
-        given = given_texts(texts)
-        embeddings = list(self.embed_sparse(given.items, **options))
-        return embeddings[0] if given.single else embeddings
+        embeddings = list(self.embed_sparse(texts, **options))
+        return embeddings[0] if given_texts(texts).single else embeddings
 
     def embed_multi_vector(
-        self,
-        texts: str | Iterable[str],
-        *,
-        kind: TextKind | None = None,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
+        self, texts: str | Iterable[str], *, kind: TextKind | None = None, **options: Unpack[PromptOptions]
     ) -> VectorStream:
         """Stream the vectors of each text's tokens, float32 [T, D], in the order of the texts.
 
@@ -253,13 +262,11 @@ class OnnxEmbedder(OnnxModel):
             raise UsageError(
                 f"kind is {kind!r}, not 'query' or 'document', which this model does not treat alike (--kind)"
             )
-        options: EmbedOptions = {"prompt": prompt, "prompt_name": prompt_name}
-        if kind is not None:
-            options = self._prompted(kind, options)
-        prefix = self._prompting.choose(options["prompt"], options["prompt_name"])
+        prompted = options if kind is None else self._prompted(kind, options)
         length = section.query_length if kind == "query" else section.document_length
         readout = MultiVectorReadout(section, kind or "document")
-        blocks = self.model.stream(windows(given_texts(texts).items, prefix), readout, max_length=length.value)
+        taken = take_options("embed_multi_vector", prompted, PromptOptions)
+        blocks = self._blocks(given_texts(texts), readout, taken, length.value)
         return (vectors for _, block in blocks for vectors in block)
 
     @overload
@@ -274,9 +281,8 @@ class OnnxEmbedder(OnnxModel):
         self, texts: str | Iterable[str], *, kind: TextKind | None = None, **options: Unpack[PromptOptions]
     ) -> FloatArray | list[FloatArray]:
         """The vectors [T, D] of each text, in a list; of one str, by themselves. Otherwise as `embed_multi_vector`."""
-        given = given_texts(texts)
-        vectors = list(self.embed_multi_vector(given.items, kind=kind, **options))
-        return vectors[0] if given.single else vectors
+        vectors = list(self.embed_multi_vector(texts, kind=kind, **options))
+        return vectors[0] if given_texts(texts).single else vectors
 
     @overload
     def encode_all(self, texts: str, **options: Unpack[KindOptions]) -> TextEmbeddings: ...  # type: ignore[overload-overlap]
@@ -289,8 +295,7 @@ class OnnxEmbedder(OnnxModel):
         dense: bool = True,
         sparse: bool = True,
         multi_vector: bool = True,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
+        **options: Unpack[PromptOptions],
     ) -> Embeddings | TextEmbeddings:
         """Several kinds of embeddings of all texts, from one run of the model, for models such as bge-m3.
 
@@ -313,8 +318,8 @@ class OnnxEmbedder(OnnxModel):
         if not readouts:
             raise UsageError("encode_all was asked for no kind of embedding: dense, sparse and multi_vector are False")
         given = given_texts(texts)
-        prefix = self._prompting.choose(prompt, prompt_name)
-        blocks = self.model.stream(windows(given.items, prefix), JointReadout(list(readouts.values())))
+        taken = take_options("encode_all", options, PromptOptions)
+        blocks = self._blocks(given, JointReadout(list(readouts.values())), taken)
         rows = [row for _, block in blocks for row in block]
         columns: dict[str, Any] = {kind: [row[place] for row in rows] for place, kind in enumerate(readouts)}
         if dense:
@@ -362,15 +367,24 @@ class OnnxEmbedder(OnnxModel):
     def __repr__(self) -> str:
         return f"OnnxEmbedder({str(self.folder)!r}, dimension={self.dimension}, max_length={self.max_length})"
 
+    def _blocks(
+        self, given: Given[str], readout: Readout[Result], options: Options, max_length: int | None = None
+    ) -> Blocks[str, Result]:
+        """One window of texts after another, with what the readout makes of them."""
+        reading = options.reading
+        texts = windows(given.items, self._prompting.choose(options.prompt, options.prompt_name), reading.window)
+        blocks = self.model.stream(texts, readout, max_length=max_length, reading=reading)
+        return shown(blocks, given.total, "text") if options.show_progress else blocks
+
     def _dense_readout(self, dimensions: int | None = None, normalize: bool | None = None) -> DenseReadout:
         """How dense vectors are made; UsageError for a model that makes none, and for an impossible option."""
         if self._dense is None:
             self._dense = dense_readout(self.folder, self.manifest.require_embedding())
         if dimensions is None and normalize is None:
             return self._dense
-        return self._dense.with_options(dimensions, normalize)
+        return self._dense.with_options(self._dimensions if dimensions is None else dimensions, normalize)
 
-    def _prompted(self, kind: TextKind, options: EmbedOptions) -> EmbedOptions:
+    def _prompted(self, kind: TextKind, options: Prompted) -> Prompted:
         """The options with the model's prompt for texts of this kind, unless they choose one themselves."""
         if options.get("prompt") is None and options.get("prompt_name") is None:
             options["prompt"] = self._prompting.of_kind(kind)

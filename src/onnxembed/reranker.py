@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
@@ -19,9 +19,12 @@ from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation, Precision, ScoreActivation
-from onnxembed.runtime.given import given_pairs, iterate, plain
+from onnxembed.runtime.asynchronous import twin
+from onnxembed.runtime.given import Given, given_pairs, iterate, length, plain
 from onnxembed.runtime.open_model import OpenModel
+from onnxembed.runtime.options import Options, StreamOptions, take_options
 from onnxembed.runtime.outputs.scores import ScoresReadout
+from onnxembed.runtime.progress import Blocks, shown
 from onnxembed.runtime.public_base import OnnxModel
 from onnxembed.runtime.streaming import cut
 from onnxembed.tokenizer.pairs import Pair, PairTokenizer, TemplateTokenizer
@@ -37,6 +40,10 @@ class RankedDocument:
     score: float
     text: str | None = None
     """The document itself, if it was asked for."""
+
+    def __getitem__(self, key: Literal["corpus_id", "score", "text"]) -> Any:
+        """The parts by the keys that sentence-transformers' CrossEncoder.rank gives them."""
+        return {"corpus_id": self.index, "score": self.score, "text": self.text}[key]
 
 
 class OnnxReranker(OnnxModel):
@@ -113,7 +120,7 @@ class OnnxReranker(OnnxModel):
             choices=AdoptionChoices(activation=activation, share_scales=share_scales),
             make_tokenizer=partial(_make_tokenizer, truncation=truncation, instruction=instruction),
         )
-        self._use(opened)
+        self._open(opened)
 
     def _use(self, model: OpenModel) -> None:
         super()._use(model)
@@ -122,46 +129,58 @@ class OnnxReranker(OnnxModel):
         """The names of the model's labels: one for a reranker, several for a classifier of pairs."""
         self._scores, self._logits = ScoresReadout(section, raw=False), ScoresReadout(section, raw=True)
 
-    def score(self, query: str, documents: Iterable[str], *, raw_scores: bool = False) -> FloatArray:
+    def score(
+        self, query: str, documents: Iterable[str], *, raw_scores: bool = False, **options: Unpack[StreamOptions]
+    ) -> FloatArray:
         """The score of each document for the query, float32 [N]; [N, labels] for a model with several labels.
 
         Args:
             query: one text.
             documents: any iterable of texts; none gives an empty array.
             raw_scores: return logits, without the model's activation.
+            options: batch_size, show_progress, read_ahead and truncate, as for `OnnxEmbedder.embed`.
 
         Raises:
             UsageError: the query or a document is not a str (the message names its position), the documents are
                 a single str, or the reranker is closed.
         """
-        return self._joined(_beside(query, documents), raw_scores)
+        return self._joined(_beside(query, documents), raw_scores, take_options("score", options, StreamOptions))
 
-    def score_pairs(self, pairs: Pair | Iterable[Pair], *, raw_scores: bool = False) -> FloatArray:
+    def score_pairs(
+        self, pairs: Pair | Iterable[Pair], *, raw_scores: bool = False, **options: Unpack[StreamOptions]
+    ) -> FloatArray:
         """The score of each (query, document) pair; of one pair, a float32 scalar, or [labels].
 
         Otherwise as `score`.
         """
         given = given_pairs(pairs)
-        scores = self._joined(given.items, raw_scores)
+        scores = self._joined(given, raw_scores, take_options("score_pairs", options, StreamOptions))
         return scores[0] if given.single else scores
 
+    def predict(self, pairs: Pair | Iterable[Pair], **options: Unpack[StreamOptions]) -> FloatArray:
+        """`score_pairs`, by the name that sentence-transformers' CrossEncoder gives it."""
+        return self.score_pairs(pairs, **options)
+
     def score_stream(
-        self, pairs: Pair | Iterable[Pair], *, raw_scores: bool = False
+        self, pairs: Pair | Iterable[Pair], *, raw_scores: bool = False, **options: Unpack[StreamOptions]
     ) -> Generator[FloatArray, None, None]:
         """Stream the score of each pair, in order: float32 scalars, or [labels] for a model with several labels.
 
         Takes any iterable, even an endless one: about two thousand pairs are read ahead, and memory stays bounded.
         """
-        blocks = self._blocks(given_pairs(pairs).items, raw_scores)
+        blocks = self._blocks(given_pairs(pairs), raw_scores, take_options("score_stream", options, StreamOptions))
         return (score for _, scores in blocks for score in scores)
 
-    def rerank(self, query: str, documents: Iterable[str]) -> Generator[float, None, None]:
+    def rerank(
+        self, query: str, documents: Iterable[str], **options: Unpack[StreamOptions]
+    ) -> Generator[float, None, None]:
         """Stream the logit of each document, in order, as FastEmbed's TextCrossEncoder.rerank does.
 
         For models with one label; memory stays bounded. Errors as for `score`.
         """
         self._check_one_label("rerank")
-        blocks = self._blocks(_beside(query, documents), raw_scores=True)
+        taken = take_options("rerank", options, StreamOptions)
+        blocks = self._blocks(_beside(query, documents), True, taken)
         return (float(score) for _, scores in blocks for score in scores)
 
     def rank(
@@ -172,6 +191,7 @@ class OnnxReranker(OnnxModel):
         top_k: int | None = None,
         return_documents: bool = False,
         raw_scores: bool = False,
+        **options: Unpack[StreamOptions],
     ) -> list[RankedDocument]:
         """The documents sorted by their score for the query, best first; equal scores in the documents' order.
 
@@ -181,6 +201,7 @@ class OnnxReranker(OnnxModel):
             top_k: keep only the best `top_k` documents.
             return_documents: put the text of each document into its result.
             raw_scores: sort by logits, and return them.
+            options: as for `score`.
 
         Raises:
             UsageError: as for `score`, and for a model with several labels, whose scores have no order.
@@ -190,13 +211,18 @@ class OnnxReranker(OnnxModel):
             whole_number("top_k", top_k)
         best: list[RankedDocument] = []
         index = 0
-        for window, scores in self._blocks(_beside(query, documents), raw_scores):
+        taken = take_options("rank", options, StreamOptions)
+        for window, scores in self._blocks(_beside(query, documents), raw_scores, taken):
             for (_, document), score in zip(window, scores, strict=True):
                 best.append(RankedDocument(index, float(score), document if return_documents else None))
                 index += 1
             if top_k is not None:
                 best = _sorted(best)[:top_k]  # so that memory stays bounded
         return _sorted(best)
+
+    ascore = twin(score)
+    apredict = twin(predict)
+    arank = twin(rank)
 
     @overload
     def tokenize(self, pairs: Pair) -> Tokens: ...
@@ -227,15 +253,16 @@ class OnnxReranker(OnnxModel):
                 f"{method} is for models with one label, and this one has {len(self.labels)} ({names}); see score"
             )
 
-    def _blocks(self, pairs: Iterator[Pair], raw_scores: bool) -> Generator[tuple[list[Pair], FloatArray], None, None]:
+    def _blocks(self, pairs: Given[Pair], raw_scores: bool, options: Options) -> Blocks[Pair, FloatArray]:
         """One window of pairs after another, with their scores [N] or [N, labels]."""
-        readout = self._logits if raw_scores else self._scores
-        return self.model.stream(_windows(pairs), readout, items="pairs")
+        readout, reading = self._logits if raw_scores else self._scores, options.reading
+        blocks = self.model.stream(_windows(pairs.items, reading.window), readout, items="pairs", reading=reading)
+        return shown(blocks, pairs.total, "pair") if options.show_progress else blocks
 
-    def _joined(self, pairs: Iterator[Pair], raw_scores: bool) -> FloatArray:
+    def _joined(self, pairs: Given[Pair], raw_scores: bool, options: Options) -> FloatArray:
         """The scores of all pairs."""
         shape = (0,) if len(self.labels) == 1 else (0, len(self.labels))
-        blocks = [scores for _, scores in self._blocks(pairs, raw_scores)]
+        blocks = [scores for _, scores in self._blocks(pairs, raw_scores, options)]
         return np.concatenate([np.empty(shape, np.float32), *blocks])
 
 
@@ -261,11 +288,12 @@ def _make_tokenizer(
     )
 
 
-def _beside(query: str, documents: Iterable[str]) -> Iterator[Pair]:
+def _beside(query: str, documents: Iterable[str]) -> Given[Pair]:
     """The query with each document. The query is checked at once, and that `documents` is an iterable of texts."""
     checked = check_text(plain(query), "query")
     texts = iterate(documents, "documents", "a list or another iterable of texts")
-    return ((checked, check_text(plain(text), f"documents[{position}]")) for position, text in enumerate(texts))
+    pairs = ((checked, check_text(plain(text), f"documents[{position}]")) for position, text in enumerate(texts))
+    return Given(pairs, single=False, total=length(documents))
 
 
 def _sorted(results: list[RankedDocument]) -> list[RankedDocument]:
@@ -273,5 +301,5 @@ def _sorted(results: list[RankedDocument]) -> list[RankedDocument]:
     return sorted(results, key=lambda result: -result.score)
 
 
-def _windows(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
-    return cut(pairs, lambda pair: len(pair[0]) + len(pair[1]))
+def _windows(pairs: Iterator[Pair], limit: int | None = None) -> Iterator[list[Pair]]:
+    return cut(pairs, lambda pair: len(pair[0]) + len(pair[1]), limit)

@@ -61,7 +61,7 @@ def test_embed_writes_an_npy_file_that_numpy_reads(
 
 def test_embed_writes_json_lines(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
     assert run("embed", artifact, "the cat", "-o", "vectors.jsonl") == (0, "", "")
-    assert np.array_equal(rows(Path("vectors.jsonl").read_text()), model.encode("the cat"))
+    assert np.array_equal(rows(Path("vectors.jsonl").read_text()), model.encode(["the cat"]))
 
 
 def test_without_input_embed_prints_nothing(run: Run, artifact: Path) -> None:
@@ -78,13 +78,13 @@ def test_embed_passes_its_options_on(run: Run, artifact: Path, model: OnnxEmbedd
         assert (code, err) == (0, "")
         return rows(out)
 
-    assert np.array_equal(vector("--prompt-name", "query"), model.encode_query("the cat"))
+    assert np.array_equal(vector("--prompt-name", "query"), model.encode_query(["the cat"]))
     assert np.array_equal(vector("--prompt", "at "), model.encode("at the cat"))
-    assert np.array_equal(vector("--dimensions", 8), model.encode("the cat", dimensions=8))
-    assert np.array_equal(vector("--threads", 1, "--provider", "cpu"), model.encode("the cat"))
+    assert np.array_equal(vector("--dimensions", 8), model.encode(["the cat"], dimensions=8))
+    assert np.array_equal(vector("--threads", 1, "--provider", "cpu"), model.encode(["the cat"]))
     half = vector("--precision", "fp16")
-    assert np.allclose(half, model.encode("the cat"), atol=0.01)
-    assert not np.array_equal(half, model.encode("the cat"))
+    assert np.allclose(half, model.encode(["the cat"]), atol=0.01)
+    assert not np.array_equal(half, model.encode(["the cat"]))
 
 
 def test_embed_warns_in_one_line_of_texts_that_were_cut(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
@@ -181,4 +181,4 @@ def test_embed_refuses_a_damaged_file(run: Run, artifact: Path, tmp_path: Path) 
 def test_embed_takes_an_artifact_of_the_hub(run: Run, hub: HubServer, artifact: Path, model: OnnxEmbedder) -> None:
     hub.push("org/tiny-onnx", artifact)
     outcome = run("embed", "org/tiny-onnx", "the cat", "--cache-dir", "cache")
-    assert np.array_equal(rows(outcome.out), model.encode("the cat"))
+    assert np.array_equal(rows(outcome.out), model.encode(["the cat"]))

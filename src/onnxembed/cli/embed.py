@@ -104,15 +104,17 @@ def embed(
         open_texts(texts, field, jsonl) as source,
         OnnxEmbedder(model, onnx_file=onnx_file, **arguments) as embedder,
     ):
-        prompts: dict[str, str | None] = {"prompt": prompt, "prompt_name": prompt_name}
         embeddings: Iterator[Any]
         to_line: Callable[[Any], bytes]
         if sparse:
-            embeddings, to_line = embedder.embed_sparse(source, **prompts), sparse_line
+            embeddings, to_line = embedder.embed_sparse(source, prompt=prompt, prompt_name=prompt_name), sparse_line
         elif multi_vector:
-            embeddings, to_line = embedder.embed_multi_vector(source, kind=kind, **prompts), matrix_line
+            embeddings = embedder.embed_multi_vector(source, kind=kind, prompt=prompt, prompt_name=prompt_name)
+            to_line = matrix_line
         else:
-            embeddings = embedder.embed(source, **prompts, dimensions=dimensions, normalize=normalize)
+            embeddings = embedder.embed(
+                source, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions, normalize=normalize
+            )
             to_line = vector_line
         # On a terminal that also shows the embeddings, the bar would appear among them.
         with counter(embeddings, "embedding", "text", hidden=output is None and sys.stdout.isatty()) as counted:

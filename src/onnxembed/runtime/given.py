@@ -38,7 +38,7 @@ def given_texts(texts: object, name: str = "texts") -> Given[str]:
         return Given(iter((check_text(texts, name),)), single=True, total=1)
     values = iterate(texts, name, "a str or an iterable of str")
     items = (check_text(plain(text), f"{name}[{position}]") for position, text in enumerate(values))
-    return Given(items, single=False, total=_length(texts))
+    return Given(items, single=False, total=length(texts))
 
 
 def given_pairs(pairs: object, name: str = "pairs") -> Given[Pair]:
@@ -47,7 +47,7 @@ def given_pairs(pairs: object, name: str = "pairs") -> Given[Pair]:
         return Given(iter((_pair(pairs, name),)), single=True, total=1)
     values = iterate(pairs, name, "a list or another iterable of pairs", dimensions=2)
     items = (_pair(pair, f"{name}[{position}]") for position, pair in enumerate(values))
-    return Given(items, single=False, total=_length(pairs))
+    return Given(items, single=False, total=length(pairs))
 
 
 def iterate(values: object, name: str, expected: str, *, dimensions: int = 1) -> Iterator[object]:
@@ -100,7 +100,8 @@ def _pair(pair: object, where: str) -> Pair:
     return check_text(plain(query), f"{where}[0]"), check_text(plain(document), f"{where}[1]")
 
 
-def _length(values: object) -> int | None:
+def length(values: object) -> int | None:
+    """How many values there are; None if only reading them can tell."""
     with suppress(TypeError):
         return len(values)  # type: ignore[arg-type]
     return None

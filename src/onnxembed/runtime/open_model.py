@@ -23,7 +23,7 @@ from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import PRECISIONS, Task
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.padding_check import check_padding
-from onnxembed.runtime.streaming import Computation, stream
+from onnxembed.runtime.streaming import DEFAULT_READING, STOP, Computation, Reading, stream
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 from onnxembed.warning import Once
 
@@ -142,7 +142,7 @@ class OpenModel:
 
     def computation(self, readout: Readout[Result]) -> Computation[Result]:
         """What computes runs of this model with the readout; UsageError when the model is closed."""
-        return Computation(self.backend, readout, self._inputs, self._pad_token_id, self._variant)
+        return Computation(self.backend, readout, self._inputs, self._pad_token_id, self._variant, STOP.get())
 
     def stream(
         self,
@@ -151,10 +151,12 @@ class OpenModel:
         *,
         items: str = "texts",
         max_length: int | None = None,
+        reading: Reading = DEFAULT_READING,
     ) -> Generator[tuple[list[Item], Result], None, None]:
         """Each window with what the readout makes of its items, in order; the next windows are already under way.
 
-        `max_length` cuts to fewer tokens than the model's own limit. At the end, or when the caller stops listening,
+        `max_length` cuts to fewer tokens than the model's own limit; `reading` bounds what is read ahead and what a
+        run holds. At the end, or when the caller stops listening,
         warns once if `items` were cut. Raises UsageError at once when the model is closed, and later when it is
         closed meanwhile.
         """
@@ -166,7 +168,10 @@ class OpenModel:
                 f"{truncated} of {seen} {items} were longer than max_length={limit} tokens and were cut (shown once)"
             )
 
-        return stream(windows, self._tokenizer_for(limit), computation, report)
+        def refuse(place: int) -> None:
+            raise UsageError(f"{items}[{place}] is longer than max_length={limit} tokens (truncate='error')")
+
+        return stream(windows, self._tokenizer_for(limit), computation, report, reading=reading, refuse=refuse)
 
     def close(self) -> None:
         """Free the graph and its threads. Safe to repeat.

@@ -2,21 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Never, Self
 
 from onnxembed.runtime.open_model import OpenModel
+
+ARGUMENTS: Mapping[str, str] = {
+    "max_length": "max_length",
+    "max_seq_length": "max_length",
+    "truncate_dim": "dimensions",
+    "dimension": "dimensions",
+    "threads": "threads",
+    "device": "providers",
+    "provider": "providers",
+    "precision": "precision",
+}
+"""The argument of the constructor that decides what users of other packages assign to an attribute."""
+
+INSTEAD: Mapping[str, str] = {
+    "device": "`provider` says where the model runs, and providers=... chooses it",
+    "tokenizer": "tokenize(...) gives ids and tokens",
+    "to": "providers=... chooses the device when the model is opened",
+    "half": "precision='fp16' opens the half-precision graph of a folder that has one",
+    "eval": "a graph is always in this mode",
+    "encode_multi_process": "encode uses all threads, and device_ids=[...] several GPUs",
+    "start_multi_process_pool": "encode uses all threads, and device_ids=[...] several GPUs",
+    "save": "copy the model's folder",
+    "save_pretrained": "copy the model's folder",
+    "push_to_hub": "`hf upload` publishes the model's folder",
+    "fit": "train the checkpoint, then export it",
+}
+"""What to use instead of an attribute of another package."""
 
 
 class OnnxModel:
     """The base of OnnxEmbedder and OnnxReranker."""
 
+    _opened = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute while the model is opened; afterwards AttributeError, which names the argument to use."""
+        if self._opened and not name.startswith("_"):
+            argument = ARGUMENTS.get(name)
+            cure = f"; open it again with {argument}=..." if argument else ""
+            raise AttributeError(f"{name} cannot be assigned: {type(self).__name__} stays as it was opened{cure}")
+        super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:  # a type checker reports unknown attributes by itself
+
+        def __getattr__(self, name: str) -> Never:
+            """Raise AttributeError, which names what to use instead of an attribute of another package."""
+            cure = f": {INSTEAD[name]}" if name in INSTEAD else ""
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{cure}")
+
+    @property
+    def max_seq_length(self) -> int:
+        """`max_length`, by the name that sentence-transformers gives it."""
+        return self.max_length
+
     @classmethod
     def over(cls, model: OpenModel) -> Self:
         """The public class over a model that is open already."""
         made = cls.__new__(cls)
-        made._use(model)
+        made._open(model)
         return made
+
+    def _open(self, model: OpenModel) -> None:
+        self._use(model)
+        self._opened = True
 
     def _use(self, model: OpenModel) -> None:
         self.model = model

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
+from threading import Event
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxembed.arrays import Feeds, FloatArray, IntArray
 from onnxembed.errors import DeviceMemoryError, UsageError
@@ -28,19 +31,47 @@ WINDOW_TEXTS = 1024
 WINDOW_CHARACTERS = 2**20
 
 
-def windows(texts: Iterable[str], prefix: str = "") -> Iterator[list[str]]:
-    """Cut texts into windows; each text gets the prefix."""
-    return cut((prefix + text for text in texts), len)
+@dataclass(frozen=True)
+class Reading:
+    """How far a stream reads ahead, how many texts a run may hold, and what becomes of texts that are too long."""
+
+    read_ahead: int | None = None
+    """At most this many texts are read before the first result is given; about two thousand if None."""
+    batch_size: int | None = None
+    """A run holds at most this many texts; as many as suit the device if None."""
+    refuse_long: bool = False
+    """Whether a text of too many tokens is an error; otherwise it is cut."""
+
+    @property
+    def window(self) -> int:
+        """The most texts of a window."""
+        return WINDOW_TEXTS if self.read_ahead is None else min(WINDOW_TEXTS, max(1, self.read_ahead // 2))
+
+    def blocks_ahead(self, wanted: int) -> int:
+        """How many windows are started beside the one that is waited for, where a backend wants that many."""
+        return wanted if self.read_ahead is None else min(wanted, self.read_ahead // self.window - 1)
 
 
-def cut(items: Iterator[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
+DEFAULT_READING = Reading()
+
+STOP: ContextVar[Event | None] = ContextVar("STOP", default=None)
+"""The event that ends the work of the call that is made in this context; the async methods set it."""
+
+
+def windows(texts: Iterable[str], prefix: str = "", limit: int | None = None) -> Iterator[list[str]]:
+    """Cut texts into windows of at most `limit` texts; each text gets the prefix."""
+    return cut((prefix + text for text in texts), len, limit)
+
+
+def cut(items: Iterator[Item], characters: Callable[[Item], int], limit: int | None = None) -> Iterator[list[Item]]:
     """Cut items into windows; `characters` counts those of an item."""
+    most = WINDOW_TEXTS if limit is None else limit
     window: list[Item] = []
     total = 0
     for item in items:
         window.append(item)
         total += characters(item)
-        if len(window) == WINDOW_TEXTS or total >= WINDOW_CHARACTERS:
+        if len(window) == most or total >= WINDOW_CHARACTERS:
             yield window
             window, total = [], 0
     if window:
@@ -58,6 +89,8 @@ class Computation(Generic[Result]):
     pad_token_id: int
     variant: Variant
     """The manifest's entry of the graph: how its integers become numbers, and how many texts a run may hold."""
+    stop: Event | None = None
+    """Once it is set, no run begins any more."""
 
     def results(self, texts: list[Tokens]) -> list[Result]:
         """The result of a run: one, or those of its halves if it does not fit into the device's memory."""
@@ -73,6 +106,8 @@ class Computation(Generic[Result]):
         """What the readout makes of a padded batch, int64 [B, T] each. Raises RuntimeError on a closed backend."""
         if self.variant.runs_single_texts and len(feeds["input_ids"]) > 1:
             return joined([self.result(single) for single in rows(feeds)])
+        if self.stop is not None and self.stop.is_set():
+            raise CancelledError
         feeds = self.readout.prepare(feeds)
         outputs = self.backend.run(self.readout.outputs, {name: feeds[name] for name in self.inputs})
         for place, name in enumerate(self.readout.outputs):
@@ -109,11 +144,16 @@ class Block(Generic[Item, Result]):
     """A window whose runs have been started."""
 
     window: list[Item]
-    truncated: int
-    """How many of its texts were cut."""
+    cut: NDArray[np.bool_]
+    """Which of its texts were cut, [N]."""
     futures: list[Future[list[Result]]]
     places: IntArray
     """The place of each text of the window among the texts of all runs, [N]."""
+
+    @property
+    def truncated(self) -> int:
+        """How many of its texts were cut."""
+        return int(self.cut.sum())
 
     def result(self) -> Result:
         """Wait for the runs, and put their results into the order of the window."""
@@ -138,20 +178,29 @@ def stream(
     tokenizer: TextTokenizer,
     computation: Computation[Result],
     report: Callable[[int, int], None],
+    *,
+    reading: Reading,
+    refuse: Callable[[int], None],
 ) -> Generator[tuple[list[Item], Result], None, None]:
     """Each window with its result, in order; the next windows are already being computed.
 
     At the end, or when the caller stops listening, calls `report` with the numbers of texts that were cut and of all
-    texts, if any was cut. An error, or a caller that stops listening, drops the runs that have not begun.
+    texts, if any was cut. Where `reading` refuses long texts, calls `refuse` with the place of the first one, which
+    raises. An error, or a caller that stops listening, drops the runs that have not begun.
     Raises UsageError when the backend is closed meanwhile.
     """
     backend = computation.backend
+    ahead = reading.blocks_ahead(backend.blocks_ahead)
     pending: deque[Block[Item, Result]] = deque()
-    seen = truncated = 0
+    read = seen = truncated = 0
     try:
         while True:
-            while len(pending) <= backend.blocks_ahead and (window := next(windows, None)) is not None:
-                pending.append(start(window, tokenizer, computation))
+            while len(pending) <= ahead and (window := next(windows, None)) is not None:
+                block = start(window, tokenizer, computation, reading.batch_size)
+                pending.append(block)
+                if reading.refuse_long and block.truncated:
+                    refuse(read + int(block.cut.argmax()))
+                read += len(window)
             if not pending:
                 break
             result = pending[0].result()  # it stays pending until then, so that an error cancels its runs, too
@@ -173,14 +222,19 @@ def stream(
         report(truncated, seen)
 
 
-def start(window: list[Item], tokenizer: TextTokenizer, computation: Computation[Result]) -> Block[Item, Result]:
-    """Tokenize a window and start its runs; identical texts are computed once."""
+def start(
+    window: list[Item], tokenizer: TextTokenizer, computation: Computation[Result], batch_size: int | None = None
+) -> Block[Item, Result]:
+    """Tokenize a window and start its runs, of at most `batch_size` texts; identical texts are computed once."""
     distinct = {text: number for number, text in enumerate(dict.fromkeys(window))}
     texts: list[Any] = list(distinct)  # or pairs
     tokens = tokenizer.tokenize(texts)
     runs = computation.backend.plan([len(text) for text in tokens])
+    if batch_size is not None:
+        runs = [run[first : first + batch_size] for run in runs for first in range(0, len(run), batch_size)]
     futures = computation.backend.start(computation.results, [[tokens[index] for index in run] for run in runs])
     numbers = np.array([distinct[text] for text in window])
     places = np.empty(len(tokens), np.int64)
     places[np.concatenate(runs)] = np.arange(len(tokens))
-    return Block(window, sum(tokens[number].truncated for number in numbers), futures, places[numbers])
+    cut = np.array([text.truncated for text in tokens])
+    return Block(window, cut[numbers], futures, places[numbers])
