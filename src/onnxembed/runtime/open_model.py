@@ -106,9 +106,9 @@ class OpenModel:
         self._pad_token_id = self.manifest.tokenization.pad_token_id.value
         self._shortened: dict[int, TextTokenizer] = {}  # by the most tokens of a text
         self._truncation_warning = Once()
-        if self.manifest.model.engine == "adopted" and not self._variant.runs_single_texts:
+        if self.manifest.model.engine == "adopted" and self._variant.one_text is None:
             try:
-                check_padding(self._backend, self.manifest, self._variant.file)
+                check_padding(self._backend, self.manifest, located.precision)
             except BaseException:
                 self.close()
                 raise
