@@ -63,7 +63,7 @@ def measure(artifact: Path, held: list[str], data: Path | None, *, scifact: bool
         with OnnxEmbedder(artifact, precision=chosen) as model:
             among = normalize(model.encode(held))
             some = range(0, len(held), max(1, len(held) // 200))
-            alone = normalize(np.concatenate([model.encode(held[index]) for index in some]))
+            alone = normalize(np.stack([model.encode(held[index]) for index in some]))
             reference = among if reference is None else reference
             cosines = (among * reference).sum(axis=1)
             rows[precision] = {
