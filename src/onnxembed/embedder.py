@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 import numpy as np
 
 from onnxembed.arguments import whole_number
-from onnxembed.arrays import Feeds, FloatArray
+from onnxembed.arrays import Array, Feeds, FloatArray
 from onnxembed.errors import UsageError
 from onnxembed.execution.backend import Placement
 from onnxembed.execution.providers import Providers
@@ -28,7 +29,9 @@ from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseReadout
 from onnxembed.runtime.progress import Blocks, shown
 from onnxembed.runtime.prompts import Prompting
 from onnxembed.runtime.public_base import OnnxModel
+from onnxembed.runtime.similarity_name import similarity_name
 from onnxembed.runtime.streaming import windows
+from onnxembed.similarity import similarity_function
 from onnxembed.tokenizer.texts import Tokens
 
 Result = TypeVar("Result")
@@ -328,6 +331,32 @@ class OnnxEmbedder(OnnxModel):
         if given.single:
             return TextEmbeddings(*(None if column is None else column[0] for column in wanted))
         return Embeddings(*wanted)
+
+    @cached_property
+    def similarity_fn_name(self) -> str:
+        """How vectors are compared: "cosine", "dot", "euclidean" or "manhattan", as the model's files say.
+
+        Where they say nothing, it is what sentence-transformers uses: the cosine. Raises ModelFilesError if the file
+        that says it cannot be read.
+        """
+        return similarity_name(self.folder, self.manifest)
+
+    def similarity(self, a: Array, b: Array) -> FloatArray:
+        """How alike each vector of `a` and each of `b` are, by the model's own measure: [N, D], [M, D] -> [N, M].
+
+        One vector [D] counts as one row, as in sentence-transformers.
+        """
+        compare = similarity_function(self.similarity_fn_name)
+        return compare(np.atleast_2d(np.asarray(a, np.float32)), np.atleast_2d(np.asarray(b, np.float32)))
+
+    def similarity_pairwise(self, a: Array, b: Array) -> FloatArray:
+        """How alike each vector of `a` and the one at the same place in `b` are: [N, D], [N, D] -> [N]."""
+        rows = zip(np.atleast_2d(a), np.atleast_2d(b), strict=True)
+        return np.array([self.similarity(x, y)[0, 0] for x, y in rows], np.float32)
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """`dimension`, by the name that sentence-transformers gives it."""
+        return self.dimension
 
     def decode_sparse(self, embedding: SparseEmbedding, top_k: int | None = None) -> list[tuple[str | None, float]]:
         """The tokens of a sparse embedding with their weights, the largest weights first; at most `top_k` tokens.

@@ -1,11 +1,16 @@
-"""Scores of sparse and multi-vector embeddings, in numpy. Dense vectors need only `queries @ documents.T`."""
+"""Scores of dense, sparse and multi-vector embeddings, and a search among dense vectors, in numpy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypedDict
+
 import numpy as np
 
-from onnxembed.arrays import FloatArray
+from onnxembed.arguments import whole_number
+from onnxembed.arrays import Array, FloatArray, IntArray
 from onnxembed.errors import UsageError
+from onnxembed.runtime.outputs.pooling import normalize
 from onnxembed.runtime.outputs.sparse import SparseEmbedding
 
 
@@ -40,3 +45,97 @@ def hybrid_score(
     if sum(weights) <= 0:
         raise UsageError(f"weights are {weights}; their sum must be above 0")
     return sum(w * score for w, score in zip(weights, (dense, sparse, multi_vector), strict=True)) / sum(weights)
+
+
+def cosine(a: FloatArray, b: FloatArray) -> FloatArray:
+    """The cosine of each row of `a` [N, D] with each row of `b` [M, D]: [N, M]."""
+    products: FloatArray = normalize(a) @ normalize(b).T
+    return products
+
+
+def dot(a: FloatArray, b: FloatArray) -> FloatArray:
+    """The dot product of each row of `a` with each row of `b`: [N, M]."""
+    products: FloatArray = a @ b.T
+    return products
+
+
+def euclidean(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Minus the distance of each row of `a` from each row of `b`: [N, M]."""
+    return -np.stack([np.sqrt(np.square(b - row).sum(axis=1)) for row in a])
+
+
+def manhattan(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Minus the sum of the absolute differences of each row of `a` and each row of `b`: [N, M]."""
+    return -np.stack([np.abs(b - row).sum(axis=1) for row in a])
+
+
+SIMILARITIES: Mapping[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
+    "cosine": cosine,
+    "dot": dot,
+    "euclidean": euclidean,
+    "manhattan": manhattan,
+}
+"""The similarities of dense vectors, by the names that sentence-transformers 6.2 gives them; larger is more alike."""
+
+
+class Hit(TypedDict):
+    """A document that a search found, as sentence-transformers' `semantic_search` gives it."""
+
+    corpus_id: int
+    score: float
+
+
+def semantic_search(
+    queries: Array, documents: Array, top_k: int = 10, *, function: str = "cosine", block: int = 65536
+) -> list[list[Hit]]:
+    """The `top_k` documents that are most similar to each query, best first; all of them if there are fewer.
+
+    Equal scores come in the order of the documents. Memory stays bounded: scores are computed for `block` documents
+    and at most 256 queries at a time.
+
+    Args:
+        queries: vectors [N, D], or [D] for one.
+        documents: vectors [M, D].
+        top_k: how many documents to find.
+        function: "cosine", "dot", "euclidean" or "manhattan".
+        block: how many documents are compared at a time.
+
+    Raises:
+        UsageError: an argument has an impossible value.
+    """
+    whole_number("top_k", top_k)
+    whole_number("block", block)
+    score = similarity_function(function)
+    found = np.atleast_2d(np.asarray(documents, np.float32))
+    asked = np.atleast_2d(np.asarray(queries, np.float32))
+    return [
+        [{"corpus_id": int(place), "score": float(value)} for place, value in zip(places, values, strict=True)]
+        for first in range(0, len(asked), 256)
+        for places, values in _best(score, asked[first : first + 256], found, top_k, block)
+    ]
+
+
+def similarity_function(name: str) -> Callable[[FloatArray, FloatArray], FloatArray]:
+    """The similarity of this name; UsageError for another one."""
+    if name not in SIMILARITIES:
+        raise UsageError(f"the similarity is {name!r}, not one of {', '.join(SIMILARITIES)}")
+    return SIMILARITIES[name]
+
+
+def _best(
+    score: Callable[[FloatArray, FloatArray], FloatArray],
+    queries: FloatArray,
+    documents: FloatArray,
+    top_k: int,
+    block: int,
+) -> Iterator[tuple[IntArray, FloatArray]]:
+    """For each query, the places of its best documents and their scores."""
+    values = np.empty((len(queries), 0), np.float32)
+    places = np.empty((len(queries), 0), np.int64)
+    for first in range(0, len(documents), block):
+        scores = score(queries, documents[first : first + block])
+        numbers = np.broadcast_to(np.arange(first, first + scores.shape[1]), scores.shape)
+        values, places = np.concatenate([values, scores], axis=1), np.concatenate([places, numbers], axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")[:, :top_k]
+        values, places = np.take_along_axis(values, order, axis=1), np.take_along_axis(places, order, axis=1)
+    return zip(places, values, strict=True)

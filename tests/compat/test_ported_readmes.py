@@ -1,0 +1,103 @@
+"""The examples for texts in the READMEs of FastEmbed 0.9.1 and sentence-transformers 6.2, with other names alone.
+
+Each test has the lines of an example in their order. Imports and the names of models are replaced; lines about images,
+a server and training are left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxembed import OnnxEmbedder, OnnxReranker
+from onnxembed.compat.fastembed import (
+    LateInteractionTextEmbedding,
+    SparseTextEmbedding,
+    TextCrossEncoder,
+    TextEmbedding,
+)
+from onnxembed.errors import UsageError
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
+from tiny_heads import write_bge_m3, write_colbert_encoder
+from tiny_rerankers import write_reranker
+
+# The texts of the examples are long for the tokenizer of tiny models, which knows few words.
+pytestmark = pytest.mark.filterwarnings("ignore:.*and were cut")
+
+DOCUMENTS = ["This is built to be faster and lighter.", "fastembed is supported by and maintained by Qdrant."]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("ported")
+    made = {
+        "sparse": write_bge_m3(folder / "sparse"),
+        "colbert": write_colbert_encoder(folder / "colbert"),
+        "reranker": write_reranker(folder / "reranker"),
+    }
+    for name, checkpoint in made.items():
+        export(checkpoint, folder / f"{name}-onnx", Options())
+    return {name: str(folder / f"{name}-onnx") for name in made}
+
+
+def test_dense_vectors_of_fastembed(artifact: Path) -> None:
+    documents: list[str] = DOCUMENTS
+    embedding_model = TextEmbedding(str(artifact))
+    embeddings_generator = embedding_model.embed(documents)
+    embeddings_list = list(embedding_model.embed(documents))
+    assert len(embeddings_list[0]) == embedding_model.embedding_size == 32
+    model = TextEmbedding(model_name=str(artifact))
+    embeddings = list(model.embed(documents, batch_size=256, parallel=0))
+    np.testing.assert_allclose(embeddings, list(embeddings_generator), atol=1e-6)
+    np.testing.assert_allclose(embeddings, model.model.encode(documents), atol=1e-6)
+    query = next(model.query_embed(query="the cat"))
+    np.testing.assert_allclose(query, model.model.encode_query("the cat"), atol=1e-6)
+    assert len(list(model.passage_embed(texts=documents))) == 2
+    assert TextEmbedding(model_name="any", specific_model_path=str(artifact), lazy_load=True).model.dimension == 32
+    with pytest.raises(UsageError, match="TextEmbedding does not take model"):
+        TextEmbedding(model=str(artifact))  # type: ignore[call-arg]
+
+
+def test_other_models_of_fastembed(models: dict[str, str]) -> None:
+    sparse = SparseTextEmbedding(model_name=models["sparse"])
+    embeddings = list(sparse.embed(DOCUMENTS))
+    assert len(embeddings[0].indices) == len(embeddings[0].values) > 0
+    late = LateInteractionTextEmbedding(model_name=models["colbert"])
+    vectors = list(late.embed(DOCUMENTS))
+    assert vectors[0].ndim == 2
+    assert len(list(late.query_embed("the cat"))) == 1
+    encoder = TextCrossEncoder(model_name=models["reranker"])
+    scores = list(encoder.rerank("the cat", DOCUMENTS))
+    pairs = list(encoder.rerank_pairs([("the cat", document) for document in DOCUMENTS]))
+    np.testing.assert_allclose(scores, pairs, atol=1e-6)
+    np.testing.assert_allclose(scores, encoder.model.score("the cat", DOCUMENTS, raw_scores=True), atol=1e-6)
+
+
+def test_embedding_models_of_sentence_transformers(artifact: Path, checkpoint: Path) -> None:
+    model = OnnxEmbedder(str(artifact))
+    sentences = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
+    embeddings = model.encode(sentences)
+    assert embeddings.shape == (3, 32)
+    similarities = model.similarity(embeddings, embeddings)
+    reference = pytest.importorskip("sentence_transformers").SentenceTransformer(str(checkpoint), device="cpu")
+    theirs = reference.encode(sentences)
+    np.testing.assert_allclose(similarities, reference.similarity(theirs, theirs), atol=1e-5)
+    pairwise = model.similarity_pairwise(embeddings, embeddings[::-1])
+    np.testing.assert_allclose(pairwise, reference.similarity_pairwise(theirs, theirs[::-1].copy()), atol=1e-5)
+    assert model.similarity_fn_name == reference.similarity_fn_name == "cosine"
+
+
+def test_rerankers_of_sentence_transformers(models: dict[str, str]) -> None:
+    model = OnnxReranker(models["reranker"])
+    query = "How many people live in Berlin?"
+    passages = ["Berlin had a population of 3,520,031.", "In 2013 around 600,000 were registered."]
+    scores = model.predict([(query, passage) for passage in passages])
+    assert scores.shape == (2,)
+    ranks = model.rank(query, passages, return_documents=True)
+    for rank in ranks:
+        assert rank["text"] == passages[rank["corpus_id"]]
+        assert f"{rank['score']:.2f}" == f"{scores[rank['corpus_id']]:.2f}"
+    assert model.predict((query, passages[0])).shape == ()
