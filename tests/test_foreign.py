@@ -49,7 +49,10 @@ def test_chosen_classes_pass() -> None:
 
 
 def deep(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text('{"a": ' + DEEP + "}") and None
+    def damage(folder: Path) -> None:
+        (folder / name).write_text('{"a": ' + DEEP + "}")
+
+    return damage
 
 
 def header(folder: Path) -> None:
@@ -75,7 +78,11 @@ def unknown(folder: Path) -> None:
 
 def pointer(name: str) -> Callable[[Path], None]:
     text = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90868376\n"
-    return lambda folder: (folder / name).write_text(text) and None
+
+    def damage(folder: Path) -> None:
+        (folder / name).write_text(text)
+
+    return damage
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -90,6 +97,14 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no unknown token": (unknown, "tokenizer.json cannot tokenize a text"),
     "heads": (lambda folder: change_json(folder / "config.json", num_attention_heads=0), "num_attention_heads is 0"),
     "layers": (lambda folder: change_json(folder / "config.json", num_hidden_layers=2**62), "39 tensors"),
+    "another sep_token": (
+        lambda folder: change_json(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", sep_token="the"),
+        r"makes \['\[CLS\]', 'a', '\[SEP\]'\] of 'a', and \['\[CLS\]', 'a', 'the'\]",
+    ),
+    "a cls_token that is no token": (
+        lambda folder: change_json(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", cls_token="[X]"),
+        "has no token '\\[X\\]', the cls_token of its BertTokenizer",
+    ),
     "class": (
         lambda folder: change_json(folder / "config_sentence_transformers.json", model_type={}),
         "says that this is a {}",

@@ -68,4 +68,7 @@ def special_tokens(facts: Facts, of_class: Mapping[str, str]) -> dict[str, Any]:
 
 def _content(token: Any) -> Any:
     """A token's text: files give it as it is, or with how it is matched."""
-    return token["content"] if isinstance(token, dict) else token
+    text = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(text, str):
+        raise ModelFilesError(f"the special tokens of the model's files have {token!r}, which is not a token")
+    return text

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxembed.decisions.encoder import EncoderDecisions
-from onnxembed.export.tokenizer import rows
+from onnxembed.export.tokenizer import around, rows
 from onnxembed.export.tokenizer.vocabularies import convert
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json, write_json
+from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.tokenizer import markers
 from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
 from onnxembed.tokenizer.token_ids import special_tokens
@@ -27,6 +28,8 @@ def write_tokenizer(facts: Facts, encoder: EncoderDecisions, folder: Path) -> tu
     read += rows.check(facts, state, source if source.is_file() else facts.transformer_folder)
     read += markers.register(facts, state)
     text, changes = apply_decisions(facts, encoder, state, source)
+    if not converted and not encoder.end_token and not MODEL_TYPES[facts.model_type].static:
+        around.check(facts, state)
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     config = {**facts.tokenizer_config, "model_max_length": encoder.max_length.value}
     write_json(folder / "tokenizer_config.json", config)

@@ -1,0 +1,61 @@
+"""What goes around a text, by tokenizer.json and by the tokenizer's class.
+
+transformers 5 replaces the post-processor of tokenizer.json by the one of the class, made with the special tokens that
+tokenizer_config.json and special_tokens_map.json name. Where the two differ, the files contradict each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from onnxembed.errors import ModelFilesError
+from onnxembed.export.architectures import ARCHITECTURES
+from onnxembed.export.tokenizer.vocabularies import CLASSES
+from onnxembed.export.tokenizer.vocabularies.special_tokens import read_special_tokens
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary
+from onnxembed.facts.facts import Facts
+from onnxembed.foreign import foreign_errors
+
+# The classes whose post-processor does not depend on flags that releases of transformers read differently.
+CHECKED = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer", "RobertaTokenizer")
+
+PROBE = "a"
+
+
+def check(facts: Facts, state: Mapping[str, Any]) -> None:
+    """Raise ModelFilesError where the class puts other tokens around a text than the tokenizer.json in `state`."""
+    implied = ARCHITECTURES[facts.model_type].tokenizer_class
+    named = facts.tokenizer_config.get("tokenizer_class") or facts.config.get("tokenizer_class") or implied
+    name = str(named).removesuffix("Fast")
+    if name not in CHECKED:
+        return
+    folder, file = facts.transformer_folder, facts.transformer_folder / "tokenizer.json"
+    with foreign_errors(f"{file} and {folder / 'tokenizer_config.json'} do not go together"):
+        tokenizer = Tokenizer.from_str(json.dumps(state))
+        tokenizer.no_truncation()
+        ours = _around(tokenizer)
+        special = read_special_tokens(folder, facts.tokenizer_config, CLASSES[name].special)
+        source = CheckpointVocabulary(folder, facts.tokenizer_config, special)
+        for role in ("cls_token", "sep_token"):
+            if tokenizer.token_to_id(special.content(role)) is None:
+                raise ModelFilesError(
+                    f"{file} has no token {special.content(role)!r}, the {role} of its {name} (as "
+                    "tokenizer_config.json, special_tokens_map.json or the class says)"
+                )
+        tokenizer.post_processor = CLASSES[name].post_processor(source, tokenizer)
+        theirs = _around(tokenizer)
+    if ours != theirs:
+        raise ModelFilesError(
+            f"{file} makes {ours[0]} of {PROBE!r}, and {theirs[0]} with the special tokens that its {name} has by "
+            "tokenizer_config.json, which transformers follows: correct the one that is wrong, or set tokenizer_class "
+            "to PreTrainedTokenizerFast to have tokenizer.json followed"
+        )
+
+
+def _around(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
+    """The tokens of a text, and of a pair."""
+    return tokenizer.encode(PROBE).tokens, tokenizer.encode(PROBE, PROBE).tokens
