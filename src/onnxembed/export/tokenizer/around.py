@@ -50,12 +50,13 @@ def check(facts: Facts, state: Mapping[str, Any]) -> None:
         theirs = _around(tokenizer)
     if ours != theirs:
         raise ModelFilesError(
-            f"{file} makes {ours[0]} of {PROBE!r}, and {theirs[0]} with the special tokens that its {name} has by "
+            f"{file} makes {ours[0]} {ours[1]} of {PROBE!r}, and {theirs[0]} {theirs[1]} with the special tokens that its {name} has by "
             "tokenizer_config.json, which transformers follows: correct the one that is wrong, or set tokenizer_class "
             "to PreTrainedTokenizerFast to have tokenizer.json followed"
         )
 
 
-def _around(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
-    """The tokens of a text, and of a pair."""
-    return tokenizer.encode(PROBE).tokens, tokenizer.encode(PROBE, PROBE).tokens
+def _around(tokenizer: Tokenizer) -> tuple[list[str], list[int], list[int]]:
+    """The tokens of a text and their ids, which a template may give otherwise, and the ids of a pair."""
+    encoding = tokenizer.encode(PROBE)
+    return encoding.tokens, encoding.ids, tokenizer.encode(PROBE, PROBE).ids
