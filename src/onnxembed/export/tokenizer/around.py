@@ -50,9 +50,9 @@ def check(facts: Facts, state: Mapping[str, Any]) -> None:
         theirs = _around(tokenizer)
     if ours != theirs:
         raise ModelFilesError(
-            f"{file} makes {ours[0]} {ours[1]} of {PROBE!r}, and {theirs[0]} {theirs[1]} with the special tokens that its {name} has by "
-            "tokenizer_config.json, which transformers follows: correct the one that is wrong, or set tokenizer_class "
-            "to PreTrainedTokenizerFast to have tokenizer.json followed"
+            f"{file} makes {ours[0]} {ours[1]} of {PROBE!r}, and {theirs[0]} {theirs[1]} with the special tokens that "
+            f"its {name} has by tokenizer_config.json, which transformers follows: correct the one that is wrong, or "
+            "set tokenizer_class to PreTrainedTokenizerFast to have tokenizer.json followed"
         )
 
 
