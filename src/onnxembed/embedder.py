@@ -380,9 +380,9 @@ class OnnxEmbedder(OnnxModel):
     @overload
     def tokenize(self, texts: Iterable[str]) -> list[Tokens]: ...
     def tokenize(self, texts: str | Iterable[str]) -> Tokens | list[Tokens]:
-        """The token ids of each text, cut to length, with special tokens and without prompts."""
+        """The ids and tokens of each text, cut to length, with special tokens and without prompts."""
         given = given_texts(texts)
-        tokens = [tokens for window in windows(given.items) for tokens in self.model.tokenize(window)]
+        tokens = [tokens for window in windows(given.items) for tokens in self.model.tokenize_named(window)]
         return tokens[0] if given.single else tokens
 
     def forward(self, feeds: Feeds) -> FloatArray:

@@ -229,9 +229,9 @@ class OnnxReranker(OnnxModel):
     @overload
     def tokenize(self, pairs: Iterable[Pair]) -> list[Tokens]: ...
     def tokenize(self, pairs: Pair | Iterable[Pair]) -> Tokens | list[Tokens]:
-        """The token ids of each pair, cut to length, with special tokens or template; of one pair, by themselves."""
+        """The ids and tokens of each pair, cut to length, with special tokens or template; of one pair, its own."""
         given = given_pairs(pairs)
-        tokens = [tokens for window in _windows(given.items) for tokens in self.model.tokenize(window)]
+        tokens = [tokens for window in _windows(given.items) for tokens in self.model.tokenize_named(window)]
         return tokens[0] if given.single else tokens
 
     def forward(self, feeds: Feeds) -> FloatArray:

@@ -95,6 +95,11 @@ def test_a_text_that_is_too_long_is_an_error_where_that_is_asked_for(model: Onnx
         model.encode("the", truncate="no")  # type: ignore[arg-type]
 
 
+def test_tokens_have_their_names(model: OnnxEmbedder) -> None:
+    assert model.tokenize("the cat").tokens[:2] == ("[CLS]", "the")
+    assert len(model.tokenize("the cat").tokens) == len(model.tokenize("the cat"))
+
+
 def test_a_bar_counts_the_texts(model: OnnxEmbedder, capsys: pytest.CaptureFixture[str]) -> None:
     model.encode(EDGE_TEXTS, show_progress=True)
     assert f"{len(EDGE_TEXTS)}/{len(EDGE_TEXTS)}" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -125,6 +126,10 @@ class OpenModel:
         """Token ids of each text, special tokens included, cut to length; UsageError when the model is closed."""
         _ = self.backend
         return self.tokenizer.tokenize(texts)
+
+    def tokenize_named(self, texts: Sequence[Any]) -> list[Tokens]:
+        """`tokenize`, with the token that each id stands for."""
+        return [replace(text, tokens=tuple(self.tokens(text.ids))) for text in self.tokenize(texts)]
 
     def tokens(self, ids: Iterable[int]) -> list[str | None]:
         """The token that each id stands for; None for an id that the tokenizer does not use."""

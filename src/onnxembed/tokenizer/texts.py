@@ -25,6 +25,8 @@ class Tokens:
     ids: IntArray  # [T]
     type_ids: IntArray  # [T]
     truncated: bool
+    tokens: tuple[str | None, ...] = ()
+    """The token of each id, where a public `tokenize` gave them; None for an id that the tokenizer does not use."""
 
     def __len__(self) -> int:
         return len(self.ids)
