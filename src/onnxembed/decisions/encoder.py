@@ -107,6 +107,12 @@ def _own_model_code(facts: Facts) -> str | None:
 def _adapter(facts: Facts, flags: Flags) -> Decision[str] | None:
     """The task whose adapter is merged into the weights. No file names it: such models take a task with every text."""
     tasks, asked = facts.adapters, flags.adapter
+    if (lora := facts.lora) is not None:
+        if asked is not None:
+            raise UsageError(f"--adapter {asked}: {facts.folder} has one adapter, which is merged into {lora.base}")
+        root = "sqrt(r)" if lora.rslora else "r"
+        reason = f"merged into {lora.base}, scaled by lora_alpha {lora.alpha:g} / {root}, r = {lora.rank}"
+        return Decision("LoRA", "file", f"adapter_config.json: {reason}")
     if not tasks and asked is not None:
         raise UsageError(f"--adapter {asked}: {facts.folder} has no adapters")
     if not tasks:

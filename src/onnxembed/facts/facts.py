@@ -15,6 +15,7 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts import multi_vector as multi_vector_facts
 from onnxembed.facts import sparse as sparse_facts
 from onnxembed.facts import unsupported
+from onnxembed.facts.adapter import ADAPTER_CONFIG, LoraFacts, read_adapter
 from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
 from onnxembed.facts.modules import DenseFacts, PoolingFacts, PostModules, module_class, read_modules, read_post_modules
 from onnxembed.facts.multi_vector import MULTI_VECTOR_CLASSES, MultiVectorFacts
@@ -33,6 +34,8 @@ class Facts:
 
     folder: Path
     transformer_folder: Path
+    weights_folder: Path
+    """Where config.json and the weights lie: the transformer's folder, or that of the base of an adapter alone."""
     config: JsonObject
     tokenizer_config: JsonObject
     transformer_config: JsonObject
@@ -48,6 +51,8 @@ class Facts:
     """The activation that config_sentence_transformers.json names for turning logits into scores."""
     sparse: SparseFacts | None = None
     multi_vector: MultiVectorFacts | None = None
+    lora: LoraFacts | None = None
+    """The LoRA adapter that transformers applies to the weights."""
     answers: tuple[int, ...] | None = None
     """The ids of a LogitScore module: the token whose logit is the score, and the one whose logit is subtracted."""
 
@@ -69,7 +74,7 @@ class Facts:
     @property
     def config_file(self) -> Path:
         """Where config.json lies."""
-        return self.transformer_folder / "config.json"
+        return self.weights_folder / "config.json"
 
     @property
     def model_type(self) -> str:
@@ -110,11 +115,10 @@ def read_facts(folder: Path) -> Facts:
     tokenizer_config = read_optional_json(transformer_folder / "tokenizer_config.json")
     unsupported.refuse_truncated_vectors(st_file, st_config)
     if not static:
-        unsupported.refuse_adapter(transformer_folder)
         unsupported.refuse_split_tokens(transformer_folder / "tokenizer_config.json", tokenizer_config)
-    config = (
-        _static_config(transformer_folder / "config.json") if static else read_json(transformer_folder / "config.json")
-    )
+    lora = None if static else read_adapter(transformer_folder)
+    weights_folder = transformer_folder if lora is None else _base_of(transformer_folder, lora)
+    config = _static_config(weights_folder / "config.json") if static else read_json(weights_folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise ModelFilesError(f"{transformer_folder / 'config.json'} does not say its model_type")
     transformer_name, transformer_config = read_transformer_config(transformer_folder, st_class)
@@ -131,6 +135,8 @@ def read_facts(folder: Path) -> Facts:
         tokenizer_config=tokenizer_config,
         transformer_config=transformer_config,
         transformer_config_name=transformer_name,
+        weights_folder=weights_folder,
+        lora=lora,
         has_modules=bool(modules),
         post=read_post_modules(folder, heads.modules),
         prompts=prompts,
@@ -205,6 +211,21 @@ HEAD_READERS: dict[str, Callable[[_Checkpoint], _Heads]] = {
     **dict.fromkeys(sorted(SPARSE_CLASSES), _read_sparse_encoder),
     **dict.fromkeys(sorted(MULTI_VECTOR_CLASSES), _read_multi_vector_encoder),
 }
+
+
+def _base_of(folder: Path, lora: LoraFacts) -> Path:
+    """The folder of an adapter's base weights: its own, if they lie beside it, else the one that it names."""
+    if (folder / "config.json").is_file():
+        return folder
+    base = Path(lora.base).expanduser()
+    if not (base / "config.json").is_file():
+        raise ModelFilesError(
+            f"{folder} is a LoRA adapter without its base, {lora.base}, which is no folder here: download it, and "
+            f"name its folder in {ADAPTER_CONFIG} (base_model_name_or_path)"
+        )
+    if (base / ADAPTER_CONFIG).is_file():
+        raise UnsupportedError(f"{folder} is an adapter of {base}, which is an adapter too: merge that one first")
+    return base
 
 
 def _static_config(path: Path) -> JsonObject:

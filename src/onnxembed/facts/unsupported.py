@@ -4,26 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.facts.json_file import JsonObject, read_json
-
-ADAPTER_CONFIG = "adapter_config.json"
-
-
-def refuse_adapter(folder: Path) -> None:
-    """Raise UnsupportedError for an adapter beside the weights, or without them, which transformers would apply."""
-    file = folder / ADAPTER_CONFIG
-    if not file.is_file():
-        return
-    config = read_json(file)
-    kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
-    if kind is None:
-        raise ModelFilesError(f"{file} is an adapter's, and names no peft_type: merge it into the weights first")
-    raise UnsupportedError(
-        f"{folder} is a {kind} adapter of {base} ({ADAPTER_CONFIG}), which transformers applies to the weights: merge "
-        "it first, where peft is: model = SentenceTransformer(FOLDER); "
-        "model[0].auto_model = PeftModel.from_pretrained(BASE, FOLDER).merge_and_unload(); model.save(NEW_FOLDER)"
-    )
+from onnxembed.errors import UnsupportedError
+from onnxembed.facts.json_file import JsonObject
 
 
 def refuse_split_tokens(file: Path, tokenizer_config: JsonObject) -> None:

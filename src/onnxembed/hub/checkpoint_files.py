@@ -36,6 +36,8 @@ VOCABULARIES = (
 TOKENIZERS = (TOKENIZER_FILE, "vocab.txt", "vocab.json", ".model")
 # In order of preference: a second format is the same weights again. Each may be sharded, with an index.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# A LoRA adapter beside the weights, in order of preference; adapter_config.json says what it is.
+ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 CONFIGURED = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Dense")
 WEIGHTED = ("Transformer", "MLMTransformer", "StaticEmbedding", "Dense")
 
@@ -110,12 +112,15 @@ def _small_files(names: Iterable[str], path: str) -> list[str]:
 def _weights(folder: Path, names: Collection[str], path: str) -> list[str]:
     """The weights directly in `path`: a single file, or the shards that an index names; of one format only."""
     place = path and f"{path}/"
+    adapter = [place + name for name in ADAPTERS if place + name in names][:1]
     for single in WEIGHTS:
         if place + single in names:
-            return [place + single]
+            return [*adapter, place + single]
         index = f"{place}{single}.index.json"
         if index in names:
-            return sorted({place + shard for shard in _read(folder / index, lambda map: map["weight_map"].values())})
+            return adapter + sorted(
+                {place + shard for shard in _read(folder / index, lambda map: map["weight_map"].values())}
+            )
     return [name for name in names if name.rpartition("/")[0] == path and name.endswith(".safetensors")]
 
 

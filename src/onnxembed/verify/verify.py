@@ -21,6 +21,7 @@ from onnxembed.manifest import FILE_NAME, Manifest, Task, Verification, read_man
 from onnxembed.reranker import OnnxReranker
 from onnxembed.verify import embedding, multi_vector, reranking, sparse
 from onnxembed.verify.comparison import Comparison, open_on_cpu
+from onnxembed.verify.references.stock_folder import with_adapter
 from onnxembed.warning import warn
 
 VERIFIERS: dict[Task, Callable[[Comparison], dict[str, Verification]]] = {
@@ -111,11 +112,13 @@ def verify_against(comparison: Comparison) -> Manifest:
         raise NoReferenceError(
             f"{_cuda_only(manifest)}; an export with --precision fp32,... is verified in all but the rounding"
         )
-    figures = {
-        verification_key(precision, task): figure
-        for task in manifest.tasks
-        for precision, figure in VERIFIERS[task](comparison).items()
-    }
+    with with_adapter(comparison.checkpoint) as checkpoint:
+        adapted = replace(comparison, checkpoint=checkpoint)
+        figures = {
+            verification_key(precision, task): figure
+            for task in manifest.tasks
+            for precision, figure in VERIFIERS[task](adapted).items()
+        }
     return replace(manifest, verification=figures)
 
 

@@ -41,7 +41,7 @@ class Checkpoint:
     def __init__(self, folder: Path, prefix: str | tuple[str, ...] = "") -> None:
         self.folder = folder
         records = _records(folder)
-        self._records = {_without(prefix, name): record for name, record in records.items()}
+        self._records = {without_prefix(prefix, name): record for name, record in records.items()}
         if len(self._records) < len(records):
             raise ModelFilesError(f"the weights in {folder} have tensors both with and without the prefix {prefix!r}")
         self._used: set[str] = set()
@@ -99,7 +99,8 @@ def check_finite(name: str, weight: np.ndarray[Any, Any]) -> None:
         raise ModelFilesError(f"the weight {name} has values that are not finite (NaN or infinity): it is damaged")
 
 
-def _without(prefix: str | tuple[str, ...], name: str) -> str:
+def without_prefix(prefix: str | tuple[str, ...], name: str) -> str:
+    """A tensor's name without the prefix, or the first of several that it has."""
     prefixes = (prefix,) if isinstance(prefix, str) else prefix
     return next((name.removeprefix(each) for each in prefixes if name.startswith(each)), name)
 

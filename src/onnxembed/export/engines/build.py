@@ -10,6 +10,7 @@ from onnxembed.errors import UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.checkpoint.adapters import open_checkpoint
 from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.checkpoint.lora import open_weights
 from onnxembed.export.graph.graph import Graph, GraphFactory, Value
 from onnxembed.export.graph.inputs import Encoded, Inputs, PaddedInputs
 from onnxembed.export.graph.packed import PackedInputs
@@ -79,7 +80,10 @@ def unpooled_token(facts: Facts) -> int | None:
 def _open(facts: Facts, decisions: Decisions, make: GraphFactory) -> tuple[Config, Graph]:
     prefix = ARCHITECTURES[facts.model_type].prefix
     config = Config.of(facts)
-    graph = make(open_checkpoint(facts.transformer_folder, prefix, decisions.encoder.adapter, config))
+    weights = open_weights(facts, prefix)
+    if facts.adapters:
+        weights = open_checkpoint(facts.transformer_folder, prefix, decisions.encoder.adapter, config)
+    graph = make(weights)
     if not MODEL_TYPES[facts.model_type].static:
         config.check_claims(len(graph.weights.names()), graph.weights.largest())
     return config, graph

@@ -18,6 +18,7 @@ import numpy as np
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.checkpoint.config import Config
+from onnxembed.export.checkpoint.lora import open_weights
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.engines.quiet import quiet
 from onnxembed.facts.facts import Facts
@@ -38,7 +39,7 @@ def load_stock(facts: Facts, attention: AttentionMode, precision: Precision, ign
     config_class = transformers.CONFIG_MAPPING[facts.model_type]
     _check_config(facts, config_class, architecture.undeclared_keys, ignored)
     with quiet():
-        config = config_class.from_pretrained(facts.transformer_folder)
+        config = config_class.from_pretrained(facts.weights_folder)
         config.use_cache = False
         if MODEL_TYPES[facts.model_type].decoder:
             set_attention(config, attention)
@@ -67,7 +68,7 @@ def load_stock(facts: Facts, attention: AttentionMode, precision: Precision, ign
 
 def open_for_heads(facts: Facts) -> Checkpoint:
     """The checkpoint of a traced encoder; task heads read it by the names that builders use, without the prefix."""
-    return Checkpoint(facts.transformer_folder, ARCHITECTURES[facts.model_type].prefix)
+    return open_weights(facts, ARCHITECTURES[facts.model_type].prefix)
 
 
 def stock_inputs(model: Any) -> list[str]:
@@ -98,10 +99,10 @@ def _tensors(facts: Facts) -> dict[str, Any]:
     """The checkpoint's tensors as torch's, views of the files in their stored types."""
     import torch
 
-    checkpoint = Checkpoint(facts.transformer_folder)
+    checkpoint = open_weights(facts, "")
     tensors = {}
     for name in checkpoint.names():
-        array = checkpoint.read_stored(name)
+        array = checkpoint.read(name) if facts.lora else checkpoint.read_stored(name)
         bits = array.view(np.uint16) if array.dtype == ml_dtypes.bfloat16 else array
         tensor = torch.from_numpy(bits)
         tensors[name] = tensor if bits is array else tensor.view(torch.bfloat16)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from onnxembed.errors import NoReferenceError
 from onnxembed.export.architectures import ARCHITECTURES
+from onnxembed.facts.adapter import ADAPTER_CONFIG
 from onnxembed.facts.facts import read_facts
-from onnxembed.facts.json_file import read_optional_json, write_json
+from onnxembed.facts.json_file import read_json, read_optional_json, write_json
 
 
 @contextmanager
@@ -33,6 +36,27 @@ def stock_folder(checkpoint: Path) -> Iterator[Path]:
     translated = architecture.reference_config(facts.config)
     config = facts.config_file.relative_to(checkpoint)
     with _with_file(checkpoint, config, translated) as folder:
+        yield folder
+
+
+@contextmanager
+def with_adapter(checkpoint: Path) -> Iterator[Path]:
+    """A folder whose LoRA adapter, if it has one, names its base by a path: where the weights lie.
+
+    Raises NoReferenceError without peft, by which transformers applies an adapter.
+    """
+    facts = read_facts(checkpoint)
+    if facts.lora is None:
+        yield checkpoint
+        return
+    if find_spec("peft") is None:
+        raise NoReferenceError("the reference applies the adapter with peft, which is not installed: pip install peft")
+    place = facts.transformer_folder.relative_to(checkpoint)
+    content = read_json(facts.transformer_folder / ADAPTER_CONFIG)
+    with _with_file(checkpoint, place / ADAPTER_CONFIG, content) as folder:
+        beside = facts.weights_folder == facts.transformer_folder
+        base = folder / place if beside else facts.weights_folder.resolve()
+        write_json(folder / place / ADAPTER_CONFIG, {**content, "base_model_name_or_path": str(base)})
         yield folder
 
 
