@@ -14,8 +14,8 @@ FILE = "config_sentence_transformers.json"
 def similarity_name(folder: Path, manifest: Manifest) -> str:
     """The name of the similarity of dense vectors; "cosine" where the files say nothing, as in sentence-transformers.
 
-    Raises UsageError for a model that makes no dense vectors, and ModelFilesError for a file that cannot be read, or that
-    the manifest records and the folder lacks.
+    Raises UsageError for a model that makes no dense vectors, and ModelFilesError for a file that cannot be read, or
+    that the manifest records and the folder lacks.
     """
     manifest.require_embedding()
     path = folder / FILE
