@@ -53,14 +53,19 @@ def test_embed_writes_an_npy_file_that_numpy_reads(
 ) -> None:
     texts = [f"the cat {i % 7}" for i in range(count)]
     Path("texts.txt").write_text("".join(f"{text}\n" for text in texts))
-    assert run("embed", artifact, "texts.txt", "-o", "vectors.npy") == (0, "", "")
+    said = f"vectors.npy: {count:,} vectors of 32 numbers\n"
+    assert run("embed", artifact, "texts.txt", "-o", "vectors.npy") == (0, said, "")
     assert np.array_equal(np.load("vectors.npy"), model.encode(texts))
     assert np.load("vectors.npy").shape == (count, D)
     assert names(tmp_path) == ["texts.txt", "vectors.npy"]
 
 
 def test_embed_writes_json_lines(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
-    assert run("embed", artifact, "the cat", "-o", "vectors.jsonl") == (0, "", "")
+    assert run("embed", artifact, "the cat", "-o", "vectors.jsonl") == (
+        0,
+        "vectors.jsonl: 1 vectors of 32 numbers\n",
+        "",
+    )
     assert np.array_equal(rows(Path("vectors.jsonl").read_text()), model.encode(["the cat"]))
 
 
@@ -68,7 +73,7 @@ def test_without_input_embed_prints_nothing(run: Run, artifact: Path) -> None:
     Path("empty.jsonl").touch()
     assert run("embed", artifact, "empty.jsonl") == (0, "", "")
     assert run("embed", artifact, "-") == (0, "", "")
-    assert run("embed", artifact, "-", "-o", "v.npy", "--dimensions", 8) == (0, "", "")
+    assert run("embed", artifact, "-", "-o", "v.npy", "--dimensions", 8) == (0, "v.npy: 0 vectors of 8 numbers\n", "")
     assert np.load("v.npy").shape == (0, 8)
 
 
@@ -79,7 +84,7 @@ def test_embed_passes_its_options_on(run: Run, artifact: Path, model: OnnxEmbedd
         return rows(out)
 
     assert np.array_equal(vector("--prompt-name", "query"), model.encode_query(["the cat"]))
-    assert np.array_equal(vector("--prompt", "at "), model.encode("at the cat"))
+    assert np.array_equal(vector("--prompt", "at "), model.encode(["at the cat"]))
     assert np.array_equal(vector("--dimensions", 8), model.encode(["the cat"], dimensions=8))
     assert np.array_equal(vector("--threads", 1, "--provider", "cpu"), model.encode(["the cat"]))
     half = vector("--precision", "fp16")
@@ -95,12 +100,24 @@ def test_embed_warns_in_one_line_of_texts_that_were_cut(run: Run, artifact: Path
     assert err.count("\n") == 1
 
 
+ABSENT = ("d.parquet", "d.csv", "my d.csv", "d.CSV.gz", "d.unknown", "texts/the", "~nobody/d", "C:\\d", "../d", "*.txt")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], ["no texts", "- for standard input"]),
         (["absent.txt"], ["absent.txt", "No such file"]),
         (["notes.md"], ["notes.md is neither", "- < notes.md"]),
+        (["table.parquet"], ["table.parquet is neither", "write its texts to a .jsonl file"]),
+        (["lines.ndjson"], ["lines.ndjson is neither", "--jsonl"]),
+        *(([name], [name, "No such file", "--text"]) for name in ABSENT),
+        (["the cat", "absent.csv"], ["absent.csv: No such file", "--text"]),
+        (["the cat", "--text", "it was"], ["'the cat' and --text cannot be combined"]),
+        (["--text", "the cat", "--jsonl"], ["--jsonl", "not texts"]),
+        (["--text", "the cat", "-o", "pipe.npy"], ["pipe.npy is a pipe or a device", "> pipe.npy"]),
+        (["-", "--dimensions", "33"], ["dimensions is 33"]),
+        (["-", "--prompt-name", "passage"], ["'passage'", "query, title"]),
         (["folder"], ["folder is a folder, not a text"]),
         (["the cat", "folder"], ["folder is a folder, not a text"]),
         (["pipe"], ["pipe is neither", "- < pipe"]),
@@ -135,7 +152,9 @@ def test_embed_refuses_impossible_arguments(
 ) -> None:
     Path("folder").mkdir()
     os.mkfifo("pipe")
-    Path("notes.md").write_text("the cat\n")
+    os.mkfifo("pipe.npy")
+    for name in ("notes.md", "table.parquet", "lines.ndjson"):
+        Path(name).write_text("the cat\n")
     Path("texts.txt").write_text("the cat\n")
     Path("latin1.txt").write_bytes("the cat\nStraße\n".encode("latin-1"))
     Path("bad.jsonl").write_text('{"text": "the cat"}\n{"text": the cat}\n')
@@ -182,3 +201,48 @@ def test_embed_takes_an_artifact_of_the_hub(run: Run, hub: HubServer, artifact: 
     hub.push("org/tiny-onnx", artifact)
     outcome = run("embed", "org/tiny-onnx", "the cat", "--cache-dir", "cache")
     assert np.array_equal(rows(outcome.out), model.encode(["the cat"]))
+
+
+def test_text_passes_what_looks_like_a_file_or_an_option(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
+    Path("notes.txt").write_text("another")
+    texts = ["notes.txt", "-1", "a/b", "-"]
+    options = [word for text in texts for word in ("--text", text)]
+    assert np.array_equal(rows(run("embed", artifact, *options).out), model.encode(texts))
+
+
+def test_words_with_a_full_stop_are_texts(run: Run, artifact: Path) -> None:
+    for text in ("hello.", "3.14", "e.g. this", "Mr.Cat said so", "."):
+        assert run("embed", artifact, text).code == (2 if text == "." else 0)  # a folder
+
+
+IDENTITIES = {
+    "itself": lambda: None,
+    "link.jsonl": lambda: os.symlink("docs.jsonl", "link.jsonl"),
+    "hard.jsonl": lambda: os.link("docs.jsonl", "hard.jsonl"),
+    "../here/docs.jsonl": lambda: None,
+}
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_the_output_is_never_the_input(
+    run: Run, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    Path("docs.jsonl").write_text('{"text": "my only copy"}\n')
+    IDENTITIES[name]()
+    output = "docs.jsonl" if name == "itself" else name
+    before = names(Path())
+    for arguments in (("docs.jsonl", "-o", output), (output, "-o", "docs.jsonl")):
+        for force in ((), ("--force",)):
+            assert refused(run("embed", artifact, *arguments, *force), "is the file that is read")
+    assert Path("docs.jsonl").read_text() == '{"text": "my only copy"}\n'
+    assert names(Path()) == before
+
+
+def test_an_output_that_exists_is_replaced_only_when_forced(run: Run, artifact: Path) -> None:
+    Path("v.npy").write_text("older")
+    assert refused(run("embed", artifact, "the cat", "-o", "v.npy"), "v.npy exists", "--force")
+    assert Path("v.npy").read_text() == "older"
+    assert run("embed", artifact, "the cat", "-o", "v.npy", "--force").code == 0
+    assert np.load("v.npy").shape == (1, D)

@@ -253,4 +253,55 @@ def test_embed_counts_on_a_terminal_that_shows_no_vectors(artifact: Path, tmp_pa
 
     arguments = [] if printing else ["-o", "v.npy"]
     shown = on_a_terminal("embed", artifact, "-", *arguments, stdin=slowly, cwd=tmp_path, printing=printing)
-    assert bool(re.search(r"embedding: \d+text", shown)) is not printing
+    assert bool(re.search(r"embedding: [\d,]+ texts", shown)) is not printing
+
+
+def test_a_program_that_waits_for_each_answer_gets_it(artifact: Path) -> None:
+    with start("embed", artifact, "-", stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answers = []
+        for line in (b"the cat\n", b"\n", b"it was\n", b"one\ntwo\n"):
+            process.stdin.write(line)
+            process.stdin.flush()
+            answers += [process.stdout.readline() for _ in range(line.count(b"\n"))]
+        process.stdin.close()
+        assert process.stdout.read() == b""
+    with OnnxEmbedder(artifact) as model:
+        expected = model.encode(["the cat", "", "it was", "one", "two"])
+    assert np.allclose(rows(b"".join(answers).decode()), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "where"),
+    [
+        ("- < docs.jsonl --jsonl -o docs.jsonl", "the output docs.jsonl is the file that is read (standard input)"),
+        ("/dev/fd/3 3< docs.jsonl --jsonl -o docs.jsonl", "the output docs.jsonl is the file that is read (/dev/fd/3)"),
+        ("docs.jsonl >> docs.jsonl", "standard output is the file that is read (docs.jsonl)"),
+        ("- --jsonl < docs.jsonl >> docs.jsonl", "standard output is the file that is read (standard input)"),
+    ],
+)
+def test_the_output_is_not_the_input_through_redirections(
+    artifact: Path, tmp_path: Path, redirection: str, where: str
+) -> None:
+    (tmp_path / "docs.jsonl").write_text('{"text": "my only copy"}\n')
+    line = f"{shlex.join(command('embed', artifact))} {redirection}"
+    done = subprocess.run(line, shell=True, cwd=tmp_path, env=USUAL, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode() == f"onnxembed: {where}: write to another one\n"
+    assert (tmp_path / "docs.jsonl").read_text() == '{"text": "my only copy"}\n'
+
+
+@pytest.mark.parametrize(
+    "arguments", [("embed", "ARTIFACT", "texts.txt", "-o", "out"), ("export", "MODEL", "-o", "out")]
+)
+def test_a_file_that_may_not_grow_is_named(
+    checkpoint: Path, artifact: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "texts.txt").write_text("".join(f"{i}\n" for i in range(2000)))
+    places = {"ARTIFACT": str(artifact), "MODEL": str(checkpoint), "out": "out.npy"}
+    line = f"ulimit -f 20; {shlex.join(command(*(places.get(word, word) for word in arguments)))}"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=USUAL, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert re.fullmatch(r"onnxembed: cannot write .*out\.npy: File too large\n", done.stderr.decode())
+    assert names(tmp_path) == ["texts.txt"]

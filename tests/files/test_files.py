@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -125,8 +126,8 @@ def test_writing_no_lines_makes_an_empty_file(tmp_path: Path) -> None:
 
 
 WRITERS: dict[str, Write] = {
-    "v.npy": lambda path, vectors: write_npy(path, vectors, 3),
-    "v.jsonl": lambda path, vectors: write_lines(path, map(vector_line, vectors)),
+    "v.npy": lambda path, vectors: write_npy(path, vectors, 3, force=True),
+    "v.jsonl": lambda path, vectors: write_lines(path, map(vector_line, vectors), force=True),
 }
 
 
@@ -166,3 +167,66 @@ def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     name = "v" * 250 + ".npy"  # valid as it is, too long as a temporary name
     with pytest.raises(UsageError, match=r"cannot write .*v\.npy: File name too long"):
         write_npy(tmp_path / name, [], 3)
+
+
+# What is there already
+
+
+@pytest.mark.parametrize("name", REFUSERS := {"v.npy": write_npy, "v.jsonl": write_lines})
+def test_what_exists_is_replaced_only_when_forced(tmp_path: Path, name: str) -> None:
+    write = REFUSERS[name]
+    arguments = (3,) if name == "v.npy" else ()
+    (tmp_path / "broken.link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "precious").write_bytes(b"older")
+    (tmp_path / "link").symlink_to("precious")
+    for there in ("precious", "link", "broken.link"):
+        with pytest.raises(UsageError, match=f"{there} exists; pass --force to replace it"):
+            write(tmp_path / there, [], *arguments)
+    assert (tmp_path / "precious").read_bytes() == b"older"
+    write(tmp_path / "link", [], *arguments, force=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "precious").read_bytes() != b"older"
+    assert len([*tmp_path.iterdir()]) == 3
+
+
+def test_what_appears_while_a_file_is_written_is_not_replaced(tmp_path: Path) -> None:
+    def meanwhile() -> Iterator[bytes]:
+        (tmp_path / "v.jsonl").write_text("somebody else's")
+        yield b"[]"
+
+    with pytest.raises(UsageError, match="exists; pass --force"):
+        write_lines(tmp_path / "v.jsonl", meanwhile())
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["somebody else's"]
+
+
+def test_the_name_of_a_draft_cannot_be_guessed(tmp_path: Path) -> None:
+    """In a folder that others can write to, a link of that name would lead elsewhere."""
+
+    def drafts() -> Iterator[bytes]:
+        seen.extend(path.name for path in tmp_path.iterdir())
+        yield b"[]"
+
+    seen: list[str] = []
+    for name in ("one.jsonl", "one.jsonl"):
+        write_lines(tmp_path / name, drafts(), force=True)
+    first, second = (name for name in seen if name.endswith(".part"))
+    assert first != second
+
+
+def test_a_draft_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda count: "guessed")
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / ".v.jsonl.guessed.part").symlink_to("victim")
+    with pytest.raises(UsageError, match=r"cannot write .*v\.jsonl: File exists"):
+        write_lines(tmp_path / "v.jsonl", [b"[]"])
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    def full() -> Iterator[bytes]:
+        yield b"[]"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UsageError, match=r"cannot write .*v\.jsonl: No space left on device"):
+        write_lines(tmp_path / "v.jsonl", full())
+    assert [*tmp_path.iterdir()] == []

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Unpack
 
 import click
 
-from onnxembed.cli.options import PATH, RunOptions, onnx_file_option, run_options, text_options
-from onnxembed.cli.texts import open_texts
+from onnxembed.atomic import refuse_replacing
+from onnxembed.cli.options import PATH, RunOptions, force_option, onnx_file_option, run_options, text_options
+from onnxembed.cli.texts import Source, open_texts
 from onnxembed.errors import UsageError
 from onnxembed.manifest import TEXT_KINDS, TextKind
+
+Make = Callable[[Iterable[str]], Iterator[Any]]
+"""Turns texts into embeddings, in order."""
+
+ToLine = Callable[[Any], bytes]
+"""Writes an embedding as a line of JSON."""
 
 
 @click.command(short_help="Turn texts into vectors.")
 @click.argument("model")
-@click.argument("texts", nargs=-1, metavar="[TEXT ... | FILE.txt | FILE.jsonl | -]")
+@click.argument("inputs", nargs=-1, metavar="[TEXT ... | FILE.txt | FILE.jsonl | -]")
 @click.option(
     "-o", "--output", type=PATH, metavar="FILE", help="The .npy or .jsonl file to write [default: print the vectors]."
 )
+@force_option
 @click.option("--sparse", is_flag=True, help="Sparse embeddings: for each text, a JSON object of indices and values.")
 @click.option(
     "--multi-vector", is_flag=True, help="A vector for each token (ColBERT): for each text, a JSON array of arrays."
@@ -49,8 +60,10 @@ from onnxembed.manifest import TEXT_KINDS, TextKind
 def embed(
     *,
     model: str,
+    inputs: tuple[str, ...],
     texts: tuple[str, ...],
     output: Path | None,
+    force: bool,
     sparse: bool,
     multi_vector: bool,
     kind: TextKind | None,
@@ -68,27 +81,19 @@ def embed(
     \b
     onnxembed embed my-model-onnx "a text" "another text"
     onnxembed embed my-model-onnx texts.txt -o vectors.npy
+    onnxembed embed my-model-onnx --text notes.txt --text -1
     onnxembed embed my-model-onnx documents.jsonl --field body -o vectors.npy
     cat texts.txt | onnxembed embed my-model-onnx - > vectors.jsonl
     onnxembed embed my-splade-onnx --sparse "a text"
     onnxembed embed my-colbert-onnx --multi-vector --kind query "a question"
 
     Texts are arguments, the lines of a .txt file, one field of each line of a .jsonl file, or the lines of
-    standard input (-). Each text becomes a row of the .npy file or a line of JSON, in the order of the texts. Put
-    -- before a text that begins with -.
+    standard input (-). Each text becomes a row of the .npy file or a line of JSON, in the order of the texts.
+    --text passes a text that looks like a file or an option. A program that writes a line to standard input and
+    waits gets its vector at once.
     """
-    from onnxembed.cli.progress import counter
     from onnxembed.embedder import OnnxEmbedder
-    from onnxembed.files.vectors import (
-        LINE_FILES,
-        check_vector_file,
-        matrix_line,
-        sparse_line,
-        stream_lines,
-        vector_line,
-        write_lines,
-        write_npy,
-    )
+    from onnxembed.files.vectors import LINE_FILES, check_vector_file, matrix_line, sparse_line, vector_line
 
     if sparse and multi_vector:
         raise UsageError("--sparse and --multi-vector cannot be combined")
@@ -100,28 +105,53 @@ def embed(
         check_vector_file(output, LINE_FILES, "sparse embeddings" if sparse else "vectors of tokens")
     elif output is not None:
         check_vector_file(output)
-    with (
-        open_texts(texts, field, jsonl) as source,
-        OnnxEmbedder(model, onnx_file=onnx_file, **arguments) as embedder,
-    ):
-        embeddings: Iterator[Any]
-        to_line: Callable[[Any], bytes]
-        if sparse:
-            embeddings, to_line = embedder.embed_sparse(source, prompt=prompt, prompt_name=prompt_name), sparse_line
-        elif multi_vector:
-            embeddings = embedder.embed_multi_vector(source, kind=kind, prompt=prompt, prompt_name=prompt_name)
-            to_line = matrix_line
-        else:
-            embeddings = embedder.embed(
-                source, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions, normalize=normalize
+    with open_texts(inputs, field, jsonl, texts=texts, output=output) as source:
+        if output is not None:
+            refuse_replacing(output, force=force)
+        with OnnxEmbedder(model, onnx_file=onnx_file, **arguments) as embedder:
+            make: Make = partial(
+                embedder.embed, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions, normalize=normalize
             )
-            to_line = vector_line
-        # On a terminal that also shows the embeddings, the bar would appear among them.
-        with counter(embeddings, "embedding", "text", hidden=output is None and sys.stdout.isatty()) as counted:
+            to_line: ToLine = vector_line
+            words = f"vectors of {dimensions or embedder.dimension} numbers"
+            if sparse:
+                make = partial(embedder.embed_sparse, prompt=prompt, prompt_name=prompt_name)
+                to_line, words = sparse_line, "sparse embeddings"
+            elif multi_vector:
+                make = partial(embedder.embed_multi_vector, kind=kind, prompt=prompt, prompt_name=prompt_name)
+                to_line, words = matrix_line, "arrays of vectors of tokens"
             if output is None:
-                stream_lines(sys.stdout.buffer, map(to_line, counted))
-                sys.stdout.buffer.flush()
-            elif output.suffix == ".npy":
-                write_npy(output, counted, dimensions or embedder.dimension)
-            else:
-                write_lines(output, map(to_line, counted))
+                _print(source, make, to_line)
+                return
+            count = _write(source, make, to_line, output, dimensions or embedder.dimension, force=force)
+    click.echo(f"{output}: {count:,} {words}")
+
+
+def _bursts(source: Source, make: Make) -> Iterator[Iterator[Any]]:
+    """The embeddings of each burst of texts; the first, empty one checks the options, even if no text comes."""
+    yield make(())
+    yield from map(make, source.bursts())
+
+
+def _print(source: Source, make: Make, to_line: ToLine) -> None:
+    """Print a line for each text. After a burst nothing stays in a buffer: somebody may wait for the answer."""
+    from onnxembed.cli.progress import counter
+    from onnxembed.files.vectors import stream_lines
+
+    # On a terminal that also shows the embeddings, the bar would appear among them.
+    with counter(source.texts, "embedding", "texts", total=source.total, hidden=sys.stdout.isatty()) as counted:
+        for embeddings in _bursts(replace(source, texts=counted), make):
+            stream_lines(sys.stdout.buffer, map(to_line, embeddings))
+            sys.stdout.buffer.flush()
+
+
+def _write(source: Source, make: Make, to_line: ToLine, output: Path, dimension: int, *, force: bool) -> int:
+    """Write a row or a line for each text to a new file; returns how many."""
+    from onnxembed.cli.progress import counter
+    from onnxembed.files.vectors import write_lines, write_npy
+
+    embeddings = chain.from_iterable(_bursts(source, make))
+    with counter(embeddings, "embedding", "texts", total=source.total) as counted:
+        if output.suffix == ".npy":
+            return write_npy(output, counted, dimension, force=force)
+        return write_lines(output, map(to_line, counted), force=force)

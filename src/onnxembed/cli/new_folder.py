@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxembed.cli.options import PATH, options
+from onnxembed.cli.options import PATH, force_option, options
 from onnxembed.errors import MissingExtraError, NoReferenceError, UsageError
 from onnxembed.manifest import POOLING_MODES, SCORE_ACTIVATIONS, TASKS, Manifest, PoolingMode
 
@@ -47,7 +48,7 @@ new_folder_options = options(
     click.option("--max-length", type=int, metavar="N", help="Cut texts to N tokens, whatever the files say."),
     click.option("--recipe", metavar="NAME", help="Recipe to follow [default: the hub model's, if it has one]."),
     click.option("--no-verify", is_flag=True, help="Do not compare the vectors with the reference's."),
-    click.option("--force", is_flag=True, help="Replace an existing ONNX folder."),
+    force_option,
 )
 
 head_options = options(
@@ -78,7 +79,7 @@ def require_export() -> None:
 
 def default_output(model: str) -> Path:
     """The folder that is written if the caller names none: the model's name, also for "." and for a hub id."""
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))
     return Path(f"{folder.resolve().name if folder.is_dir() else folder.name}-onnx")
 
 

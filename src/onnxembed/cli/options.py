@@ -62,7 +62,12 @@ hub_options = options(
     cache_options,
 )
 
+force_option = click.option("--force", is_flag=True, help="Replace what exists at the output.")
+
 text_options = options(
+    click.option(
+        "--text", "texts", multiple=True, metavar="TEXT", help="A text, whatever it looks like; repeat it for more."
+    ),
     click.option("--jsonl", is_flag=True, help="Read the file or standard input as JSON lines, whatever its name."),
     click.option("--field", metavar="NAME", help=f"Field of each JSON line to read [default: {FIELD}]."),
 )

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+# Stage, bar, share, and the time that is left; in that order, so that a narrow terminal cuts the time.
+STAGES = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}, {remaining} left"
+COUNTED = "{desc}: {n:,} of {total:,} {unit} |{bar}| {rate_fmt}, {remaining} left"
+UNCOUNTED = "{desc}: {n:,} {unit}, {elapsed}, {rate_fmt}"
 
-def counter(items: Iterable[Any], description: str, unit: str, *, hidden: bool = False) -> tqdm[Any]:
-    """The items, counted as they are read; a context manager that removes its line at the end."""
-    return _bar(iterable=items, desc=description, unit=unit, delay=0.5, disable=hidden or None)
+
+def counter(
+    items: Iterable[Any], description: str, unit: str, *, total: int | None = None, hidden: bool = False
+) -> tqdm[Any]:
+    """The items, counted as they are read, of `total` if that is known; removes its line at the end."""
+    shape = UNCOUNTED if total is None else COUNTED
+    return _bar(
+        iterable=items, desc=description, unit=unit, total=total, delay=0.5, disable=hidden or None, shape=shape
+    )
+
+
+def count_lines(file: IO[bytes]) -> int | None:
+    """How many lines a file has, if somebody watches the progress and it is a file that can be read twice."""
+    if not (sys.stderr.isatty() and stat.S_ISREG(os.fstat(file.fileno()).st_mode)):
+        return None
+    lines, last = 0, b"\n"
+    while chunk := file.read(2**20):
+        lines, last = lines + chunk.count(b"\n"), chunk[-1:]
+    file.seek(0)
+    return lines if last == b"\n" else lines + 1
 
 
 class ProgressLine:
@@ -25,7 +49,9 @@ class ProgressLine:
         """Show how far the stage is; a new stage replaces the line of the previous one."""
         if self._bar is None or stage != self._stage:
             self._close()
-            self._stage, self._bar = stage, _bar(desc=stage, unit="", unit_scale=True, total=total, disable=None)
+            # A stage of one step has no share to show: it stands until it is over.
+            shape = "{desc} ..." if total == 1 else STAGES
+            self._stage, self._bar = stage, _bar(desc=stage, total=total, disable=None, shape=shape)
         self._bar.update(done - self._bar.n)
 
     def __enter__(self) -> Self:
@@ -39,7 +65,8 @@ class ProgressLine:
             self._bar.close()
 
 
-def _bar(**options: Any) -> tqdm[Any]:
+def _bar(*, shape: str, **options: Any) -> tqdm[Any]:
     from tqdm import tqdm
 
-    return tqdm(leave=False, **options)  # disable=None: hidden unless standard error is a terminal
+    # disable=None: hidden unless standard error is a terminal
+    return tqdm(leave=False, bar_format=shape, dynamic_ncols=True, **options)

@@ -43,6 +43,7 @@ def rerank(
     *,
     model: str,
     documents: tuple[str, ...],
+    texts: tuple[str, ...],
     query: str,
     top_k: int | None,
     raw_scores: bool,
@@ -68,14 +69,14 @@ def rerank(
     from onnxembed.reranker import OnnxReranker
 
     with (
-        open_texts(documents, field, jsonl) as source,
+        open_texts(documents, field, jsonl, texts=texts) as source,
         OnnxReranker(
             model,
             truncation=truncation,
             instruction=instruction,
             **arguments,
         ) as reranker,
-        counter(source, "reading", "document") as counted,
+        counter(source.texts, "reading", "documents", total=source.total) as counted,
     ):
         ranked = reranker.rank(query, counted, top_k=top_k, return_documents=True, raw_scores=raw_scores)
     as_json = (output_format or output) == "json"

@@ -52,7 +52,7 @@ def verify(
     more_texts: list[str] = []
     if texts is not None:
         with open_texts([texts]) as source:
-            more_texts = list(source)
+            more_texts = list(source.texts)
     with ProgressLine() as line:
         manifest = run(
             folder,

@@ -15,7 +15,7 @@ from onnxembed.export.artifact.sentence_transformers import write_sentence_trans
 from onnxembed.export.heads.embedding import dense_entries
 from onnxembed.export.progress import Progress, silent
 from onnxembed.export.tokenizer.files import write_tokenizer
-from onnxembed.hub.source import Fetched, HubOptions
+from onnxembed.hub.source import Fetched, HubOptions, local_paths
 from onnxembed.loading.adopt import adopted_manifest, decide_adoption
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
 from onnxembed.loading.locate import find
@@ -51,7 +51,7 @@ def adopt(
     Raises what `decide_adoption` and `read_found_graph` do, UsageError for a model that is an artifact already.
     """
     options, hub = options or AdoptOptions(), hub or HubOptions()
-    check_output(output, force=options.force)
+    check_output(output, force=options.force, inputs=local_paths(model))
     fetched, file = find(model, hub, "auto", options.onnx_file)
     if file == FILE_NAME:
         raise UsageError(f"{model} is an artifact of onnxembed already: it can be used as it is")

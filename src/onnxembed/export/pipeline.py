@@ -33,7 +33,7 @@ from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import read_facts
 from onnxembed.foreign import foreign_errors
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
-from onnxembed.hub.source import HubOptions
+from onnxembed.hub.source import HubOptions, local_paths
 from onnxembed.manifest import FileRecord, Manifest, Model, Precision, Source, Task, Variant
 from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.recipe import Recipe
@@ -56,7 +56,8 @@ def export(
     that are too far from the reference's, and what `fetch_checkpoint` and `read_facts` do.
     """
     options = options or Options()
-    check_output(output, force=options.force)
+    inputs = [*local_paths(model), *([options.calibration] if options.calibration else [])]
+    check_output(output, force=options.force, inputs=inputs)
     recipe = choose_recipe(model, options.recipe, options.precisions)
     make = partial(_plan, recipe=recipe, options=options)
     checkpoint = fetch_checkpoint(model, hub, examine=make)  # a refusal comes before the weights do

@@ -28,19 +28,24 @@ def check_vector_file(path: Path, formats: Sequence[str] = VECTOR_FILES, what: s
         raise UsageError(f"{path.parent} is not a folder")
     if path.is_dir():
         raise UsageError(f"{path} is a folder")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is a pipe or a device; print the {what} instead, and redirect them: > {path}")
 
 
-def write_npy(path: Path, vectors: Iterable[FloatArray], dimension: int) -> int:
+def write_npy(path: Path, vectors: Iterable[FloatArray], dimension: int, *, force: bool = False) -> int:
     """Write vectors [D] to a .npy file as they arrive, float32 [N, D]; returns N.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all. Raises what `write_whole` does.
     """
-    return write_whole(path, lambda file: _stream_npy(file, vectors, dimension))
+    return write_whole(path, lambda file: _stream_npy(file, vectors, dimension), force=force)
 
 
-def write_lines(path: Path, lines: Iterable[bytes]) -> int:
-    """Write lines to a file as they arrive; returns how many. The file appears whole or not at all."""
-    return write_whole(path, lambda file: stream_lines(file, lines))
+def write_lines(path: Path, lines: Iterable[bytes], *, force: bool = False) -> int:
+    """Write lines to a file as they arrive; returns how many. The file appears whole or not at all.
+
+    Raises what `write_whole` does.
+    """
+    return write_whole(path, lambda file: stream_lines(file, lines), force=force)
 
 
 def _stream_npy(file: IO[bytes], vectors: Iterable[FloatArray], dimension: int) -> int:

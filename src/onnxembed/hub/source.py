@@ -40,6 +40,11 @@ def is_local(model: str | os.PathLike[str]) -> bool:
     return model.startswith(("./", "../", "~")) or model.count("/") > 1 or "\\" in model
 
 
+def local_paths(model: str | os.PathLike[str]) -> list[Path]:
+    """The path of a model that is one, and nothing for a hub id."""
+    return [Path(os.path.expanduser(model))] if is_local(model) else []
+
+
 def local_folder(model: str | os.PathLike[str], revision: str | None) -> Path | None:
     """The folder at a path, or None for a hub id.
 

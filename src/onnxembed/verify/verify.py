@@ -6,6 +6,7 @@ of each task says what is compared.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -91,12 +92,12 @@ def verify(
     if against is None:
         against = manifest.source.model
         hub = replace(hub, revision=hub.revision or manifest.source.revision)
-        if manifest.source.revision is None and not Path(against).expanduser().is_dir():
+        if manifest.source.revision is None and not os.path.isdir(os.path.expanduser(against)):
             raise ModelFilesError(f"the source of {folder} was the folder {against}, which is gone; see --against")
     checkpoint = fetch_checkpoint(against, hub)
     manifest = verify_against(Comparison(folder, manifest, checkpoint.folder, texts, progress))
     try:
-        write_lines(folder / FILE_NAME, manifest.to_json().encode().splitlines())
+        write_lines(folder / FILE_NAME, manifest.to_json().encode().splitlines(), force=True)
     except UsageError as error:  # an artifact on a read-only mount can be verified too
         warn(f"the figures are not recorded: {error}")
     return manifest

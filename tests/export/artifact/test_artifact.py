@@ -157,6 +157,25 @@ def test_a_file_is_never_replaced(tmp_path: Path, force: bool) -> None:
         fill(tmp_path / "out", force=force)
 
 
+def test_an_artifact_that_holds_the_input_is_not_replaced(tmp_path: Path) -> None:
+    """Its old content is deleted: the checkpoint would go with it."""
+    (tmp_path / "out/checkpoint").mkdir(parents=True)
+    (tmp_path / "out/onnxembed.json").touch()
+    (tmp_path / "link").symlink_to("out")
+    for output in (tmp_path / "out", tmp_path / "link"):
+        with pytest.raises(UsageError, match="contains the input"):
+            check_output(output, force=True, inputs=[tmp_path / "out/checkpoint"])
+        with pytest.raises(UsageError, match="is the input"):
+            check_output(output, force=True, inputs=[tmp_path / "out"])
+    check_output(tmp_path / "out", force=True, inputs=[tmp_path / "elsewhere"])
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path / "out")
+    with pytest.raises(UsageError, match="out is a mount point"):
+        check_output(tmp_path / "out", force=False)
+
+
 def test_a_folder_created_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     def meanwhile() -> None:
         (tmp_path / "out").mkdir()

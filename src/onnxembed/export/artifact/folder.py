@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from onnxembed.atomic import naming_full_disks, refuse_overwriting_input, refuse_replacing
 from onnxembed.errors import UsageError
 from onnxembed.manifest import FILE_NAME
 
@@ -30,7 +32,8 @@ def new_folder(output: Path, *, force: bool) -> Iterator[Path]:
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
     try:
-        yield draft
+        with naming_full_disks(output):
+            yield draft
         check_output(output, force=force)  # it may have been created meanwhile
         if output.exists():
             output.rename(old)
@@ -42,14 +45,17 @@ def new_folder(output: Path, *, force: bool) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def check_output(output: Path, *, force: bool) -> None:
-    """Raise UsageError for an `output` that must not be replaced."""
+def check_output(output: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
+    """Raise UsageError for an `output` that must not be replaced: it is none of ours, or `inputs` lie in it."""
+    if os.path.ismount(output):
+        raise UsageError(f"{output} is a mount point, which no folder can replace; give a folder in it with -o")
     if not output.exists():
+        refuse_replacing(output, force=False)  # a broken link
         return
     if not output.is_dir():
         raise UsageError(f"{output} is a file; give a folder with -o")
+    refuse_overwriting_input(output, inputs)
     if any(output.iterdir()):
         if not (output / FILE_NAME).is_file():
             raise UsageError(f"{output} exists and is not an onnxembed artifact; give another folder with -o")
-        if not force:
-            raise UsageError(f"{output} exists; pass --force to replace it")
+        refuse_replacing(output, force=force)
