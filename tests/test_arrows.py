@@ -63,9 +63,10 @@ BELOW: dict[str, tuple[str, ...]] = {
         *("similarity", "embedder", "reranker", "files"),
         *("export.progress", "export.probes", "export.checkpoint", "export.architectures", "export.engines"),
     ),
+    "serve": (*("manifest", "hub", "execution", "tokenizer", "loading", "runtime", "reranker"),),
     "cli": (
         *("manifest", "hub", "execution", "facts", "recipes", "decisions", "loading"),
-        *("embedder", "reranker", "files", "export", "export.progress", "export.artifact", "verify"),
+        *("embedder", "reranker", "files", "export", "export.progress", "export.artifact", "verify", "serve"),
     ),
 }
 """What each package may import beside itself and the leaves, lowest first; `export` is the modules at its root.

@@ -118,7 +118,7 @@ class OnnxReranker(OnnxModel):
             max_length=max_length,
             check_files=check_files,
             choices=AdoptionChoices(activation=activation, share_scales=share_scales),
-            make_tokenizer=partial(_make_tokenizer, truncation=truncation, instruction=instruction),
+            make_tokenizer=partial(make_pair_tokenizer, truncation=truncation, instruction=instruction),
         )
         self._open(opened)
 
@@ -266,9 +266,14 @@ class OnnxReranker(OnnxModel):
         return np.concatenate([np.empty(shape, np.float32), *blocks])
 
 
-def _make_tokenizer(
-    located: LocatedArtifact, max_length: int, *, truncation: PairTruncation | None, instruction: str | None
+def make_pair_tokenizer(
+    located: LocatedArtifact,
+    max_length: int,
+    *,
+    truncation: PairTruncation | None = None,
+    instruction: str | None = None,
 ) -> TextTokenizer:
+    """The tokenizer of a reranker's pairs; UsageError for options that it does not have."""
     reranking = located.manifest.require_reranking()
     template = reranking.template.value if reranking.template else None
     if instruction is not None and (template is None or template.instruction is None):

@@ -20,6 +20,7 @@ from onnxembed.cli.export import export
 from onnxembed.cli.inspect import inspect
 from onnxembed.cli.recipes import recipes
 from onnxembed.cli.rerank import rerank
+from onnxembed.cli.serve import serve
 from onnxembed.cli.verify import verify
 from onnxembed.errors import OnnxEmbedError
 
@@ -91,5 +92,5 @@ def cli() -> None:
     """
 
 
-for command in (export, adopt, embed, rerank, inspect, verify, recipes, doctor):
+for command in (export, adopt, embed, rerank, serve, inspect, verify, recipes, doctor):
     cli.add_command(command)

@@ -1,0 +1,250 @@
+"""What every route does with a request: read its body, decode it, have it computed, and write the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from onnxembed.errors import UsageError
+from onnxembed.runtime.streaming import Computation
+from onnxembed.serve.errors import Family, Refusal
+from onnxembed.serve.metrics import Metrics
+from onnxembed.serve.model import Cut, Item, ServedModel
+from onnxembed.serve.models import Models
+from onnxembed.serve.scheduler import Scheduler
+from onnxembed.serve.settings import Settings
+
+ROWS_AT_ONCE = 64
+"""Rows of an answer that are written before other requests have their turn: about half a millisecond of numbers."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What all routes share."""
+
+    settings: Settings
+    models: Models
+    scheduler: Scheduler
+    metrics: Metrics
+
+
+@dataclass
+class Call:
+    """One request on its way."""
+
+    service: Service
+    started: float = field(default_factory=time.perf_counter)
+    tokens: int = 0
+    characters: int = 0
+    tokenization: float = 0.0  # seconds, as the next two
+    queue: float = 0.0
+    inference: float = 0.0
+
+    async def compute(
+        self, model: ServedModel, computation: Computation[Any], items: Sequence[Item], cut: Cut
+    ) -> list[Any]:
+        """What the computation makes of each item, in order."""
+        tokenize = model.tokenizing(cut)
+        self.characters += sum(len(item) if isinstance(item, str) else sum(map(_size, item)) for item in items)
+        try:
+            computed = await self.service.scheduler.compute(computation, tokenize, items)
+        except UsageError as error:
+            raise Refusal("validation", str(error)) from error
+        except (Refusal, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            raise Refusal("inference", f"the model could not compute this: {error}") from error
+        self.service.metrics.computed(computed)
+        self.tokens += computed.tokens
+        self.tokenization += computed.tokenization
+        self.queue += computed.queue
+        self.inference += computed.inference
+        return computed.results
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The times of the request in milliseconds, under the names of text-embeddings-inference."""
+        total = time.perf_counter() - self.started
+        values = {
+            b"x-compute-characters": self.characters,
+            b"x-compute-tokens": self.tokens,
+            b"x-compute-time": round(total * 1000),
+            b"x-total-time": round(total * 1000),
+            b"x-tokenization-time": round(self.tokenization * 1000),
+            b"x-queue-time": round(self.queue * 1000),
+            b"x-inference-time": round(self.inference * 1000),
+        }
+        device = self.service.models.find(None).opened.provider
+        kind = b"cpu" if device.startswith("CPU") else b"gpu"
+        return [(b"x-compute-type", kind), *((name, b"%d" % value) for name, value in values.items())]
+
+
+Handler = Callable[[Call, Any], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A route that takes JSON and gives JSON: its types are what /openapi.json tells of it."""
+
+    path: str
+    asked: Any
+    """The type of its requests, a msgspec struct."""
+    answered: Any
+    """The type of its answers."""
+    handle: Handler
+    family: Family
+    summary: str
+
+
+class EndpointApp:
+    """An endpoint as an ASGI application."""
+
+    def __init__(self, endpoint: Endpoint, service: Service) -> None:
+        self._endpoint, self._service = endpoint, service
+        self._decoder = msgspec.json.Decoder(endpoint.asked)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        metrics, call = self._service.metrics, Call(self._service)
+        metrics.begin("POST")
+        metrics.open += 1
+        watcher: asyncio.Task[None] | None = None
+        try:
+            try:
+                asked = await self._read(scope, receive)
+                current = asyncio.current_task()
+                assert current
+                watcher = asyncio.create_task(_watch(receive, current))
+                answer = await self._endpoint.handle(call, asked)
+                computed = time.perf_counter()
+                pieces = await write(answer)
+            except Refusal as refusal:
+                metrics.fail(refusal.kind)
+                scope["refused"] = refusal.kind
+                await refuse(send, refusal, self._endpoint.family)
+                return
+            headers = call.headers()
+            scope["spent"] = headers
+            await _send(send, 200, pieces, headers)
+            now = time.perf_counter()
+            metrics.succeed("POST", now - call.started, now - computed)
+        except (ConnectionError, asyncio.CancelledError):
+            if watcher is None or not watcher.done():
+                raise
+            metrics.fail(None)  # the client has gone: there is nobody to answer
+            scope["refused"] = "dropped"
+        finally:
+            metrics.open -= 1
+            if watcher:
+                watcher.cancel()
+
+    async def _read(self, scope: Scope, receive: Receive) -> Any:
+        """The decoded request; Refusal for one that is none."""
+        limits = self._service.settings
+        if self._service.metrics.open > limits.limits.requests:
+            retry_after = self._service.scheduler.retry_after()
+            raise Refusal("overloaded", "Model is overloaded", retry_after=retry_after)
+        headers = dict(scope["headers"])
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json" and not kind.endswith(b"+json"):
+            raise Refusal("media_type", "the content-type of a request must be application/json")
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > limits.payload_limit:
+            raise _too_large(limits.payload_limit)
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                body = await _body(receive, limits.payload_limit)
+        except TimeoutError:
+            raise Refusal("timeout", f"the body did not arrive within {limits.body_seconds:g} s") from None
+        return self._decode(body)
+
+    def _decode(self, body: bytes) -> Any:
+        try:
+            return self._decoder.decode(body)
+        except msgspec.ValidationError as error:
+            message, _, path = str(error).partition(" - at `")
+            path = path.rstrip("`") or "$"
+            raise Refusal("validation", f"{message} at {path}", param=path) from None
+        except RecursionError:
+            raise Refusal("malformed", "the JSON is nested too deeply") from None
+        except ValueError as error:  # msgspec's DecodeError is one, and so is that of UTF-8
+            raise Refusal("malformed", f"the body is not JSON in UTF-8: {error}") from None
+
+
+async def refuse(send: Send, refusal: Refusal, family: Family) -> None:
+    """Send a refusal as JSON. The connection of a body that was not read to its end is closed."""
+    headers = []
+    if refusal.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % refusal.retry_after))
+    if refusal.kind == "unauthorized":
+        headers.append((b"www-authenticate", b"Bearer"))
+    if refusal.kind in ("too_large", "timeout", "media_type", "unauthorized", "overloaded"):
+        headers.append((b"connection", b"close"))
+    await _send(send, refusal.status, [orjson.dumps(family(refusal))], headers)
+
+
+async def write(answer: Any) -> list[bytes]:
+    """The answer as JSON, in pieces; other requests have their turn between the rows of a long list."""
+    if isinstance(answer, list) and len(answer) > ROWS_AT_ONCE:
+        pieces = [b"["]
+        for start in range(0, len(answer), ROWS_AT_ONCE):
+            rows = _dump(answer[start : start + ROWS_AT_ONCE])
+            pieces += [rows[1:-1], b","]
+            await asyncio.sleep(0)
+        return [*pieces[:-1], b"]"]
+    if isinstance(answer, dict):
+        pieces = [b"{"]
+        for key, value in answer.items():
+            pieces += [_dump(key), b":", *await write(value), b","]
+        return [*pieces[:-1], b"}"] if answer else [b"{}"]
+    return [_dump(answer)]
+
+
+def _dump(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:  # NumPy's own reason, such as an array that is not contiguous
+        return msgspec.json.encode(msgspec.to_builtins(value))
+
+
+async def _send(send: Send, status: int, pieces: Sequence[bytes], headers: Sequence[tuple[bytes, bytes]]) -> None:
+    body = b"".join(pieces)
+    own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": [*own, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _body(receive: Receive, limit: int) -> bytes:
+    pieces, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError("the client has gone")
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+async def _watch(receive: Receive, task: asyncio.Task[Any]) -> None:
+    """Cancel the task when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    task.cancel()
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal("too_large", f"the body is larger than {limit} bytes, the limit of this server (--payload-limit)")
+
+
+def _size(part: str | int) -> int:
+    return len(part) if isinstance(part, str) else 1

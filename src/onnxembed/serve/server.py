@@ -1,0 +1,162 @@
+"""The process around the application: sockets, signals, draining, and several processes beside each other."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from onnxembed.serve.app import app
+from onnxembed.serve.protocol import DeadlineProtocol
+from onnxembed.serve.scheduler import Scheduler
+from onnxembed.serve.settings import Settings
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+LAST_TICKS = 20
+"""Ticks of a tenth of a second in which /health says 503 before a server that cannot compute any more ends."""
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where the server listens, and how it ends."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    uds: Path | None = None
+    """A UNIX socket, instead of host and port."""
+    certificate: Path | None = None
+    key: Path | None = None
+    """The certificate and the key of TLS."""
+    drain: float = 30.0
+    """Seconds that requests have to end after SIGTERM."""
+    workers: int = 1
+    """Processes; the threads are shared among them."""
+
+
+def serve(settings: Settings, listening: Listening) -> int:
+    """Serve until SIGTERM; returns the exit code: 0, or 1 if it could not go on or dropped requests."""
+    _log_to_stderr()
+    if listening.workers == 1:
+        return _serve_here(settings, listening, None)
+    return _supervise(settings, listening)
+
+
+def _serve_here(settings: Settings, listening: Listening, sock: socket.socket | None) -> int:
+    application = app(settings=settings)
+    server = Server(_config(application, settings, listening), application.state.service.scheduler)
+    server.run(sockets=[sock] if sock else None)
+    return server.code
+
+
+def _config(application: Any, settings: Settings, listening: Listening) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        host=listening.host,
+        port=listening.port,
+        uds=str(listening.uds) if listening.uds else None,
+        loop="uvloop" if sys.platform != "win32" else "auto",
+        http=DeadlineProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        root_path=settings.root_path,
+        timeout_graceful_shutdown=max(1, round(listening.drain)),
+        ssl_certfile=listening.certificate,
+        ssl_keyfile=listening.key,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which ends with a code instead of a signal, and when nothing can be computed any more."""
+
+    def __init__(self, config: uvicorn.Config, scheduler: Scheduler | None) -> None:
+        super().__init__(config)
+        self.code = 0
+        self._scheduler = scheduler
+        self._ticks_left = LAST_TICKS
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to end."""
+        if self._scheduler and self._scheduler.failed:
+            self.code = 1
+            self._ticks_left -= 1
+            self.should_exit = self.should_exit or not self._ticks_left
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what has begun."""
+        await super().shutdown(sockets)
+        if self.server_state.tasks:  # those that did not end in time
+            self.code = 1
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """End on SIGTERM and Ctrl-C, without raising the signal again afterwards."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _supervise(settings: Settings, listening: Listening) -> int:
+    """Serve with several processes on one socket; when one of them dies, all end, so that the supervisor acts."""
+    placement = settings.options.placement
+    threads = max(1, placement.cpu_threads // listening.workers)
+    options = replace(settings.options, placement=replace(placement, threads=threads))
+    sock = uvicorn.Config(app, host=listening.host, port=listening.port, log_config=None).bind_socket()
+    context = multiprocessing.get_context("spawn")
+    shared = (replace(settings, options=options), listening, sock)
+    workers = [context.Process(target=_worker, args=shared) for _ in range(listening.workers)]
+    asked_to_end = False
+
+    def end(*_: int | FrameType | None) -> None:
+        nonlocal asked_to_end
+        asked_to_end = True
+        for worker in workers:
+            if worker.pid:
+                worker.terminate()
+
+    before = {number: signal.signal(number, end) for number in SIGNALS}
+    for worker in workers:
+        worker.start()
+    wait([worker.sentinel for worker in workers])
+    died = not asked_to_end
+    end()
+    for worker in workers:
+        worker.join(listening.drain + 5)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    ended = (0, -signal.SIGTERM)  # the latter while it was still opening its models
+    return 1 if died or any(worker.exitcode not in ended for worker in workers) else 0
+
+
+def _worker(settings: Settings, listening: Listening, sock: socket.socket) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent passes it on
+    _log_to_stderr()
+    sys.exit(_serve_here(settings, listening, sock))
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for name in ("onnxembed.serve", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -1,0 +1,43 @@
+"""OpenAI's embeddings and models."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from onnxembed.manifest import TextKind
+from onnxembed.serve.types.tei import Inputs, Positive
+
+
+class EmbeddingsAsked(Struct):
+    """POST /v1/embeddings."""
+
+    input: Inputs
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Positive | None = None
+    user: str | None = None
+    input_type: TextKind | None = None
+
+
+class Embedding(Struct, tag_field="object", tag="embedding"):
+    """A vector: numbers, or base64 of little-endian float32."""
+
+    embedding: list[float] | str
+    index: int
+
+
+class Usage(Struct):
+    """Tokens of all texts, special ones included."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(Struct, tag_field="object", tag="list"):
+    """The vectors of all texts."""
+
+    data: list[Embedding]
+    model: str
+    usage: Usage

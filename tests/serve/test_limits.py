@@ -1,0 +1,73 @@
+"""Keys, limits and what is said beyond them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("msgspec", reason="pip install 'onnxembed[serve]'")
+
+from onnxembed.errors import UsageError
+from onnxembed.serve import ModelSource, QueueLimits, Settings, app
+
+
+def client_with(model: Path, **settings: Any) -> Any:
+    from starlette.testclient import TestClient
+
+    application = app(settings=Settings(models=[ModelSource(str(model), "tiny")], **settings))
+    return TestClient(application, raise_server_exceptions=False)
+
+
+def test_a_key_is_asked_for_everywhere_but_at_health_and_metrics(artifact: Path) -> None:
+    with client_with(artifact, api_keys=["one", "two"]) as client:
+        for headers in ({}, {"authorization": "Bearer three"}, {"authorization": "Bearer "}):
+            answer = client.post("/v1/embeddings", json={"input": "a"}, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (401, "authentication_error")
+        for shown in ("Bearer one", "bearer two", "two"):
+            assert client.post("/embed", json={"inputs": "a"}, headers={"authorization": shown}).status_code == 200
+        assert client.get("/info").status_code == 401
+        for path in ("/health", "/metrics", "/"):
+            assert client.get(path).status_code == 200
+
+
+def test_a_large_body_is_refused_while_it_arrives(artifact: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'{"inputs": "'
+        for _ in range(100):
+            yield b"a" * 100
+
+    with client_with(artifact, payload_limit=1000) as client:
+        kind = {"content-type": "application/json"}
+        assert client.post("/embed", content=pieces(), headers=kind).status_code == 413
+        assert client.post("/embed", content=b" " * 1001, headers=kind).status_code == 413
+        assert client.post("/embed", json={"inputs": "a"}).status_code == 200
+
+
+def test_more_texts_than_may_wait_are_refused(artifact: Path) -> None:
+    with client_with(artifact, limits=QueueLimits(texts=3)) as client:
+        answer = client.post("/embed", json={"inputs": ["a", "b", "c", "d"]})
+        assert (answer.status_code, answer.json()["error"]) == (422, "batch size 4 > maximum allowed batch size 3")
+        assert client.post("/embed", json={"inputs": ["a", "b", "c"]}).status_code == 200
+
+
+def test_a_request_is_logged_without_its_texts(artifact: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "onnxembed.serve")
+    with client_with(artifact, log_requests=True) as client:
+        client.post("/embed", json={"inputs": "secret"}, headers={"traceparent": "00-ab-cd-01"})
+    (line,) = [record.message for record in caplog.records if record.name == "onnxembed.serve"]
+    assert '"status":200' in line
+    assert "00-ab-cd-01" in line
+    assert "secret" not in line
+
+
+def test_names_that_cannot_be_meant_are_refused(artifact: Path) -> None:
+    with pytest.raises(UsageError, match="two models are called 'a'"):
+        app(f"a={artifact}", f"a={artifact}")
+    with pytest.raises(UsageError, match="the default is 'b', which is not served; served are: tiny"):
+        client_with(artifact, default="b")
+    with pytest.raises(UsageError, match="name the models to serve"):
+        app()

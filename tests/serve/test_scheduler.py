@@ -1,0 +1,203 @@
+"""The scheduler: fair shares, runs of equal lengths, and what becomes of jobs whose clients have gone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("msgspec", reason="pip install 'onnxembed[serve]'")
+
+from onnxembed.execution.planning import plan_runs
+from onnxembed.serve.errors import Refusal
+from onnxembed.serve.queue import FairQueue, Job, Text
+from onnxembed.serve.scheduler import Scheduler
+from onnxembed.serve.settings import QueueLimits
+from onnxembed.tokenizer.texts import Tokens
+
+
+class Backend:
+    """Plans as the CPU does, and computes on threads that wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+
+    def plan(self, lengths: Sequence[int]) -> list[list[int]]:
+        return plan_runs(lengths, 8, small_run=0)
+
+    def start(self, work: Any, runs: Sequence[Any]) -> None:
+        work(runs[0])
+
+    def submit(self, work: Any, run: Any) -> None:
+        threading.Thread(target=work, args=(run,)).start()
+
+
+class Computation:
+    """Each text's result is its first id; an id below 0 cannot be computed."""
+
+    def __init__(self) -> None:
+        self.backend = Backend()
+        self.runs: list[list[int]] = []
+
+    def results(self, texts: Sequence[Tokens]) -> list[list[int]]:
+        self.runs.append([int(each.ids[0]) for each in texts])
+        assert self.backend.go.wait(10)
+        if any(each.ids[0] < 0 for each in texts):
+            raise RuntimeError("impossible")
+        return [[int(each.ids[0]) for each in texts]]
+
+
+class Silent:
+    def run(self, texts: int, tokens: int, slots: int, seconds: float) -> None: ...
+
+    def queue(self, texts: int, tokens: int) -> None: ...
+
+
+def tokens(number: int, length: int = 2) -> Tokens:
+    ids = np.full(length, number, np.int64)
+    return Tokens(ids, np.zeros_like(ids), truncated=False)
+
+
+def tokenize(items: Sequence[Any]) -> list[Tokens]:
+    """An item is (number, length)."""
+    return [tokens(*item) for item in items]
+
+
+def job(computation: Any, items: Sequence[tuple[int, int]]) -> tuple[Job, list[Text]]:
+    made = Job(computation, tokenize, items, lambda: None)
+    return made, [Text(made, place, each) for place, each in enumerate(tokenize(items))]
+
+
+def taken(queue: FairQueue) -> list[int]:
+    return [int(text.tokens.ids[0]) for text in queue.take()]
+
+
+def test_a_short_job_passes_a_long_one_that_came_before_it() -> None:
+    queue, computation = FairQueue(), Computation()
+    queue.add(*job(computation, [(number, 4) for number in range(6)]))
+    assert taken(queue) == [5, 4]
+    queue.add(*job(computation, [(100, 2)]))
+    assert taken(queue) == [100]
+    assert taken(queue) == [3, 2]
+    assert (queue.texts, queue.tokens) == (2, 8)
+
+
+def test_texts_of_one_length_run_together_whoever_sent_them() -> None:
+    queue, computation = FairQueue(), Computation()
+    for number, length in ((1, 2), (2, 4), (3, 2), (4, 4)):
+        queue.add(*job(computation, [(number, length)]))
+    assert sorted([taken(queue), taken(queue)]) == [[1, 3], [2, 4]]
+    assert len(queue) == 0
+
+
+def test_texts_that_are_computed_differently_never_run_together() -> None:
+    queue = FairQueue()
+    for number in (1, 2):
+        queue.add(*job(Computation(), [(number, 2)]))
+    assert [taken(queue), taken(queue)] == [[1], [2]]
+
+
+def test_two_long_jobs_take_turns_by_tokens() -> None:
+    queue, first, second = FairQueue(), Computation(), Computation()
+    queue.add(*job(first, [(1, 8)] * 4))
+    queue.add(*job(second, [(2, 4)] * 4))
+    assert [taken(queue)[0] for _ in range(4)] == [1, 2, 1, 2]
+
+
+def test_a_dropped_job_leaves_nothing_behind() -> None:
+    queue, computation = FairQueue(), Computation()
+    gone, texts = job(computation, [(1, 2), (2, 3)])
+    queue.add(gone, texts)
+    queue.add(*job(computation, [(3, 2)]))
+    queue.drop(gone)
+    assert taken(queue) == [3]
+    assert (queue.texts, queue.tokens) == (0, 0)
+
+
+@pytest.fixture
+def scheduler() -> Iterator[Scheduler]:
+    made = Scheduler(2, QueueLimits(texts=1000, tokens=50), Silent())
+    yield made
+    made.close()
+
+
+def test_every_caller_gets_its_own_results_in_order() -> None:
+    computation: Any = Computation()
+    scheduler = Scheduler(2, QueueLimits(), Silent())
+
+    async def caller(first: int) -> None:
+        items = [(first + place % 7, 1 + place % 5) for place in range(first % 40 + 1)]
+        computed = await scheduler.compute(computation, tokenize, items)
+        assert computed.results == [number for number, _ in items]
+
+    async def all_callers() -> None:
+        await asyncio.gather(*(caller(100 * number) for number in range(1, 6)))
+
+    asyncio.run(all_callers())
+    scheduler.close()
+    assert (scheduler.texts, scheduler.tokens) == (0, 0)
+
+
+def test_a_run_that_fails_fails_its_own_jobs_alone(scheduler: Scheduler) -> None:
+    computation: Any = Computation()
+
+    async def both() -> Any:
+        return await asyncio.gather(
+            scheduler.compute(computation, tokenize, [(-1, 2), (5, 3)]),
+            scheduler.compute(computation, tokenize, [(7, 4)]),
+            return_exceptions=True,
+        )
+
+    failed, computed = asyncio.run(both())
+    assert isinstance(failed, RuntimeError)
+    assert computed.results == [7]
+    assert (scheduler.texts, scheduler.tokens, scheduler.failed) == (0, 0, None)
+
+
+def test_a_cancelled_job_is_dropped_and_its_places_are_free_again(scheduler: Scheduler) -> None:
+    computation: Any = Computation()
+
+    async def cancelled() -> None:
+        computation.backend.go.clear()
+        waiting = asyncio.create_task(scheduler.compute(computation, tokenize, [(number, 8) for number in range(9)]))
+        while len(computation.runs) < 1:
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert (scheduler.texts, scheduler.tokens) == (0, 0)
+        computation.backend.go.set()
+        assert (await scheduler.compute(computation, tokenize, [(50, 1)])).results == [50]
+
+    asyncio.run(cancelled())
+    assert len(computation.runs) <= 4
+
+
+def test_more_than_may_wait_is_refused_with_a_time_to_come_again(scheduler: Scheduler) -> None:
+    computation: Any = Computation()
+
+    async def crowded() -> None:
+        computation.backend.go.clear()
+        waiting = asyncio.create_task(scheduler.compute(computation, tokenize, [(number, 9) for number in range(9)]))
+        while scheduler.tokens < 50:
+            await asyncio.sleep(0.01)
+        with pytest.raises(Refusal) as refused:
+            await scheduler.compute(computation, tokenize, [(1, 1)])
+        assert (refused.value.status, refused.value.retry_after) == (429, 1)
+        computation.backend.go.set()
+        assert len((await waiting).results) == 9
+
+    asyncio.run(crowded())
+
+
+def test_an_error_of_the_tokenizer_is_the_callers(scheduler: Scheduler) -> None:
+    def broken(items: Sequence[Any]) -> list[Tokens]:
+        raise Refusal("tokenization", "no")
+
+    with pytest.raises(Refusal, match="no"):
+        asyncio.run(scheduler.compute(Computation(), broken, [(1, 1)]))  # type: ignore[arg-type]
+    assert scheduler.texts == 0
