@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator
-from typing import IO, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from onnxembed.arguments import check_text
 from onnxembed.errors import UsageError
@@ -14,7 +14,7 @@ TEXT_FILES = (".txt", ".jsonl")
 """The suffixes of text files."""
 
 
-def read_texts(source: IO[bytes], name: str, field: str | None = None) -> Iterator[str]:
+def read_texts(source: Iterable[bytes], name: str, field: str | None = None) -> Iterator[str]:
     """The texts of a file: its lines or, with `field`, that field of each JSON line (a JSON string is the text itself).
 
     An empty line is an empty text, so that row N is line N; among JSON lines it is skipped. Raises UsageError that
