@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import warnings
 
 
@@ -18,12 +17,11 @@ def warn(message: str) -> None:
 class Once:
     """A warning that is given once, however many threads come upon it."""
 
-    _lock = threading.Lock()  # one for all: it is held for an assignment
-    _given = False
+    def __init__(self) -> None:
+        # Taken in one step, so no lock is needed, which a forked child might find held for ever.
+        self._chance = iter([True])
 
     def warn(self, message: str) -> None:
         """Warn as the function `warn` does, the first time only."""
-        with self._lock:
-            first, self._given = not self._given, True
-        if first:
+        if next(self._chance, False):
             warn(message)

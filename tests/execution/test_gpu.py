@@ -290,3 +290,13 @@ def test_numbers_of_gpus(device_id: Any, device_ids: Any, devices: Any) -> None:
 def test_impossible_numbers_of_gpus(device_id: Any, device_ids: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Placement(device_id=device_id, device_ids=device_ids)
+
+
+def test_a_forked_child_does_not_use_the_gpu_of_its_parent() -> None:
+    backend = opened(Gpu())
+    backend.begin_in_child()
+    with pytest.raises(UsageError, match=r'CUDA cannot be used in a forked child: start processes with .*"spawn"'):
+        backend.start(print, [1])
+    with pytest.raises(UsageError, match="CUDA cannot be used in a forked child"):
+        backend.run(["output"], feeds(1))
+    backend.close()

@@ -11,15 +11,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from typing import Literal, TypeVar
 
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.execution.backend import GraphFiles
+from onnxembed.execution.forks import OPENING, begin_in_children, give_up
 from onnxembed.execution.planning import CPU_TOKENS_PER_RUN, SMALL_RUN, plan_runs, plan_single
 from onnxembed.execution.providers import CPU, Providers
 from onnxembed.execution.session import OpenSession, Session
+from onnxembed.execution.workers import Workers, done
 from onnxembed.warning import warn
 
 Run = TypeVar("Run")
@@ -63,22 +65,39 @@ class CpuBackend:
         self._small_run = 0 if graph.quantized else SMALL_RUN
         self._open_session, self._clock = open_session, clock
         self._keep_both = graph.size <= KEEP_BOTH
-        first: Sharing = "side_by_side" if self._keep_both else "all_threads"
-        started = clock()
-        session = self._opened(first)
-        self._opening_time = clock() - started  # seconds
-        self.provider = session.provider
         self.runs_at_once = threads
-        self._sessions: dict[Sharing, Session] = {first: session}
-        self._only = first if threads == 1 or session.provider != CPU else None
-        self._unserved: dict[Sharing, float] = {"side_by_side": 0.0, "all_threads": 0.0}  # seconds
+        self._first: Sharing = "side_by_side" if self._keep_both else "all_threads"
         self.opening: Future[None] | None = None
         """The opening of the second session, once it has begun."""
+        self._unserved: dict[Sharing, float] = {"side_by_side": 0.0, "all_threads": 0.0}  # seconds
+        self._make_threads()
+        started = clock()
+        session = self._opened(self._first)
+        self._opening_time = clock() - started  # seconds
+        self.provider = session.provider
+        self._sessions: dict[Sharing, Session] = {self._first: session}
+        self._only = self._first if threads == 1 or session.provider != CPU else None
+        begin_in_children(self)
+
+    def _make_threads(self) -> None:
+        """Make what no fork survives: the locks, the worker threads, and the number of runs that they compute."""
         self._state = threading.Lock()
         self._running = 0
         self._one_at_a_time = threading.Lock()
-        self._thread = threading.local()
-        self._workers = ThreadPoolExecutor(threads, "onnxembed", initializer=self._mark_worker)
+        self._workers = Workers(self._threads)
+
+    def begin_in_child(self) -> None:
+        """Make new threads and locks, and give up sessions that have threads of their own or were computing.
+
+        A session without threads that was idle serves on, so that parent and child share its memory.
+        """
+        idle = not self._running and self.provider == CPU
+        for sharing, session in [*self._sessions.items()]:
+            if not idle or self._session_threads(sharing) > 1:
+                give_up(session)
+                del self._sessions[sharing]
+        self.opening = None
+        self._make_threads()
 
     @property
     def open_sessions(self) -> tuple[Sharing, ...]:
@@ -93,22 +112,20 @@ class CpuBackend:
 
     def start(self, work: Callable[[Run], Result], runs: Sequence[Run]) -> list[Future[Result]]:
         """Do the work of each run on worker threads; that of a single run on the caller's, which spares a detour."""
-        if len(runs) > 1:
-            return [self.submit(work, run) for run in runs]
         self._check_open()
-        done: Future[Result] = Future()
-        done.set_result(work(runs[0]))
-        return [done]
+        return [done(work, runs[0])] if len(runs) == 1 else self._workers.start_all(work, runs)
 
     def submit(self, work: Callable[[Run], Result], run: Run) -> Future[Result]:
         """Do the work of a run beside that of others, on a worker thread; RuntimeError after `close`."""
-        return self._workers.submit(work, run)
+        return self._workers.start(work, run)
 
     def run(self, outputs: Sequence[str], feeds: Feeds) -> list[FloatArray]:
         """Compute outputs by name, as float32; outputs that are not asked for are not copied."""
         with self._state:
             self._check_open()
             self._check_opening()
+            if not self._sessions:  # in a forked child
+                self._sessions = {self._first: self._opened(self._first)}
             wanted = self._only or self._wanted()
             used = wanted if wanted in self._sessions else next(iter(self._sessions))
             session = self._sessions[used]
@@ -127,7 +144,7 @@ class CpuBackend:
         """Refuse further runs, wait for those that have begun, and free the sessions. Safe to repeat."""
         with self._state:
             self.closed = True
-        self._workers.shutdown()
+        self._workers.close()
         with self._state:
             self._sessions = {}
 
@@ -135,12 +152,9 @@ class CpuBackend:
         if self.closed:
             raise RuntimeError(f"{self._graph.path} is closed")
 
-    def _mark_worker(self) -> None:
-        self._thread.is_worker = True
-
     def _wanted(self) -> Sharing:
         """Which session suits the run that begins on this thread."""
-        return "side_by_side" if self._running or getattr(self._thread, "is_worker", False) else "all_threads"
+        return "side_by_side" if self._running or self._workers.are_here() else "all_threads"
 
     def _count_unserved(self, wanted: Sharing, seconds: float) -> None:
         """Count the time of a run that another session would have sped up; open that session once it pays."""
@@ -148,7 +162,7 @@ class CpuBackend:
         if self._unserved[wanted] > self._opening_time and (self.opening is None or self.opening.done()):
             self._unserved[wanted] = 0.0
             with suppress(RuntimeError):  # the interpreter is ending
-                self.opening = self._workers.submit(self._add, wanted)
+                self.opening = self._workers.start(self._add, wanted)
 
     def _check_opening(self) -> None:
         """If the second session could not be opened, warn and do without it from now on."""
@@ -169,5 +183,9 @@ class CpuBackend:
             self._sessions = {**self._sessions, sharing: session} if self._keep_both else {sharing: session}
 
     def _opened(self, sharing: Sharing) -> Session:
-        threads = 1 if sharing == "side_by_side" else self._threads
-        return self._open_session(self._graph.path, self._providers, threads, None)
+        with OPENING:
+            return self._open_session(self._graph.path, self._providers, self._session_threads(sharing), None)
+
+    def _session_threads(self, sharing: Sharing) -> int:
+        """How many threads compute a run together; a session with one thread has none of its own."""
+        return 1 if sharing == "side_by_side" else self._threads

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
 from onnxembed.arrays import Feeds, FloatArray
-from onnxembed.errors import DeviceMemoryError
+from onnxembed.errors import DeviceMemoryError, UsageError
+from onnxembed.execution.forks import begin_in_children, give_up
 from onnxembed.execution.packing import pack
 from onnxembed.execution.planning import GPU_TOKENS_PER_RUN, plan_packed, plan_runs, plan_single
 from onnxembed.execution.session import Session
+from onnxembed.execution.workers import Workers
 from onnxembed.warning import Once
 
 Run = TypeVar("Run")
@@ -55,7 +57,15 @@ class GpuBackend:
         self._tokens_per_run = GPU_TOKENS_PER_RUN if tokens_per_run is None else tokens_per_run
         self._memory_warning = Once()
         self._state = threading.Lock()
-        self._workers = ThreadPoolExecutor(self.runs_at_once, "onnxembed")
+        self._forked = False
+        self._workers = Workers(self.runs_at_once)
+        begin_in_children(self)
+
+    def begin_in_child(self) -> None:
+        """Give up the sessions: CUDA cannot be used in a forked child, whoever opens it there."""
+        self._forked = True
+        for session in self._sessions:
+            give_up(session)
 
     def plan(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group texts into large runs, in which texts of similar lengths may be padded a little."""
@@ -66,18 +76,22 @@ class GpuBackend:
         return plan_runs(lengths, self._tokens_per_run, small_run=0 if self._quantized else self._tokens_per_run)
 
     def start(self, work: Callable[[Run], Result], runs: Sequence[Run]) -> list[Future[Result]]:
-        """Do the work of each run on worker threads; RuntimeError after `close`."""
-        return [self.submit(work, run) for run in runs]
+        """Do the work of each run on worker threads; RuntimeError after `close`, UsageError in a forked child."""
+        self._check_process()
+        return self._workers.start_all(work, runs)
 
     def submit(self, work: Callable[[Run], Result], run: Run) -> Future[Result]:
-        """Do the work of a run on a worker thread; RuntimeError after `close`."""
-        return self._workers.submit(work, run)
+        """Do the work of a run on a worker thread; RuntimeError after `close`, UsageError in a forked child."""
+        self._check_process()
+        return self._workers.start(work, run)
 
     def run(self, outputs: Sequence[str], feeds: Feeds) -> list[FloatArray]:
         """Compute outputs by name, as float32; outputs that are not asked for are not copied.
 
-        Raises DeviceMemoryError for a run that is too large, and RuntimeError after `close`.
+        Raises DeviceMemoryError for a run that is too large, RuntimeError after `close`, and UsageError in a forked
+        child.
         """
+        self._check_process()
         with self._state:
             if self.closed:
                 raise RuntimeError("this backend is closed")
@@ -92,10 +106,19 @@ class GpuBackend:
 
     def close(self) -> None:
         """Refuse further runs, wait for those that have begun, and free the GPUs' memory. Safe to repeat."""
+        if self._forked:  # the sessions are given up
+            return
         with self._state:
             self.closed = True
-        self._workers.shutdown()
+        self._workers.close()
         self._sessions = ()
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise UsageError(
+                "this model was opened on a GPU before this process was forked, and CUDA cannot be used in a forked "
+                'child: start processes with multiprocessing\'s "spawn", or fork before a model is opened'
+            )
 
     def _run_on(self, device: int, session: Session, outputs: Sequence[str], feeds: Feeds) -> list[FloatArray]:
         inputs: Mapping[str, NDArray[Any]] = feeds

@@ -46,7 +46,7 @@ class Repository:
         return cls(
             str(model),
             constants.DEFAULT_REVISION if hub.revision is None else hub.revision,
-            Path(os.path.expanduser(constants.HF_HUB_CACHE if hub.cache_dir is None else hub.cache_dir)),
+            Path(os.path.expanduser(constants.HF_HUB_CACHE if hub.cache_dir is None else hub.cache_dir)).absolute(),
         )
 
     @property

@@ -46,7 +46,7 @@ def local_paths(model: str | os.PathLike[str]) -> list[Path]:
 
 
 def local_folder(model: str | os.PathLike[str], revision: str | None) -> Path | None:
-    """The folder at a path, or None for a hub id.
+    """The folder at a path, wherever the process goes later (os.chdir); None for a hub id.
 
     Raises UsageError for a path without a folder, and for a revision, which a folder does not have.
     """
@@ -62,7 +62,7 @@ def local_folder(model: str | os.PathLike[str], revision: str | None) -> Path | 
         raise UsageError(f"no folder at {folder} (a model of the hub is named like organization/name)")
     if revision is not None:
         raise UsageError(f"{folder} is a folder and has no revision {revision!r}; only hub models have revisions")
-    return folder
+    return folder.absolute()
 
 
 def refuse_gaps(gaps: Sequence[str], where: str) -> None:

@@ -235,7 +235,7 @@ def adopt(
     )
     if adoption.one_text and adoption.one_text.value:
         warn(f"{found.file}: each text runs by itself, which is slower, because {adoption.one_text.reason}")
-    return LocatedArtifact(found.folder, manifest, found.precision, placement, text)
+    return LocatedArtifact(found.folder, manifest, found.precision, placement, found.revision, text)
 
 
 def _argument(flag: str) -> str:

@@ -44,7 +44,7 @@ def locate(
             "activation and share_scales are for a graph that another program made"
         )
     manifest = read_manifest(files.folder)
-    located = LocatedArtifact(files.folder, manifest, _own_precision(manifest, precision), placement)
+    located = LocatedArtifact(files.folder, manifest, _own_precision(manifest, precision), placement, files.revision)
     if files.revision is not None:  # check_files finds what a local folder lacks
         fetch(model, pinned, wanted=[*located.records])
     return located

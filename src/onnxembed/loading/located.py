@@ -14,6 +14,7 @@ from onnxembed.manifest import CUDA_ONLY, FileRecord, Manifest, PackedGraph
 class LocatedArtifact:
     """An artifact with the files of one of its graphs.
 
+    `revision` is the commit of a hub repository, None for a folder.
     For a model that was adopted in memory, `tokenizer` is the text of its changed tokenizer.json; its files have no
     records to be checked against. The graph's packed form is included if `placement` may use a GPU.
     """
@@ -22,6 +23,7 @@ class LocatedArtifact:
     manifest: Manifest
     precision: str
     placement: Placement
+    revision: str | None
     tokenizer: str | None = None
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from onnxembed.arguments import whole_number
 from onnxembed.arrays import Feeds
-from onnxembed.errors import ModelFilesError, UsageError
+from onnxembed.errors import ModelFilesError, OnnxEmbedError, UsageError
 from onnxembed.execution.backend import Backend, OpenBackend, Placement
 from onnxembed.execution.opening import open_backend
 from onnxembed.hub.source import HubOptions
@@ -81,7 +81,7 @@ class OpenModel:
             placement=placement,
             choices=choices,
         )
-        self.folder, self.manifest = located.folder, located.manifest
+        self.folder, self.revision, self.manifest = located.folder, located.revision, located.manifest
         if not set(tasks) & set(self.manifest.tasks):
             raise UsageError(f"{model} is made for {self.manifest.abilities()}, not for {' or '.join(tasks)}")
         limit = self.manifest.tokenization.max_length.value
@@ -95,12 +95,17 @@ class OpenModel:
                 self.tokenizer = make_tokenizer(located, self.max_length)
                 if placement.threads is not None:
                     self.tokenizer.at_once = min(self.threads, self.tokenizer.at_once)
-                self._backend: Backend | None = open_backend(located.graph, placement)
+                backend = open_backend(located.graph, placement)
             except (ModelFilesError, OSError):
                 checked.result()
                 raise
-            checked.result()
-        self.provider = self._backend.provider
+            try:
+                checked.result()
+            except OnnxEmbedError:
+                backend.close()
+                raise
+        self._backend: Backend | None = backend
+        self.provider = backend.provider
         """The ONNX Runtime provider in use."""
         self._variant = self.manifest.variants[located.precision]
         self._inputs = self.manifest.model.inputs

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Never, Self
+from typing import TYPE_CHECKING, Any, Never, Self
 
+from onnxembed.errors import UsageError
 from onnxembed.runtime.open_model import OpenModel
 
 ARGUMENTS: Mapping[str, str] = {
@@ -40,6 +42,33 @@ class OnnxModel:
     """The base of OnnxEmbedder and OnnxReranker."""
 
     _opened = False
+    _arguments: dict[str, Any] | None
+    """What the model was opened with, by name; None if it was not opened by its class."""
+
+    def __new__(cls, *model: Any, **options: Any) -> Self:
+        """Keep the arguments, for pickles and copies."""
+        made = super().__new__(cls)
+        made._arguments = {**options, "model": model[0]} if model else options
+        return made
+
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
+        """Pickles and copies hold the arguments, not the graph: unpickling and copying open the model again.
+
+        A folder is named by its whole path, a hub repository with the commit that is open here, so that the copy gives
+        the same vectors elsewhere, too. A token is left out.
+        """
+        _ = self.model.backend
+        if self._arguments is None:
+            raise UsageError(
+                "this model was opened with a backend of your own, which cannot be opened again from a copy: "
+                "open the model anew where the copy is needed"
+            )
+        kept = {name: value for name, value in self._arguments.items() if name not in ("token", "refresh")}
+        if self.revision is None:
+            kept["model"] = str(self.folder)
+        else:
+            kept["revision"] = self.revision
+        return partial(type(self), **kept), ()
 
     def __setattr__(self, name: str, value: object) -> None:
         """Set an attribute while the model is opened; afterwards AttributeError, which names the argument to use."""
@@ -65,6 +94,7 @@ class OnnxModel:
     def over(cls, model: OpenModel) -> Self:
         """The public class over a model that is open already."""
         made = cls.__new__(cls)
+        made._arguments = None
         made._open(model)
         return made
 
@@ -76,6 +106,8 @@ class OnnxModel:
         self.model = model
         """The open model underneath."""
         self.folder, self.manifest = model.folder, model.manifest
+        self.revision = model.revision
+        """The commit of a hub repository that is open; None for a folder."""
         self.threads, self.max_length = model.threads, model.max_length
         self.provider = model.provider
         """The ONNX Runtime provider in use."""

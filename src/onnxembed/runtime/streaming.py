@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
@@ -143,6 +144,8 @@ def joined(results: list[Result]) -> Result:
 class Block(Generic[Item, Result]):
     """A window whose runs have been started."""
 
+    process: int
+    """The process that started them. A fork leaves its child without the threads that compute them."""
     window: list[Item]
     cut: NDArray[np.bool_]
     """Which of its texts were cut, [N]."""
@@ -167,9 +170,13 @@ class Block(Generic[Item, Result]):
             used.add(place)
         return own  # type: ignore[return-value]
 
+    def is_lost(self) -> bool:
+        """Whether nobody computes its runs, because this is a forked child of the process that started them."""
+        return self.process != os.getpid()
+
     def cancel(self) -> None:
         """Drop the runs that have not begun."""
-        for future in self.futures:
+        for future in () if self.is_lost() else self.futures:
             future.cancel()
 
 
@@ -203,6 +210,8 @@ def stream(
                 read += len(window)
             if not pending:
                 break
+            if pending[0].is_lost():
+                pending = deque(start(lost.window, tokenizer, computation, reading.batch_size) for lost in pending)
             result = pending[0].result()  # it stays pending until then, so that an error cancels its runs, too
             block = pending.popleft()
             seen, truncated = seen + len(block.window), truncated + block.truncated
@@ -237,4 +246,4 @@ def start(
     places = np.empty(len(tokens), np.int64)
     places[np.concatenate(runs)] = np.arange(len(tokens))
     cut = np.array([text.truncated for text in tokens])
-    return Block(window, cut[numbers], futures, places[numbers])
+    return Block(os.getpid(), window, cut[numbers], futures, places[numbers])
