@@ -62,6 +62,7 @@ def test_prompts_dimensions_and_truncation(client: Any, embedder: OnnxEmbedder) 
     close(post(client, "/embed", inputs="a", prompt_name="title"), embedder.encode(["a"], prompt_name="title"))
     close(post(client, "/embed", inputs="a", input_type="query"), embedder.encode_query(["a"]))
     close(post(client, "/embed", inputs="a", dimensions=8), embedder.encode(["a"], dimensions=8))
+    close(post(client, "/embed", inputs="a", normalize=False), embedder.encode(["a"]))  # as the model makes them
     long = "the " * 30 + "cat"
     right = post(client, "/embed", inputs=long, truncation_direction="Right")
     assert right != post(client, "/embed", inputs=long, truncation_direction="left")

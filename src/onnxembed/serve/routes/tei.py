@@ -26,7 +26,8 @@ KINDS: dict[str, Task] = {"dense": "embedding", "sparse": "sparse", "multi_vecto
 async def embed(call: Call, asked: tei.EmbedAsked) -> Any:
     """Vectors."""
     model = call.service.models.find(asked.model, "embedding")
-    computation = model.dense(dimensions=asked.dimensions, normalize=asked.normalize)
+    # False means "no more than the model does": Haystack's embedders send it unless they are told otherwise.
+    computation = model.dense(dimensions=asked.dimensions, normalize=asked.normalize or None)
     return await call.compute(model, computation, prompted_texts(model, asked), cut_of(call, asked))
 
 

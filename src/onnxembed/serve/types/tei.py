@@ -46,7 +46,7 @@ class EmbedAsked(TextsAsked, kw_only=True):
     """POST /embed."""
 
     normalize: bool = True
-    """Whether vectors are scaled to length 1."""
+    """Whether vectors are scaled to length 1; false leaves them as the model makes them."""
     dimensions: Positive | None = None
     """How many numbers of each vector to keep."""
     encoding_format: Literal["float"] | None = None
