@@ -55,7 +55,7 @@ def test_identical_texts_are_computed_once_and_get_a_vector_each(
 
 def test_one_text_is_one_vector(model: OnnxEmbedder) -> None:
     for given in ("the cat", np.str_("the cat"), np.array("the cat")):
-        assert model.encode(given).shape == (D,)  # type: ignore[arg-type]
+        assert model.encode(given).shape == (D,)
     assert model.encode(["the cat"]).shape == (1, D)
     assert_vectors_equal(model.encode("the cat"), model.encode(["the cat"])[0])
     assert_vectors_equal(model.encode_query("the cat"), model.encode_query(["the cat"])[0])

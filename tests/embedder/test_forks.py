@@ -61,11 +61,9 @@ ended = True
 assert np.abs(np.array(begun + list(stream)) - expected).max() < 1e-6
 print(results)
 """
-EMBEDDER = {"work": "lambda number: model.encode(texts(number))", "stream": "model.embed(texts(300))"}
-RERANKER = {
-    "work": "lambda number: model.score('the cat', texts(number))",
-    "stream": "model.score_stream([('the cat', text) for text in texts(300)])",
-}
+EMBED, EMBED_STREAM = "lambda number: model.encode(texts(number))", "model.embed(texts(300))"
+SCORE = "lambda number: model.score('the cat', texts(number))"
+SCORE_STREAM = "model.score_stream([('the cat', text) for text in texts(300)])"
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +73,12 @@ def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "artifact"
 
 
-def forked(busy: int, setting: str | None, forks: int = 4, sessions: int = 2, **snippets: str) -> str:
+def forked(
+    busy: int, setting: str | None, *, model: str, work: str, stream: str, forks: int = 4, sessions: int = 2
+) -> str:
     """What a script prints that forks while models are open; an error if it, or a child of it, does not end."""
     names = {name: value for name, value in os.environ.items() if name != "TOKENIZERS_PARALLELISM"}
-    code = FORKED.format(busy=busy, forks=forks, sessions=sessions, **snippets)
+    code = FORKED.format(busy=busy, forks=forks, sessions=sessions, model=model, work=work, stream=stream)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         env=names | ({"TOKENIZERS_PARALLELISM": setting} if setting else {}),
@@ -95,14 +95,14 @@ def forked(busy: int, setting: str | None, forks: int = 4, sessions: int = 2, **
 @pytest.mark.parametrize(("threads", "busy", "setting"), [(2, 0, "true"), (2, 2, None), (1, 1, None)])
 def test_an_embedder_works_in_forked_children(artifact: Path, threads: int, busy: int, setting: str | None) -> None:
     model = f"OnnxEmbedder({str(artifact)!r}, providers='cpu', threads={threads})"
-    assert forked(busy, setting, sessions=threads, model=model, **EMBEDDER) == "[7, 7, 7, 7]"
+    assert forked(busy, setting, sessions=threads, model=model, work=EMBED, stream=EMBED_STREAM) == "[7, 7, 7, 7]"
 
 
 @pytest.mark.skipif(not FORKS, reason="this system has no forks")
 @pytest.mark.parametrize("busy", [0, 1])
 def test_a_reranker_works_in_forked_children(reranker: Path, busy: int) -> None:
     model = f"OnnxReranker({str(reranker)!r}, providers='cpu', threads=2)"
-    assert forked(busy, None, model=model, **RERANKER) == "[7, 7, 7, 7]"
+    assert forked(busy, None, model=model, work=SCORE, stream=SCORE_STREAM) == "[7, 7, 7, 7]"
 
 
 @pytest.mark.parametrize("kind", ["embedder", "reranker"])

@@ -115,7 +115,7 @@ def test_what_is_decided_when_opening_cannot_be_assigned(model: OnnxEmbedder, na
         setattr(model, name, 4)
     assert getattr(model, name) == before
     with pytest.raises(AttributeError, match="cannot be assigned"):
-        model.anything = 1  # type: ignore[attr-defined]
+        model.anything = 1
 
 
 def test_attributes_of_sentence_transformers(model: OnnxEmbedder) -> None:

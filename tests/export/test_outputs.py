@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tiny_embedders import assert_vectors_equal
 from tiny_heads import write_bge_m3, write_colbert_encoder, write_masked_lm
 from tiny_rerankers import write_cross_encoder
 
-ENDS = {
+ENDS: dict[str, tuple[Callable[..., Any], Options, list[str]]] = {
     "one": (write_sentence_bert, Options(), ["token_embeddings", "sentence_embedding"]),
     "out": (write_sentence_bert, Options(pooling_out=True), ["token_embeddings"]),
     "half": (write_sentence_bert, Options(precisions=("fp16",)), ["token_embeddings", "sentence_embedding"]),

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,7 +173,10 @@ def test_a_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 # What is there already
 
 
-@pytest.mark.parametrize("name", REFUSERS := {"v.npy": write_npy, "v.jsonl": write_lines})
+REFUSERS: dict[str, Callable[..., Any]] = {"v.npy": write_npy, "v.jsonl": write_lines}
+
+
+@pytest.mark.parametrize("name", REFUSERS)
 def test_what_exists_is_replaced_only_when_forced(tmp_path: Path, name: str) -> None:
     write = REFUSERS[name]
     arguments = (3,) if name == "v.npy" else ()

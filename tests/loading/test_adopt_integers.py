@@ -115,7 +115,8 @@ def raw_vectors(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Array]:
 
 def rounded(vectors: Array, scale: Any, low: int, high: int) -> Array:
     """What is left of vectors after rounding to steps of `scale` from `low` to `high`."""
-    return (np.clip(np.rint(vectors / np.float32(scale)), low, high) * np.float32(scale)).astype(np.float32)
+    steps: Array = np.clip(np.rint(vectors / np.float32(scale)), low, high).astype(np.float32)
+    return steps * np.float32(scale)
 
 
 SCALES = np.linspace(0.005, 0.02, 32, dtype=np.float32)

@@ -157,6 +157,7 @@ def test_quality_is_recorded_and_true(integers: Path) -> None:
             cosines = row_cosines(model.encode(held_back), expected)
         assert quality.min_cosine == pytest.approx(cosines.min(), abs=1e-5)
         assert quality.mean_cosine == pytest.approx(cosines.mean(), abs=1e-5)
+        assert quality.min_cosine is not None
         assert least <= quality.min_cosine <= most
 
 
@@ -183,6 +184,8 @@ def test_the_search_keeps_products_wider_to_meet_the_floor(tmp_path: Path, check
     assert tight.quality is not None
     assert loose.quality.kept_wider == ()
     assert tight.quality.kept_wider
+    assert tight.quality.min_cosine is not None
+    assert loose.quality.min_cosine is not None
     assert tight.quality.min_cosine > loose.quality.min_cosine
 
 
