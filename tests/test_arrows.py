@@ -27,7 +27,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "loading": ("manifest", "hub", "execution", "facts", "recipes", "decisions", "tokenizer"),
     "runtime": ("manifest", "hub", "execution", "tokenizer", "loading"),
     "similarity": ("runtime",),
-    "embedder": ("manifest", "hub", "execution", "tokenizer", "loading", "runtime", "similarity"),
+    "embedder": ("manifest", "hub", "execution", "loading", "runtime", "similarity"),
     "reranker": ("manifest", "hub", "execution", "tokenizer", "loading", "runtime"),
     "compat": ("tokenizer", "runtime", "embedder", "reranker"),
     "files": ("runtime",),

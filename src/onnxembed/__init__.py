@@ -6,6 +6,7 @@ from onnxembed.manifest import Manifest
 from onnxembed.reranker import OnnxReranker, RankedDocument
 from onnxembed.runtime.outputs.joint import Embeddings, TextEmbeddings
 from onnxembed.runtime.outputs.sparse import SparseEmbedding
+from onnxembed.runtime.outputs.tokens import TokenEmbeddings
 from onnxembed.similarity import hybrid_score, maxsim, mean_maxsim, semantic_search, sparse_dot
 from onnxembed.tokenizer.texts import Tokens
 
@@ -23,6 +24,7 @@ __all__ = [
     "RankedDocument",
     "SparseEmbedding",
     "TextEmbeddings",
+    "TokenEmbeddings",
     "Tokens",
     "UsageError",
     "__version__",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
@@ -18,24 +18,18 @@ from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.manifest import TEXT_KINDS, PoolingMode, Precision, TextKind
 from onnxembed.runtime.asynchronous import stream_twin, twin
-from onnxembed.runtime.given import Given, given_texts
+from onnxembed.runtime.given import given_texts
 from onnxembed.runtime.open_model import OpenModel
-from onnxembed.runtime.options import EmbedOptions, Options, PromptOptions, take_options
+from onnxembed.runtime.options import EmbedOptions, PromptOptions, take_options
 from onnxembed.runtime.outputs.dense import DenseReadout, dense_readout
 from onnxembed.runtime.outputs.joint import Embeddings, JointReadout, TextEmbeddings
 from onnxembed.runtime.outputs.multi_vector import MultiVectorReadout, treats_alike
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseReadout
-from onnxembed.runtime.progress import Blocks, shown
-from onnxembed.runtime.prompts import Prompting
-from onnxembed.runtime.public_base import OnnxModel
+from onnxembed.runtime.outputs.tokens import TokenEmbeddings, TokenReadout
 from onnxembed.runtime.similarity_name import similarity_name
-from onnxembed.runtime.streaming import windows
+from onnxembed.runtime.text_model import TextModel
 from onnxembed.similarity import similarity_function
-from onnxembed.tokenizer.texts import Tokens
-
-Result = TypeVar("Result")
-Prompted = TypeVar("Prompted", bound=PromptOptions)
 
 VectorStream = Generator[FloatArray, None, None]
 
@@ -48,7 +42,7 @@ class KindOptions(PromptOptions, total=False):
     multi_vector: bool
 
 
-class OnnxEmbedder(OnnxModel):
+class OnnxEmbedder(TextModel):
     """An embedding model, from a folder or a hub repository with an artifact.
 
     Needs numpy, tokenizers and onnxruntime; never torch. Safe to use from many threads. `with
@@ -133,7 +127,6 @@ class OnnxEmbedder(OnnxModel):
         section = model.manifest.embedding
         self._dense = dense_readout(model.folder, section) if section else None
         self._dimensions: int | None = None
-        self._prompting = Prompting(model.manifest.prompts)
 
     def _cut(self, dimensions: int) -> None:
         """Cut dense vectors to a length, where a call does not say another one."""
@@ -150,16 +143,6 @@ class OnnxEmbedder(OnnxModel):
     def truncate_dim(self) -> int | None:
         """The length that vectors are cut to, as `dimensions` of the constructor says; None if they are whole."""
         return self._dimensions
-
-    @property
-    def prompts(self) -> dict[str, str]:
-        """The model's prompts by name, in a dictionary of your own."""
-        return dict(self.manifest.prompts.texts.value)
-
-    @property
-    def default_prompt_name(self) -> str | None:
-        """The name of the prompt that is used when a call names none."""
-        return self.manifest.prompts.default.value
 
     def embed(self, texts: str | Iterable[str], **options: Unpack[EmbedOptions]) -> VectorStream:
         """Stream the vector of each text, float32 [D], in the order of the texts.
@@ -226,6 +209,34 @@ class OnnxEmbedder(OnnxModel):
     aencode = twin(encode)
     aencode_query = twin(encode_query)
     aencode_document = twin(encode_document)
+
+    @overload
+    def embed_tokens(self, texts: str, **options: Unpack[PromptOptions]) -> TokenEmbeddings: ...  # type: ignore[overload-overlap]
+    @overload
+    def embed_tokens(
+        self, texts: Iterable[str], **options: Unpack[PromptOptions]
+    ) -> Generator[TokenEmbeddings, None, None]: ...
+    def embed_tokens(
+        self, texts: str | Iterable[str], **options: Unpack[PromptOptions]
+    ) -> TokenEmbeddings | Generator[TokenEmbeddings, None, None]:
+        """Stream the tokens of each text with their places and vectors, before pooling; of one str, its own at once.
+
+        The tokens of a prompt are among them. Arguments and errors as for `embed`; also raises UsageError for a graph
+        without the output token_embeddings, as some graphs from elsewhere are.
+        """
+        taken = take_options("embed_tokens", options, PromptOptions)
+        given = given_texts(texts)
+        blocks = self._blocks(given, TokenReadout(self.manifest.require_embedding()), taken)
+        prompt = len(self._prompting.choose(taken.prompt, taken.prompt_name))
+        embeddings = (
+            TokenEmbeddings(tokens, np.maximum(offsets - prompt, 0), vectors)
+            for window, block in blocks
+            for (tokens, offsets), vectors in zip(self.model.tokenizer.spans(window), block, strict=True)
+        )
+        if not given.single:
+            return embeddings
+        (embedding,) = embeddings
+        return embedding
 
     def embed_sparse(
         self, texts: str | Iterable[str], **options: Unpack[PromptOptions]
@@ -370,21 +381,6 @@ class OnnxEmbedder(OnnxModel):
         tokens = self.model.tokens(embedding.indices[order])
         return list(zip(tokens, embedding.values[order].tolist(), strict=True))
 
-    def token_count(self, texts: str | Iterable[str]) -> int:
-        """The number of tokens of all texts, cut to length, with special tokens and without prompts."""
-        given = given_texts(texts)
-        return sum(len(tokens) for window in windows(given.items) for tokens in self.model.tokenize(window))
-
-    @overload
-    def tokenize(self, texts: str) -> Tokens: ...  # type: ignore[overload-overlap]
-    @overload
-    def tokenize(self, texts: Iterable[str]) -> list[Tokens]: ...
-    def tokenize(self, texts: str | Iterable[str]) -> Tokens | list[Tokens]:
-        """The ids and tokens of each text, cut to length, with special tokens and without prompts."""
-        given = given_texts(texts)
-        tokens = [tokens for window in windows(given.items) for tokens in self.model.tokenize_named(window)]
-        return tokens[0] if given.single else tokens
-
     def forward(self, feeds: Feeds) -> FloatArray:
         """Vectors [B, D] of a padded batch: int64 [B, T] each for input_ids, attention_mask and token_type_ids.
 
@@ -396,15 +392,6 @@ class OnnxEmbedder(OnnxModel):
     def __repr__(self) -> str:
         return f"OnnxEmbedder({str(self.folder)!r}, dimension={self.dimension}, max_length={self.max_length})"
 
-    def _blocks(
-        self, given: Given[str], readout: Readout[Result], options: Options, max_length: int | None = None
-    ) -> Blocks[str, Result]:
-        """One window of texts after another, with what the readout makes of them."""
-        reading = options.reading
-        texts = windows(given.items, self._prompting.choose(options.prompt, options.prompt_name), reading.window)
-        blocks = self.model.stream(texts, readout, max_length=max_length, reading=reading)
-        return shown(blocks, given.total, "text") if options.show_progress else blocks
-
     def _dense_readout(self, dimensions: int | None = None, normalize: bool | None = None) -> DenseReadout:
         """How dense vectors are made; UsageError for a model that makes none, and for an impossible option."""
         if self._dense is None:
@@ -412,9 +399,3 @@ class OnnxEmbedder(OnnxModel):
         if dimensions is None and normalize is None:
             return self._dense
         return self._dense.with_options(self._dimensions if dimensions is None else dimensions, normalize)
-
-    def _prompted(self, kind: TextKind, options: Prompted) -> Prompted:
-        """The options with the model's prompt for texts of this kind, unless they choose one themselves."""
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt"] = self._prompting.of_kind(kind)
-        return options

@@ -74,6 +74,7 @@ class Session:
         inputs = self._session.get_inputs()
         self.inputs = frozenset(value.name for value in inputs)
         """The names of the graph's inputs."""
+        self._outputs = [value.name for value in self._session.get_outputs()]
         self._dtypes = {value.name: INPUT_TYPES[value.type] for value in inputs if value.type in INPUT_TYPES}
 
     def _find_device(self) -> int | None:
@@ -96,6 +97,10 @@ class Session:
             else:
                 results = self._run_bound(outputs, fed, f"gpu:{self.device_id}" if shrink else "")
         except Exception as error:  # onnxruntime's exceptions share no base of their own
+            if absent := [name for name in outputs if name not in self._outputs]:
+                raise UsageError(
+                    f"this model's graph has no output {', '.join(absent)}, only {', '.join(self._outputs)}"
+                ) from error
             shape = next(iter(fed.values())).shape
             if not cuda.is_out_of_memory(error):
                 if not type(error).__module__.startswith("onnxruntime"):

@@ -118,7 +118,7 @@ class ServedModel:
     def token_embeddings(self) -> Computation[Any]:
         """The token embeddings of a text, before pooling."""
         self.require("embedding")
-        return self._once("token_embeddings", TokenReadout)
+        return self._once("token_embeddings", lambda: TokenReadout(self.manifest.require_embedding()))
 
     def logits(self) -> Computation[Any]:
         """The logits of a pair."""

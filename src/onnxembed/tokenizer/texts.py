@@ -116,3 +116,12 @@ class TextTokenizer:
                 for start in range(0, len(texts), self.at_once)
                 for encoding in self._tokenizer.encode_batch_fast(texts[start : start + self.at_once])
             ]
+
+    def spans(self, texts: Sequence[str]) -> list[tuple[tuple[str, ...], IntArray]]:
+        """The tokens of each text, and the places [T, 2] in the text where each begins and ends."""
+        with foreign_errors(f"{self._file} cannot tokenize these texts"):
+            return [
+                (tuple(encoding.tokens), np.array(encoding.offsets, np.int64).reshape(-1, 2))
+                for start in range(0, len(texts), self.at_once)
+                for encoding in self._tokenizer.encode_batch(texts[start : start + self.at_once])
+            ]

@@ -1,0 +1,68 @@
+"""The base of models that embed texts: prompts, tokens, and the stream under every method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar, overload
+
+from onnxembed.manifest import TextKind
+from onnxembed.runtime.given import Given, given_texts
+from onnxembed.runtime.open_model import OpenModel
+from onnxembed.runtime.options import Options, PromptOptions
+from onnxembed.runtime.outputs.readout import Readout
+from onnxembed.runtime.progress import Blocks, shown
+from onnxembed.runtime.prompts import Prompting
+from onnxembed.runtime.public_base import OnnxModel
+from onnxembed.runtime.streaming import windows
+from onnxembed.tokenizer.texts import Tokens
+
+Result = TypeVar("Result")
+Prompted = TypeVar("Prompted", bound=PromptOptions)
+
+
+class TextModel(OnnxModel):
+    """An open model that takes texts one by one, with the prompts of its manifest."""
+
+    def _use(self, model: OpenModel) -> None:
+        super()._use(model)
+        self._prompting = Prompting(model.manifest.prompts)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The model's prompts by name, in a dictionary of your own."""
+        return dict(self.manifest.prompts.texts.value)
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The name of the prompt that is used when a call names none."""
+        return self.manifest.prompts.default.value
+
+    def token_count(self, texts: str | Iterable[str]) -> int:
+        """The number of tokens of all texts, cut to length, with special tokens and without prompts."""
+        given = given_texts(texts)
+        return sum(len(tokens) for window in windows(given.items) for tokens in self.model.tokenize(window))
+
+    @overload
+    def tokenize(self, texts: str) -> Tokens: ...  # type: ignore[overload-overlap]
+    @overload
+    def tokenize(self, texts: Iterable[str]) -> list[Tokens]: ...
+    def tokenize(self, texts: str | Iterable[str]) -> Tokens | list[Tokens]:
+        """The ids and tokens of each text, cut to length, with special tokens and without prompts."""
+        given = given_texts(texts)
+        tokens = [tokens for window in windows(given.items) for tokens in self.model.tokenize_named(window)]
+        return tokens[0] if given.single else tokens
+
+    def _blocks(
+        self, given: Given[str], readout: Readout[Result], options: Options, max_length: int | None = None
+    ) -> Blocks[str, Result]:
+        """One window of texts after another, with what the readout makes of them."""
+        reading = options.reading
+        texts = windows(given.items, self._prompting.choose(options.prompt, options.prompt_name), reading.window)
+        blocks = self.model.stream(texts, readout, max_length=max_length, reading=reading)
+        return shown(blocks, given.total, "text") if options.show_progress else blocks
+
+    def _prompted(self, kind: TextKind, options: Prompted) -> Prompted:
+        """The options with the model's prompt for texts of this kind, unless they choose one themselves."""
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt"] = self._prompting.of_kind(kind)
+        return options
