@@ -228,6 +228,7 @@ def _decisions(service: Service) -> list[dict[str, Any]]:
     return [
         {
             "name": model.name,
+            "max_length": model.opened.max_length,
             **{key: value for key, value in dataclasses.asdict(model.manifest).items() if key in shown},
         }
         for model in service.models
