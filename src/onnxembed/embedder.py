@@ -20,7 +20,7 @@ from onnxembed.manifest import TEXT_KINDS, PoolingMode, Precision, TextKind
 from onnxembed.runtime.asynchronous import stream_twin, twin
 from onnxembed.runtime.given import given_texts
 from onnxembed.runtime.open_model import OpenModel
-from onnxembed.runtime.options import EmbedOptions, PromptOptions, take_options
+from onnxembed.runtime.options import DEFAULTS, EmbedOptions, Options, PromptOptions, take_options
 from onnxembed.runtime.outputs.dense import DenseReadout, dense_readout
 from onnxembed.runtime.outputs.joint import Embeddings, JointReadout, TextEmbeddings
 from onnxembed.runtime.outputs.multi_vector import MultiVectorReadout, treats_alike
@@ -175,15 +175,13 @@ class OnnxEmbedder(TextModel):
             UsageError: an element is not a str (the message names its position), an option has an impossible
                 value, the model makes no dense vectors, or the embedder is closed.
         """
-        taken = take_options("embed", options, EmbedOptions)
-        readout = self._dense_readout(taken.dimensions, taken.normalize)
+        taken, readout = self._dense_options("embed", options)
         blocks = self._blocks(given_texts(texts), readout, taken)
         return (vector for _, vectors in blocks for vector in vectors)
 
     def encode(self, texts: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray:
         """The vectors of all texts, float32 [N, D]; of one str, [D]. Arguments and errors as for `embed`."""
-        taken = take_options("encode", options, EmbedOptions)
-        readout = self._dense_readout(taken.dimensions, taken.normalize)
+        taken, readout = self._dense_options("encode", options)
         given = given_texts(texts)
         blocks = [vectors for _, vectors in self._blocks(given, readout, taken)]
         vectors = np.concatenate(blocks) if blocks else np.empty((0, readout.dimensions), np.float32)
@@ -391,6 +389,11 @@ class OnnxEmbedder(TextModel):
 
     def __repr__(self) -> str:
         return f"OnnxEmbedder({str(self.folder)!r}, dimension={self.dimension}, max_length={self.max_length})"
+
+    def _dense_options(self, method: str, options: EmbedOptions) -> tuple[Options, DenseReadout]:
+        """The options of a call, and how they want dense vectors made."""
+        taken = take_options(method, options, EmbedOptions) if options else DEFAULTS
+        return taken, self._dense_readout(taken.dimensions, taken.normalize)
 
     def _dense_readout(self, dimensions: int | None = None, normalize: bool | None = None) -> DenseReadout:
         """How dense vectors are made; UsageError for a model that makes none, and for an impossible option."""

@@ -255,8 +255,9 @@ class OnnxReranker(OnnxModel):
 
     def _blocks(self, pairs: Given[Pair], raw_scores: bool, options: Options) -> Blocks[Pair, FloatArray]:
         """One window of pairs after another, with their scores [N] or [N, labels]."""
-        readout, reading = self._logits if raw_scores else self._scores, options.reading
-        blocks = self.model.stream(_windows(pairs.items, reading.window), readout, items="pairs", reading=reading)
+        readout = self._logits if raw_scores else self._scores
+        windows = partial(_windows, pairs.items)
+        blocks = self.model.stream(windows, readout, items="pairs", reading=options.reading)
         return shown(blocks, pairs.total, "pair") if options.show_progress else blocks
 
     def _joined(self, pairs: Given[Pair], raw_scores: bool, options: Options) -> FloatArray:

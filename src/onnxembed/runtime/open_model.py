@@ -5,7 +5,7 @@ What OnnxEmbedder and OnnxReranker share. It knows token ids, runs and readouts,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import PRECISIONS, Task
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.padding_check import check_padding
-from onnxembed.runtime.streaming import DEFAULT_READING, STOP, Computation, Reading, stream
+from onnxembed.runtime.streaming import DEFAULT_READING, STOP, Computation, Reading, Windows, stream
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 from onnxembed.warning import Once
 
@@ -108,6 +108,7 @@ class OpenModel:
         self.provider = backend.provider
         """The ONNX Runtime provider in use."""
         self._variant = self.manifest.variants[located.precision]
+        self._single_texts = self._variant.runs_single_texts
         self._inputs = self.manifest.model.inputs
         self._pad_token_id = self.manifest.tokenization.pad_token_id.value
         self._shortened: dict[int, TextTokenizer] = {}  # by the most tokens of a text
@@ -152,11 +153,19 @@ class OpenModel:
 
     def computation(self, readout: Readout[Result]) -> Computation[Result]:
         """What computes runs of this model with the readout; UsageError when the model is closed."""
-        return Computation(self.backend, readout, self._inputs, self._pad_token_id, self._variant, STOP.get())
+        return Computation(
+            self.backend,
+            readout,
+            self._inputs,
+            self._pad_token_id,
+            self._single_texts,
+            self._variant.integer_outputs,
+            STOP.get(),
+        )
 
     def stream(
         self,
-        windows: Iterator[list[Item]],
+        windows: Windows[Item],
         readout: Readout[Result],
         *,
         items: str = "texts",

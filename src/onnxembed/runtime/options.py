@@ -103,8 +103,6 @@ def take_options(method: str, given: Mapping[str, Any], own: type) -> Options:
 
     Raises UsageError for an argument that has a substitute or an impossible value, TypeError for an unknown one.
     """
-    if not given:
-        return DEFAULTS
     values: dict[str, Any] = {}
     for name, value in given.items():
         if name in IGNORED:

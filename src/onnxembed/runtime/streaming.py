@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
 from copy import deepcopy
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxembed.arrays import Feeds, FloatArray, IntArray
 from onnxembed.errors import DeviceMemoryError, UsageError
 from onnxembed.execution.backend import Backend
-from onnxembed.manifest import IntegerOutput, Variant
+from onnxembed.manifest import IntegerOutput
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens, pad
 
@@ -88,8 +88,10 @@ class Computation(Generic[Result]):
     inputs: Sequence[str]
     """The names of the graph's inputs."""
     pad_token_id: int
-    variant: Variant
-    """The manifest's entry of the graph: how its integers become numbers, and how many texts a run may hold."""
+    single_texts: bool
+    """Whether the graph computes one text at a time."""
+    integer_outputs: Mapping[str, IntegerOutput]
+    """How the integers of outputs become numbers, by the name of the output."""
     stop: Event | None = None
     """Once it is set, no run begins any more."""
 
@@ -105,14 +107,14 @@ class Computation(Generic[Result]):
 
     def result(self, feeds: Feeds) -> Result:
         """What the readout makes of a padded batch, int64 [B, T] each. Raises RuntimeError on a closed backend."""
-        if self.variant.runs_single_texts and len(feeds["input_ids"]) > 1:
+        if self.single_texts and len(feeds["input_ids"]) > 1:
             return joined([self.result(single) for single in rows(feeds)])
         if self.stop is not None and self.stop.is_set():
             raise CancelledError
         feeds = self.readout.prepare(feeds)
         outputs = self.backend.run(self.readout.outputs, {name: feeds[name] for name in self.inputs})
         for place, name in enumerate(self.readout.outputs):
-            if (integers := self.variant.integer_outputs.get(name)) is not None:
+            if (integers := self.integer_outputs.get(name)) is not None:
                 outputs[place] = dequantized(outputs[place], integers)
         return self.readout.read(outputs, feeds)
 
@@ -180,8 +182,12 @@ class Block(Generic[Item, Result]):
             future.cancel()
 
 
+Windows = Callable[[int], Iterator[list[Item]]]
+"""Cuts items into windows of at most this many."""
+
+
 def stream(
-    windows: Iterator[list[Item]],
+    windows: Windows[Item],
     tokenizer: TextTokenizer,
     computation: Computation[Result],
     report: Callable[[int, int], None],
@@ -197,12 +203,13 @@ def stream(
     Raises UsageError when the backend is closed meanwhile.
     """
     backend = computation.backend
+    upcoming = windows(reading.window)
     ahead = reading.blocks_ahead(backend.blocks_ahead)
     pending: deque[Block[Item, Result]] = deque()
     read = seen = truncated = 0
     try:
         while True:
-            while len(pending) <= ahead and (window := next(windows, None)) is not None:
+            while len(pending) <= ahead and (window := next(upcoming, None)) is not None:
                 block = start(window, tokenizer, computation, reading.batch_size)
                 pending.append(block)
                 if reading.refuse_long and block.truncated:
@@ -238,7 +245,7 @@ def start(
     distinct = {text: number for number, text in enumerate(dict.fromkeys(window))}
     texts: list[Any] = list(distinct)  # or pairs
     tokens = tokenizer.tokenize(texts)
-    runs = computation.backend.plan([len(text) for text in tokens])
+    runs = computation.backend.plan([len(text.ids) for text in tokens])
     if batch_size is not None:
         runs = [run[first : first + batch_size] for run in runs for first in range(0, len(run), batch_size)]
     futures = computation.backend.start(computation.results, [[tokens[index] for index in run] for run in runs])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TypeVar, overload
 
 from onnxembed.manifest import TextKind
@@ -56,9 +57,9 @@ class TextModel(OnnxModel):
         self, given: Given[str], readout: Readout[Result], options: Options, max_length: int | None = None
     ) -> Blocks[str, Result]:
         """One window of texts after another, with what the readout makes of them."""
-        reading = options.reading
-        texts = windows(given.items, self._prompting.choose(options.prompt, options.prompt_name), reading.window)
-        blocks = self.model.stream(texts, readout, max_length=max_length, reading=reading)
+        prompt = self._prompting.choose(options.prompt, options.prompt_name)
+        texts = partial(windows, given.items, prompt)
+        blocks = self.model.stream(texts, readout, max_length=max_length, reading=options.reading)
         return shown(blocks, given.total, "text") if options.show_progress else blocks
 
     def _prompted(self, kind: TextKind, options: Prompted) -> Prompted:

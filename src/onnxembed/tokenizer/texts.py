@@ -106,7 +106,7 @@ class TextTokenizer:
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids of each text, in order; ModelFilesError for a text that the tokenizer cannot take."""
-        with foreign_errors(f"{self._file} cannot tokenize these texts"):
+        try:
             return [
                 Tokens(
                     ids=np.array(encoding.ids, np.int64),
@@ -116,6 +116,9 @@ class TextTokenizer:
                 for start in range(0, len(texts), self.at_once)
                 for encoding in self._tokenizer.encode_batch_fast(texts[start : start + self.at_once])
             ]
+        except BaseException:  # entering the block below takes time, and every text comes by here
+            with foreign_errors(f"{self._file} cannot tokenize these texts"):
+                raise
 
     def spans(self, texts: Sequence[str]) -> list[tuple[tuple[str, ...], IntArray]]:
         """The tokens of each text, and the places [T, 2] in the text where each begins and ends."""
