@@ -54,6 +54,14 @@ def test_more_texts_than_may_wait_are_refused(artifact: Path) -> None:
         assert client.post("/embed", json={"inputs": ["a", "b", "c"]}).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/embed", "/tokenize"])
+def test_a_text_that_would_keep_the_tokenizer_is_refused(artifact: Path, path: str) -> None:
+    with client_with(artifact) as client:
+        answer = client.post(path, json={"inputs": "a" * (2**20 + 1)})
+        assert (answer.status_code, answer.json()["error_type"]) == (422, "Validation")
+        assert "1048577 characters; split it" in answer.json()["error"]
+
+
 def test_a_request_is_logged_without_its_texts(artifact: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "onnxembed.serve")
     with client_with(artifact, log_requests=True) as client:

@@ -19,7 +19,7 @@ from onnxembed.serve.metrics import Metrics
 from onnxembed.serve.model import Cut, Item, ServedModel
 from onnxembed.serve.models import Models
 from onnxembed.serve.scheduler import Scheduler
-from onnxembed.serve.settings import Settings
+from onnxembed.serve.settings import MAX_CHARACTERS, Settings
 
 ROWS_AT_ONCE = 64
 """Rows of an answer that are written before other requests have their turn: about half a millisecond of numbers."""
@@ -52,7 +52,9 @@ class Call:
     ) -> list[Any]:
         """What the computation makes of each item, in order."""
         tokenize = model.tokenizing(cut)
-        self.characters += sum(len(item) if isinstance(item, str) else sum(map(_size, item)) for item in items)
+        sizes = [len(item) if isinstance(item, str) else sum(map(_size, item)) for item in items]
+        check_characters(max(sizes))
+        self.characters += sum(sizes)
         try:
             computed = await self.service.scheduler.compute(computation, tokenize, items)
         except UsageError as error:
@@ -175,6 +177,12 @@ class EndpointApp:
             raise Refusal("malformed", "the JSON is nested too deeply") from None
         except ValueError as error:  # msgspec's DecodeError is one, and so is that of UTF-8
             raise Refusal("malformed", f"the body is not JSON in UTF-8: {error}") from None
+
+
+def check_characters(characters: int) -> None:
+    """Raise Refusal for a text of more characters than are tokenized."""
+    if characters > MAX_CHARACTERS:
+        raise Refusal("validation", f"a text has {characters} characters; split it: {MAX_CHARACTERS} are the most")
 
 
 async def refuse(send: Send, refusal: Refusal, family: Family) -> None:

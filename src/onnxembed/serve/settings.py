@@ -10,6 +10,10 @@ from onnxembed.arguments import whole_number
 from onnxembed.execution.backend import Placement
 from onnxembed.hub.source import HubOptions
 
+MAX_CHARACTERS = 2**20
+"""The most characters of one text or pair. The tokenizer reads all of a text before it is cut, and that would keep
+a thread and a gigabyte of memory for ten million characters."""
+
 
 @dataclass(frozen=True)
 class QueueLimits:

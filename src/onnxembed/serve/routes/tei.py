@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,7 +15,7 @@ from onnxembed.manifest import Task, TextKind
 from onnxembed.runtime.outputs.pooling import ACTIVATIONS
 from onnxembed.runtime.outputs.sparse import SparseEmbedding
 from onnxembed.serve import errors
-from onnxembed.serve.endpoint import Call, Endpoint
+from onnxembed.serve.endpoint import Call, Endpoint, check_characters
 from onnxembed.serve.errors import Refusal
 from onnxembed.serve.model import Cut, ServedModel
 from onnxembed.serve.routes.inputs import cut_of, prompted, prompted_texts, unicode_text
@@ -109,7 +111,9 @@ async def tokenize(call: Call, asked: tei.TokenizeAsked) -> Any:
     if not texts:
         raise Refusal("empty", "`inputs` cannot be empty", param="$.inputs")
     full = prompted(model, texts, asked.prompt_name, None)
-    encoded = model.whole_tokenizer.encode_batch(full, add_special_tokens=asked.add_special_tokens)
+    check_characters(sum(map(len, full)))
+    encode = partial(model.whole_tokenizer.encode_batch, full, add_special_tokens=asked.add_special_tokens)
+    encoded = await asyncio.to_thread(encode)
     return [_tokens(text, encoding) for text, encoding in zip(full, encoded, strict=True)]
 
 
@@ -124,7 +128,8 @@ async def decode(call: Call, asked: tei.DecodeAsked) -> Any:
         raise Refusal("validation", "`ids` mixes numbers and lists", param="$.ids")
     for ids in several:
         model.check_ids(ids)
-    return model.whole_tokenizer.decode_batch(several, skip_special_tokens=asked.skip_special_tokens)
+    write = partial(model.whole_tokenizer.decode_batch, several, skip_special_tokens=asked.skip_special_tokens)
+    return await asyncio.to_thread(write)
 
 
 async def whatever(call: Call, asked: Any) -> Any:
