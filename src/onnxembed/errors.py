@@ -10,6 +10,7 @@ OnnxEmbedError
 │   └── IntegrityError       a file is not the file its hash or size says it is
 ├── RecipeError              a file of the recipe book is not a recipe
 ├── HubError                 the hub could not be asked, or said no
+│   └── NetworkError         the network or the hub failed; the same request may succeed later
 ├── ProviderError            an execution provider was asked for and cannot be used
 │   └── DeviceMemoryError    a run does not fit into the memory that there is
 └── VerificationError        the artifact's vectors are not the reference's
@@ -61,6 +62,10 @@ class RecipeError(OnnxEmbedError):
 
 class HubError(OnnxEmbedError):
     """The hub could not be asked, or said no."""
+
+
+class NetworkError(HubError):
+    """The network or the hub failed, not the request: the same request may succeed later."""
 
 
 class ProviderError(OnnxEmbedError):

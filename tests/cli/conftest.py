@@ -13,7 +13,7 @@ import pytest
 
 from hub_server import HubServer
 from onnxembed import OnnxEmbedder
-from onnxembed.cli import main
+from onnxembed.cli import STOPPING, main
 from running import Outcome, Run
 from tiny import write_bert
 
@@ -22,7 +22,7 @@ from tiny import write_bert
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
     """Runs the command line in this process, in an empty folder, with Python's usual warnings."""
     monkeypatch.chdir(tmp_path)
-    terminate = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
 
     def run(*arguments: object, stdin: bytes = b"") -> Outcome:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
@@ -34,7 +34,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         return Outcome(end.value.code, *capsys.readouterr())
 
     yield run
-    signal.signal(signal.SIGTERM, terminate)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -62,22 +63,30 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(monkeypatch)
 
 
-def run() -> Result:
-    return CliRunner().invoke(cli, ["doctor"], catch_exceptions=False)
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["doctor", *arguments], catch_exceptions=False)
 
 
 def test_a_machine_without_a_gpu(machine: Machine) -> None:
     result = run()
     assert result.exit_code == 0
     assert "BROKEN" not in result.output
+    assert "pip" not in result.output
     for words in (
         "numpy 2.4.6",
         "onnxruntime 1.31.1",
         "none: there is no nvidia-smi",
-        "auto         uses the CPU, because",
+        "auto         uses the CPU, because no GPU is seen here",
     ):
         assert words in result.output
     assert machine.tried == ["cpu"]
+
+
+def test_a_gpu_that_the_cpu_wheel_leaves_alone(machine: Machine) -> None:
+    machine.smi = lambda: subprocess.CompletedProcess([], 0, SMI, "")
+    result = run()
+    assert result.exit_code == 0
+    assert "because the installed onnxruntime is the CPU wheel: pip uninstall -y onnxruntime, then" in result.output
 
 
 def test_a_machine_where_cuda_works(machine: Machine) -> None:
@@ -106,7 +115,28 @@ def test_a_kernel_that_does_not_run_is_broken(machine: Machine) -> None:
     assert "opens on cuda but does not run: CUDA failure 209" in result.output
 
 
-def test_both_wheels_are_broken(machine: Machine) -> None:
+def test_both_wheels_that_work_are_left_alone(machine: Machine) -> None:
+    machine.wheels["onnxruntime-gpu"] = "1.31.1"
+    machine.available = [CUDA, CPU]
+    result = run()
+    assert result.exit_code == 0
+    assert "BROKEN" not in result.output
+    assert "pip" not in result.output
+    assert "what is imported works, so leave it as it is (an update of either may break it" in result.output
+    assert "auto         uses CUDA, which works" in result.output
+
+
+def test_the_findings_as_json(machine: Machine) -> None:
+    machine.gpu_wheel()
+    found = json.loads(run("--json").output)
+    assert found["broken"] is False
+    assert {"name": "auto", "text": "uses CUDA, which works", "broken": False} in found["findings"]
+    machine.cuda = ProviderError("libcublas.so.13")
+    result = run("--json")
+    assert (result.exit_code, json.loads(result.output)["broken"]) == (1, True)
+
+
+def test_both_wheels_are_broken_if_cuda_does_not_work(machine: Machine) -> None:
     machine.wheels["onnxruntime-gpu"] = "1.31.1"
     machine.cuda = ProviderError("both are installed")
     result = run()

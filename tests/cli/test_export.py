@@ -169,7 +169,7 @@ def test_an_export_that_does_not_verify_leaves_no_folder(
 ) -> None:
     monkeypatch.setitem(comparison.REQUIRED, "fp16", comparison.Limits(max_abs_diff=1e-6, min_cosine=0))
     outcome = run("export", checkpoint, "-o", "out", "--precision", "fp32,fp16")
-    assert refused(outcome, "fp16 vectors are not the reference's: max abs difference ")
+    assert refused(outcome, "fp16 vectors are not the reference's: max abs difference ", code=1)
     assert names(tmp_path) == []
 
 
@@ -192,7 +192,7 @@ def test_an_export_without_torch_says_what_was_done(
 def test_an_export_that_does_not_run_leaves_no_folder(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     source = shutil.copytree(checkpoint, tmp_path / "source")
     change_weights(source, lambda name, tensor: tensor * np.float32(1e30 if "LayerNorm.weight" in name else 1))
-    assert refused(run("export", "source", "--no-verify"), "fp32 vectors are not finite")
+    assert refused(run("export", "source", "--no-verify"), "fp32 vectors are not finite", code=1)
     assert names(tmp_path) == ["source"]
 
 

@@ -30,7 +30,7 @@ def test_help_fits_into_80_columns() -> None:
 def test_the_version_is_printed(run: Run) -> None:
     from onnxembed import __version__
 
-    assert run("--version") == (0, f"onnxembed, version {__version__}\n", "")
+    assert run("--version") == run("-V") == (0, f"onnxembed, version {__version__}\n", "")
 
 
 def test_every_option_is_explained() -> None:

@@ -84,7 +84,7 @@ def start(*arguments: object, program: str | None = None, **options: Any) -> sub
     return subprocess.Popen(line, env=USUAL, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_embed_leaves_nothing(artifact: Path, tmp_path: Path, number: signal.Signals) -> None:
     with start("embed", artifact, "-", "-o", "v.npy", cwd=tmp_path, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -94,7 +94,8 @@ def test_an_interrupted_embed_leaves_nothing(artifact: Path, tmp_path: Path, num
         wait_for(lambda: part_files(tmp_path))  # from now on it waits for more
         process.send_signal(number)
         message = process.stderr.read().decode().strip()
-    assert (process.returncode, message) == ((130, "onnxembed: interrupted") if number == signal.SIGINT else (143, ""))
+    expected = (130, "onnxembed: interrupted") if number == signal.SIGINT else (128 + number, "")
+    assert (process.returncode, message) == expected
     assert names(tmp_path) == []
 
 
@@ -143,7 +144,7 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path, number: signal.Signals) -> None:
     arguments = ("export", checkpoint, "-o", "out", "--no-verify")
     with start(*arguments, program=SLOW, cwd=tmp_path, stderr=subprocess.PIPE) as process:
@@ -154,7 +155,8 @@ def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path, 
         assert part_files(tmp_path)
         process.send_signal(number)
         message = process.stderr.read().decode().strip()
-    assert (process.returncode, message) == ((130, "onnxembed: interrupted") if number == signal.SIGINT else (143, ""))
+    expected = (130, "onnxembed: interrupted") if number == signal.SIGINT else (128 + number, "")
+    assert (process.returncode, message) == expected
     assert names(tmp_path) == []
 
 

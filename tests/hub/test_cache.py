@@ -9,7 +9,7 @@ import pytest
 
 from hub_files import ABSENT_COMMIT, CHECKPOINT, MODEL, PLAIN, contents, push, run
 from hub_server import HubServer
-from onnxembed.errors import HubError, OnnxEmbedError
+from onnxembed.errors import HubError, NetworkError, OnnxEmbedError
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.fetch import fetch
 from onnxembed.hub.source import Fetched, HubOptions
@@ -41,7 +41,7 @@ def test_an_unknown_model(
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
     for error in both(cache, model):
-        assert isinstance(error, HubError)
+        assert type(error) is HubError
         assert f"no folder '{model}' here and no such model on {hub.url}" in str(error)
         assert "HF_TOKEN" in str(error)
 
@@ -50,7 +50,7 @@ def test_an_unknown_revision(hub: HubServer, cache: Path, tmp_path: Path) -> Non
     push(hub, PLAIN, tmp_path)
     for revision in ("v9", ABSENT_COMMIT):
         for error in both(cache, revision=revision):
-            assert isinstance(error, HubError)
+            assert type(error) is HubError
             assert f"{MODEL} has no revision '{revision}' on {hub.url}" in str(error)
 
 
@@ -103,7 +103,7 @@ def test_a_hub_that_goes_away_halfway(
     push(hub, PLAIN, tmp_path)
     monkeypatch.setattr(HfApi, "model_info", last_answer)
     for error in both(cache):
-        assert isinstance(error, HubError)
+        assert isinstance(error, NetworkError)
         assert str(error).startswith(f"could not get the config.json of {MODEL} from {hub.url} (")
         assert "503" in str(error)
 
@@ -112,14 +112,14 @@ def test_a_hub_that_goes_away_halfway(
 def test_a_hub_that_answers_with_a_server_error(hub: HubServer, cache: Path, status: int) -> None:
     hub.status = status
     for error in both(cache):
-        assert isinstance(error, HubError)
+        assert isinstance(error, NetworkError)
         assert f"could not reach {hub.url} (" in str(error)
         assert str(status) in str(error)
 
 
 def test_a_hub_that_is_not_there(nowhere: str, cache: Path) -> None:
     for error in both(cache):
-        assert isinstance(error, HubError)
+        assert isinstance(error, NetworkError)
         assert str(error).startswith(f"no folder {MODEL} here; ")
         assert f"could not reach {nowhere} (ConnectError: " in str(error)
         assert "has no config.json" in str(error)

@@ -22,31 +22,55 @@ from onnxembed.cli.recipes import recipes
 from onnxembed.cli.rerank import rerank
 from onnxembed.cli.serve import serve
 from onnxembed.cli.verify import verify
-from onnxembed.errors import OnnxEmbedError
+from onnxembed.errors import NetworkError, NoReferenceError, OnnxEmbedError, VerificationError
+
+CHECK_FAILED, REFUSED, NETWORK, INTERRUPTED = 1, 2, 3, 130
+"""The exit codes besides 0: a check failed; the command or the model is not usable; the network failed; Ctrl-C."""
+
+STOPPING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+"""The signals after which partial files are removed; Windows has no SIGHUP."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line. Exits with 2 and one sentence after an error, with 130 after Ctrl-C."""
+    """Run the command line. After an error it prints one sentence and exits with `exit_code` of it."""
     warnings.showwarning = _show_warning
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup, a lost terminal stops nothing
+            signal.signal(number, _stop)
     _check_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that cannot show every letter
     try:
         cli.main(arguments, standalone_mode=False)
     except OnnxEmbedError as error:
-        _fail(f"{error}", 2)
+        _fail(f"{error}", exit_code(error))
     except click.Abort:
-        _fail("interrupted", 130)
+        _fail("interrupted", INTERRUPTED)
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
-    except (MemoryError, RecursionError) as error:
-        _fail("a file asks for more memory than there is" if isinstance(error, MemoryError) else f"{error}", 2)
+        sys.exit(REFUSED)
+    except MemoryError:
+        _fail("there is not enough memory for this", REFUSED)
+    except RecursionError as error:
+        _fail(f"a file is nested too deeply ({error})", REFUSED)
+    except UnicodeEncodeError as error:
+        _fail(f"{_shown(error.object)[:100]} is not a name in {error.encoding}: rename it", REFUSED)
     except OSError as error:
         _discard_output()
-        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", REFUSED)
     sys.exit(0)
+
+
+def exit_code(error: OnnxEmbedError) -> int:
+    """1 if a check failed, 3 if the network did, else 2: the command or the model is not usable as it is."""
+    if isinstance(error, VerificationError) and not isinstance(error, NoReferenceError):
+        return CHECK_FAILED
+    return NETWORK if isinstance(error, NetworkError) else REFUSED
+
+
+def _shown(text: str) -> str:
+    """A name that no terminal can show, with its strange bytes as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _check_streams() -> None:
@@ -66,7 +90,7 @@ def _discard_output() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"onnxembed: {message}", err=True)
+    click.echo(f"onnxembed: {_shown(message)}", err=True)
     sys.exit(code)
 
 
@@ -74,12 +98,12 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     click.echo(f"onnxembed: warning: {message}", err=True)
 
 
-def _terminate(*_: object) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)  # raises an exception, so that partial files are removed
+def _stop(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)  # raises an exception, so that partial files are removed
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="onnxembed")
+@click.version_option(__version__, "-V", "--version", prog_name="onnxembed")
 def cli() -> None:
     """Embedding models as ONNX folders that give the model's own vectors, fast, without torch.
 

@@ -6,19 +6,25 @@ import sys
 
 import click
 
+from onnxembed.cli.options import json_option
+
 
 @click.command(short_help="Show what this environment has, and what is broken.")
-def doctor() -> None:
-    """Show what this environment has: versions, threads, GPUs, providers and extras.
+@json_option
+def doctor(*, as_json: bool) -> None:
+    """Show what this environment has: versions, the processor's instructions, threads, GPUs, providers and extras.
 
     Computes something on the provider that `auto` would use. If something is broken, its line says what to do and
     the exit code is 1.
     """
     from onnxembed.cli.environment import examine
+    from onnxembed.cli.printing import print_json
 
-    broken = False
-    for finding in examine():
-        mark = "BROKEN: " if finding.broken else ""
-        click.echo(f"{finding.name:<12} {mark}{finding.text}")
-        broken = broken or finding.broken
+    findings = list(examine())
+    broken = any(finding.broken for finding in findings)
+    if as_json:
+        print_json({"broken": broken, "findings": findings})
+    else:
+        for finding in findings:
+            click.echo(f"{finding.name:<12} {'BROKEN: ' if finding.broken else ''}{finding.text}")
     sys.exit(1 if broken else 0)

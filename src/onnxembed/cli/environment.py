@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxembed import __version__
+from onnxembed.cli.processor import read_processor
 from onnxembed.errors import MissingExtraError, OnnxEmbedError
 from onnxembed.execution.cores import available_threads, cpu_quota, usable_cores
 from onnxembed.execution.providers import load_onnxruntime, wants_cuda, why_unavailable
@@ -37,7 +38,7 @@ class Finding:
     name: str
     text: str
     broken: bool = False
-    """Whether it keeps onnxembed from working as the user meant it to."""
+    """Whether it keeps onnxembed from working as the user meant it to; the text then says what to do."""
 
 
 def examine() -> Iterator[Finding]:
@@ -47,16 +48,41 @@ def examine() -> Iterator[Finding]:
     wheels = {name: _version(name) for name in WHEELS if _version(name)}
     installed = " and ".join(f"{name} {number}" for name, number in wheels.items())
     yield Finding("wheels", installed or "no distribution of onnxruntime")
-    if len(wheels) > 1:
-        cure = f"pip uninstall -y {' '.join(wheels)}, then pip install 'onnxembed[gpu]' or 'onnxembed[cpu]'"
-        yield Finding("wheels", f"they write the same files, so one has overwritten the other's: {cure}", broken=True)
+    yield _processor()
     yield _threads()
-    yield from _gpus()
-    yield from _providers()
+    gpus = list(_gpus())
+    yield from gpus
+    tried = list(_providers(any(finding.name != "gpus" for finding in gpus)))
+    yield from _several(wheels, tried)
+    yield from tried
     yield from _extras()
 
 
-def _providers() -> Iterator[Finding]:
+def _several(wheels: Mapping[str, str], tried: Sequence[Finding]) -> Iterator[Finding]:
+    """What it means that several wheels of ONNX Runtime are installed: their files are mixed, which may still work.
+
+    What was tried decides: an installation that works is left alone.
+    """
+    if len(wheels) < 2:
+        return
+    mixed = "they write the same files, so one has overwritten the other's"
+    if any(finding.broken for finding in tried):
+        cure = f"pip uninstall -y {' '.join(wheels)}, then pip install 'onnxembed[gpu]' or 'onnxembed[cpu]'"
+        yield Finding("wheels", f"{mixed}: {cure}", broken=True)
+    else:
+        risk = "an update of either may break it; uninstalling one removes the other's files"
+        yield Finding("wheels", f"{mixed}; what is imported works, so leave it as it is ({risk})")
+
+
+def _processor() -> Finding:
+    """The processor's name, and its instructions that decide how fast graphs run."""
+    processor = read_processor()
+    known = ", ".join(processor.instructions) or "none of those that matter here is known"
+    return Finding("processor", f"{processor.name}: {known}")
+
+
+def _providers(has_gpu: bool) -> Iterator[Finding]:
+    """What ONNX Runtime has, and whether it works on what `auto` uses."""
     try:
         runtime = load_onnxruntime()
     except MissingExtraError as error:
@@ -71,8 +97,10 @@ def _providers() -> Iterator[Finding]:
             return
         yield Finding("cuda", failure, broken=True)
         because = "because CUDA, whose wheel is installed, does not work"
-    else:
+    elif has_gpu:
         because = f"because {why_unavailable('CUDAExecutionProvider', available)}"
+    else:
+        because = "because no GPU is seen here"  # the CPU wheel is the right one
     failure = _try("cpu")
     yield Finding("auto", f"uses the CPU, {because}")
     if failure:

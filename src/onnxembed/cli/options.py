@@ -62,6 +62,8 @@ hub_options = options(
     cache_options,
 )
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for programs.")
+
 force_option = click.option("--force", is_flag=True, help="Replace what exists at the output.")
 
 text_options = options(

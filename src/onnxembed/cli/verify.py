@@ -37,7 +37,7 @@ def verify(
 
     Token ids and vectors are compared on built-in texts, some of them longer than the model's limit: each alone,
     all together, and padded on the left and on the right. The figures are recorded in the folder. If they exceed
-    the limits, nothing is recorded and the exit code is 2. Needs the extra [torch].
+    the limits, nothing is recorded and the exit code is 1. Needs the extra [torch].
     """
     if golden:
         if against or revision or texts:

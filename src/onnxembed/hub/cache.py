@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxembed.errors import HubError, ModelFilesError, OnnxEmbedError, UsageError
+from onnxembed.errors import HubError, ModelFilesError, NetworkError, OnnxEmbedError, UsageError
 from onnxembed.hub.source import HubOptions
 from onnxembed.warning import warn
 
@@ -97,12 +97,14 @@ class Repository:
     def look_up(self, missing: Sequence[str], hub: HubOptions) -> tuple[str, list[str]]:
         """The revision's commit and the names of its files, from the hub.
 
-        Raises HubError when the hub cannot be asked; it names the files that are `missing` from the cache.
+        Raises HubError when the hub must not be asked, NetworkError when it cannot be; both name the files that are
+        `missing` from the cache.
         """
         try:
             return self._ask(hub)
         except _UnreachableError as error:
-            raise HubError(
+            kind = HubError if error.wanted else NetworkError
+            raise kind(
                 f"no folder {self.model} here; {error}, and the cache {self.cache_dir} has no "
                 f"{', '.join(missing)} of {self.model} at {self.revision}: run once with the network, or give "
                 "the cache that has it"
@@ -168,7 +170,9 @@ class Repository:
             return HubError(
                 f"no folder {model!r} here and no such model on {hub}; check the name, or, if it is private, {log_in}"
             )
-        return HubError(f"could not get the {what} of {model} from {hub} ({_reason(error)}); run again to get the rest")
+        said_no = (status is not None and not _unreachable(error)) or (isinstance(error, OSError) and error.errno)
+        kind = HubError if said_no else NetworkError  # a full disk has an errno; xet's errors have nothing
+        return kind(f"could not get the {what} of {model} from {hub} ({_reason(error)}); run again to get the rest")
 
 
 class _UnreachableError(Exception):

@@ -345,8 +345,12 @@ class Manifest:
     reranking: Reranking | None = None
 
     def to_json(self) -> str:
-        """The text of onnxembed.json: stable key order, UTF-8, final newline."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        """The text of onnxembed.json: stable key order, UTF-8, final newline.
+
+        A source folder's name may have bytes that are not UTF-8; they are written as escapes of JSON.
+        """
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return text.encode("utf-8", "backslashreplace").decode()
 
     def require_embedding(self) -> Embedding:
         """The section `embedding`; UsageError for a model that makes no sentence embeddings."""
