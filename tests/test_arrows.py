@@ -36,7 +36,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "export.checkpoint": ("manifest", "hub", "facts", "decisions"),
     "export.graph": ("manifest", "execution", "facts", "export.checkpoint"),
     "export.architectures": ("export.checkpoint", "export.graph"),
-    "export.tokenizer": ("facts", "decisions", "tokenizer", "export.architectures"),
+    "export.tokenizer": ("facts", "decisions", "tokenizer", "export.probes", "export.architectures"),
     "export.heads": (
         *("manifest", "facts", "decisions", "tokenizer"),
         *("export.checkpoint", "export.graph", "export.architectures"),

@@ -15,6 +15,7 @@ from onnxembed.decisions.encoder import UNBOUNDED, EncoderDecisions
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.facts.tokenizer_class import rebuilding_class
 from onnxembed.foreign import foreign_errors
 from onnxembed.tokenizer.end_token import append_end_token
 from onnxembed.tokenizer.texts import check_encodes
@@ -47,18 +48,12 @@ BERT = ClassOptions(
 )
 ROBERTA = ClassOptions("pre_tokenizer", "ByteLevel", {"add_prefix_space": ("add_prefix_space", False)})
 
-# By tokenizer_class (with or without the suffix "Fast"), or by model_type if no class is named.
+# By the class that transformers reads tokenizer.json with.
 CLASS_OPTIONS = {
     "BertTokenizer": BERT,
     "DistilBertTokenizer": BERT,
-    "ElectraTokenizer": BERT,
     "MPNetTokenizer": BERT,
     "RobertaTokenizer": ROBERTA,
-    "bert": BERT,
-    "distilbert": BERT,
-    "electra": BERT,
-    "mpnet": BERT,
-    "roberta": ROBERTA,
 }
 
 
@@ -87,8 +82,8 @@ def apply_decisions(
 
 def apply_class_options(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
     """Change tokenizer.json as its transformers class does when it loads the file; yields a description per change."""
-    name = facts.tokenizer_config.get("tokenizer_class") or facts.config.get("tokenizer_class") or facts.model_type
-    class_options = CLASS_OPTIONS.get(str(name).removesuffix("Fast"))
+    name = rebuilding_class(facts, state)
+    class_options = CLASS_OPTIONS.get(name or "")
     part = state.get(class_options.part) if class_options else None
     if class_options is None or not isinstance(part, dict) or part.get("type") != class_options.part_type:
         return

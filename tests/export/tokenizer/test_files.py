@@ -139,12 +139,14 @@ def test_lower_casing_is_added_where_it_is_asked_for_and_missing(folder: Path, t
 def test_lower_casing_that_is_there_is_left_alone(folder: Path, tmp_path: Path, normalizer: Any) -> None:
     write_json(folder / "tokenizer.json", {**state(folder), "normalizer": normalizer})
     change_json(folder / "sentence_bert_config.json", do_lower_case=True)
+    change_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     assert not [change for change in write(folder, tmp_path / "out") if "lower" in change]
     assert state(tmp_path / "out")["normalizer"] == normalizer
 
 
 def test_case_is_left_to_the_tokenizer_by_default(folder: Path, tmp_path: Path) -> None:
     write_json(folder / "tokenizer.json", {**state(folder), "normalizer": None})
+    change_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     write(folder, tmp_path / "out")
     assert state(tmp_path / "out")["normalizer"] is None
 
@@ -191,7 +193,7 @@ def test_an_option_set_by_the_class_is_reported(folder: Path, tmp_path: Path) ->
     )
     change_json(folder / "tokenizer_config.json", do_lower_case=None, tokenizer_class=None)
     assert (
-        "BertNormalizer: lowercase set to true (tokenizer_config.json: no do_lower_case, the default of bert)"
+        "BertNormalizer: lowercase set to true (tokenizer_config.json: no do_lower_case, the default of BertTokenizer)"
         in write(folder, tmp_path / "out")
     )
 

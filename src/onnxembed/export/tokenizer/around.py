@@ -13,24 +13,22 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.tokenizer.vocabularies import CLASSES
 from onnxembed.export.tokenizer.vocabularies.special_tokens import read_special_tokens
 from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary
 from onnxembed.facts.facts import Facts
+from onnxembed.facts.tokenizer_class import rebuilding_class
 from onnxembed.foreign import foreign_errors
 
 # The classes whose post-processor does not depend on flags that releases of transformers read differently.
-CHECKED = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer", "RobertaTokenizer")
+CHECKED = ("BertTokenizer", "DistilBertTokenizer", "MPNetTokenizer", "RobertaTokenizer")
 
 PROBE = "a"
 
 
 def check(facts: Facts, state: Mapping[str, Any]) -> None:
     """Raise ModelFilesError where the class puts other tokens around a text than the tokenizer.json in `state`."""
-    implied = ARCHITECTURES[facts.model_type].tokenizer_class
-    named = facts.tokenizer_config.get("tokenizer_class") or facts.config.get("tokenizer_class") or implied
-    name = str(named).removesuffix("Fast")
+    name = rebuilding_class(facts, state)
     if name not in CHECKED:
         return
     folder, file = facts.transformer_folder, facts.transformer_folder / "tokenizer.json"

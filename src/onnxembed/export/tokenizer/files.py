@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxembed.decisions.encoder import EncoderDecisions
-from onnxembed.export.tokenizer import around, rows
+from onnxembed.export.tokenizer import around, rebuilt, rows
 from onnxembed.export.tokenizer.vocabularies import convert
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json, write_json
@@ -25,6 +25,8 @@ def write_tokenizer(facts: Facts, encoder: EncoderDecisions, folder: Path) -> tu
     converted = None if source.is_file() else convert(facts)
     state = converted.state if converted else dict(read_json(source))
     read = [converted.change] if converted else [*apply_class_options(facts, state)]
+    if not converted and not MODEL_TYPES[facts.model_type].static:
+        read += rebuilt.follow_class(facts, state)
     read += rows.check(facts, state, source if source.is_file() else facts.transformer_folder)
     read += markers.register(facts, state)
     text, changes = apply_decisions(facts, encoder, state, source)

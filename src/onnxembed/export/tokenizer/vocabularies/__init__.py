@@ -26,17 +26,21 @@ from tokenizers import AddedToken, Tokenizer
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.tokenizer.vocabularies import post_processors
-from onnxembed.export.tokenizer.vocabularies.byte_fallback import read_gemma, read_llama
-from onnxembed.export.tokenizer.vocabularies.byte_level import read_gpt2, read_qwen2
+from onnxembed.export.tokenizer.vocabularies.byte_fallback import build_gemma, build_llama, read_gemma, read_llama
+from onnxembed.export.tokenizer.vocabularies.byte_level import build_gpt2, build_qwen2, read_byte_level
 from onnxembed.export.tokenizer.vocabularies.special_tokens import Token, read_special_tokens
 from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, TokenizerClass
 from onnxembed.export.tokenizer.vocabularies.unigram import (
+    build_albert,
+    build_camembert,
+    build_deberta_v2,
+    build_xlm_roberta,
     read_albert,
     read_camembert,
     read_deberta_v2,
     read_xlm_roberta,
 )
-from onnxembed.export.tokenizer.vocabularies.wordpiece import read_wordpiece
+from onnxembed.export.tokenizer.vocabularies.wordpiece import build_wordpiece, read_wordpiece
 from onnxembed.facts.facts import Facts
 from onnxembed.foreign import foreign_errors
 
@@ -73,24 +77,40 @@ QWEN2 = dict.fromkeys(("eos_token", "unk_token", "pad_token"), END_OF_TEXT)
 CAMEMBERT: dict[str, Token] = {**ANGLES, "mask_token": MASK}
 MPNET: dict[str, Token] = {**ANGLES, "unk_token": "[UNK]", "mask_token": MASK}
 
-BERT_CLASS = TokenizerClass(("vocab.txt",), BRACKETS, read_wordpiece, post_processors.cls_and_sep)
+BERT_CLASS = TokenizerClass(
+    "WordPiece", ("vocab.txt",), BRACKETS, read_wordpiece, build_wordpiece, post_processors.cls_and_sep
+)
 SPM = ("sentencepiece.bpe.model",)
 BPE = ("vocab.json", "merges.txt")
 
 CLASSES: dict[str, TokenizerClass] = {
-    "AlbertTokenizer": TokenizerClass(("spiece.model",), ALBERT, read_albert, post_processors.cls_and_sep),
+    "AlbertTokenizer": TokenizerClass(
+        "Unigram", ("spiece.model",), ALBERT, read_albert, build_albert, post_processors.cls_and_sep
+    ),
     "BertTokenizer": BERT_CLASS,
-    "CamembertTokenizer": TokenizerClass(SPM, CAMEMBERT, read_camembert, post_processors.bos_and_eos),
-    "DebertaV2Tokenizer": TokenizerClass(("spm.model",), DEBERTA, read_deberta_v2, post_processors.cls_and_sep),
+    "CamembertTokenizer": TokenizerClass(
+        "Unigram", SPM, CAMEMBERT, read_camembert, build_camembert, post_processors.bos_and_eos
+    ),
+    "DebertaV2Tokenizer": TokenizerClass(
+        "Unigram", ("spm.model",), DEBERTA, read_deberta_v2, build_deberta_v2, post_processors.cls_and_sep
+    ),
     "DistilBertTokenizer": BERT_CLASS,
     "ElectraTokenizer": BERT_CLASS,
-    "GPT2Tokenizer": TokenizerClass(BPE, GPT2, read_gpt2, post_processors.flagged_bos_eos),
-    "GemmaTokenizer": TokenizerClass(("tokenizer.model",), GEMMA, read_gemma, post_processors.required_bos_eos),
-    "LlamaTokenizer": TokenizerClass(("tokenizer.model",), LLAMA, read_llama, post_processors.required_bos_eos),
-    "MPNetTokenizer": TokenizerClass(("vocab.txt",), MPNET, read_wordpiece, post_processors.roberta),
-    "Qwen2Tokenizer": TokenizerClass(BPE, QWEN2, read_qwen2, post_processors.flagged_bos_eos),
-    "RobertaTokenizer": TokenizerClass(BPE, ANGLES, read_gpt2, post_processors.roberta),
-    "XLMRobertaTokenizer": TokenizerClass(SPM, ANGLES, read_xlm_roberta, post_processors.bos_and_eos),
+    "GPT2Tokenizer": TokenizerClass("BPE", BPE, GPT2, read_byte_level, build_gpt2, post_processors.flagged_bos_eos),
+    "GemmaTokenizer": TokenizerClass(
+        "BPE", ("tokenizer.model",), GEMMA, read_gemma, build_gemma, post_processors.required_bos_eos
+    ),
+    "LlamaTokenizer": TokenizerClass(
+        "BPE", ("tokenizer.model",), LLAMA, read_llama, build_llama, post_processors.required_bos_eos
+    ),
+    "MPNetTokenizer": TokenizerClass(
+        "WordPiece", ("vocab.txt",), MPNET, read_wordpiece, build_wordpiece, post_processors.roberta
+    ),
+    "Qwen2Tokenizer": TokenizerClass("BPE", BPE, QWEN2, read_byte_level, build_qwen2, post_processors.flagged_bos_eos),
+    "RobertaTokenizer": TokenizerClass("BPE", BPE, ANGLES, read_byte_level, build_gpt2, post_processors.roberta),
+    "XLMRobertaTokenizer": TokenizerClass(
+        "Unigram", SPM, ANGLES, read_xlm_roberta, build_xlm_roberta, post_processors.bos_and_eos
+    ),
 }
 
 FIX = 'save one with transformers.AutoTokenizer.from_pretrained("...").save_pretrained("...")'
@@ -121,7 +141,7 @@ def convert(facts: Facts) -> Converted:
     files = " and ".join(tokenizer_class.files)
     with foreign_errors(f"{folder}: no tokenizer could be built from {files}"):
         vocabulary = tokenizer_class.read(source)
-        tokenizer = vocabulary.tokenizer
+        tokenizer = tokenizer_class.build(source, vocabulary.contents)
         source.special.add_to(tokenizer, vocabulary.marked)
         tokenizer.post_processor = tokenizer_class.post_processor(source, tokenizer)
         state: dict[str, Any] = json.loads(tokenizer.to_str())

@@ -8,23 +8,31 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.tokenizer.vocabularies.sentencepiece import BPE, Pieces, read_pieces
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Vocabulary
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents, Vocabulary
 from onnxembed.export.tokenizer.vocabularies.unigram import SPACE, marked
 
 FILE = "tokenizer.model"
 
 
 def read_llama(source: CheckpointVocabulary) -> Vocabulary:
-    """Llama and Mistral: a space before every text unless add_prefix_space says no, nothing normalized."""
+    """The file's own ids, and the merges that they imply."""
     file = _read(source)
-    prefix = source.flag("add_prefix_space", True)
-    if prefix and not file.add_dummy_prefix and source.optional_flag("add_prefix_space") is None:
+    if (
+        source.flag("add_prefix_space", True)
+        and not file.add_dummy_prefix
+        and source.optional_flag("add_prefix_space") is None
+    ):
         raise ModelFilesError(
             f"{file.file} adds no space before a text (add_dummy_prefix is false), LlamaTokenizer does; "
             "set add_prefix_space in tokenizer_config.json"
         )
-    vocab = _vocab(file)
-    tokenizer = Tokenizer(models.BPE(vocab, list(merges(vocab)), fuse_unk=True, byte_fallback=True))
+    return Vocabulary(_contents(file), marked(file))
+
+
+def build_llama(source: CheckpointVocabulary, contents: Contents) -> Tokenizer:
+    """Llama and Mistral: a space before every text unless add_prefix_space says no, nothing normalized."""
+    prefix = source.flag("add_prefix_space", True)
+    tokenizer = Tokenizer(models.BPE(contents.ids, contents.merges, fuse_unk=True, byte_fallback=True))
     # `legacy`: a space before the text after every special token too, not only at the start.
     scheme = ("always" if source.flag("legacy", False) else "first") if prefix else "never"
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, scheme, split=False)
@@ -32,23 +40,28 @@ def read_llama(source: CheckpointVocabulary) -> Vocabulary:
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
     )
-    return Vocabulary(tokenizer, marked(file))
+    return tokenizer
 
 
 def read_gemma(source: CheckpointVocabulary) -> Vocabulary:
-    """Gemma: no space before a text."""
+    """The file's own ids, and the merges that they imply."""
     file = _read(source)
     if file.add_dummy_prefix:
         raise ModelFilesError(
             f"{file.file} adds a space before a text (add_dummy_prefix), which GemmaTokenizer does not; "
             "name the class that reads it in tokenizer_config.json: tokenizer_class"
         )
-    vocab, unk = _vocab(file), source.special.content("unk_token")
-    tokenizer = Tokenizer(models.BPE(vocab, list(merges(vocab)), fuse_unk=True, unk_token=unk, byte_fallback=True))
+    return Vocabulary(_contents(file), marked(file))
+
+
+def build_gemma(source: CheckpointVocabulary, contents: Contents) -> Tokenizer:
+    """Gemma: no space before a text."""
+    unk = source.special.content("unk_token")
+    tokenizer = Tokenizer(models.BPE(contents.ids, contents.merges, fuse_unk=True, unk_token=unk, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous", invert=False)
     tokenizer.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
-    return Vocabulary(tokenizer, marked(file))
+    return tokenizer
 
 
 def merges(vocab: dict[str, int]) -> Iterator[tuple[str, str]]:
@@ -71,5 +84,6 @@ def _read(source: CheckpointVocabulary) -> Pieces:
     return file
 
 
-def _vocab(file: Pieces) -> dict[str, int]:
-    return {piece.text: index for index, piece in enumerate(file.pieces)}
+def _contents(file: Pieces) -> Contents:
+    vocab = {piece.text: index for index, piece in enumerate(file.pieces)}
+    return Contents(vocab, list(merges(vocab)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Vocabulary
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents, Vocabulary
 from onnxembed.facts.json_file import read_json
 
 # What Qwen2 splits a text into before it merges; from transformers' Qwen2Tokenizer.
@@ -15,27 +15,28 @@ QWEN2_WORDS = (
 )
 
 
-def read_gpt2(source: CheckpointVocabulary) -> Vocabulary:
+def build_gpt2(source: CheckpointVocabulary, contents: Contents) -> Tokenizer:
     """GPT-2 and RoBERTa: split by the regular expression that ByteLevel has built in, nothing normalized."""
-    tokenizer = Tokenizer(_bpe(source))
+    tokenizer = Tokenizer(_bpe(contents))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=source.flag("add_prefix_space", False))
     tokenizer.decoder = decoders.ByteLevel()
-    return Vocabulary(tokenizer)
+    return tokenizer
 
 
-def read_qwen2(source: CheckpointVocabulary) -> Vocabulary:
+def build_qwen2(source: CheckpointVocabulary, contents: Contents) -> Tokenizer:
     """Qwen2: NFC, and a regular expression of its own."""
-    tokenizer = Tokenizer(_bpe(source))
+    tokenizer = Tokenizer(_bpe(contents))
     tokenizer.normalizer = normalizers.NFC()
     prefix = source.flag("add_prefix_space", False)
     split = pre_tokenizers.Split(Regex(QWEN2_WORDS), behavior="isolated", invert=False)
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
     tokenizer.decoder = decoders.ByteLevel()
-    return Vocabulary(tokenizer)
+    return tokenizer
 
 
-def _bpe(source: CheckpointVocabulary) -> models.BPE:
+def read_byte_level(source: CheckpointVocabulary) -> Vocabulary:
+    """The tokens with their ids, and the merges in their order."""
     ids = read_json(source.folder / "vocab.json")
     if strange := [
         token for token, number in ids.items() if type(number) is not int or not 0 <= number <= 2 * len(ids)
@@ -49,4 +50,10 @@ def _bpe(source: CheckpointVocabulary) -> models.BPE:
             raise ModelFilesError(
                 f"{source.folder / 'merges.txt'} joins {left!r} and {right!r}, but vocab.json has no {missing[0]!r}"
             )
-    return models.BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
+    return Vocabulary(Contents(vocab, merges))
+
+
+def _bpe(contents: Contents) -> models.BPE:
+    return models.BPE(
+        contents.ids, contents.merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
@@ -35,10 +35,34 @@ class CheckpointVocabulary:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """A tokenizer before its special tokens; `marked` are those that the vocabulary's own file marks as such."""
+class Contents:
+    """What a vocabulary contains, from older files or from tokenizer.json; each class builds its tokenizer of it.
 
-    tokenizer: Tokenizer
+    `vocab`: the id of each token, or, of a Unigram, the tokens with their scores. `charsmap`: the normalization table
+    of a sentencepiece file. `unk_id`: the unknown token of a Unigram, for classes that do not set it themselves.
+    """
+
+    vocab: dict[str, int] | list[tuple[str, float]]
+    merges: list[tuple[str, str]] = field(default_factory=list)
+    charsmap: bytes | None = None
+    unk_id: int = 1
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """The id of each token."""
+        return self.vocab if isinstance(self.vocab, dict) else {token: i for i, (token, _) in enumerate(self.vocab)}
+
+    @property
+    def scores(self) -> list[tuple[str, float]]:
+        """The tokens of a Unigram with their scores."""
+        return self.vocab if isinstance(self.vocab, list) else [(token, 0.0) for token in self.vocab]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A vocabulary before its special tokens; `marked` are those that the vocabulary's own file marks as such."""
+
+    contents: Contents
     marked: tuple[AddedToken, ...] = ()
     left_out: str = ""
 
@@ -47,11 +71,15 @@ class Vocabulary:
 class TokenizerClass:
     """How one tokenizer class of transformers reads a checkpoint.
 
-    `files`: the files of the vocabulary, all required. `special`: the class's tokens for roles that no file names.
-    `read`: reads the vocabulary, and how a text is prepared for it. `post_processor`: what goes around every text.
+    `model`: the kind of its vocabulary. `files`: the files of the vocabulary, all required. `special`: the class's
+    tokens for roles that no file names. `read`: reads the vocabulary. `build`: how a text is prepared for it and cut
+    by it, as transformers' class does, also with the vocabulary of a tokenizer.json. `post_processor`: what goes
+    around every text.
     """
 
+    model: str
     files: tuple[str, ...]
     special: Mapping[str, Token]
     read: Callable[[CheckpointVocabulary], Vocabulary]
+    build: Callable[[CheckpointVocabulary, Contents], Tokenizer]
     post_processor: Callable[[CheckpointVocabulary, Tokenizer], PostProcessor]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Vocabulary
+from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents, Vocabulary
 
 
 def read_wordpiece(source: CheckpointVocabulary) -> Vocabulary:
     """One token per line; its id is the line's number."""
-    vocab = models.WordPiece.read_file(str(source.folder / "vocab.txt"))
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=source.special.content("unk_token")))
+    return Vocabulary(Contents(models.WordPiece.read_file(str(source.folder / "vocab.txt"))))
+
+
+def build_wordpiece(source: CheckpointVocabulary, contents: Contents) -> Tokenizer:
+    """BERT: accents, case and Chinese characters as the flags say; words are cut at spaces and punctuation."""
+    tokenizer = Tokenizer(models.WordPiece(contents.ids, unk_token=source.special.content("unk_token")))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=source.flag("tokenize_chinese_chars", True),
@@ -19,4 +23,4 @@ def read_wordpiece(source: CheckpointVocabulary) -> Vocabulary:
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    return Vocabulary(tokenizer)
+    return tokenizer
