@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from onnxembed.export.probes import PROBES
+from onnxembed.manifest import FILE_NAME
 from onnxembed.verify import verify as verifying
 from running import Run, needs_torch, refused
 
@@ -21,6 +23,9 @@ def test_verify_prints_and_records_what_it_measured(run: Run, artifact: Path) ->
     assert (code, err) == (0, "")
     assert out.startswith(f"verified fp32 on {len(PROBES) + 4} texts against sentence-transformers ")
     assert out in run("inspect", "copy").out
+    code, out, _ = run("verify", "copy", "--json")
+    assert code == 0
+    assert json.loads(out)["verification"] == json.loads(Path("copy", FILE_NAME).read_text())["verification"]
 
 
 @needs_torch

@@ -18,6 +18,7 @@ from onnxembed.cli.doctor import doctor
 from onnxembed.cli.embed import embed
 from onnxembed.cli.export import export
 from onnxembed.cli.inspect import inspect
+from onnxembed.cli.models import models
 from onnxembed.cli.recipes import recipes
 from onnxembed.cli.rerank import rerank
 from onnxembed.cli.serve import serve
@@ -116,5 +117,5 @@ def cli() -> None:
     """
 
 
-for command in (export, adopt, embed, rerank, serve, inspect, verify, recipes, doctor):
+for command in (export, adopt, embed, rerank, serve, inspect, verify, models, recipes, doctor):
     cli.add_command(command)

@@ -45,6 +45,7 @@ def adopt(
     share_scales: bool,
     no_verify: bool,
     force: bool,
+    as_json: bool,
     revision: str | None,
     cache_dir: Path | None,
     local_files_only: bool,
@@ -89,7 +90,7 @@ def adopt(
         no_verify=no_verify,
         has_weights=_has_weights,
     )
-    report(output, manifest, notes)
+    report(output, manifest, notes, as_json=as_json)
 
 
 def _has_weights(folder: Path) -> bool:

@@ -113,6 +113,7 @@ def export(
     recipe: str | None,
     no_verify: bool,
     force: bool,
+    as_json: bool,
     precision: tuple[Precision, ...],
     attention: Literal["auto"] | AttentionMode,
     engine: Literal["auto"] | Engine,
@@ -176,4 +177,4 @@ def export(
         lambda folder, verify, progress: run(model, folder, options, hub=hub, verify=verify, progress=progress),
         no_verify=no_verify,
     )
-    report(output, manifest, notes)
+    report(output, manifest, notes, as_json=as_json)

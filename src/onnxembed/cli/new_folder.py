@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxembed.cli.options import PATH, force_option, options
+from onnxembed.cli.options import PATH, force_option, json_option, options
 from onnxembed.errors import MissingExtraError, NoReferenceError, UsageError
 from onnxembed.manifest import POOLING_MODES, SCORE_ACTIVATIONS, TASKS, Manifest, PoolingMode
 
@@ -49,6 +49,7 @@ new_folder_options = options(
     click.option("--recipe", metavar="NAME", help="Recipe to follow [default: the hub model's, if it has one]."),
     click.option("--no-verify", is_flag=True, help="Do not compare the vectors with the reference's."),
     force_option,
+    json_option,
 )
 
 head_options = options(
@@ -133,10 +134,14 @@ def write_and_verify(
     return manifest, verifier.notes
 
 
-def report(output: Path, manifest: Manifest, notes: Sequence[str]) -> None:
+def report(output: Path, manifest: Manifest, notes: Sequence[str], *, as_json: bool) -> None:
     """Print what was made, and how well it was verified."""
     from onnxembed.cli.describe import describe_output, describe_verification, megabytes
+    from onnxembed.cli.printing import print_json
 
+    if as_json:
+        print_json({"folder": output, "notes": notes, "manifest": manifest})
+        return
     size = sum(record.bytes for record in manifest.files.values())
     click.echo(f"{output}: {describe_output(manifest)}, {megabytes(size)}")
     for line in (*notes, *describe_verification(manifest)):

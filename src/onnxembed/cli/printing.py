@@ -11,7 +11,7 @@ import click
 
 
 def print_json(document: object) -> None:
-    """Print a document of dictionaries, lists and dataclasses as JSON."""
+    """Print a document of dictionaries, lists, dataclasses and paths as JSON."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
     click.echo(text.encode("utf-8", "backslashreplace"))  # bytes: a terminal's own encoding is not JSON's
 

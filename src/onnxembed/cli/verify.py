@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnxembed.cli.options import cache_options
+from onnxembed.cli.options import cache_options, json_option
 from onnxembed.cli.texts import open_texts
 from onnxembed.errors import UsageError, VerificationError
 
@@ -22,6 +22,7 @@ from onnxembed.errors import UsageError, VerificationError
     help="A .txt or .jsonl file of texts to compare in addition to the built-in ones.",
 )
 @click.option("--golden", is_flag=True, help="Compare with the numbers published in the recipe; needs no torch.")
+@json_option
 @cache_options
 def verify(
     *,
@@ -30,6 +31,7 @@ def verify(
     revision: str | None,
     texts: str | None,
     golden: bool,
+    as_json: bool,
     cache_dir: Path | None,
     local_files_only: bool,
 ) -> None:
@@ -42,9 +44,10 @@ def verify(
     if golden:
         if against or revision or texts:
             raise UsageError("--golden compares with published numbers: leave out --against, --revision and --texts")
-        _verify_golden(folder)
+        _verify_golden(folder, as_json=as_json)
         return
     from onnxembed.cli.describe import describe_verification
+    from onnxembed.cli.printing import print_json
     from onnxembed.cli.progress import ProgressLine
     from onnxembed.hub.source import HubOptions
     from onnxembed.verify.verify import verify as run
@@ -61,19 +64,23 @@ def verify(
             texts=more_texts,
             progress=line,
         )
+    if as_json:
+        print_json({"folder": folder, "verification": manifest.verification})
+        return
     for result in describe_verification(manifest):
         click.echo(result)
 
 
-def _verify_golden(folder: Path) -> None:
+def _verify_golden(folder: Path, *, as_json: bool) -> None:
+    from onnxembed.cli.printing import print_json
     from onnxembed.verify.published import check_golden
 
-    failures = 0
+    outcomes = []
     for outcome in check_golden(folder):
-        if outcome.passed:
-            click.echo(f"ok: {outcome.description}")
-        else:
-            failures += 1
-            click.echo(f"OFF: {outcome.description}")
-    if failures:
+        outcomes.append(outcome)
+        if not as_json:
+            click.echo(f"{'ok' if outcome.passed else 'OFF'}: {outcome.description}")
+    if as_json:
+        print_json({"folder": folder, "golden": outcomes})
+    if failures := sum(not outcome.passed for outcome in outcomes):
         raise VerificationError(f"{failures} of the published numbers are not met")
