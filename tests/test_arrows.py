@@ -26,7 +26,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "tokenizer": ("manifest", "facts", "decisions"),
     "loading": ("manifest", "hub", "execution", "facts", "recipes", "decisions", "tokenizer"),
     "runtime": ("manifest", "hub", "execution", "tokenizer", "loading"),
-    "similarity": ("runtime",),
+    "similarity": ("manifest", "runtime"),
     "embedder": ("manifest", "hub", "execution", "loading", "runtime", "similarity"),
     "reranker": ("manifest", "hub", "execution", "tokenizer", "loading", "runtime"),
     "compat": ("tokenizer", "runtime", "embedder", "reranker"),

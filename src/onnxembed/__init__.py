@@ -5,7 +5,7 @@ from onnxembed.errors import HubError, ModelFilesError, OnnxEmbedError, Provider
 from onnxembed.manifest import Manifest
 from onnxembed.reranker import OnnxReranker, RankedDocument
 from onnxembed.runtime.outputs.joint import Embeddings, TextEmbeddings
-from onnxembed.runtime.outputs.sparse import SparseEmbedding
+from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseEmbeddings
 from onnxembed.runtime.outputs.tokens import TokenEmbeddings
 from onnxembed.similarity import hybrid_score, maxsim, mean_maxsim, semantic_search, sparse_dot
 from onnxembed.tokenizer.texts import Tokens
@@ -23,6 +23,7 @@ __all__ = [
     "ProviderError",
     "RankedDocument",
     "SparseEmbedding",
+    "SparseEmbeddings",
     "TextEmbeddings",
     "TokenEmbeddings",
     "Tokens",

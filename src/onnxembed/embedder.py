@@ -9,8 +9,7 @@ from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
-from onnxembed.arguments import whole_number
-from onnxembed.arrays import Array, Feeds, FloatArray
+from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.errors import UsageError
 from onnxembed.execution.backend import Placement
 from onnxembed.execution.providers import Providers
@@ -20,26 +19,18 @@ from onnxembed.manifest import TEXT_KINDS, PoolingMode, Precision, TextKind
 from onnxembed.runtime.asynchronous import stream_twin, twin
 from onnxembed.runtime.given import given_texts
 from onnxembed.runtime.open_model import OpenModel
-from onnxembed.runtime.options import DEFAULTS, EmbedOptions, Options, PromptOptions, take_options
+from onnxembed.runtime.options import DEFAULTS, EmbedOptions, KindOptions, Options, PromptOptions, take_options
 from onnxembed.runtime.outputs.dense import DenseReadout, dense_readout
 from onnxembed.runtime.outputs.joint import Embeddings, JointReadout, TextEmbeddings
 from onnxembed.runtime.outputs.multi_vector import MultiVectorReadout, treats_alike
 from onnxembed.runtime.outputs.readout import Readout
-from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseReadout
+from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseEmbeddings, SparseReadout
 from onnxembed.runtime.outputs.tokens import TokenEmbeddings, TokenReadout
 from onnxembed.runtime.similarity_name import similarity_name
 from onnxembed.runtime.text_model import TextModel
-from onnxembed.similarity import similarity_function
+from onnxembed.similarity import Compared, items_of, similarities
 
 VectorStream = Generator[FloatArray, None, None]
-
-
-class KindOptions(PromptOptions, total=False):
-    """The options of `OnnxEmbedder.encode_all`: the kinds of embeddings that are asked for."""
-
-    dense: bool
-    sparse: bool
-    multi_vector: bool
 
 
 class OnnxEmbedder(TextModel):
@@ -195,13 +186,16 @@ class OnnxEmbedder(TextModel):
         """`embed` with the model's document prompt, if it has one; `prompt` and `prompt_name` override it."""
         return self.embed(passages, **self._prompted("document", options))
 
-    def encode_query(self, queries: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray:
-        """`encode` with the model's query prompt, if it has one; `prompt` and `prompt_name` override it."""
-        return self.encode(queries, **self._prompted("query", options))
+    def encode_query(self, queries: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray | Any:
+        """`encode` with the model's query prompt, if it has one; `prompt` and `prompt_name` override it.
 
-    def encode_document(self, documents: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray:
-        """`encode` with the model's document prompt, if it has one; `prompt` and `prompt_name` override it."""
-        return self.encode(documents, **self._prompted("document", options))
+        Of a model without dense vectors, what `encode_sparse` or `encode_multi_vector` gives.
+        """
+        return self._encode_kind("query", queries, options)
+
+    def encode_document(self, documents: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray | Any:
+        """`encode` with the model's document prompt, if it has one; otherwise as `encode_query`."""
+        return self._encode_kind("document", documents, options)
 
     aembed = stream_twin(embed)
     aencode = twin(encode)
@@ -250,13 +244,16 @@ class OnnxEmbedder(TextModel):
     @overload
     def encode_sparse(self, texts: str, **options: Unpack[PromptOptions]) -> SparseEmbedding: ...  # type: ignore[overload-overlap]
     @overload
-    def encode_sparse(self, texts: Iterable[str], **options: Unpack[PromptOptions]) -> list[SparseEmbedding]: ...
+    def encode_sparse(self, texts: Iterable[str], **options: Unpack[PromptOptions]) -> SparseEmbeddings: ...
     def encode_sparse(
         self, texts: str | Iterable[str], **options: Unpack[PromptOptions]
-    ) -> SparseEmbedding | list[SparseEmbedding]:
+    ) -> SparseEmbedding | SparseEmbeddings:
         """The sparse embedding of each text, in a list; of one str, by itself. Otherwise as `embed_sparse`."""
-        embeddings = list(self.embed_sparse(texts, **options))
+        embeddings = SparseEmbeddings(self.embed_sparse(texts, **options), self.manifest.require_sparse().dimension)
         return embeddings[0] if given_texts(texts).single else embeddings
+
+    aembed_sparse = stream_twin(embed_sparse)
+    aencode_sparse = twin(encode_sparse)
 
     def embed_multi_vector(
         self, texts: str | Iterable[str], *, kind: TextKind | None = None, **options: Unpack[PromptOptions]
@@ -295,6 +292,9 @@ class OnnxEmbedder(TextModel):
         """The vectors [T, D] of each text, in a list; of one str, by themselves. Otherwise as `embed_multi_vector`."""
         vectors = list(self.embed_multi_vector(texts, kind=kind, **options))
         return vectors[0] if given_texts(texts).single else vectors
+
+    aembed_multi_vector = stream_twin(embed_multi_vector)
+    aencode_multi_vector = twin(encode_multi_vector)
 
     @overload
     def encode_all(self, texts: str, **options: Unpack[KindOptions]) -> TextEmbeddings: ...  # type: ignore[overload-overlap]
@@ -343,41 +343,30 @@ class OnnxEmbedder(TextModel):
 
     @cached_property
     def similarity_fn_name(self) -> str:
-        """How vectors are compared: "cosine", "dot", "euclidean" or "manhattan", as the model's files say.
+        """How embeddings are compared, as the model's files say: "cosine", "dot", "euclidean", "manhattan", or for
+        multi-vector models "maxsim" or "mean_maxsim".
 
-        Where they say nothing, it is what sentence-transformers uses: the cosine. Raises ModelFilesError if the file
-        that says it cannot be read.
+        Where they say nothing, it is what sentence-transformers uses: the cosine, the dot product for sparse models,
+        maxsim for multi-vector ones. Raises ModelFilesError if the file that says it cannot be read.
         """
-        return similarity_name(self.folder, self.manifest)
+        return similarity_name(self.folder, self.manifest, self._kind)
 
-    def similarity(self, a: Array, b: Array) -> FloatArray:
-        """How alike each vector of `a` and each of `b` are, by the model's own measure: [N, D], [M, D] -> [N, M].
+    def similarity(self, a: Compared, b: Compared) -> FloatArray:
+        """How alike each embedding of `a` and each of `b` are, by the model's own measure: [N, M].
 
-        One vector [D] counts as one row, as in sentence-transformers.
+        They are vectors [N, D]; of a sparse or multi-vector model, what its methods give. One by itself counts as one
+        of one. For a model of several kinds, dense vectors are compared.
         """
-        compare = similarity_function(self.similarity_fn_name)
-        return compare(np.atleast_2d(np.asarray(a, np.float32)), np.atleast_2d(np.asarray(b, np.float32)))
+        return similarities(self._kind, self.similarity_fn_name, a, b)
 
-    def similarity_pairwise(self, a: Array, b: Array) -> FloatArray:
-        """How alike each vector of `a` and the one at the same place in `b` are: [N, D], [N, D] -> [N]."""
-        rows = zip(np.atleast_2d(a), np.atleast_2d(b), strict=True)
-        return np.array([self.similarity(x, y)[0, 0] for x, y in rows], np.float32)
+    def similarity_pairwise(self, a: Compared, b: Compared) -> FloatArray:
+        """How alike each embedding of `a` and the one at the same place in `b` are: [N]."""
+        pairs = zip(items_of(self._kind, a), items_of(self._kind, b), strict=True)
+        return np.array([self.similarity(x, y)[0, 0] for x, y in pairs], np.float32)
 
     def get_sentence_embedding_dimension(self) -> int:
         """`dimension`, by the name that sentence-transformers gives it."""
         return self.dimension
-
-    def decode_sparse(self, embedding: SparseEmbedding, top_k: int | None = None) -> list[tuple[str | None, float]]:
-        """The tokens of a sparse embedding with their weights, the largest weights first; at most `top_k` tokens.
-
-        The token is None for an id that the tokenizer does not use. Raises UsageError for a model that makes no
-        sparse embeddings.
-        """
-        self.manifest.require_sparse()
-        top = None if top_k is None else whole_number("top_k", top_k)
-        order = np.argsort(-embedding.values, kind="stable")[:top]
-        tokens = self.model.tokens(embedding.indices[order])
-        return list(zip(tokens, embedding.values[order].tolist(), strict=True))
 
     def forward(self, feeds: Feeds) -> FloatArray:
         """Vectors [B, D] of a padded batch: int64 [B, T] each for input_ids, attention_mask and token_type_ids.
@@ -389,6 +378,12 @@ class OnnxEmbedder(TextModel):
 
     def __repr__(self) -> str:
         return f"OnnxEmbedder({str(self.folder)!r}, dimension={self.dimension}, max_length={self.max_length})"
+
+    def _encode_kind(self, kind: TextKind, texts: str | Iterable[str], options: Any) -> Any:
+        if self._kind == "multi_vector":
+            return self.encode_multi_vector(texts, kind=kind, **options)
+        encode = self.encode if self._kind == "embedding" else self.encode_sparse
+        return encode(texts, **self._prompted(kind, options))
 
     def _dense_options(self, method: str, options: EmbedOptions) -> tuple[Options, DenseReadout]:
         """The options of a call, and how they want dense vectors made."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TypedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, TypedDict
 
 import numpy as np
 
 from onnxembed.arguments import whole_number
 from onnxembed.arrays import Array, FloatArray, IntArray
 from onnxembed.errors import UsageError
+from onnxembed.manifest import Task
 from onnxembed.runtime.outputs.pooling import normalize
 from onnxembed.runtime.outputs.sparse import SparseEmbedding
+
+Compared = Array | SparseEmbedding | Sequence[Array] | Sequence[SparseEmbedding]
+"""Embeddings of one kind: of one text, or of several."""
 
 
 def sparse_dot(query: SparseEmbedding, document: SparseEmbedding) -> float:
@@ -76,6 +81,65 @@ SIMILARITIES: Mapping[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
     "manhattan": manhattan,
 }
 """The similarities of dense vectors, by the names that sentence-transformers 6.2 gives them; larger is more alike."""
+
+
+TOKEN_SIMILARITIES: Mapping[str, Callable[[FloatArray, FloatArray], float]] = {
+    "maxsim": maxsim,
+    "mean_maxsim": mean_maxsim,
+}
+"""The similarities of multi-vector embeddings, by the names that sentence-transformers 6.2 gives them."""
+
+
+def similarities(task: Task, name: str, a: Compared, b: Compared) -> FloatArray:
+    """How alike each embedding of `a` and each of `b` are, [N, M] float32, by the similarity `name`.
+
+    `task` says what the embeddings are. UsageError for others, and for a name that does not compare such embeddings.
+    """
+    found, asked = items_of(task, b), items_of(task, a)
+    if task == "multi_vector":
+        if name not in TOKEN_SIMILARITIES:
+            raise UsageError(f"the similarity is {name!r}, not one of {', '.join(TOKEN_SIMILARITIES)}")
+        compare = TOKEN_SIMILARITIES[name]
+        scores = [compare(query, document) for query in asked for document in found]
+        return np.array(scores, np.float32).reshape(len(asked), len(found))
+    if task == "sparse":
+        ids = np.unique(np.concatenate([np.empty(0, np.int64), *(each.indices for each in [*asked, *found])]))
+        asked, found = _columns(asked, ids), _columns(found, ids)
+    return similarity_function(name)(asked, found)
+
+
+def items_of(task: Task, embeddings: Compared) -> Any:
+    """The embeddings one by one: rows [N, D], or a list; one by itself counts as one of one."""
+    if task == "embedding":
+        if not _holds_sparse(embeddings):
+            with suppress(ValueError):  # of rows of several lengths
+                rows = np.atleast_2d(np.asarray(embeddings, np.float32))
+                if rows.ndim == 2:
+                    return rows
+        raise UsageError("dense vectors are compared here; sparse_dot, maxsim and mean_maxsim compare the other kinds")
+    if task == "sparse":
+        if not _holds_sparse(embeddings):
+            raise UsageError("sparse embeddings are compared here, as encode_sparse gives them")
+        return [embeddings] if isinstance(embeddings, SparseEmbedding) else [*embeddings]
+    one = isinstance(embeddings, np.ndarray) and embeddings.ndim == 2
+    vectors: list[Any] = [embeddings] if one else [*embeddings]  # type: ignore[misc]
+    if any(np.ndim(each) != 2 for each in vectors):
+        raise UsageError("multi-vector embeddings [T, D] are compared here, as encode_multi_vector gives them")
+    return vectors
+
+
+def _holds_sparse(embeddings: object) -> bool:
+    if isinstance(embeddings, list):
+        return all(isinstance(each, SparseEmbedding) for each in embeddings)
+    return isinstance(embeddings, SparseEmbedding)
+
+
+def _columns(embeddings: Sequence[SparseEmbedding], ids: IntArray) -> FloatArray:
+    """The weights of the ids, [N, K], which are in ascending order and hold all those of the embeddings."""
+    weights = np.zeros((len(embeddings), len(ids)), np.float32)
+    for row, each in zip(weights, embeddings, strict=True):
+        row[np.searchsorted(ids, each.indices)] = each.values
+    return weights
 
 
 class Hit(TypedDict):

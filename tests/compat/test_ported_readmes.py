@@ -1,11 +1,12 @@
 """The examples for texts in the READMEs of FastEmbed 0.9.1 and sentence-transformers 6.2, with other names alone.
 
 Each test has the lines of an example in their order. Imports and the names of models are replaced; lines about images,
-a server and training are left out.
+a server and training are left out. No line of either README changes in more than a name.
 """
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from onnxembed.compat.fastembed import (
 from onnxembed.errors import UsageError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from tiny_heads import write_bge_m3, write_colbert_encoder
+from tiny_heads import write_bge_m3, write_colbert_encoder, write_masked_lm
 from tiny_rerankers import write_reranker
 
 # The texts of the examples are long for the tokenizer of tiny models, which knows few words.
@@ -35,12 +36,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("ported")
     made = {
         "sparse": write_bge_m3(folder / "sparse"),
+        "splade": write_masked_lm(folder / "splade", pooling={"pooling_strategy": "max"}),
         "colbert": write_colbert_encoder(folder / "colbert"),
         "reranker": write_reranker(folder / "reranker"),
     }
     for name, checkpoint in made.items():
         export(checkpoint, folder / f"{name}-onnx", Options())
-    return {name: str(folder / f"{name}-onnx") for name in made}
+    checkpoints = {f"{name} checkpoint": str(path) for name, path in made.items()}
+    return {name: str(folder / f"{name}-onnx") for name in made} | checkpoints
 
 
 def test_dense_vectors_of_fastembed(artifact: Path) -> None:
@@ -101,3 +104,50 @@ def test_rerankers_of_sentence_transformers(models: dict[str, str]) -> None:
         assert rank["text"] == passages[rank["corpus_id"]]
         assert f"{rank['score']:.2f}" == f"{scores[rank['corpus_id']]:.2f}"
     assert model.predict((query, passages[0])).shape == ()
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_sparse_models_of_sentence_transformers(models: dict[str, str]) -> None:
+    """SparseEncoder has another name, and so has its encode: encode_sparse."""
+    model = OnnxEmbedder(models["splade"])
+    sentences = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
+    embeddings = model.encode_sparse(sentences)
+    reference = pytest.importorskip("sentence_transformers").SparseEncoder(models["splade checkpoint"], device="cpu")
+    theirs = reference.encode(sentences)
+    assert embeddings.shape == tuple(theirs.shape)
+    similarities = model.similarity(embeddings, embeddings)
+    np.testing.assert_allclose(similarities, reference.similarity(theirs, theirs).cpu(), rtol=1e-4, atol=1e-5)
+    pairwise = model.similarity_pairwise(embeddings, embeddings)
+    np.testing.assert_allclose(pairwise, np.diag(similarities), rtol=1e-5)
+    stats = OnnxEmbedder.sparsity(embeddings)
+    expected = reference.sparsity(theirs)
+    assert stats == pytest.approx(expected)
+    assert model.similarity_fn_name == reference.similarity_fn_name == "dot"
+    assert model.encode_query(sentences).shape == embeddings.shape
+    with pytest.raises(UsageError, match="sparse embeddings are compared here"):
+        model.similarity(np.zeros((2, 3), np.float32), embeddings)
+
+
+def test_multi_vector_models_of_sentence_transformers(models: dict[str, str]) -> None:
+    model = OnnxEmbedder(models["colbert"])
+    queries = ["What is the capital of France?"]
+    documents = ["Paris is the capital of France.", "Berlin is the capital of Germany."]
+    query_embeddings = model.encode_query(queries)
+    document_embeddings = model.encode_document(documents)
+    assert query_embeddings[0].ndim == document_embeddings[0].ndim == 2
+    scores = model.similarity(query_embeddings, document_embeddings)
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    reference = sentence_transformers.MultiVectorEncoder(models["colbert checkpoint"], device="cpu")
+    theirs = reference.similarity(reference.encode_query(queries), reference.encode_document(documents))
+    np.testing.assert_allclose(scores, theirs.cpu(), rtol=1e-4)
+    assert model.similarity_fn_name == reference.similarity_fn_name == "maxsim"
+    with pytest.raises(UsageError, match="multi-vector embeddings"):
+        model.similarity(query_embeddings, np.zeros(3, np.float32))
+
+
+def test_other_kinds_have_async_forms(models: dict[str, str]) -> None:
+    sparse, late = OnnxEmbedder(models["splade"]), OnnxEmbedder(models["colbert"])
+    embedding = asyncio.run(sparse.aencode_sparse("the cat"))
+    np.testing.assert_array_equal(embedding.indices, sparse.encode_sparse("the cat").indices)
+    vectors = asyncio.run(late.aencode_multi_vector(["the cat"], kind="query"))
+    np.testing.assert_array_equal(vectors[0], late.encode_multi_vector("the cat", kind="query"))

@@ -16,6 +16,9 @@ from onnxembed.manifest import FILE_NAME, Manifest, graph_file, read_manifest
 USUAL = (graph_file("fp32"), PurePosixPath(graph_file("fp32")).name)
 """The usual places of a graph."""
 
+SIMILARITY_FILE = "config_sentence_transformers.json"
+"""Where sentence-transformers says how vectors are compared. A model without it, or a cache from before, opens, too."""
+
 
 def locate(
     model: str | Path,
@@ -46,7 +49,7 @@ def locate(
     manifest = read_manifest(files.folder)
     located = LocatedArtifact(files.folder, manifest, _own_precision(manifest, precision), placement, files.revision)
     if files.revision is not None:  # check_files finds what a local folder lacks
-        fetch(model, pinned, wanted=[*located.records])
+        fetch(model, pinned, wanted=[*located.records], optional=[SIMILARITY_FILE])
     return located
 
 

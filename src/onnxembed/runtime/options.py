@@ -48,6 +48,14 @@ class EmbedOptions(PromptOptions, total=False):
     precision: Literal["float32"]
 
 
+class KindOptions(PromptOptions, total=False):
+    """The options of `OnnxEmbedder.encode_all`: the kinds of embeddings that are asked for."""
+
+    dense: bool
+    sparse: bool
+    multi_vector: bool
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of one call, by the package's own names; None does what the model does."""

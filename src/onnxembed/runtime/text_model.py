@@ -6,11 +6,15 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TypeVar, overload
 
-from onnxembed.manifest import TextKind
+import numpy as np
+
+from onnxembed.arguments import whole_number
+from onnxembed.manifest import Task, TextKind
 from onnxembed.runtime.given import Given, given_texts
 from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.options import Options, PromptOptions
 from onnxembed.runtime.outputs.readout import Readout
+from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseEmbeddings
 from onnxembed.runtime.progress import Blocks, shown
 from onnxembed.runtime.prompts import Prompting
 from onnxembed.runtime.public_base import OnnxModel
@@ -38,6 +42,23 @@ class TextModel(OnnxModel):
         """The name of the prompt that is used when a call names none."""
         return self.manifest.prompts.default.value
 
+    @staticmethod
+    def sparsity(embeddings: SparseEmbeddings) -> dict[str, float]:
+        """How sparse embeddings are: the mean number of ids with a weight, and the share of the others."""
+        return embeddings.sparsity()
+
+    def decode_sparse(self, embedding: SparseEmbedding, top_k: int | None = None) -> list[tuple[str | None, float]]:
+        """The tokens of a sparse embedding with their weights, the largest weights first; at most `top_k` tokens.
+
+        The token is None for an id that the tokenizer does not use. Raises UsageError for a model that makes no
+        sparse embeddings.
+        """
+        self.manifest.require_sparse()
+        top = None if top_k is None else whole_number("top_k", top_k)
+        order = np.argsort(-embedding.values, kind="stable")[:top]
+        tokens = self.model.tokens(embedding.indices[order])
+        return list(zip(tokens, embedding.values[order].tolist(), strict=True))
+
     def token_count(self, texts: str | Iterable[str]) -> int:
         """The number of tokens of all texts, cut to length, with special tokens and without prompts."""
         given = given_texts(texts)
@@ -52,6 +73,11 @@ class TextModel(OnnxModel):
         given = given_texts(texts)
         tokens = [tokens for window in windows(given.items) for tokens in self.model.tokenize_named(window)]
         return tokens[0] if given.single else tokens
+
+    @property
+    def _kind(self) -> Task:
+        """What the model makes; dense vectors, if it makes several kinds."""
+        return next(task for task in ("embedding", "sparse", "multi_vector") if task in self.manifest.tasks)
 
     def _blocks(
         self, given: Given[str], readout: Readout[Result], options: Options, max_length: int | None = None

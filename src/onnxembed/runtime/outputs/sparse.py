@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +33,25 @@ class SparseEmbedding:
     def as_object(self) -> dict[str, IntArray | FloatArray]:
         """The two arrays by their names, as FastEmbed gives them."""
         return {"indices": self.indices, "values": self.values}
+
+
+class SparseEmbeddings(list[SparseEmbedding]):
+    """The sparse embeddings of several texts, in a list that knows the size of the vocabulary."""
+
+    def __init__(self, embeddings: Iterable[SparseEmbedding], dimension: int) -> None:
+        super().__init__(embeddings)
+        self.dimension = dimension
+        """The size of the vocabulary."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The numbers of texts and of ids in the vocabulary."""
+        return len(self), self.dimension
+
+    def sparsity(self) -> dict[str, float]:
+        """The mean number of ids with a weight, and the share of the others, by sentence-transformers' names."""
+        active = float(np.mean([len(embedding) for embedding in self])) if self else 0.0
+        return {"active_dims": active, "sparsity_ratio": 1.0 - active / self.dimension}
 
 
 class SparseReadout:
