@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from onnxembed.errors import (
 from onnxembed.export.plan import Options
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading import locate
-from onnxembed.loading.locate import graph_names
+from onnxembed.loading.locate import SIMILARITY_FILE, graph_names
 from onnxembed.manifest import FILE_NAME
 from tiny_embedders import DENSE, EDGE_TEXTS, D, assert_vectors_equal, export_tiny
 
@@ -224,8 +224,8 @@ class Hub:
         first = next((name for name in candidates if (self.folder / name).is_file()), None)
         return Fetched(model, self.folder, self.commit), first
 
-    def fetch(self, model: str, hub: HubOptions, *, wanted: list[str]) -> Fetched:
-        self.asked.append((hub, wanted))
+    def fetch(self, model: str, hub: HubOptions, *, wanted: list[str], optional: Sequence[str] = ()) -> Fetched:
+        self.asked.append((hub, [*wanted, *optional]))
         absent = [name for name in wanted if not (self.folder / name).is_file()]
         if absent:
             raise ModelFilesError(f"{model} at main has no {', '.join(absent)}")
@@ -242,14 +242,17 @@ def test_a_hub_model_is_fetched_at_one_commit_and_only_what_is_read(
         assert model.encode("the").shape == (D,)
     assert hub.asked == [
         (HubOptions("v2", tmp_path, local_files_only=True), ["onnxembed.json", *graph_names("fp16", None)]),
-        (HubOptions(hub.commit, tmp_path, local_files_only=True), ["tokenizer.json", "onnx/model_fp16.onnx"]),
+        (
+            HubOptions(hub.commit, tmp_path, local_files_only=True),
+            ["tokenizer.json", "onnx/model_fp16.onnx", SIMILARITY_FILE],
+        ),
     ]
 
 
 def test_dense_layers_are_fetched_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Hub(monkeypatch, export_tiny(tmp_path, Options(pooling_out=True), dense=DENSE[:1]))
     OnnxEmbedder("someone/model").close()
-    assert hub.asked[1][1][-2:] == ["2_Dense/weight.npy", "2_Dense/bias.npy"]
+    assert hub.asked[1][1][-3:] == ["2_Dense/weight.npy", "2_Dense/bias.npy", SIMILARITY_FILE]
 
 
 def test_a_hub_model_that_is_not_an_artifact_names_the_command(
