@@ -117,3 +117,9 @@ def test_the_first_token_that_differs_is_named() -> None:
         compare_token_ids("text", "a", [1, 2], [1, 2, 3])
     with pytest.raises(VerificationError, match=r"ids of a pair are not the reference's: \('q', 'd'\) has"):
         compare_token_ids("pair", ("q", "d"), [1], [2])
+
+
+def test_token_ids_of_equal_length_are_not_called_of_another_length() -> None:
+    words = r"'a' has 3 tokens and from token 1 on they are \[3, 4\], not \[5, 4\]"
+    with pytest.raises(VerificationError, match=words):
+        compare_token_ids("text", "a", [2, 3, 4], [2, 5, 4])

@@ -95,8 +95,9 @@ def compare_token_ids(what: str, item: str | Pair, ours: Sequence[int], theirs: 
         return
     shorter = min(len(ours), len(theirs))
     start = next((place for place in range(shorter) if ours[place] != theirs[place]), shorter)
+    differ = f", not {len(theirs)}," if len(ours) != len(theirs) else ""
     raise VerificationError(
-        f"token ids of a {what} are not the reference's: {quote(item)} has {len(ours)} tokens, not {len(theirs)}, "
+        f"token ids of a {what} are not the reference's: {quote(item)} has {len(ours)} tokens{differ} "
         f"and from token {start} on they are {ours[start : start + 8]}, not {theirs[start : start + 8]}"
     )
 
