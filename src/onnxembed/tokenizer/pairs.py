@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxembed.errors import UsageError
+from onnxembed.errors import ModelFilesError, UsageError
+from onnxembed.foreign import foreign_errors
 from onnxembed.manifest import Manifest, PairTruncation, Template
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 
@@ -46,19 +47,22 @@ class PairTokenizer(TextTokenizer):
         """Token ids of each pair (query, document), in order."""
         try:
             tokens = super().tokenize(texts)
-        except Exception as error:  # the tokenizers library raises bare Exception
-            if self._truncation == "longest_first":
-                raise
-            raise UsageError(self._too_long(texts)) from error
+        except ModelFilesError as error:
+            if self._truncation == "only_second" and (problem := self._too_long(texts)):
+                raise UsageError(problem) from error
+            raise
         if self._token_types:
             return tokens
         return [replace(pair, type_ids=np.zeros_like(pair.type_ids)) for pair in tokens]
 
     def _too_long(self, pairs: Sequence[Pair]) -> str:
-        """The message for a query that leaves its document no room, if only the document may be cut."""
+        """The message for a query that leaves its document no room, if only the document may be cut; "" if all do."""
         whole = self.whole()
-        lengths = {query: len(whole.encode(query, add_special_tokens=False).ids) for query, _ in pairs}
+        with foreign_errors(f"{self._file} cannot tokenize these texts"):
+            lengths = {query: len(whole.encode(query, add_special_tokens=False).ids) for query, _ in pairs}
         longest = max(lengths, key=lambda query: lengths[query])
+        if lengths[longest] < self._room:
+            return ""
         return (
             f"the query {longest[:40]!r} has {lengths[longest]} tokens, but query and document together "
             f"must fit into {self._room}: shorten it, raise max_length, or use truncation longest_first"
