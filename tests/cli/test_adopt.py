@@ -41,6 +41,8 @@ def test_adopt_passes_its_options_on(run: Run, foreign: Path) -> None:
     assert "not verified (--no-verify)" in out
     manifest = read_manifest(Path("out"))
     assert (manifest.tokenization.max_length.value, manifest.tokenization.max_length.origin) == (12, "flag")
+    words = "--max-length: 12 instead of 20 (sentence_bert_config.json: max_seq_length)"
+    assert (manifest.overruled, out.splitlines()[0]) == ((words,), f"these are not the model's own vectors: {words}")
 
 
 @needs_torch

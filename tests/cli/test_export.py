@@ -199,3 +199,13 @@ def test_an_export_that_does_not_run_leaves_no_folder(run: Run, checkpoint: Path
 def test_export_without_onnx_names_the_extra(run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(making, "find_spec", lambda name: None if name == "onnx" else object())
     assert refused(run("export", checkpoint), "export needs onnx: pip install 'onnxembed[export]'")
+
+
+def test_an_export_against_the_models_own_files_says_so_first(run: Run, checkpoint: Path) -> None:
+    sentence = (
+        "these are not the model's own vectors: --pooling: cls instead of mean (1_Pooling/config.json: pooling_mode)"
+    )
+    out = run("export", checkpoint, "-o", "made", "--no-verify", "--pooling", "cls").out
+    assert out.splitlines()[0] == run("inspect", "made").out.splitlines()[0] == sentence
+    out = run("export", checkpoint, "-o", "own", "--no-verify", "--pooling", "mean").out
+    assert "not the model's own" not in out + run("inspect", "own").out

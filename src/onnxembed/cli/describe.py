@@ -20,6 +20,7 @@ from onnxembed.manifest import (
 
 def describe(manifest: Manifest) -> Iterator[str]:
     """An artifact's decisions and their origins, then its graphs, line by line."""
+    yield from describe_overruled(manifest)
     for name, value in _decisions(manifest):
         yield f"{name:<16} {value}"
     for precision, variant in manifest.variants.items():
@@ -35,6 +36,13 @@ def describe(manifest: Manifest) -> Iterator[str]:
         if variant.packed:
             yield f"{precision}, for CUDA without padding: {variant.packed.file}, {variant.packed.nodes} nodes"
             yield from _operators(variant.packed.operators)
+
+
+def describe_overruled(manifest: Manifest) -> Iterator[str]:
+    """What flags decided against the model's own files; nothing for a model's own vectors."""
+    if manifest.overruled:
+        results = "scores" if manifest.reranking else "vectors"
+        yield f"these are not the model's own {results}: {'; '.join(manifest.overruled)}"
 
 
 def _operators(counts: dict[str, int]) -> Iterator[str]:

@@ -136,12 +136,14 @@ def write_and_verify(
 
 def report(output: Path, manifest: Manifest, notes: Sequence[str], *, as_json: bool) -> None:
     """Print what was made, and how well it was verified."""
-    from onnxembed.cli.describe import describe_output, describe_verification, megabytes
+    from onnxembed.cli.describe import describe_output, describe_overruled, describe_verification, megabytes
     from onnxembed.cli.printing import print_json
 
     if as_json:
         print_json({"folder": output, "notes": notes, "manifest": manifest})
         return
+    for line in describe_overruled(manifest):
+        click.echo(line)
     size = sum(record.bytes for record in manifest.files.values())
     click.echo(f"{output}: {describe_output(manifest)}, {megabytes(size)}")
     for line in (*notes, *describe_verification(manifest)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnxembed.decisions.flags import Flags
+from onnxembed.decisions.overruled import find_overruled
 from onnxembed.errors import UnsupportedError, UsageError
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.hashing import hash_files
@@ -56,7 +57,8 @@ def adopt(
     if file == FILE_NAME:
         raise UsageError(f"{model} is an artifact of onnxembed already: it can be used as it is")
     found_graph = read_found_graph(model, replace(hub, revision=fetched.revision), file, "auto")
-    adoption = decide_adoption(found_graph, options.flags, choose_recipe(model, options.recipe))
+    recipe = choose_recipe(model, options.recipe)
+    adoption = decide_adoption(found_graph, options.flags, recipe)
     facts, decisions = found_graph.facts, adoption.decisions
     with new_folder(output, force=options.force) as draft:
         changes = write_tokenizer(facts, decisions.encoder, draft)
@@ -70,6 +72,7 @@ def adopt(
             changes=changes,
             files=hash_files(draft, progress, {}),
         )
+        manifest = replace(manifest, overruled=find_overruled(facts, options.flags, recipe, decisions) or None)
         return record_manifest(
             draft, manifest, Fetched(found_graph.model, found_graph.folder, found_graph.revision), verify
         )

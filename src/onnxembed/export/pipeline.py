@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxembed.decisions.compose_manifest import compose_manifest, tokenization_section
+from onnxembed.decisions.overruled import find_overruled
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.graph_file import write_graph, write_packed
 from onnxembed.export.artifact.hashing import hash_files
@@ -89,6 +90,7 @@ def export(
             manifest,
             variants={precision: variants[precision] for precision in options.precisions},
             files=hash_files(draft, progress, hashed),
+            overruled=find_overruled(plan.facts, options.flags, recipe, plan.decisions) or None,
         )
         return record_manifest(draft, manifest, checkpoint, verify)
 

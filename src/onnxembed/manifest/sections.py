@@ -343,6 +343,8 @@ class Manifest:
     sparse: Sparse | None = None
     multi_vector: MultiVector | None = None
     reranking: Reranking | None = None
+    overruled: tuple[str, ...] | None = None
+    """Where flags contradict the model's own files, in words: these are then not the model's own vectors."""
 
     def to_json(self) -> str:
         """The text of onnxembed.json: stable key order, UTF-8, final newline.

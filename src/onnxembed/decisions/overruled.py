@@ -1,0 +1,54 @@
+"""Where flags contradict a model's own files or its recipe: such an artifact does not give the model's own vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from onnxembed.decisions.decide import Decisions, decide
+from onnxembed.decisions.flags import Flags
+from onnxembed.errors import OnnxEmbedError
+from onnxembed.facts.facts import Facts
+from onnxembed.manifest import Decision
+from onnxembed.recipes.recipe import Recipe
+
+Pick = Callable[[Decisions], Decision[Any] | None]
+
+# Each decision that a flag may make, with the same flags without it.
+DECIDED: tuple[tuple[Callable[[Flags], Flags], Pick], ...] = (
+    (lambda flags: replace(flags, pooling=None), lambda made: made.embedding and made.embedding.pooling),
+    (lambda flags: replace(flags, normalize=None), lambda made: made.embedding and made.embedding.normalize),
+    (lambda flags: replace(flags, max_length=None), lambda made: made.encoder.max_length),
+    (lambda flags: replace(flags, attention=None), lambda made: made.encoder.attention),
+    (lambda flags: replace(flags, activation=None), lambda made: made.reranking and made.reranking.activation),
+)
+
+
+def find_overruled(facts: Facts, flags: Flags, recipe: Recipe | None, made: Decisions) -> tuple[str, ...]:
+    """What flags decided otherwise than files, recipe or architecture do, in words; empty if nothing.
+
+    Each flag is left out in turn and the model decided again. A flag without which nothing states the decision
+    contradicts nobody.
+    """
+    return tuple(_differences(facts, flags, recipe, made))
+
+
+def _differences(facts: Facts, flags: Flags, recipe: Recipe | None, made: Decisions) -> Iterator[str]:
+    for without, pick in DECIDED:
+        if without(flags) == flags:
+            continue
+        try:
+            stated = pick(decide(facts, without(flags), recipe))
+        except OnnxEmbedError:  # nothing states it: this is what the flag is for
+            continue
+        chosen = pick(made)
+        if chosen is not None and stated is not None and chosen.value != stated.value:
+            flag = chosen.reason.partition(" ")[0]
+            yield f"{flag}: {_words(chosen.value)} instead of {_words(stated.value)} ({stated.reason})"
+
+
+def _words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "+".join(value) if isinstance(value, tuple) else str(value)
