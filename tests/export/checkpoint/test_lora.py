@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -45,7 +46,14 @@ FACTORS: Tensors = {f"base_model.model.{name}": tensor for name, tensor in TENSO
 
 def write_adapter(folder: Path, tensors: Tensors = FACTORS, **config: Any) -> Path:
     """An adapter in a folder, as peft saves it."""
-    values = {"peft_type": "LORA", "base_model_name_or_path": str(folder), "r": 4, "lora_alpha": 8, "bias": "none"}
+    values: dict[str, Any] = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": str(folder),
+        "r": 4,
+        "lora_alpha": 8,
+        "bias": "none",
+    }
+    values["target_modules"] = [QUERY, WORDS]
     write_json(folder / "adapter_config.json", {**values, **config})
     save_file(dict(tensors), folder / "adapter_model.safetensors")
     return folder
@@ -124,7 +132,11 @@ def test_an_export_has_the_adapter_merged_beside_its_base_and_alone(folder: Path
 def test_vectors_are_pefts(folder: Path, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft", reason="needs peft, which applies adapters for transformers")
     transformers, torch = import_module("transformers"), import_module("torch")
-    model = peft.PeftModel.from_pretrained(transformers.AutoModel.from_pretrained(folder), write_adapter(folder)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of peft and what it imports
+        base = transformers.AutoModel.from_pretrained(folder)
+        model = peft.PeftModel.from_pretrained(base, write_adapter(tmp_path / "adapter")).eval()
+    write_adapter(folder)
     export(folder, tmp_path / "out", Options(flags=Flags(normalize=False)))
     with OnnxEmbedder(tmp_path / "out", providers="cpu") as embedder:
         for text in TEXTS[:2]:

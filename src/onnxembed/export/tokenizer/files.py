@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxembed.decisions.encoder import EncoderDecisions
-from onnxembed.export.tokenizer import around, rebuilt, rows
+from onnxembed.export.tokenizer import around, declared, rebuilt, rows
 from onnxembed.export.tokenizer.vocabularies import convert
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json, write_json
@@ -27,6 +27,8 @@ def write_tokenizer(facts: Facts, encoder: EncoderDecisions, folder: Path) -> tu
     read = [converted.change] if converted else [*apply_class_options(facts, state)]
     if not converted and not MODEL_TYPES[facts.model_type].static:
         read += rebuilt.follow_class(facts, state)
+    if not converted:
+        read += declared.register(facts, state)
     read += rows.check(facts, state, source if source.is_file() else facts.transformer_folder)
     read += markers.register(facts, state)
     text, changes = apply_decisions(facts, encoder, state, source)

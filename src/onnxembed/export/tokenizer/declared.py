@@ -1,0 +1,48 @@
+"""Tokens that other files declare beside tokenizer.json, registered as transformers 5 registers them.
+
+Reference: transformers 5.23, TokenizersBackend.__init__.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+
+from onnxembed.export.tokenizer.vocabularies.special_tokens import MATCHING, read_special_tokens
+from onnxembed.facts.facts import Facts
+from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.foreign import foreign_errors
+
+
+def register(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
+    """Register declared tokens in a tokenizer.json's `state`; yields a description of each.
+
+    Raises ModelFilesError for a token that would get another id than the files declare for it.
+    """
+    if MODEL_TYPES[facts.model_type].static:  # whose references read tokenizer.json alone
+        return
+    special = read_special_tokens(facts.transformer_folder, facts.tokenizer_config, {})
+    known = {entry["content"]: entry for entry in state.get("added_tokens") or ()}
+    missing = [
+        str(token)
+        for token in (*special.declared.values(), *special.named.values(), *special.extra)
+        if str(token) not in known or (isinstance(token, AddedToken) and _differs(token, known[str(token)]))
+    ]
+    if not missing:
+        return
+    file = facts.transformer_folder / "tokenizer.json"
+    with foreign_errors(f"{file} is not a tokenizer that the tokenizers library can read"):
+        tokenizer = Tokenizer.from_str(json.dumps(state))
+        special.add_to(tokenizer)
+        added = json.loads(tokenizer.to_str())["added_tokens"]
+    if added != state.get("added_tokens"):
+        state["added_tokens"] = added
+        names = ", ".join(dict.fromkeys(map(repr, missing)))
+        yield f"{names} registered as the files beside tokenizer.json declare"
+
+
+def _differs(token: AddedToken, entry: dict[str, Any]) -> bool:
+    return any(getattr(token, flag) != entry.get(flag) for flag in MATCHING)
