@@ -31,6 +31,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "reranker": ("manifest", "hub", "execution", "tokenizer", "loading", "runtime"),
     "compat": ("tokenizer", "runtime", "embedder", "reranker"),
     "files": ("runtime",),
+    "explain": ("manifest", "facts", "runtime", "similarity", "embedder"),
     "export.progress": (),
     "export.probes": (),
     "export.checkpoint": ("manifest", "hub", "facts", "decisions"),
@@ -66,7 +67,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     "serve": (*("manifest", "hub", "execution", "tokenizer", "loading", "runtime", "reranker"),),
     "cli": (
         *("manifest", "hub", "execution", "facts", "recipes", "decisions", "loading"),
-        *("embedder", "reranker", "files", "export", "export.progress", "export.artifact", "verify", "serve"),
+        *("embedder", "reranker", "files", "explain", "export", "export.progress", "export.artifact"),
+        *("verify", "serve"),
     ),
 }
 """What each package may import beside itself and the leaves, lowest first; `export` is the modules at its root.

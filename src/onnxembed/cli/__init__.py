@@ -16,6 +16,7 @@ from onnxembed import __version__
 from onnxembed.cli.adopt import adopt
 from onnxembed.cli.doctor import doctor
 from onnxembed.cli.embed import embed
+from onnxembed.cli.explain import explain
 from onnxembed.cli.export import export
 from onnxembed.cli.inspect import inspect
 from onnxembed.cli.models import models
@@ -117,5 +118,5 @@ def cli() -> None:
     """
 
 
-for command in (export, adopt, embed, rerank, serve, inspect, verify, models, recipes, doctor):
+for command in (export, adopt, embed, rerank, serve, inspect, verify, explain, models, recipes, doctor):
     cli.add_command(command)

@@ -1,0 +1,162 @@
+"""`explain`: name the cause of a difference between two systems' vectors, by reproducing theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxembed.arrays import Array
+from onnxembed.embedder import OnnxEmbedder
+from onnxembed.errors import UsageError
+from onnxembed.explain.candidates import Candidate, noise
+from onnxembed.explain.given import Given, checked
+from onnxembed.explain.hypotheses import hypotheses
+from onnxembed.explain.replay import Replay, check_tokens
+from onnxembed.explain.report import Report, Row, Tried, causes_of, sentence
+from onnxembed.explain.search import Search
+from onnxembed.explain.setup import Hypothesis, Inputs, Pooled, Setup
+from onnxembed.facts.json_file import read_json
+from onnxembed.manifest import Manifest
+
+# The rest of the closest tries is noise that helps nobody; JSON has these.
+_TRIED = 20
+
+
+def explain(
+    model: OnnxEmbedder,
+    texts: Sequence[str],
+    vectors: Array,
+    *,
+    prompt: str | None = None,
+    prompt_name: str | None = None,
+) -> Report:
+    """Why somebody else's vectors of these texts are not the model's own.
+
+    Each hypothesis is a change to how the model makes vectors. It is named only if the changed vectors have a cosine
+    of at least 0.9999 with theirs in every row. Nothing is concluded from how large a difference is.
+
+    Args:
+        model: the model as it should be, best in fp32.
+        texts: at least three texts, some of them long and some with capital letters: each shows other causes.
+        vectors: their vectors [N, D], in the order of the texts.
+        prompt, prompt_name: the prompt that the texts should have, as for `OnnxEmbedder.embed`.
+
+    Raises:
+        UsageError: vectors that cannot belong to the texts, too few usable rows, or a model without dense vectors.
+    """
+    section = model.manifest.require_embedding()
+    given = checked(texts, vectors)
+    size = given.vectors.shape[1]
+    setup = Setup(
+        Inputs(
+            _prompt(model, prompt, prompt_name),
+            model.max_length,
+            model.manifest.tokenization.truncation_side.value,
+        ),
+        Pooled(section.pooling.value),
+    )
+    replay = Replay(model, given.texts, setup.pooled)
+    check_tokens(replay, model, given.texts, setup.inputs)
+    search = Search(
+        replay, setup, given.vectors, "unit" if section.normalize.value else "none", _lengths(model, replay)
+    )
+    cut = size if size < section.dimension else None
+    types = "token_type_ids" in model.manifest.model.inputs
+    found = search.run(hypotheses(model.manifest, setup, types=types, dimension=cut))
+    if not search.candidates:
+        raise UsageError(
+            f"their vectors have {size} numbers, and nothing in this model makes vectors of that length from "
+            f"{section.dimension}: they are of another model"
+        )
+    return _report(search, found, given, setup)
+
+
+def _prompt(model: OnnxEmbedder, prompt: str | None, name: str | None) -> str:
+    """The prompt that is meant; without one the default, and no warning if there is none: that is a hypothesis."""
+    default = model.default_prompt_name
+    if prompt is None and name is None:
+        return model.prompts[default] if default else ""
+    if name is not None and name not in model.prompts:
+        raise UsageError(f"this model has no prompt named {name!r}; it has: {', '.join(model.prompts) or 'none'}")
+    if prompt is not None and name is not None:
+        raise UsageError("give prompt or prompt_name, not both")
+    return prompt if prompt is not None else model.prompts[str(name)]
+
+
+def _lengths(model: OnnxEmbedder, replay: Replay) -> range:
+    """The limits that the graph can take: above the special tokens, up to its positions as config.json has them."""
+    path = model.folder / "config.json"
+    positions = read_json(path).get("max_position_embeddings") if path.is_file() else None
+    # Positions of RoBERTa begin after the padding token's.
+    after = model.manifest.tokenization.pad_token_id.value + 1 if _counts_from_padding(model.manifest) else 0
+    most = positions - after if isinstance(positions, int) else model.max_length
+    return range(replay.specials + 1, max(most, model.max_length) + 1)
+
+
+def _counts_from_padding(manifest: Manifest) -> bool:
+    return manifest.model.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
+
+
+def _report(search: Search, found: list[Candidate], given: Given, setup: Setup) -> Report:
+    """The report of a search, whether it found a cause or not."""
+    before = search.candidates[0]
+    tried = sorted(search.candidates, key=lambda each: each.error)
+    chosen = found[0] if found else tried[0]
+    tokens = [len(text.ids) for text in search.replay.tokenize(setup.inputs)]
+    plain = before if not before.changes else None
+    rows = zip(
+        given.places.tolist(), tokens, plain.cosines if plain else [0.0] * len(tokens), chosen.cosines, strict=True
+    )
+    explained = bool(found) and chosen.norms_fit
+    everything = sorted((*tried, *search.rejected), key=lambda each: each.error)
+    singles = [each for each in everything if len(each.changes) == 1 and not each.accepted]
+    others = [each for each in everything if each not in found and not _contains(each, chosen)]
+    return Report(
+        verdict=_verdict(chosen, found),
+        explained=explained,
+        same=explained and not chosen.changes,
+        causes=causes_of(chosen.changes) if found else (),
+        measure="cosine",
+        rows=tuple(Row(index, count, float(a), float(b)) for index, count, a, b in rows),
+        alternatives=tuple(each.words for each in found[1:]),
+        runner_up=_tried(others[0]) if found and others else None,
+        ruled_out=tuple(map(_tried, singles[:_TRIED])),
+        unseen=_words(search.unseen),
+        untested=_words(search.untested),
+        notes=(*given.notes, *_cut_note(tokens, setup)),
+    )
+
+
+def _verdict(chosen: Candidate, found: list[Candidate]) -> str:
+    reached = f"the smallest cosine is {chosen.cosines.min():.7f}"
+    if not found:
+        return (
+            f"Unexplained. Best partial match: if their vectors {chosen.words}, the smallest cosine is "
+            f"{chosen.cosines.min():.6f} and the mean {chosen.cosines.mean():.6f}, and {int(chosen.exact.sum())} of "
+            f"{len(chosen.cosines)} rows fit. That is no cause: it may be another model, or something not tried here."
+        )
+    if not chosen.norms_fit:
+        said = sentence(chosen.changes, "vectors") or "The directions are the same."
+        return f"{said} Their lengths are unexplained: no known scale gives them ({reached})."
+    if not chosen.changes:
+        return f"The vectors are the same: {reached}, and {noise(chosen.error)}."
+    return f"{sentence(chosen.changes, 'vectors')} With this, {reached}; {noise(chosen.error)}."
+
+
+def _contains(other: Candidate, chosen: Candidate) -> bool:
+    return {*map(id, chosen.changes)} <= {*map(id, other.changes)} and bool(chosen.changes)
+
+
+def _tried(each: Candidate) -> Tried:
+    return Tried(each.words, float(each.cosines.min()))
+
+
+def _words(changes: Sequence[Hypothesis]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(change.theirs for change in changes))
+
+
+def _cut_note(tokens: Sequence[int], setup: Setup) -> list[str]:
+    limit = setup.inputs.max_length
+    full = int((np.array(tokens) >= limit).sum())
+    return [f"{full} texts reach the limit of {limit} tokens; longer ones are cut"] if full else []

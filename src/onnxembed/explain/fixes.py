@@ -1,0 +1,82 @@
+"""What to change in each other system, by cause. Words in braces are our own model's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FIXES: Mapping[str, Mapping[str, str]] = {
+    "normalization": {
+        "sentence-transformers": "model.encode(texts, normalize_embeddings={normalize})",
+        "text-embeddings-inference": 'the field "normalize" of /embed: {normalize}',
+        "FastEmbed": "TextEmbedding.add_custom_model(..., normalization={normalize})",
+        "FlagEmbedding": "FlagModel(..., normalize_embeddings={normalize})",
+        "transformers": "torch.nn.functional.normalize(vectors, dim=-1), if True: {normalize}",
+        "vLLM": "--pooler-config with normalize (use_activation in newer releases): {normalize}",
+    },
+    "pooling": {
+        "sentence-transformers": "1_Pooling/config.json, or Pooling(dimension, '{pooling}') among the modules",
+        "text-embeddings-inference": "--pooling with {pooling} (it writes lasttoken as last-token)",
+        "FastEmbed": "TextEmbedding.add_custom_model(..., pooling=PoolingType...) with {pooling}",
+        "FlagEmbedding": "FlagModel(..., pooling_method=...) with {pooling}",
+        "transformers": "pool last_hidden_state by {pooling}, over the attention mask",
+        "vLLM": "--pooler-config with pooling_type (MEAN, CLS or LAST): {pooling}",
+    },
+    "special tokens in the pooling": {
+        "transformers": "pool over attention_mask as the tokenizer gives it, special tokens included",
+        "text-embeddings-inference": "this is not an option of the server: check what stands before it",
+    },
+    "dense": {
+        "sentence-transformers": "load the folder with its modules.json, not a bare Transformer with a Pooling",
+        "transformers": "apply the layers of 2_Dense after the pooling: AutoModel does not read them",
+        "FastEmbed": "it has no Dense layers: use a graph that contains them, such as ours",
+        "text-embeddings-inference": "serve a folder with modules.json and 2_Dense, with the Candle backend",
+    },
+    "dimensions": {
+        "sentence-transformers": "SentenceTransformer(..., truncate_dim=None)",
+        "text-embeddings-inference": 'leave out the field "dimensions"',
+        "vLLM": "leave out the field dimensions of the request",
+    },
+    "prompt": {
+        "sentence-transformers": "model.encode(texts, prompt={prompt!r})",
+        "text-embeddings-inference": "--default-prompt or the field prompt_name, so that the prompt is {prompt!r}",
+        "FastEmbed": "it adds no prompts: put {prompt!r} before each text yourself",
+        "FlagEmbedding": "FlagModel(..., query_instruction_for_retrieval={prompt!r}) and encode_queries",
+        "transformers": "put {prompt!r} before each text",
+        "vLLM": "it adds no prompts: put {prompt!r} before each text",
+    },
+    "special tokens": {
+        "transformers": "tokenizer(texts, add_special_tokens=True), with the post_processor of tokenizer.json",
+        "sentence-transformers": "use the tokenizer.json of the model, whose post_processor adds these tokens",
+        "text-embeddings-inference": "use the tokenizer.json of the model, whose post_processor adds these tokens",
+        "vLLM": "the field add_special_tokens: true, with the tokenizer.json of the model",
+    },
+    "truncation": {
+        "sentence-transformers": "model.max_seq_length = {length}",
+        "text-embeddings-inference": "max_seq_length in sentence_bert_config.json: {length}",
+        "FastEmbed": "model_max_length in tokenizer_config.json: {length}",
+        "FlagEmbedding": "query_max_length and passage_max_length: {length}",
+        "transformers": "tokenizer(texts, truncation=True, max_length={length})",
+        "vLLM": "truncate_prompt_tokens: {length}, and --max-model-len at least as large",
+    },
+    "truncation side": {
+        "transformers": 'tokenizer.truncation_side = "{side}"',
+        "sentence-transformers": 'model.tokenizer.truncation_side = "{side}"',
+        "text-embeddings-inference": 'the field "truncation_direction": {side}',
+    },
+    "case": {
+        "transformers": "use the tokenizer files of the model unchanged (do_lower_case in tokenizer_config.json)",
+        "sentence-transformers": "do_lower_case in sentence_bert_config.json, as the model has it",
+        "vLLM": "do_lower_case of sentence_bert_config.json, as the model has it",
+    },
+    "token types": {
+        "transformers": "pass the token_type_ids of the tokenizer, or none",
+    },
+    "padding": {
+        "transformers": "pass attention_mask to the model and to the pooling; set tokenizer.padding_side to right",
+        "sentence-transformers": "leave the attention mask as tokenize() gives it; set tokenizer.padding_side to right",
+        "text-embeddings-inference": "send one text at a time to confirm it, then update the server",
+    },
+    "order": {"all systems": "match vectors with texts by an id, not by the order in which they come back"},
+    "scale": {"all systems": "divide the vectors by the factor, or scale both sides to length 1"},
+}
+"""By cause, then by system."""

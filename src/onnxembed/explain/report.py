@@ -1,0 +1,123 @@
+"""The answer: a verdict, the evidence for it, what to change, and what was ruled out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from onnxembed.explain.fixes import FIXES
+from onnxembed.explain.setup import Hypothesis
+
+# The hypotheses and rows that are shown in words; JSON has all of them.
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One thing that the other system does otherwise: in words, and what to change in each system."""
+
+    name: str
+    theirs: str
+    ours: str
+    fixes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text: its number of tokens, and the cosine of the two vectors before and after the explanation.
+
+    Of scores, the absolute differences stand in place of the cosines.
+    """
+
+    index: int
+    tokens: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A hypothesis that was tried, and the smallest cosine that it reached (of scores, the largest difference)."""
+
+    changes: str
+    reached: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """Why two systems' vectors or scores differ."""
+
+    verdict: str
+    explained: bool
+    """Whether the verdict accounts for every row. Otherwise it only names the best partial match."""
+    same: bool
+    """Whether there is no difference beyond rounding."""
+    causes: tuple[Cause, ...]
+    measure: str
+    """What `before`, `after` and `reached` are: "cosine" or "difference"."""
+    rows: tuple[Row, ...]
+    alternatives: tuple[str, ...]
+    """Explanations that these texts cannot tell from the verdict."""
+    runner_up: Tried | None
+    ruled_out: tuple[Tried, ...]
+    """Single changes that do not explain the difference, the closest first."""
+    unseen: tuple[str, ...]
+    """Single changes that make no difference to these texts, so that nothing can be said about them."""
+    untested: tuple[str, ...]
+    """Single changes that cannot be tried with this graph."""
+    notes: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    def lines(self) -> Iterator[str]:
+        """The report in words, line by line."""
+        yield self.verdict
+        yield from (f"note: {note}" for note in self.notes)
+        yield from self._evidence()
+        for other in self.alternatives:
+            yield f"these texts cannot tell it from: {other}"
+        for cause in self.causes:
+            yield ""
+            yield f"to change ({cause.name}):"
+            yield from (f"  {system:<24} {fix}" for system, fix in cause.fixes.items())
+        if self.runner_up:
+            yield ""
+            yield f"runner-up: {self.runner_up.changes} ({self.measure} {self.runner_up.reached:.6f})"
+        if self.ruled_out and not self.same:
+            yield f"ruled out ({self.measure} reached):"
+            yield from (f"  {tried.reached:>10.6f}  {tried.changes}" for tried in self.ruled_out[:_SHOWN])
+        for words, changes in (("not visible in these texts", self.unseen), ("not tried", self.untested)):
+            if changes and not self.same:
+                yield f"{words}: {'; '.join(changes)}"
+
+    def _evidence(self) -> Iterator[str]:
+        yield ""
+        yield f"{'text':>6} {'tokens':>7} {'before':>10} {'after':>10}   ({self.measure})"
+        worst = sorted(self.rows, key=lambda row: row.before, reverse=self.measure != "cosine")
+        for row in worst[:_SHOWN]:
+            yield f"{row.index:>6} {row.tokens:>7} {row.before:>10.6f} {row.after:>10.6f}"
+        if len(worst) > _SHOWN:
+            yield f"  and {len(worst) - _SHOWN} more, which differ less"
+
+
+def causes_of(changes: Sequence[Hypothesis]) -> tuple[Cause, ...]:
+    """The causes that changes stand for, with their fixes."""
+    return tuple(
+        Cause(
+            change.cause,
+            change.theirs,
+            change.ours,
+            {system: fix.format_map(change.words) for system, fix in FIXES[change.cause].items()},
+        )
+        for change in changes
+    )
+
+
+def sentence(changes: Sequence[Hypothesis], things: str) -> str:
+    """The verdict about changes: "Their vectors use A; ours use B. They also ..."."""
+    words = [f"Their {things} {change.theirs}; ours {change.ours}." for change in changes]
+    return " ".join(words)
