@@ -318,7 +318,7 @@ def test_export_holds_one_tensor_of_a_large_checkpoint_at_a_time(tmp_path: Path)
         "num_hidden_layers": 8,
         "vocab_size": len(VOCAB),
     }
-    folder = FAMILIES["qwen2"].save(
+    folder = FAMILIES["llama"].save(
         tmp_path / "checkpoint", **sizes, num_attention_heads=8, is_causal=False, pad_token_id=0
     )
     write_tokenizer(folder)
