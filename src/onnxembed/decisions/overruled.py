@@ -17,11 +17,17 @@ Pick = Callable[[Decisions], Decision[Any] | None]
 
 # Each decision that a flag may make, with the same flags without it.
 DECIDED: tuple[tuple[Callable[[Flags], Flags], Pick], ...] = (
-    (lambda flags: replace(flags, pooling=None), lambda made: made.embedding and made.embedding.pooling),
-    (lambda flags: replace(flags, normalize=None), lambda made: made.embedding and made.embedding.normalize),
+    (lambda flags: replace(flags, pooling=None), lambda made: made.embedding.pooling if made.embedding else None),
+    (
+        lambda flags: replace(flags, normalize=None),
+        lambda made: made.embedding.normalize if made.embedding else None,
+    ),
     (lambda flags: replace(flags, max_length=None), lambda made: made.encoder.max_length),
     (lambda flags: replace(flags, attention=None), lambda made: made.encoder.attention),
-    (lambda flags: replace(flags, activation=None), lambda made: made.reranking and made.reranking.activation),
+    (
+        lambda flags: replace(flags, activation=None),
+        lambda made: made.reranking.activation if made.reranking else None,
+    ),
 )
 
 
