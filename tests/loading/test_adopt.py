@@ -221,8 +221,8 @@ def test_a_graph_that_does_not_follow_its_mask_is_refused(checkpoint: Path, tmp_
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("dimension", 8, r"sentence_embedding has 32 numbers, but the manifest says 8"),
-        ("output", "other", r"cannot be run on short texts: .*other"),
+        ("dimension", 8, r"sentence_embedding has 32 numbers, which does not go with embedding\.dimension"),
+        ("output", "other", r"it has no output other, which the manifest reads"),
     ],
 )
 def test_a_manifest_that_contradicts_its_adopted_graph_is_found_when_it_is_opened(

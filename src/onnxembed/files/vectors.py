@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxembed.arrays import FloatArray
 from onnxembed.atomic import write_whole
-from onnxembed.errors import UsageError
+from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.runtime.outputs.sparse import SparseEmbedding
 
 VECTOR_FILES = (".npy", ".jsonl")
@@ -35,7 +35,8 @@ def check_vector_file(path: Path, formats: Sequence[str] = VECTOR_FILES, what: s
 def write_npy(path: Path, vectors: Iterable[FloatArray], dimension: int, *, force: bool = False) -> int:
     """Write vectors [D] to a .npy file as they arrive, float32 [N, D]; returns N.
 
-    The file appears whole or not at all. Raises what `write_whole` does.
+    The file appears whole or not at all. Raises what `write_whole` does, and ModelFilesError for a vector of
+    another length.
     """
     return write_whole(path, lambda file: _stream_npy(file, vectors, dimension), force=force)
 
@@ -53,6 +54,8 @@ def _stream_npy(file: IO[bytes], vectors: Iterable[FloatArray], dimension: int) 
     _write_npy_header(file, 0, dimension)
     count = 0
     for vector in vectors:
+        if vector.shape != (dimension,):
+            raise ModelFilesError(f"a vector has shape {vector.shape}, but all have {dimension} numbers in a .npy file")
         file.write(np.ascontiguousarray(vector, np.float32).data)
         count += 1
     file.seek(0)

@@ -85,8 +85,8 @@ class OnnxFile:
     """What an ONNX file holds.
 
     `nodes` are those of the main graph. `operators` counts the nodes of each type, including those of graphs inside
-    nodes and of the model's functions. `matrices` counts the elements of weights of two axes or more, by type. `data`
-    are the files next to this one that hold weights.
+    nodes and of the model's functions. `matrices` counts the elements of weights of two axes or more, by type. `shapes`
+    are those of the main graph's weights, by name. `data` are the files next to this one that hold weights.
     """
 
     path: Path
@@ -96,6 +96,7 @@ class OnnxFile:
     nodes: list[Node] = field(default_factory=list)
     operators: Counter[str] = field(default_factory=Counter)
     matrices: Counter[str] = field(default_factory=Counter)
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     data: set[str] = field(default_factory=set)
 
     @property
@@ -155,7 +156,7 @@ def _read_model(model: Message, file: OnnxFile) -> None:
 
 
 def _read_graph(graph: Message, file: OnnxFile, *, main: bool = False) -> None:
-    constants = set()
+    shapes: dict[str, tuple[int, ...]] = {}
     values: dict[int, list[Value]] = {11: [], 12: []}  # inputs and outputs
     for number, _, _, content in graph.fields():
         if number == 1:
@@ -163,12 +164,13 @@ def _read_graph(graph: Message, file: OnnxFile, *, main: bool = False) -> None:
             if main:
                 file.nodes.append(node)
         elif number == 5:
-            constants.add(_read_tensor(content, file))
+            name, shape = _read_tensor(content, file)
+            shapes[name] = shape
         elif number in values:
             values[number].append(_read_value(content))
     if main:  # files from before 2020 list weights among the inputs
-        file.inputs = [value for value in values[11] if value.name not in constants]
-        file.outputs = values[12]
+        file.inputs = [value for value in values[11] if value.name not in shapes]
+        file.outputs, file.shapes = values[12], shapes
 
 
 def _read_node(node: Message, file: OnnxFile) -> Node:
@@ -207,8 +209,8 @@ def _integers(field: Field) -> Iterator[int]:
         yield value - 2**64 if value >= 2**63 else value
 
 
-def _read_tensor(tensor: Message, file: OnnxFile) -> str:
-    """Record a weight's type, size and file; returns its name."""
+def _read_tensor(tensor: Message, file: OnnxFile) -> tuple[str, tuple[int, ...]]:
+    """Record a weight's type, size and file; returns its name and shape."""
     shape: list[int] = []
     name, data_type, external, entries = "", 0, False, {}
     for number, _, value, content in tensor.fields():
@@ -227,7 +229,7 @@ def _read_tensor(tensor: Message, file: OnnxFile) -> str:
         file.data.add(entries["location"])
     if len(shape) > 1 and data_type not in NO_WEIGHTS:
         file.matrices[FLOATS.get(data_type, QUANTIZED)] += prod(shape)
-    return name
+    return name, tuple(shape)
 
 
 def _read_value(value: Message) -> Value:

@@ -16,6 +16,8 @@ from onnxembed.manifest.decoding import decode
 from onnxembed.manifest.sections import Manifest, Template
 from onnxembed.manifest.words import FILE_NAME, FORMAT_VERSION, INPUTS, TASKS
 
+_LARGEST = 2**31 - 1  # sizes and token ids beyond it overflow in the libraries that get them
+
 
 def read_manifest(folder: Path) -> Manifest:
     """Read onnxembed.json of an artifact folder.
@@ -75,6 +77,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
             yield f"tasks is {', '.join(manifest.tasks)}, which does not go with the section {task}"
     if manifest.reranking and manifest.reranking.template:
         yield from (f"reranking.template: {flaw}" for flaw in template_flaws(manifest.reranking.template.value))
+    yield from _impossible_numbers(manifest)
     for name in manifest.model.inputs:
         if name not in INPUTS:
             yield f"model.inputs has {name!r}, not one of {', '.join(INPUTS)}"
@@ -87,6 +90,40 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         read |= manifest.files_read(precision, packed=True)
     for where, names in read.items():
         yield from (f"{where} reads {name!r}, which files lacks" for name in names if name not in manifest.files)
+
+
+def _impossible_numbers(manifest: Manifest) -> Iterator[str]:
+    """Sizes and ids that no model has; what is believed here would be found later, as an error of another library."""
+    tokenization, embedding = manifest.tokenization, manifest.embedding
+    sparse, vectors = manifest.sparse, manifest.multi_vector
+    sizes: dict[str, int | None] = {"tokenization.max_length": tokenization.max_length.value}
+    ids = {"tokenization.pad_token_id": [tokenization.pad_token_id.value]}
+    if embedding:
+        sizes["embedding.dimension"] = embedding.dimension
+        sizes["embedding.pooling (its length)"] = len(embedding.pooling.value)
+        for index, layer in enumerate(embedding.dense):
+            sizes[f"embedding.dense[{index}].in_features"] = layer.in_features
+            sizes[f"embedding.dense[{index}].out_features"] = layer.out_features
+        if embedding.dense and embedding.dense[-1].out_features != embedding.dimension:
+            yield f"embedding.dimension is {embedding.dimension}, not the last layer's out_features"
+    if sparse:
+        sizes["sparse.dimension"] = sparse.dimension
+        ids["sparse.dropped_token_ids"] = [*sparse.dropped_token_ids.value]
+    if vectors:
+        sizes["multi_vector.dimension"] = vectors.dimension
+        sizes["multi_vector.query_length"] = vectors.query_length.value
+        sizes["multi_vector.document_length"] = vectors.document_length.value
+        ids["multi_vector.skipped_token_ids"] = [*vectors.skipped_token_ids.value]
+        if expansion := vectors.query_expansion.value:
+            sizes["multi_vector.query_expansion.length"] = expansion.length
+            ids["multi_vector.query_expansion.token_id"] = [expansion.token_id]
+    if manifest.reranking:
+        sizes["reranking.labels (its length)"] = len(manifest.reranking.labels.value)
+    for key, size in sizes.items():
+        if size is not None and not 1 <= size <= _LARGEST:
+            yield f"{key} is {size}, not between 1 and {_LARGEST}"
+    for key, numbers in ids.items():
+        yield from (f"{key} has {number}, which is no token id" for number in numbers if not 0 <= number <= _LARGEST)
 
 
 def template_flaws(template: Template) -> Iterator[str]:

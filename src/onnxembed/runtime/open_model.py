@@ -17,6 +17,7 @@ from onnxembed.errors import ModelFilesError, OnnxEmbedError, UsageError
 from onnxembed.execution.backend import Backend, OpenBackend, Placement
 from onnxembed.execution.opening import open_backend
 from onnxembed.hub.source import HubOptions
+from onnxembed.loading.agreement import check_graph
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.integrity import check_files as compare_files
 from onnxembed.loading.locate import locate
@@ -38,6 +39,13 @@ MakeTokenizer = Callable[[LocatedArtifact, int], TextTokenizer]
 def make_text_tokenizer(located: LocatedArtifact, max_length: int) -> TextTokenizer:
     """The tokenizer for single texts."""
     return TextTokenizer(located.folder, located.manifest.tokenization, max_length, located.tokenizer)
+
+
+def _check(located: LocatedArtifact, *, hashes: bool) -> None:
+    """Compare the artifact's files, and then its graph, with the manifest, unless that was made from the graph."""
+    compare_files(located.folder, located.records, hashes=hashes)
+    if located.records:
+        check_graph(located)
 
 
 class OpenModel:
@@ -90,7 +98,7 @@ class OpenModel:
         with ThreadPoolExecutor(1) as hashing:
             # Hashing takes about as long as opening the graph: do both at once, and let a
             # missing or changed file explain a graph that could not be opened.
-            checked = hashing.submit(compare_files, located.folder, located.records, hashes=check_files)
+            checked = hashing.submit(_check, located, hashes=check_files)
             try:
                 self.tokenizer = make_tokenizer(located, self.max_length)
                 if placement.threads is not None:

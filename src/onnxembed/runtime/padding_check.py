@@ -7,7 +7,8 @@ import numpy as np
 from onnxembed.arrays import Array, Feeds
 from onnxembed.errors import DeviceMemoryError, ModelFilesError
 from onnxembed.execution.backend import Backend
-from onnxembed.manifest import LOGITS, SPARSE_WEIGHTS, Manifest
+from onnxembed.loading.agreement import outputs_read
+from onnxembed.manifest import SPARSE_WEIGHTS, Manifest
 
 # Rounding changes outputs by less than this share of their length: of floats, and of graphs of integers, where padding
 # changes how values are rounded. An ignored mask changes them by about half of it.
@@ -22,12 +23,13 @@ def check_padding(backend: Backend, manifest: Manifest, precision: str) -> None:
     Raises ModelFilesError for a graph that cannot be run or gives another width than the manifest says, and for one
     whose output for the text is another then: it would give texts other vectors in other company.
     """
-    outputs, file = graph_outputs(manifest), manifest.variants[precision].file
+    outputs, file = outputs_read(manifest), manifest.variants[precision].file
     tolerance = _FLOATS if precision in ("fp32", "fp16") else _INTEGERS
-    alone, together = (_run(backend, outputs, feeds, file) for feeds in _feeds(manifest))
-    for name, single, both in zip(outputs, alone, together, strict=True):
-        if (width := _widths(manifest).get(name, single.shape[-1])) != single.shape[-1]:
-            raise ModelFilesError(f"{file}: {name} has {single.shape[-1]} numbers, but the manifest says {width}")
+    alone, together = (_run(backend, [output.name for output in outputs], feeds, file) for feeds in _feeds(manifest))
+    for output, single, both in zip(outputs, alone, together, strict=True):
+        name, width = output.name, single.shape[-1]
+        if output.width not in (None, width):
+            raise ModelFilesError(f"{file}: {name} has {width} numbers, but the manifest says {output.width}")
         per_token = single.ndim == 3 or name == SPARSE_WEIGHTS
         ours = both[0, :_SHORT] if per_token else both[0]
         if np.linalg.norm(ours - single[0]) > tolerance * np.linalg.norm(single[0]):
@@ -35,24 +37,6 @@ def check_padding(backend: Backend, manifest: Manifest, precision: str) -> None:
                 f"{file}: {name} of a text changes with the padding beside it, so the graph does not follow its "
                 "attention_mask; make the graph again, for instance with onnxembed export"
             )
-
-
-def graph_outputs(manifest: Manifest) -> list[str]:
-    """The graph's outputs that the model's tasks read."""
-    sections = (manifest.embedding, manifest.sparse, manifest.multi_vector)
-    names = [section.graph_output for section in sections if section is not None]
-    return [*names, LOGITS] if manifest.reranking else names
-
-
-def _widths(manifest: Manifest) -> dict[str, int]:
-    """The length of the last axis of those outputs whose width the manifest gives."""
-    embedding, sparse, vectors = manifest.embedding, manifest.sparse, manifest.multi_vector
-    widths = {vectors.graph_output: vectors.dimension} if vectors else {}
-    if embedding and embedding.pooled_by == "graph":
-        widths[embedding.graph_output] = embedding.dimension
-    if sparse and sparse.graph_output != SPARSE_WEIGHTS:
-        widths[sparse.graph_output] = sparse.dimension
-    return widths | ({LOGITS: len(manifest.reranking.labels.value)} if manifest.reranking else {})
 
 
 def _run(backend: Backend, outputs: list[str], feeds: Feeds, file: str) -> list[Array]:

@@ -61,6 +61,11 @@ class DenseReadout:
             vectors = pooling.pool(vectors, feeds["attention_mask"], self.section.pooling.value)
             for weight, bias, activation in self.layers:
                 vectors = pooling.dense(vectors, weight, bias, activation)
+        if vectors.shape[-1] != self.section.dimension:
+            raise ModelFilesError(
+                f"the graph makes vectors of {vectors.shape[-1]} numbers, not the manifest's {self.section.dimension} "
+                "(embedding.dimension): export or download the model again"
+            )
         if self.dimensions < self.section.dimension:
             vectors = vectors[:, : self.dimensions]
         return pooling.normalize(vectors) if self.normalize else vectors
@@ -69,7 +74,7 @@ class DenseReadout:
 def dense_readout(folder: Path, section: Embedding) -> DenseReadout:
     """The readout of an artifact's dense embeddings, as the model makes them.
 
-    Raises ModelFilesError for a Dense layer's file that is not an array.
+    Raises ModelFilesError for a Dense layer's file that is not an array of the layer's shape.
     """
     layers = tuple(_load(folder, layer, layer.weight) for layer in section.dense if layer.weight)
     normalize = section.normalize.value and (section.pooled_by == "runtime" or section.normalize_again)
@@ -82,6 +87,13 @@ def _load(folder: Path, layer: Dense, weight: str) -> Layer:
         raise ModelFilesError(f"{folder}: a Dense layer has activation {layer.activation!r}; known: {supported}")
     try:
         bias = np.load(folder / layer.bias, allow_pickle=False) if layer.bias else None
-        return np.load(folder / weight, allow_pickle=False), bias, layer.activation
+        matrix = np.load(folder / weight, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ModelFilesError(f"{folder / weight} or its bias is not an array: {error}") from error
+    wanted = (layer.out_features, layer.in_features)
+    if matrix.shape != wanted or (bias is not None and bias.shape != wanted[:1]):
+        raise ModelFilesError(
+            f"{folder / weight} or its bias has another shape than embedding.dense says: {wanted[0]} numbers from "
+            f"{wanted[1]}"
+        )
+    return matrix, bias, layer.activation

@@ -1,0 +1,121 @@
+"""Whether a graph is the one that its manifest describes: inputs, outputs, tables and files of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from onnxembed.errors import ModelFilesError
+from onnxembed.loading.located import LocatedArtifact
+from onnxembed.loading.onnx_file import INTEGERS, OnnxFile, read_onnx
+from onnxembed.manifest import LOGITS, SPARSE_WEIGHTS, Embedding, Manifest, Variant
+
+FLOAT_OUTPUTS = ("float32", "float16", "float64")
+"""The types of outputs that are the numbers themselves."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output that a task reads, as the manifest describes it; `key` is the manifest's key that gives the width."""
+
+    name: str
+    rank: int
+    width: int | None
+    key: str
+
+
+def outputs_read(manifest: Manifest) -> list[Output]:
+    """The graph's outputs that the model's tasks read."""
+    embedding, sparse, vectors = manifest.embedding, manifest.sparse, manifest.multi_vector
+    outputs = [_embedding_output(embedding)] if embedding else []
+    if sparse:
+        per_token = sparse.graph_output == SPARSE_WEIGHTS
+        rank = 3 if sparse.aggregated_by == "runtime" and not per_token else 2
+        outputs.append(Output(sparse.graph_output, rank, None if per_token else sparse.dimension, "sparse.dimension"))
+    if vectors:
+        outputs.append(Output(vectors.graph_output, 3, vectors.dimension, "multi_vector.dimension"))
+    if manifest.reranking:
+        outputs.append(Output(LOGITS, 2, len(manifest.reranking.labels.value), "reranking.labels"))
+    return outputs
+
+
+def check_graph(located: LocatedArtifact) -> None:
+    """Compare an artifact's graph with its manifest.
+
+    Raises ModelFilesError that names the manifest's key for inputs, outputs, widths and lengths that the graph does
+    not have, and for weights in a file that the manifest does not name: it would be read unchecked.
+    """
+    variant, packed = located.manifest.variants[located.precision], located.graph.packed
+    graph = read_onnx(located.folder / variant.file)
+    differences = [*_differences(graph, located.manifest, variant), *_unnamed_data(graph, variant)]
+    if packed is not None:
+        differences += _unnamed_data(read_onnx(packed), variant)
+    if differences:
+        raise ModelFilesError(
+            f"{graph.path} is not the graph that its manifest describes: {'; '.join(differences)}. "
+            "Export or download the model again"
+        )
+
+
+def _embedding_output(embedding: Embedding) -> Output:
+    """Sentence embeddings, or the token embeddings that the runtime pools, side by side for several poolings."""
+    if embedding.pooled_by == "graph":
+        return Output(embedding.graph_output, 2, embedding.dimension, "embedding.dimension")
+    first = embedding.dense[0] if embedding.dense else None
+    pooled, key = (
+        (first.in_features, "embedding.dense[0].in_features")
+        if first
+        else (
+            embedding.dimension,
+            "embedding.dimension",
+        )
+    )
+    modes = len(embedding.pooling.value)
+    return Output(embedding.graph_output, 3, pooled // modes if pooled % modes == 0 else -1, key)
+
+
+def _differences(graph: OnnxFile, manifest: Manifest, variant: Variant) -> Iterator[str]:
+    """What the graph and the manifest say differently, in words."""
+    inputs, named = {value.name for value in graph.inputs}, {*manifest.model.inputs}
+    if inputs != named:
+        yield f"it takes {', '.join(sorted(inputs))}, but model.inputs is {', '.join(sorted(named))}"
+    for output in outputs_read(manifest):
+        yield from _output_differences(graph, output, variant)
+    yield from _table_differences(graph, manifest)
+
+
+def _unnamed_data(graph: OnnxFile, variant: Variant) -> Iterator[str]:
+    """Files of weights beside a graph that the manifest does not name."""
+    place = PurePosixPath(variant.file).parent
+    for name in sorted(graph.data):
+        if (place / name).as_posix() != variant.data:
+            yield f"it keeps weights in {name!r}, which nothing would check, while data is {variant.data!r}"
+
+
+def _output_differences(graph: OnnxFile, output: Output, variant: Variant) -> Iterator[str]:
+    value = next((value for value in graph.outputs if value.name == output.name), None)
+    if value is None:
+        have = ", ".join(value.name for value in graph.outputs)
+        yield f"it has no output {output.name}, which the manifest reads, but {have}"
+        return
+    if value.element_type not in (INTEGERS if value.name in variant.integer_outputs else FLOAT_OUTPUTS):
+        yield f"{value.name} is {value.element_type}, and the manifest's integer_outputs do not go with that"
+    if value.shape is None:
+        return
+    if len(value.shape) != output.rank:
+        yield f"{value.name} has {len(value.shape)} axes, not {output.rank}"
+    elif output.width is not None and value.shape[-1] not in (None, output.width):
+        yield f"{value.name} has {value.shape[-1]} numbers, which does not go with {output.key}"
+
+
+def _table_differences(graph: OnnxFile, manifest: Manifest) -> Iterator[str]:
+    """Whether the tables of token and of position embeddings have the rows that the manifest asks for."""
+    tokenization = manifest.tokenization
+    tables = [node.inputs[0] for node in graph.nodes if node.operator == "Gather" and node.inputs[1] == "input_ids"]
+    rows = [graph.shapes[name][0] for name in tables if graph.shapes.get(name)]
+    if rows and tokenization.pad_token_id.value >= min(rows):
+        yield f"tokenization.pad_token_id is {tokenization.pad_token_id.value}, but its table has {min(rows)} rows"
+    positions = [shape[0] for name, shape in graph.shapes.items() if name.endswith(".position_embeddings.weight")]
+    if manifest.model.engine == "build" and positions and tokenization.max_length.value > min(positions):
+        yield f"tokenization.max_length is {tokenization.max_length.value}, but it has {min(positions)} positions"

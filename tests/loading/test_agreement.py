@@ -1,0 +1,114 @@
+"""A manifest that does not describe its graph is found when the model is opened."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxembed import OnnxEmbedder, OnnxReranker
+from onnxembed.errors import ManifestError, ModelFilesError
+from onnxembed.export.pipeline import Options, export
+from onnxembed.files.vectors import write_npy
+from tampering import change_graph
+from tiny_rerankers import write_reranker
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def copy(tmp_path: Path, artifact: Path) -> Path:
+    return Path(shutil.copytree(artifact, tmp_path / "copy"))
+
+
+def edit(folder: Path, change: Change) -> Path:
+    manifest = json.loads((folder / "onnxembed.json").read_text())
+    change(manifest)
+    (folder / "onnxembed.json").write_text(json.dumps(manifest))
+    return folder
+
+
+DIFFERENCES: dict[str, Change] = {
+    r"model\.inputs is input_ids, token_type_ids": lambda m: m["model"].update(inputs=["input_ids", "token_type_ids"]),
+    "has no output x": lambda m: m["embedding"].update(output="x"),
+    "has 3 axes, not 2": lambda m: m["embedding"].update(output="token_embeddings"),
+    r"sentence_embedding has 32 numbers, which does not go with embedding\.dimension": lambda m: m["embedding"].update(
+        dimension=7
+    ),
+    r"token_embeddings has 32 numbers, which does not go with embedding\.dimension": lambda m: m["embedding"].update(
+        pooled_by="runtime", dimension=64
+    ),
+    r"tokenization\.max_length is 4000, but it has \d+ positions": lambda m: m["tokenization"]["max_length"].update(
+        value=4000
+    ),
+    r"tokenization\.pad_token_id is 2147483647": lambda m: m["tokenization"]["pad_token_id"].update(value=2**31 - 1),
+    "integer_outputs do not go with": lambda m: m["variants"]["fp32"].update(
+        integer_outputs={"sentence_embedding": {"scale": [1.0], "zero_point": [0.0]}}
+    ),
+}
+
+
+@pytest.mark.parametrize("difference", DIFFERENCES)
+def test_a_difference_is_named_when_the_model_is_opened(copy: Path, difference: str) -> None:
+    with pytest.raises(ModelFilesError, match=difference):
+        OnnxEmbedder(edit(copy, DIFFERENCES[difference]))
+
+
+IMPOSSIBLE: dict[str, Change] = {
+    r"embedding\.dimension is -1": lambda m: m["embedding"].update(dimension=-1),
+    r"embedding\.dimension is 0": lambda m: m["embedding"].update(dimension=0),
+    r"embedding\.pooling \(its length\) is 0": lambda m: m["embedding"]["pooling"].update(value=[]),
+    r"tokenization\.max_length is 18446744073709551616": lambda m: m["tokenization"]["max_length"].update(value=2**64),
+    r"tokenization\.pad_token_id has -1": lambda m: m["tokenization"]["pad_token_id"].update(value=-1),
+    r"tokenization\.pad_token_id has 18446744073709551616": lambda m: m["tokenization"]["pad_token_id"].update(
+        value=2**64
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", IMPOSSIBLE)
+def test_a_number_that_no_model_has_is_named(copy: Path, problem: str) -> None:
+    with pytest.raises(ManifestError, match=problem):
+        OnnxEmbedder(edit(copy, IMPOSSIBLE[problem]))
+
+
+def test_a_reranker_whose_manifest_names_more_labels_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "reranker"
+    export(write_reranker(tmp_path / "checkpoint"), folder, Options())
+    edit(folder, lambda m: m["reranking"]["labels"].update(value=["a", "b", "c", "d", "e"]))
+    with pytest.raises(ModelFilesError, match=r"logits has \d numbers, which does not go with reranking\.labels"):
+        OnnxReranker(folder)
+
+
+def test_weights_in_a_file_that_the_manifest_does_not_name_are_refused(copy: Path) -> None:
+    weights = (copy / "onnx/other").open("wb")
+
+    def move(graph: onnx.GraphProto) -> None:
+        for tensor in graph.initializer:
+            if len(tensor.dims) < 2:
+                continue
+            raw = onnx.numpy_helper.to_array(tensor).tobytes()
+            place = {"location": "other", "offset": str(weights.tell()), "length": str(len(raw))}
+            weights.write(raw)
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.external_data.extend(
+                onnx.StringStringEntryProto(key=key, value=value) for key, value in place.items()
+            )
+        weights.close()
+
+    change_graph(copy, move)
+    with pytest.raises(ModelFilesError, match="it keeps weights in 'other', which nothing would check"):
+        OnnxEmbedder(copy)
+
+
+def test_no_npy_file_is_written_of_vectors_of_another_length(tmp_path: Path) -> None:
+    with pytest.raises(ModelFilesError, match=r"shape \(32,\), but all have 8 numbers"):
+        write_npy(tmp_path / "v.npy", [np.zeros(32, np.float32)], 8)
+    assert not [*tmp_path.iterdir()]
