@@ -404,3 +404,12 @@ def test_vectors_that_are_cut_to_fewer_numbers_are_refused(tmp_path: Path) -> No
     change_json(folder / "config_sentence_transformers.json", truncate_dim=8)
     with pytest.raises(UnsupportedError, match=r"truncate_dim to 8.*dimensions=8"):
         read_facts(folder)
+
+
+@pytest.mark.parametrize("file", ["sentence_bert_config.json", "config_sentence_transformers.json"])
+def test_a_link_to_a_file_that_is_gone_is_not_an_absent_file(checkpoint: Path, tmp_path: Path, file: str) -> None:
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    (folder / file).unlink()
+    (folder / file).symlink_to("../blobs/gone")
+    with pytest.raises(ModelFilesError, match=rf"{file} is a link to a file that is gone"):
+        read_facts(folder)

@@ -295,3 +295,14 @@ def test_fetch_after_an_interruption(hub: HubServer, cached: HubOptions, tmp_pat
         fetch(MODEL, cached, wanted=list(ARTIFACT))
     hub.cut_at = {}
     assert contents(fetch(MODEL, cached, wanted=list(ARTIFACT)).folder) == ARTIFACT
+
+
+def test_a_small_file_that_was_damaged_in_the_cache_is_found_and_fetched_anew(
+    hub: HubServer, cached: HubOptions, tmp_path: Path
+) -> None:
+    push(hub, CHECKPOINT, tmp_path)
+    file = fetch_checkpoint(MODEL, cached).folder / "sentence_bert_config.json"
+    file.resolve().write_bytes(b'{"max_seq_length": 511}')
+    with pytest.raises(IntegrityError, match=r"sentence_bert_config\.json of org/model is damaged \(git id \w{40}"):
+        fetch_checkpoint(MODEL, cached)
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == CHECKPOINT

@@ -48,9 +48,6 @@ DIFFERENCES: dict[str, Change] = {
         value=4000
     ),
     r"tokenization\.pad_token_id is 2147483647": lambda m: m["tokenization"]["pad_token_id"].update(value=2**31 - 1),
-    "integer_outputs do not go with": lambda m: m["variants"]["fp32"].update(
-        integer_outputs={"sentence_embedding": {"scale": [1.0], "zero_point": [0.0]}}
-    ),
 }
 
 

@@ -25,6 +25,8 @@ def read_any_json(path: Path) -> Any:
 
     Texts with half of a surrogate pair, which JSON can write, are refused: no file and no tokenizer can hold them.
     """
+    if path.is_symlink() and not path.exists():
+        raise ModelFilesError(f"{path} is a link to a file that is gone: copy or download the model again")
     if not path.exists():
         raise ModelFilesError(f"{path.parent} has no {path.name}")
     if not path.is_file() or path.stat().st_size > MAX_JSON:
@@ -48,8 +50,8 @@ def read_json(path: Path) -> JsonObject:
 
 
 def read_optional_json(path: Path) -> JsonObject:
-    """Read a JSON object from a file; an empty one if there is no file."""
-    return read_json(path) if path.is_file() else {}
+    """Read a JSON object from a file; an empty one if there is no file, as opposed to a link to one that is gone."""
+    return read_json(path) if path.is_file() or path.is_symlink() else {}
 
 
 def write_json(path: Path, value: Any) -> None:

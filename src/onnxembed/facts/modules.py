@@ -136,7 +136,7 @@ def width_after(layers: Sequence[Layer], width: int) -> int:
 def read_modules(folder: Path) -> list[dict[str, str]]:
     """The modules of modules.json in order; empty when the folder has none (a plain transformers model)."""
     path = folder / "modules.json"
-    if not path.is_file():
+    if not path.is_file() and not path.is_symlink():
         return []
     with foreign_errors(f"{path} is not a list of modules with path and type"):
         modules: list[dict[str, str]] = read_any_json(path)

@@ -97,7 +97,7 @@ def read_transformer_config(folder: Path, class_name: str) -> tuple[str, JsonObj
     Raises UnsupportedError for an option that would change vectors.
     """
     for name in TRANSFORMER_CONFIGS:
-        if (folder / name).is_file():
+        if (folder / name).is_file() or (folder / name).is_symlink():
             config = read_json(folder / name)
             expected = TRANSFORMER_EXPECTED
             if class_name == "CrossEncoder" and (task := config.get("transformer_task")) in CROSS_ENCODER_EXPECTED:

@@ -18,6 +18,7 @@ from onnxembed.hub.source import Fetched, HubOptions, file_names, local_folder, 
 from onnxembed.manifest import TOKENIZER_FILE
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+GIT_BLOB = re.compile(r"[0-9a-f]{40}")
 
 # Configurations, vocabularies, sentencepiece models, chat templates: all are small, and any of them may change vectors.
 SMALL = (".json", ".txt", ".model", ".jinja", "artifact.metadata", "sparse_linear.pt", "colbert_linear.pt")
@@ -53,7 +54,7 @@ def fetch_checkpoint(
 
     The hub is asked once which commit the revision is, except for a commit that the cache holds. When it
     cannot be reached, a complete copy in the cache is used, with a warning. `examine` is called when the small files
-    have come, so that what it refuses costs no download of weights. Every large file is hashed; a
+    have come, so that what it refuses costs no download of weights. Every file is hashed; a
     damaged one is taken out of the cache and raises IntegrityError. Raises ModelFilesError for a repository
     that is no checkpoint, HubError when the hub cannot be asked or says no.
     """
@@ -163,21 +164,29 @@ def _gaps(folder: Path) -> list[str]:
 
 
 def _verify(folder: Path, model: str) -> None:
-    """Hash the checkpoint's large files: the cache names the copy of each by its sha256."""
+    """Hash the checkpoint's files: the cache names the copy of each by its sha256, or as git does if it is small."""
     for file in _checkpoint_files(folder):
         link = folder / file
         if not link.is_symlink():  # a cache without links keeps no hash
             continue
         # One step only: a blob may itself be a link, to a store that names files by another hash.
         blob = link.parent / os.readlink(link)
-        if not SHA256.fullmatch(blob.name):
-            continue
-        with blob.open("rb") as content:
-            actual = hashlib.file_digest(content, "sha256").hexdigest()
-        if actual != blob.name:
+        kind, actual = _digest(blob)
+        if actual is not None and actual != blob.name:
             for damaged in (blob.resolve(), blob, link):
                 with contextlib.suppress(OSError):  # gone with the one before, or the cache is read-only
                     damaged.unlink()
             raise IntegrityError(
-                f"{file} of {model} is damaged (sha256 {actual} instead of {blob.name}); run again to download it anew"
+                f"{file} of {model} is damaged ({kind} {actual} instead of {blob.name}); run again to download it anew"
             )
+
+
+def _digest(blob: Path) -> tuple[str, str | None]:
+    """The kind of a blob's name, and the name that its content has; None for a name that says nothing of it."""
+    if SHA256.fullmatch(blob.name):
+        with blob.open("rb") as content:
+            return "sha256", hashlib.file_digest(content, "sha256").hexdigest()
+    if GIT_BLOB.fullmatch(blob.name):
+        data = blob.read_bytes()
+        return "git id", hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    return "", None
