@@ -73,6 +73,8 @@ def test_text_is_utf8_and_ends_with_a_newline(artifact: Path) -> None:
 
 words = st.text(max_size=8)
 counts = st.integers(0, 2**40)
+sizes = st.integers(1, 2**31 - 1)
+ids = st.integers(0, 2**31 - 1)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 
@@ -89,6 +91,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     files["tokenizer.json"] = FileRecord("", 0)
     maybe = st.none() | recorded
     operators = st.dictionaries(words, counts, max_size=3)
+    dense = draw(st.lists(st.builds(Dense, sizes, sizes, words, maybe, maybe), max_size=2))
     return Manifest(
         format_version=FORMAT_VERSION,
         created_with=draw(st.dictionaries(words, words, max_size=2)),
@@ -102,16 +105,16 @@ def manifests(draw: st.DrawFn) -> Manifest:
             ignored_config_keys=tuple(draw(st.lists(words, max_size=2))),
         ),
         tokenization=Tokenization(
-            draw(decisions(counts)),
+            draw(decisions(sizes)),
             draw(decisions(st.sampled_from(["left", "right"]))),
-            draw(decisions(counts)),
+            draw(decisions(ids)),
             tuple(draw(st.lists(words, max_size=2))),
         ),
         embedding=Embedding(
             pooling=draw(decisions(st.lists(st.sampled_from(POOLING_MODES), min_size=1).map(tuple))),
-            dense=tuple(draw(st.lists(st.builds(Dense, counts, counts, words, maybe, maybe), max_size=2))),
+            dense=tuple(dense),
             normalize=draw(decisions(st.booleans())),
-            dimension=draw(counts),
+            dimension=dense[-1].out_features if dense else draw(sizes),
             pooled_by=draw(st.sampled_from(["graph", "runtime"])),
         ),
         prompts=Prompts(draw(decisions(st.dictionaries(words, words, max_size=3))), draw(decisions(st.none() | words))),
