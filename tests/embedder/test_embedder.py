@@ -16,7 +16,7 @@ from onnxembed.execution.session import Session
 from onnxembed.export.pipeline import export
 from onnxembed.manifest import PoolingMode
 from onnxembed.runtime import streaming
-from tiny import write_sentence_bert
+from tiny import change_json, write_sentence_bert
 from tiny_embedders import EDGE_TEXTS, METHODS, Array, D, assert_vectors_equal, one_by_one, texts_of_many_lengths
 
 # ---- texts and vectors
@@ -77,6 +77,7 @@ def test_an_empty_text_without_special_tokens(tmp_path: Path, mode: PoolingMode)
     file = tmp_path / "checkpoint/tokenizer.json"
     tokenizer = json.loads(file.read_text())
     file.write_text(json.dumps({**tokenizer, "post_processor": None}))
+    change_json(tmp_path / "checkpoint/tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     export(tmp_path / "checkpoint", tmp_path / "artifact")
     with OnnxEmbedder(tmp_path / "artifact") as model:
         texts = ["the of and", "", "the of to", "a of in", "the"]

@@ -63,6 +63,9 @@ class Opened:
     def get_inputs(self) -> list[Any]:
         return []
 
+    def get_outputs(self) -> list[Any]:
+        return []
+
     def get_provider_options(self) -> dict[str, dict[str, str]]:
         return self._reported
 
