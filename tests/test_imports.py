@@ -23,11 +23,11 @@ RUNTIME = sorted(
 # What a text goes through, from a folder to its vector: all of these packages' modules that are brought in.
 EMBEDDING = {
     *("arguments", "arrays", "embedder", "errors", "execution", "foreign", "hub", "loading", "manifest", "reranker"),
-    *("runtime", "similarity", "tokenizer", "warning"),
+    *("protobuf", "runtime", "similarity", "tokenizer", "warning"),
 }
 # What only adoption and the hub take.
 OTHERS = {
-    *("hub.checkpoint_files", "hub.cache", "loading.adopt", "loading.found_graph", "loading.onnx_file"),
+    *("hub.checkpoint_files", "hub.cache", "loading.adopt", "loading.found_graph"),
     *("tokenizer.changes", "tokenizer.end_token"),
 }
 
