@@ -14,7 +14,8 @@ import pytest
 
 from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.errors import ManifestError, ModelFilesError
-from onnxembed.export.pipeline import Options, export
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
 from onnxembed.files.vectors import write_npy
 from tampering import change_graph
 from tiny_rerankers import write_reranker
