@@ -103,7 +103,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a cls_token that is no token": (
         lambda folder: change_json(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", cls_token="[X]"),
-        "has no token '\\[X\\]', the cls_token of its BertTokenizer",
+        "of 'a', and \\['\\[X\\]', 'a', '\\[SEP\\]'\\] .* with the special tokens that its BertTokenizer has",
     ),
     "class": (
         lambda folder: change_json(folder / "config_sentence_transformers.json", model_type={}),

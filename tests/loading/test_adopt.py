@@ -565,12 +565,12 @@ def test_a_decoders_attention_is_measured(tmp_path: Path, causal: bool) -> None:
 
 def write_decoder(folder: Path, *, is_causal: bool) -> Path:
     import torch
-    from transformers import Qwen2Config, Qwen2Model
+    from transformers import LlamaConfig, LlamaModel
 
     write_sentence_bert(folder, pooling="lasttoken", max_length=20)
     vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
     torch.manual_seed(0)
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=32,
         intermediate_size=48,
@@ -581,7 +581,7 @@ def write_decoder(folder: Path, *, is_causal: bool) -> Path:
         initializer_range=0.15,
         pad_token_id=0,
     )
-    Qwen2Model(config).save_pretrained(folder)
+    LlamaModel(config).save_pretrained(folder)
     change_json(folder / "config.json", is_causal=is_causal)
     return folder
 

@@ -15,7 +15,7 @@ from fuzzing.isolated import isolated
 from fuzzing.mutations import mutate_bytes, mutate_json
 from onnxembed.errors import UsageError
 
-CASES = {"export": 40, "load": 60, "texts": 12}
+CASES = {"export": 20, "load": 60, "texts": 12}
 
 
 def raises(error: BaseException) -> Any:
@@ -48,6 +48,7 @@ def test_a_mutation_depends_on_its_seed_alone() -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.timeout(900)  # each case is a process of its own
 @pytest.mark.filterwarnings("ignore")
 def test_some_cases_of_every_campaign_end_as_they_should(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers", reason="the reference of the exports")

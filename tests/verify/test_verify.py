@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+import secrets
 import shutil
 import warnings
 from collections.abc import Callable
@@ -88,9 +88,12 @@ def test_a_right_artifact_is_recorded(copy: Path) -> None:
     assert fp16.required["min_cosine"] == 0.9999
 
 
-def test_a_folder_that_cannot_be_written_to_is_verified_all_the_same(copy: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_verified_all_the_same(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = contents(copy)
-    (copy / f".{FILE_NAME}.{os.getpid()}.part").mkdir()  # where the manifest would be written; root may write anywhere
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "0" * size)
+    (copy / f".{FILE_NAME}.0000.part").mkdir()  # where the manifest would be written; root may write anywhere
     with pytest.warns(UserWarning, match="not recorded: cannot write"):
         manifest = verify(copy)
     assert list(manifest.verification) == ["fp32", "fp16"]
@@ -154,6 +157,7 @@ def wrong_case(source: Path) -> None:
 def wrong_end(source: Path) -> None:
     write_sentence_bert(source, prompts=PROMPTS)
     change_json(source / "tokenizer.json", post_processor=None)
+    change_json(source / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
 
 
 WRONG: dict[str, tuple[Callable[[Path], object], list[str]]] = {
@@ -236,7 +240,7 @@ def test_a_manifest_that_promises_other_dimensions_is_refused(checkpoint: Path, 
     manifest = read_manifest(copy)
     embedding = replace(manifest.require_embedding(), dimension=16)
     (copy / FILE_NAME).write_text(replace(manifest, embedding=embedding).to_json())
-    assert refused(copy, checkpoint, "16 dimensions according to the manifest")
+    assert refused(copy, checkpoint, "sentence_embedding has 32 numbers", kind=ModelFilesError)
 
 
 # Vectors that are not of length 1
