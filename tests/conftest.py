@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import signal
+import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from onnxembed import OnnxEmbedder
+from onnxembed.cli import STOPPING, main
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from parity_table import ParityTable
 from processor import adds_bytes_exactly
+from running import Outcome, Run
 from tiny import write_sentence_bert
 from tiny_embedders import export_tiny
 
@@ -76,3 +82,23 @@ def pooled_by_runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Onnx
     """The tiny model with its pooling, and so its normalization, left to the runtime."""
     with OnnxEmbedder(export_tiny(tmp_path_factory.mktemp("out"), Options(pooling_out=True))) as model:
         yield model
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
+    """Runs the command line in this process, in an empty folder, with Python's usual warnings."""
+    monkeypatch.chdir(tmp_path)
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+
+    def run(*arguments: object, stdin: bytes = b"") -> Outcome:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            with pytest.raises(SystemExit) as end:
+                main([str(argument) for argument in arguments])
+        assert isinstance(end.value.code, int)
+        return Outcome(end.value.code, *capsys.readouterr())
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -65,10 +65,12 @@ BELOW: dict[str, tuple[str, ...]] = {
         *("export.progress", "export.probes", "export.checkpoint", "export.architectures", "export.engines"),
     ),
     "serve": (*("manifest", "hub", "execution", "tokenizer", "loading", "runtime", "reranker"),),
-    "cli": (
+    "commands": (
         *("manifest", "hub", "execution", "facts", "recipes", "decisions", "loading"),
-        *("embedder", "reranker", "files", "explain", "export", "export.progress", "export.artifact"),
-        *("verify", "serve"),
+        *("export", "export.artifact", "verify"),
+    ),
+    "cli": (
+        *("manifest", "hub", "execution", "recipes", "embedder", "reranker", "files", "explain", "serve", "commands"),
     ),
 }
 """What each package may import beside itself and the leaves, lowest first; `export` is the modules at its root.

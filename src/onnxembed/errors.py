@@ -6,6 +6,7 @@ OnnxEmbedError
 │   └── MissingExtraError    an optional dependency is not installed (also an ImportError)
 ├── ModelFilesError          a model's files are missing, contradict each other, or say too little
 │   ├── UnsaidError          neither files nor recipe state a decision; a flag can make it
+│   ├── NotAnArtifactError   a model has neither a manifest nor an ONNX graph
 │   ├── ManifestError        onnxembed.json cannot be read, or is of a format this version does not know
 │   └── IntegrityError       a file is not the file its hash or size says it is
 ├── RecipeError              a file of the recipe book is not a recipe
@@ -46,6 +47,10 @@ class UnsaidError(ModelFilesError):
     def __init__(self, message: str, flag: str = "") -> None:
         super().__init__(message)
         self.flag = flag
+
+
+class NotAnArtifactError(ModelFilesError):
+    """A model has neither a manifest nor an ONNX graph; a checkpoint can be exported."""
 
 
 class ManifestError(ModelFilesError):

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from onnxembed.cli import cli
-from onnxembed.cli import environment as doctor
+from onnxembed.commands import environment as doctor
 from onnxembed.errors import MissingExtraError, ProviderError
 from onnxembed.execution import cores
 from onnxembed.execution.providers import CPU, CUDA

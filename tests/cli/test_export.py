@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hub_server import HubServer
-from onnxembed.cli import new_folder as making
+from onnxembed.commands import new_folder as making
 from onnxembed.export.probes import BRIEF
 from onnxembed.manifest import FILE_NAME, Manifest, read_manifest
 from onnxembed.verify import comparison

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from hub_server import HubServer
@@ -36,8 +37,33 @@ def test_inspect_downloads_nothing_but_the_manifest(run: Run, hub: HubServer, ar
     assert hub.downloaded() == [FILE_NAME]
 
 
-def test_inspect_refuses_a_folder_that_is_not_an_artifact(run: Run, checkpoint: Path) -> None:
+def test_inspect_shows_what_an_export_would_decide(run: Run, checkpoint: Path, artifact: Path) -> None:
+    """The same words as of the folder that the export makes."""
+    code, out, err = run("inspect", checkpoint)
+    assert (code, err) == (0, "")
+    made = run("inspect", artifact).out.partition("\n\n")[0]
+    assert out == f"{made}\n\nnot exported; to export: onnxembed export {checkpoint}\n"
+
+
+def test_inspect_prints_the_manifest_that_an_export_would_write(run: Run, checkpoint: Path, artifact: Path) -> None:
+    planned = json.loads(run("inspect", checkpoint, "--json").out)
+    written = json.loads((artifact / FILE_NAME).read_text())
+    assert planned == {**written, "variants": {}, "files": {}, "verification": {}}
+
+
+def test_inspect_of_a_checkpoint_on_the_hub_fetches_no_weights(run: Run, hub: HubServer, checkpoint: Path) -> None:
+    hub.push("org/tiny", checkpoint)
+    out = run("inspect", "org/tiny", "--cache-dir", "cache").out
+    assert "pooling          mean (file: 1_Pooling/config.json: pooling_mode), in the graph" in out
+    assert "dimensions       32" in out
+    assert "model.safetensors" not in hub.downloaded()
+
+
+def test_inspect_refuses_what_an_export_refuses(run: Run, raw: Path) -> None:
     Path("file").touch()
-    assert refused(run("inspect", checkpoint), "no onnxembed.json", f"onnxembed export {checkpoint}")
+    Path("empty").mkdir()
+    assert refused(run("inspect", raw), "how to pool", "--pooling")
+    assert refused(run("inspect", "empty"), "empty has no config.json")
+    assert refused(run("inspect", "empty", "--onnx-file", "model.onnx"), "no onnxembed.json", "onnxembed export empty")
     assert refused(run("inspect", "./absent"), "no folder at absent")
     assert refused(run("inspect", "file"), "file is a file")

@@ -25,7 +25,9 @@ def test_verify_prints_and_records_what_it_measured(run: Run, artifact: Path) ->
     assert out in run("inspect", "copy").out
     code, out, _ = run("verify", "copy", "--json")
     assert code == 0
-    assert json.loads(out)["verification"] == json.loads(Path("copy", FILE_NAME).read_text())["verification"]
+    assert (
+        json.loads(out)["manifest"]["verification"] == json.loads(Path("copy", FILE_NAME).read_text())["verification"]
+    )
 
 
 @needs_torch

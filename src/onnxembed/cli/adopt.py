@@ -6,14 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnxembed.cli.new_folder import (
-    default_output,
-    head_options,
-    new_folder_options,
-    report,
-    require_export,
-    write_and_verify,
-)
+from onnxembed.cli.new_folder import head_options, new_folder_options, report
 from onnxembed.cli.options import hub_options, onnx_file_option
 from onnxembed.manifest import PoolingMode, ScoreActivation, Task
 
@@ -62,15 +55,14 @@ def adopt(
     [torch] is installed and MODEL is a folder that also has the weights, the vectors are compared with those of
     sentence-transformers.
     """
-    require_export()
-    from onnxembed.decisions.flags import Flags
-    from onnxembed.export.adopt import AdoptOptions  # noqa: TID251
-    from onnxembed.export.adopt import adopt as run  # noqa: TID251
-    from onnxembed.hub.source import HubOptions
+    from onnxembed import commands
+    from onnxembed.cli.progress import ProgressLine
 
-    options = AdoptOptions(
-        onnx_file=onnx_file,
-        flags=Flags(
+    with ProgressLine() as line:
+        result = commands.adopt(
+            model,
+            output,
+            onnx_file=onnx_file,
             pooling=pooling,
             normalize=normalize,
             max_length=max_length,
@@ -78,25 +70,12 @@ def adopt(
             activation=activation,
             plain_pairs=plain_pairs,
             share_scales=share_scales,
-        ),
-        recipe=recipe,
-        force=force,
-    )
-    hub = HubOptions(revision, cache_dir, local_files_only)
-    output = output or default_output(model)
-    manifest, notes = write_and_verify(
-        output,
-        lambda folder, verify, progress: run(model, folder, options, hub=hub, verify=verify, progress=progress),
-        no_verify=no_verify,
-        has_weights=_has_weights,
-    )
-    report(output, manifest, notes, as_json=as_json)
-
-
-def _has_weights(folder: Path) -> bool:
-    """Whether a model's folder has the weights of its transformer, in one file or in shards."""
-    from onnxembed.facts.facts import read_facts
-    from onnxembed.hub.checkpoint_files import WEIGHTS
-
-    transformer = read_facts(folder).transformer_folder
-    return any((transformer / f"{name}{index}").is_file() for name in WEIGHTS for index in ("", ".index.json"))
+            recipe=recipe,
+            verify=not no_verify,
+            force=force,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            progress=line,
+        )
+    report(result, as_json=as_json)

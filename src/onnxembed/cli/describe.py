@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from onnxembed.manifest import (
@@ -96,6 +96,12 @@ def _size(manifest: Manifest, variant: Variant) -> str:
     return megabytes(sum(manifest.files[file].bytes for file in (variant.file, variant.data) if file))
 
 
+def describe_files(files: Mapping[str, int | None]) -> Iterator[str]:
+    """One line for each file with its size, where that is known."""
+    for name, size in files.items():
+        yield f"  {name}" + ("" if size is None else f", {megabytes(size)}")
+
+
 def describe_output(manifest: Manifest) -> str:
     """What a model returns for each text or pair, in a few words."""
     if manifest.reranking:
@@ -120,7 +126,10 @@ def _decisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if source.recipe:
         yield "recipe", source.recipe
     yield "tasks", ", ".join(manifest.tasks)
-    yield "architecture", f"{model.model_type}, engine {model.engine}, inputs {', '.join(model.inputs)}"
+    if source.license:
+        yield "license", source.license
+    inputs = f", inputs {', '.join(model.inputs)}" if model.inputs else ""
+    yield "architecture", f"{model.model_type}, engine {model.engine}{inputs}"
     if model.engine_reason:
         yield "engine", f"{model.engine} ({model.engine_reason})"
     for key in model.ignored_config_keys:

@@ -17,14 +17,13 @@ def doctor(*, as_json: bool) -> None:
     Computes something on the provider that `auto` would use. If something is broken, its line says what to do and
     the exit code is 1.
     """
-    from onnxembed.cli.environment import examine
+    from onnxembed import commands
     from onnxembed.cli.printing import print_json
 
-    findings = list(examine())
-    broken = any(finding.broken for finding in findings)
+    result = commands.doctor()
     if as_json:
-        print_json({"broken": broken, "findings": findings})
+        print_json(result)
     else:
-        for finding in findings:
+        for finding in result.findings:
             click.echo(f"{finding.name:<12} {'BROKEN: ' if finding.broken else ''}{finding.text}")
-    sys.exit(1 if broken else 0)
+    sys.exit(1 if result.broken else 0)

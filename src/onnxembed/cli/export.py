@@ -8,14 +8,7 @@ from typing import Literal
 
 import click
 
-from onnxembed.cli.new_folder import (
-    default_output,
-    head_options,
-    new_folder_options,
-    report,
-    require_export,
-    write_and_verify,
-)
+from onnxembed.cli.new_folder import head_options, new_folder_options, report
 from onnxembed.cli.options import PATH, hub_options
 from onnxembed.errors import UsageError
 from onnxembed.manifest import (
@@ -102,6 +95,12 @@ def _precisions(context: click.Context, option: click.Parameter, given: Sequence
     help="For a reranker in int16, int8 and int8w: the lowest rank agreement (Kendall's tau-b) of its scores with "
     "those of fp32 [default: " + ", ".join(f"{floor} for {name}" for name, floor in MIN_AGREEMENTS.items()) + "].",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show every decision and every file that would be written, and write nothing; a hub model's weights are not "
+    "fetched.",
+)
 @hub_options
 def export(
     *,
@@ -127,6 +126,7 @@ def export(
     calibration: Path | None,
     min_cosine: float | None,
     min_agreement: float | None,
+    dry_run: bool,
     revision: str | None,
     cache_dir: Path | None,
     local_files_only: bool,
@@ -142,39 +142,36 @@ def export(
     pass. If the extra [torch] is installed, the vectors are compared with those of sentence-transformers before
     the folder appears.
     """
-    require_export()
-    from onnxembed.decisions.flags import Flags
-    from onnxembed.export.pipeline import export as run  # noqa: TID251
-    from onnxembed.export.plan import Options  # noqa: TID251
-    from onnxembed.hub.source import HubOptions
+    from onnxembed import commands
+    from onnxembed.cli.progress import ProgressLine
 
-    options = Options(
-        precisions=precision,
-        flags=Flags(
+    with ProgressLine() as line:
+        result = commands.export(
+            model,
+            output,
+            precision=precision,
             pooling=pooling,
             normalize=normalize,
             max_length=max_length,
-            attention=None if attention == "auto" else attention,
+            attention=attention,
+            engine=engine,
+            packed=packed,
+            pooling_out=pooling_out,
+            ignore_config_key=ignore_config_key,
             adapter=adapter,
             task=task,
             activation=activation,
             plain_pairs=plain_pairs,
-        ),
-        engine=engine,
-        calibration=calibration,
-        min_cosine=min_cosine,
-        min_agreement=min_agreement,
-        recipe=recipe,
-        packed=packed,
-        pooling_out=pooling_out,
-        ignored_config_keys=ignore_config_key,
-        force=force,
-    )
-    hub = HubOptions(revision, cache_dir, local_files_only)
-    output = output or default_output(model)
-    manifest, notes = write_and_verify(
-        output,
-        lambda folder, verify, progress: run(model, folder, options, hub=hub, verify=verify, progress=progress),
-        no_verify=no_verify,
-    )
-    report(output, manifest, notes, as_json=as_json)
+            calibration=calibration,
+            min_cosine=min_cosine,
+            min_agreement=min_agreement,
+            recipe=recipe,
+            verify=not no_verify,
+            force=force,
+            dry_run=dry_run,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            progress=line,
+        )
+    report(result, as_json=as_json)

@@ -1,4 +1,4 @@
-"""`onnxembed inspect`: show what an ONNX folder contains."""
+"""`onnxembed inspect`: show how a model's texts become vectors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import click
 from onnxembed.cli.options import hub_options, onnx_file_option
 
 
-@click.command(short_help="Show what an ONNX folder contains.")
+@click.command(short_help="Show what a model's folder contains and decides.")
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="Print the folder's onnxembed.json.")
+@click.option("--json", "as_json", is_flag=True, help="Print onnxembed.json, or the one that the model would get.")
 @onnx_file_option
 @hub_options
 def inspect(
@@ -23,16 +23,18 @@ def inspect(
     cache_dir: Path | None,
     local_files_only: bool,
 ) -> None:
-    """Show what MODEL contains, a folder that `onnxembed export` wrote or a hub repository with its files.
+    """Show what MODEL contains, a folder that `onnxembed export` wrote, a hub repository with its files, or any model.
 
     Prints how texts become vectors, where each of these decisions came from (a file, a recipe, an option or the
-    architecture), the graphs with their sizes and operators, and what verification measured.
+    architecture), the graphs with their sizes and operators, and what verification measured. Of a model that is not
+    exported, it prints what `onnxembed export --dry-run` decides, and needs the extra [export].
     """
+    from onnxembed import commands
     from onnxembed.cli.describe import describe, describe_verification
-    from onnxembed.hub.source import HubOptions
-    from onnxembed.loading.locate import read_model_manifest
 
-    manifest = read_model_manifest(model, HubOptions(revision, cache_dir, local_files_only), onnx_file)
+    manifest = commands.inspect(
+        model, onnx_file=onnx_file, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+    )
     if as_json:
         click.echo(manifest.to_json().encode(), nl=False)
         return
@@ -41,6 +43,8 @@ def inspect(
     click.echo()
     for line in describe_verification(manifest):
         click.echo(line)
-    if not manifest.verification:
+    if not manifest.variants:
+        click.echo(f"not exported; to export: onnxembed export {model}")
+    elif not manifest.verification:
         command = "onnxembed verify" if manifest.files else "adopt it, with onnxembed adopt"
         click.echo(f"not verified; to verify: {command} {model}")

@@ -46,41 +46,41 @@ def verify(
             raise UsageError("--golden compares with published numbers: leave out --against, --revision and --texts")
         _verify_golden(folder, as_json=as_json)
         return
+    from onnxembed import commands
     from onnxembed.cli.describe import describe_verification
     from onnxembed.cli.printing import print_json
     from onnxembed.cli.progress import ProgressLine
-    from onnxembed.hub.source import HubOptions
-    from onnxembed.verify.verify import verify as run
 
     more_texts: list[str] = []
     if texts is not None:
         with open_texts([texts]) as source:
             more_texts = list(source.texts)
     with ProgressLine() as line:
-        manifest = run(
+        result = commands.verify(
             folder,
             against=against,
-            hub=HubOptions(revision, cache_dir, local_files_only),
             texts=more_texts,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
             progress=line,
         )
     if as_json:
-        print_json({"folder": folder, "verification": manifest.verification})
+        print_json(result)
         return
-    for result in describe_verification(manifest):
-        click.echo(result)
+    for words in describe_verification(result.manifest):
+        click.echo(words)
 
 
 def _verify_golden(folder: Path, *, as_json: bool) -> None:
+    from onnxembed import commands
     from onnxembed.cli.printing import print_json
-    from onnxembed.verify.published import check_golden
 
-    outcomes = []
-    for outcome in check_golden(folder):
-        outcomes.append(outcome)
-        if not as_json:
-            click.echo(f"{'ok' if outcome.passed else 'OFF'}: {outcome.description}")
+    result = commands.verify_golden(folder)
     if as_json:
-        print_json({"folder": folder, "golden": outcomes})
-    if failures := sum(not outcome.passed for outcome in outcomes):
-        raise VerificationError(f"{failures} of the published numbers are not met")
+        print_json(result)
+    else:
+        for outcome in result.golden:
+            click.echo(f"{'ok' if outcome.passed else 'OFF'}: {outcome.description}")
+    if result.failures:
+        raise VerificationError(f"{result.failures} of the published numbers are not met")

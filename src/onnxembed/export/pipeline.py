@@ -16,7 +16,7 @@ from onnxembed.export.artifact.record_manifest import Verify, record_manifest
 from onnxembed.export.artifact.sentence_transformers import write_sentence_transformers
 from onnxembed.export.build_graph import build, build_packed
 from onnxembed.export.engines.engine import TOOLS, announce
-from onnxembed.export.graph.graph import Graph
+from onnxembed.export.graph.graph import Graph, Widths
 from onnxembed.export.heads import HEADS
 from onnxembed.export.plan import ExportPlan, Options, make_plan
 from onnxembed.export.progress import Progress, silent
@@ -34,7 +34,7 @@ from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import read_facts
 from onnxembed.foreign import foreign_errors
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
-from onnxembed.hub.source import HubOptions, local_paths
+from onnxembed.hub.source import Fetched, HubOptions, local_paths
 from onnxembed.manifest import FileRecord, Manifest, Model, Precision, Source, Task, Variant
 from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.recipe import Recipe
@@ -57,47 +57,66 @@ def export(
     that are too far from the reference's, and what `fetch_checkpoint` and `read_facts` do.
     """
     options = options or Options()
-    inputs = [*local_paths(model), *([options.calibration] if options.calibration else [])]
-    check_output(output, force=options.force, inputs=inputs)
+    check_output(output, force=options.force, inputs=input_paths(model, options))
     recipe = choose_recipe(model, options.recipe, options.precisions)
-    make = partial(_plan, recipe=recipe, options=options)
+    make = partial(plan_folder, recipe=recipe, options=options)
     checkpoint = fetch_checkpoint(model, hub, examine=make)  # a refusal comes before the weights do
     plan = make(checkpoint.folder)
-    with foreign_errors(_unexpected(checkpoint.folder), but=(OSError,)):
-        graphs = {precision: build(plan, precision) for precision in plan.float_precisions or ("fp32",)}
+    graphs = build_graphs(plan)
     announce(plan.engine, graphs.values())
-    encoder, graph = plan.decisions.encoder, next(iter(graphs.values()))
+    graph = next(iter(graphs.values()))
     with new_folder(output, force=options.force) as draft:
-        tokenization = tokenization_section(encoder, write_tokenizer(plan.facts, encoder, draft))
-        sections: dict[Task, Any] = {
-            task: HEADS[task].section(plan.facts, plan.decisions, graph, draft) for task in plan.tasks
-        }
-        write_sentence_transformers(plan.facts, plan.decisions, sections.get("embedding"), draft)
         hashed: dict[str, FileRecord] = {}
+        manifest = write_small_files(plan, checkpoint, inputs=graph.input_names, widths=graph.widths, draft=draft)
         variants = _write_graphs(plan, graphs, draft, progress, hashed)
-        manifest = compose_manifest(
-            packages=("onnxembed", "onnx", "tokenizers", *TOOLS[plan.engine.value]),
-            source=Source(str(model), checkpoint.revision, recipe.name if recipe else None),
-            model=_model_section(plan, graph),
-            tokenization=tokenization,
-            encoder=encoder,
-            sections=sections,
-            variants={},
-            files={},
-        )
         variants |= _write_quantized(plan, draft, manifest, progress)
         manifest = replace(
             manifest,
             variants={precision: variants[precision] for precision in options.precisions},
             files=hash_files(draft, progress, hashed),
-            overruled=find_overruled(plan.facts, options.flags, recipe, plan.decisions) or None,
         )
         return record_manifest(draft, manifest, checkpoint, verify)
 
 
-def _plan(folder: Path, recipe: Recipe | None, options: Options) -> ExportPlan:
+def input_paths(model: str | Path, options: Options) -> list[Path]:
+    """The paths that an export reads, which it must not replace."""
+    return [*local_paths(model), *([options.calibration] if options.calibration else [])]
+
+
+def plan_folder(folder: Path, recipe: Recipe | None, options: Options) -> ExportPlan:
+    """The plan for a checkpoint's folder; errors as for `read_facts` and `make_plan`."""
     with foreign_errors(_unexpected(folder), but=(OSError,)):
         return make_plan(read_facts(folder), recipe, options)
+
+
+def build_graphs(plan: ExportPlan) -> dict[Precision, Graph]:
+    """The floating-point graphs of a plan, whose weights are read later; that of fp32 if none is asked for."""
+    with foreign_errors(_unexpected(plan.facts.folder), but=(OSError,)):
+        return {precision: build(plan, precision) for precision in plan.float_precisions or ("fp32",)}
+
+
+def write_small_files(
+    plan: ExportPlan, checkpoint: Fetched, *, inputs: tuple[str, ...], widths: Widths, draft: Path
+) -> Manifest:
+    """Write every file of an artifact but its graphs and its card; returns the manifest, which names no file yet.
+
+    `inputs` and `widths` are the inputs and the outputs of the graph.
+    """
+    facts, decisions, options = plan.facts, plan.decisions, plan.options
+    tokenization = tokenization_section(decisions.encoder, write_tokenizer(facts, decisions.encoder, draft))
+    sections: dict[Task, Any] = {task: HEADS[task].section(facts, decisions, widths, draft) for task in plan.tasks}
+    write_sentence_transformers(facts, decisions, sections.get("embedding"), draft)
+    manifest = compose_manifest(
+        packages=("onnxembed", "onnx", "tokenizers", *TOOLS[plan.engine.value]),
+        source=Source(checkpoint.model, checkpoint.revision, plan.recipe.name if plan.recipe else None),
+        model=_model_section(plan, inputs),
+        tokenization=tokenization,
+        encoder=decisions.encoder,
+        sections=sections,
+        variants={},
+        files={},
+    )
+    return replace(manifest, overruled=find_overruled(facts, options.flags, plan.recipe, decisions) or None)
 
 
 def _unexpected(folder: Path) -> str:
@@ -152,14 +171,14 @@ def _measure(plan: ExportPlan, precision: Precision) -> Measure:
     return SparseMeasure(floor) if embedding is None else VectorMeasure(floor, embedding.pooling.value)
 
 
-def _model_section(plan: ExportPlan, graph: Graph) -> Model:
+def _model_section(plan: ExportPlan, inputs: tuple[str, ...]) -> Model:
     engine = plan.engine
     return Model(
         model_type=plan.facts.model_type,
         attention=plan.decisions.encoder.attention,
         engine=engine.value,
         engine_reason=None if engine.value == "build" else engine.reason,
-        inputs=tuple(value.name for value in graph.inputs),
+        inputs=inputs,
         ignored_config_keys=plan.options.ignored_config_keys,
         adapter=plan.decisions.encoder.adapter,
     )

@@ -48,13 +48,18 @@ Examine = Callable[[Path], object]
 
 
 def fetch_checkpoint(
-    model: str | os.PathLike[str], hub: HubOptions | None = None, examine: Examine | None = None
+    model: str | os.PathLike[str],
+    hub: HubOptions | None = None,
+    examine: Examine | None = None,
+    *,
+    weights: bool = True,
 ) -> Fetched:
     """The folder of a checkpoint with what an export reads: configurations, tokenizer, one format of weights.
 
     The hub is asked once which commit the revision is, except for a commit that the cache holds. When it
     cannot be reached, a complete copy in the cache is used, with a warning. `examine` is called when the small files
-    have come, so that what it refuses costs no download of weights. Every file is hashed; a
+    have come, so that what it refuses costs no download of weights. Without `weights`, they are left on the hub, except
+    those of a static table, which alone say what it is (`has_weights` tells what came). Every file is hashed; a
     damaged one is taken out of the cache and raises IntegrityError. Raises ModelFilesError for a repository
     that is no checkpoint, HubError when the hub cannot be asked or says no.
     """
@@ -63,7 +68,7 @@ def fetch_checkpoint(
         return Fetched(str(model), own, None)
     repository = Repository.of(model, hub)
     folder = repository.cached()
-    gaps = _gaps(folder)
+    gaps = _gaps(folder, weights)
     # Another program may have filled the cache and left out files that it does not need. One that asked for
     # modules.json took everything that goes with it. Without a network that is assumed.
     proven = not gaps and repository.knows(folder, "modules.json")
@@ -71,15 +76,24 @@ def fetch_checkpoint(
         answer = repository.look_up(gaps, hub) if gaps else repository.try_look_up(hub)
         if answer is not None:
             commit, names = answer
-            folder = _download(repository, commit, names, examine)
-            refuse_gaps(_gaps(folder), f"{repository.model} at {commit}")
+            folder = _download(repository, commit, names, examine, weights)
+            left = () if weights else names
+            gaps = [file for file in _gaps(folder, True) if file not in left]
+            refuse_gaps(gaps, f"{repository.model} at {commit}")
             repository.note_absent({"modules.json"} - set(names), commit)
     _verify(folder, repository.model)
     repository.remember(folder.name)
     return Fetched(repository.model, folder, folder.name)
 
 
-def _download(repository: Repository, commit: str, names: Collection[str], examine: Examine | None) -> Path:
+def has_weights(folder: Path) -> bool:
+    """Whether a checkpoint's folder has all of its weights."""
+    return not _gaps(folder, True)
+
+
+def _download(
+    repository: Repository, commit: str, names: Collection[str], examine: Examine | None, weights: bool
+) -> Path:
     """Put a commit's checkpoint into the cache; `names` are all of its files.
 
     The small files come first, because they name the modules and the shards of the weights. The Transformer's weights
@@ -91,8 +105,11 @@ def _download(repository: Repository, commit: str, names: Collection[str], exami
         if path:
             repository.download(_small_files(names, path), commit)
     # What a static table is, its weights may be alone to say.
-    if examine is not None and all(class_name != "StaticEmbedding" for class_name, _ in modules):
-        examine(folder)
+    if all(class_name != "StaticEmbedding" for class_name, _ in modules):
+        if examine is not None:
+            examine(folder)
+        if not weights:
+            return folder
     for _, path in reversed(modules):
         repository.download(_weights(folder, names, path), commit)
     return folder
@@ -146,15 +163,20 @@ def _read(path: Path, pick: Callable[[Any], Iterable[Any]]) -> list[Any]:
         return list(pick(json.loads(path.read_text(encoding="utf-8"))))
 
 
-def _gaps(folder: Path) -> list[str]:
-    """Files that a folder lacks to be a complete checkpoint; not those that only the hub knows of."""
+def _gaps(folder: Path, weights: bool) -> list[str]:
+    """Files that a folder lacks to be a complete checkpoint; not those that only the hub knows of.
+
+    Without `weights`, only those of a static table count.
+    """
     names = file_names(folder)
     gaps = []
     for class_name, path in module_places(folder):
         place = path and f"{path}/"
-        needed = _weights(folder, names, path)
-        if not needed and class_name in WEIGHTED:
-            needed = [place + WEIGHTS[0]]
+        needed = []
+        if weights or class_name == "StaticEmbedding":
+            needed = _weights(folder, names, path)
+            if not needed and class_name in WEIGHTED:
+                needed = [place + WEIGHTS[0]]
         if class_name in CONFIGURED:
             needed = [f"{place}config.json", *needed]
         gaps += [file for file in needed if file not in names]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from onnxembed.errors import ModelFilesError, UsageError
+from onnxembed.errors import ModelFilesError, NotAnArtifactError, UsageError
 from onnxembed.execution.backend import Placement
 from onnxembed.hub.fetch import fetch, fetch_first, list_files
 from onnxembed.hub.source import Fetched, HubOptions
@@ -86,7 +86,7 @@ def _sole_graph(model: str | Path, hub: HubOptions, onnx_file: str | None) -> st
     graphs = sorted(name for name in names if name.endswith(".onnx"))
     if not graphs:
         problem = f"{model} has no {FILE_NAME}: it is not an onnxembed artifact"
-        raise ModelFilesError(f"{problem}; make one with: onnxembed export {model} -o DIR")
+        raise NotAnArtifactError(f"{problem}; make one with: onnxembed export {model} -o DIR")
     if onnx_file is not None:
         raise UsageError(f"{model} has no {onnx_file}; its ONNX files: {', '.join(graphs)}")
     if len(graphs) > 1:

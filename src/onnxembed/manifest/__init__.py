@@ -23,6 +23,7 @@ from onnxembed.manifest.sections import (
     Verification,
 )
 from onnxembed.manifest.words import (
+    ATTENTION_MODES,
     CUDA_ONLY,
     ENGINES,
     FILE_NAME,
@@ -63,6 +64,7 @@ from onnxembed.manifest.words import (
 )
 
 __all__ = [
+    "ATTENTION_MODES",
     "CUDA_ONLY",
     "ENGINES",
     "FILE_NAME",

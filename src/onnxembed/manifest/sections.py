@@ -55,11 +55,15 @@ class Decision(Generic[T]):
 
 @dataclass(frozen=True)
 class Source:
-    """The checkpoint: a hub id with its commit, or a folder; and the recipe that was followed."""
+    """The checkpoint: a hub id with its commit, or a folder; and the recipe that was followed.
+
+    `license` is what the metadata of the model's card says; None where it says nothing.
+    """
 
     model: str
     revision: str | None
     recipe: str | None = None
+    license: str | None = None
 
 
 @dataclass(frozen=True)

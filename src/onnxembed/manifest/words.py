@@ -87,6 +87,8 @@ PAIR_TRUNCATIONS: tuple[PairTruncation, ...] = get_args(PairTruncation)
 
 SCORE_ACTIVATIONS: tuple[ScoreActivation, ...] = get_args(ScoreActivation)
 
+ATTENTION_MODES: tuple[AttentionMode, ...] = get_args(AttentionMode)
+
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

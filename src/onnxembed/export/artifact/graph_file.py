@@ -62,8 +62,7 @@ def write_graph(
     file = graph_file(precision)
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = list(graph.initializers.values())
-    total = sum(_size(weight) for weight in weights)
+    weights, total = list(graph.initializers.values()), weights_size(graph)
     data = f"{file}_data" if total > INLINE_LIMIT else None
     model = _model(graph)
     written = 0
@@ -77,6 +76,11 @@ def write_graph(
     path.write_bytes(model.SerializeToString(deterministic=True))
     operators = graph.operators()
     return Variant(file=file, data=data, nodes=sum(operators.values()), operators=operators)
+
+
+def weights_size(graph: Graph) -> int:
+    """The bytes of all weights of a graph."""
+    return sum(_size(weight) for weight in graph.initializers.values())
 
 
 def _size(weight: Initializer) -> int:

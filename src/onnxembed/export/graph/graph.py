@@ -6,7 +6,7 @@ is the name of a tensor in the graph. Shape letters: B batch, T tokens, H heads,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +22,9 @@ from onnxembed.export.checkpoint.tensors import Checkpoint, check_finite
 from onnxembed.manifest import Precision
 
 Value = str
+
+Widths = Mapping[str, int]
+"""The outputs of a graph by name, with the length of their last axis."""
 
 OPSET = 18
 RMS_OPSET = 23  # the first with RMSNormalization; graphs without it use OPSET, which older runtimes read too
@@ -129,6 +132,16 @@ class Graph:
             for names in (node.input, node.output):
                 names[:] = [name if used == value else used for used in names]
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The inputs, in order."""
+        return tuple(value.name for value in self.inputs)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The outputs with the length of their last axis; 0 for one that varies."""
+        return {value.name: int(value.type.tensor_type.shape.dim[-1].dim_value) for value in self.outputs}
 
     def hint_shape(self, value: Value, onnx_type: int, shape: tuple[str | int, ...]) -> Value:
         """Declare a shape that ONNX Runtime cannot infer: it fuses sums only if it knows their shapes to be equal."""

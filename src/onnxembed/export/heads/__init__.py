@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from onnxembed.decisions.decide import Decisions
-from onnxembed.export.graph.graph import Graph
+from onnxembed.export.graph.graph import Widths
 from onnxembed.export.graph.inputs import Encoded
 from onnxembed.export.heads import embedding, multi_vector, reranking, sparse
 from onnxembed.facts.facts import Facts
@@ -32,7 +32,7 @@ class TaskHead(Protocol):
         ...
 
     def section(
-        self, facts: Facts, decisions: Decisions, graph: Graph, folder: Path
+        self, facts: Facts, decisions: Decisions, widths: Widths, folder: Path
     ) -> Embedding | Sparse | MultiVector | Reranking:
         """The manifest's section about the task; `folder` is the artifact's draft, with its tokenizer files."""
         ...

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onnxembed.decisions.decide import Decisions
 from onnxembed.export.graph import pooling
-from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.graph import Graph, Value, Widths
 from onnxembed.export.graph.inputs import B, Encoded, Pool
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.modules import DenseFacts, Layer, PostModules
@@ -39,11 +39,11 @@ def add_sentence_embedding(g: Graph, tokens: Value, pool: Pool, facts: Facts, de
     g.output(SENTENCE_EMBEDDING, sentence, (B, embedding.dimension))
 
 
-def section(facts: Facts, decisions: Decisions, graph: Graph, folder: Path) -> Embedding:
+def section(facts: Facts, decisions: Decisions, widths: Widths, folder: Path) -> Embedding:
     """The manifest's section about sentence embeddings."""
     embedding = decisions.embedding
     assert embedding is not None
-    pooled = SENTENCE_EMBEDDING in [value.name for value in graph.outputs]
+    pooled = SENTENCE_EMBEDDING in widths
     return Embedding(
         pooling=embedding.pooling,
         dense=dense_entries(facts, in_files=not pooled),

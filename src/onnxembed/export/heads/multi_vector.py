@@ -13,7 +13,7 @@ from onnxembed.errors import ModelFilesError
 from onnxembed.export.checkpoint.linear import read_linear
 from onnxembed.export.checkpoint.tensors import check_finite
 from onnxembed.export.graph import pooling
-from onnxembed.export.graph.graph import Graph
+from onnxembed.export.graph.graph import Graph, Widths
 from onnxembed.export.graph.inputs import B, Encoded, T
 from onnxembed.export.graph.pooling import linear
 from onnxembed.facts.facts import Facts
@@ -51,13 +51,18 @@ def add_output(encoded: Encoded, facts: Facts, decisions: Decisions) -> None:
     g.output(MULTI_VECTOR, tokens, (B, T, width))
 
 
-def section(facts: Facts, decisions: Decisions, graph: Graph, folder: Path) -> MultiVector:
+def section(facts: Facts, decisions: Decisions, widths: Widths, folder: Path) -> MultiVector:
     """The manifest's section about multi-vector embeddings; its tokens get the ids of the tokenizer in `folder`."""
     head = decisions.multi_vector
     assert head is not None
-    output = next(value for value in graph.outputs if value.name == MULTI_VECTOR)
-    dimension = int(output.type.tensor_type.shape.dim[-1].dim_value)
-    return multi_vector_section(head, TokenIds.of_folder(folder), decisions.encoder, dimension)
+    return multi_vector_section(head, TokenIds.of_folder(folder), decisions.encoder, widths[MULTI_VECTOR])
+
+
+def width_of_files(head: MultiVectorFacts, hidden_size: int) -> int | None:
+    """The length of the vectors, as the model's small files say it; None if only its weights do."""
+    if head.dense:
+        return head.dense[-1].out_features
+    return None if head.head is None else read_linear(head.head, hidden_size)[0].shape[0]
 
 
 def _projection(g: Graph, facts: Facts, head: MultiVectorFacts, width: int) -> tuple[str, Array, Array | None]:

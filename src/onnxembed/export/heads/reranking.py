@@ -19,7 +19,7 @@ from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.architectures.row import Classifier, Key
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.checkpoint.tensors import check_finite
-from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.graph import Graph, Value, Widths
 from onnxembed.export.graph.inputs import B, Encoded, PaddedInputs
 from onnxembed.export.graph.pooling import pool
 from onnxembed.facts.facts import Facts
@@ -52,7 +52,7 @@ def add_output(encoded: Encoded, facts: Facts, decisions: Decisions) -> None:
     encoded.graph.output(LOGITS, logits, (B, len(reranking.labels.value)))
 
 
-def section(facts: Facts, decisions: Decisions, graph: Graph, folder: Path) -> Reranking:
+def section(facts: Facts, decisions: Decisions, widths: Widths, folder: Path) -> Reranking:
     """The manifest's section about reranking."""
     assert decisions.reranking is not None
     return decisions.reranking

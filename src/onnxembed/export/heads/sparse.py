@@ -10,7 +10,7 @@ from onnx import TensorProto
 from onnxembed.decisions.compose_manifest import sparse_section
 from onnxembed.decisions.decide import Decisions
 from onnxembed.export.checkpoint.linear import read_linear
-from onnxembed.export.graph.graph import Graph, Value
+from onnxembed.export.graph.graph import Value, Widths
 from onnxembed.export.graph.inputs import B, Encoded, T
 from onnxembed.export.graph.pooling import linear
 from onnxembed.export.heads import masked_lm
@@ -42,7 +42,7 @@ def add_output(encoded: Encoded, facts: Facts, decisions: Decisions) -> None:
         encoded.graph.output(SPARSE_WEIGHTS, weights, (B, T))
 
 
-def section(facts: Facts, decisions: Decisions, graph: Graph, folder: Path) -> Sparse:
+def section(facts: Facts, decisions: Decisions, widths: Widths, folder: Path) -> Sparse:
     """The manifest's section about sparse embeddings; its tokens get the ids of the tokenizer in `folder`."""
     head = decisions.sparse
     assert head is not None

@@ -9,14 +9,14 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import numpy as np
 
 from onnxembed import __version__
-from onnxembed.cli.processor import read_processor
+from onnxembed.commands.doctor import Finding
+from onnxembed.commands.processor import read_processor
 from onnxembed.errors import MissingExtraError, OnnxEmbedError
 from onnxembed.execution.cores import available_threads, cpu_quota, usable_cores
 from onnxembed.execution.providers import load_onnxruntime, wants_cuda, why_unavailable
@@ -29,16 +29,6 @@ LIBRARIES = ("numpy", "tokenizers", "huggingface_hub")
 
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=index,name,memory.used,memory.total,driver_version,compute_cap")
 SMI_SECONDS = 10
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A fact about this environment."""
-
-    name: str
-    text: str
-    broken: bool = False
-    """Whether it keeps onnxembed from working as the user meant it to; the text then says what to do."""
 
 
 def examine() -> Iterator[Finding]:

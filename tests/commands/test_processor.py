@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxembed.cli.processor import Processor, parse_cpuinfo, parse_sysctl
+from onnxembed.commands.processor import Processor, parse_cpuinfo, parse_sysctl
 
 XEON = """processor\t: 0
 model name\t: Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz

@@ -1,0 +1,47 @@
+"""`inspect`: how a model's texts become vectors, whether it is an ONNX folder or still a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnxembed.commands.new_folder import require_export
+from onnxembed.errors import NotAnArtifactError
+from onnxembed.hub.source import HubOptions
+from onnxembed.loading.locate import read_model_manifest
+from onnxembed.manifest import Manifest
+
+
+def inspect(
+    model: str | Path,
+    *,
+    onnx_file: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Manifest:
+    """The manifest of an ONNX folder or hub repository; of any other model, the one that it would get.
+
+    A model with an ONNX graph from elsewhere gets that of an adoption. A checkpoint gets that of a dry run of `export`:
+    its `variants` and `files` are empty, and the extra [export] is needed.
+
+    Args:
+        model: a folder, or the hub id of a model. Graphs of an ONNX folder and weights of a checkpoint are not fetched
+            from the hub.
+        onnx_file: the path of the graph to adopt, if it is not onnx/model.onnx or model.onnx.
+        revision: a branch, tag or commit of a hub model.
+        cache_dir: where hub files are kept; the hub client's standard cache if None.
+        local_files_only: use the files in the cache, and never ask the hub.
+
+    Raises what `export` does for a checkpoint that it refuses.
+    """
+    hub = HubOptions(revision, cache_dir, local_files_only)
+    try:
+        return read_model_manifest(model, hub, onnx_file)
+    except NotAnArtifactError:
+        if onnx_file is not None:
+            raise
+        require_export()
+    from onnxembed.export.plan import Options
+    from onnxembed.export.preview import preview
+
+    return preview(model, Options(), hub).manifest

@@ -1,0 +1,96 @@
+"""`verify`: compare an ONNX folder with its reference, or with published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxembed.commands.new_folder import Progress, silent
+from onnxembed.commands.result import Result
+from onnxembed.hub.source import HubOptions
+from onnxembed.manifest import Manifest, Verification
+
+if TYPE_CHECKING:
+    from onnxembed.verify.published import Outcome
+
+
+@dataclass(frozen=True)
+class Verified(Result):
+    """What was measured against the reference."""
+
+    folder: Path
+    manifest: Manifest
+    """The folder's manifest with the figures, also where the folder is read-only and nothing could be recorded."""
+
+    @property
+    def verification(self) -> dict[str, Verification]:
+        """The figures of each graph, by precision; for sparse and multi-vector embeddings, by precision and task."""
+        return self.manifest.verification
+
+
+@dataclass(frozen=True)
+class Golden(Result):
+    """A folder against the numbers that were published for its model."""
+
+    folder: Path
+    golden: tuple[Outcome, ...]
+
+    @property
+    def failures(self) -> int:
+        """How many of the published numbers are not met."""
+        return sum(not outcome.passed for outcome in self.golden)
+
+
+def verify(
+    folder: str | Path,
+    *,
+    against: str | Path | None = None,
+    texts: Iterable[str] = (),
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    progress: Progress = silent,
+) -> Verified:
+    """Compare an ONNX folder with the original model run by sentence-transformers. Needs the extra [torch].
+
+    The figures are recorded in the folder's manifest and in its model card.
+
+    Args:
+        folder: a folder that `export` or `adopt` wrote.
+        against: hub id or folder of the original model; as the manifest records it if None.
+        texts: texts to compare in addition to the built-in ones.
+        revision: a branch, tag or commit of the original model.
+        cache_dir: where hub files are kept; the hub client's standard cache if None.
+        local_files_only: use the files in the cache, and never ask the hub.
+        progress: called with the stage, how much of it is done, and how much there is.
+
+    Raises:
+        VerificationError: token ids or vectors differ by more than the limits; nothing is recorded.
+        NoReferenceError: transformers has no class of its own for the model.
+        MissingExtraError: the extra is not installed.
+        ModelFilesError: the folder is no ONNX folder, or the original model is gone.
+        HubError: the hub could not be reached, or it refused.
+    """
+    from onnxembed.verify.verify import verify as run
+
+    folder = Path(folder)
+    manifest = run(
+        folder,
+        against=against,
+        hub=HubOptions(revision, cache_dir, local_files_only),
+        texts=list(texts),
+        progress=progress,
+    )
+    return Verified(folder, manifest)
+
+
+def verify_golden(folder: str | Path) -> Golden:
+    """Compare an ONNX folder with the numbers published in its recipe: `onnxembed verify --golden`. Needs no torch.
+
+    Raises UsageError for a model without a recipe or without published numbers.
+    """
+    from onnxembed.verify.published import check_golden
+
+    return Golden(Path(folder), tuple(check_golden(Path(folder))))

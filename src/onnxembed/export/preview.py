@@ -1,0 +1,92 @@
+"""What an export would make, without making it: its decisions, its files, and what it would refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from onnxembed.export.artifact.graph_file import INLINE_LIMIT, weights_size
+from onnxembed.export.graph.graph import Graph, Widths
+from onnxembed.export.heads import multi_vector
+from onnxembed.export.pipeline import build_graphs, plan_folder, write_small_files
+from onnxembed.export.plan import ExportPlan, Options
+from onnxembed.hub.checkpoint_files import fetch_checkpoint, has_weights
+from onnxembed.hub.source import HubOptions, file_names
+from onnxembed.manifest import MULTI_VECTOR, SENTENCE_EMBEDDING, Manifest, Precision, graph_file
+from onnxembed.recipes.book import choose_recipe
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an export would make."""
+
+    manifest: Manifest
+    """Every decision; `variants` and `files` are empty."""
+    files: dict[str, int | None]
+    """The size of each file in bytes, by name; None where it is not known."""
+    notes: tuple[str, ...]
+    """What was not looked at."""
+
+
+def preview(model: str | Path, options: Options, hub: HubOptions | None = None) -> Preview:
+    """What an export of a checkpoint would make; nothing is written, and a hub model's weights are not fetched.
+
+    They are fetched if they alone say what the model is: of a static table, or the width of a ColBERT without modules.
+    A graph that onnxembed builds is built if the weights are there, as far as the first read of its weights, so that
+    what an export refuses is refused here. Errors as for `export`.
+    """
+    recipe = choose_recipe(model, options.recipe, options.precisions)
+    make = partial(plan_folder, recipe=recipe, options=options)
+    checkpoint = fetch_checkpoint(model, hub, examine=make, weights=False)
+    plan = make(checkpoint.folder)
+    if _width_in_weights(plan):
+        checkpoint = fetch_checkpoint(model, hub)
+        plan = make(checkpoint.folder)
+    graphs: Mapping[Precision, Graph] = {}
+    notes: tuple[str, ...] = ()
+    if not has_weights(checkpoint.folder):
+        notes = ("the weights were not fetched, so their names and sizes are not checked",)
+    elif plan.engine.value != "build":
+        notes = (f"the graph of engine {plan.engine.value} is made by the export alone, so it is not checked",)
+    else:
+        graphs = build_graphs(plan)
+    with TemporaryDirectory() as folder:
+        graph = next(iter(graphs.values()), None)
+        inputs, widths = (graph.input_names, graph.widths) if graph else ((), _widths(plan))
+        manifest = write_small_files(plan, checkpoint, inputs=inputs, widths=widths, draft=Path(folder))
+        small = {name: Path(folder, name).stat().st_size for name in file_names(Path(folder))}
+    return Preview(manifest, {**dict(sorted(small.items())), **_graph_files(plan, graphs)}, notes)
+
+
+def _width_in_weights(plan: ExportPlan) -> bool:
+    head = plan.decisions.multi_vector
+    return head is not None and multi_vector.width_of_files(head, plan.decisions.encoder.hidden_size) is None
+
+
+def _widths(plan: ExportPlan) -> Widths:
+    """The outputs of a graph that is not built, as far as the manifest's sections ask for them."""
+    decisions, widths = plan.decisions, {}
+    if decisions.embedding is not None and "embedding" in plan.graph_tasks:
+        widths[SENTENCE_EMBEDDING] = decisions.embedding.dimension
+    if decisions.multi_vector is not None:
+        width = multi_vector.width_of_files(decisions.multi_vector, decisions.encoder.hidden_size)
+        assert width is not None  # else the weights were fetched
+        widths[MULTI_VECTOR] = width
+    return widths
+
+
+def _graph_files(plan: ExportPlan, graphs: Mapping[Precision, Graph]) -> dict[str, int | None]:
+    """The files of each graph, with the size of its weights where they are known, without that of its nodes."""
+    files: dict[str, int | None] = {}
+    for precision in plan.options.precisions:
+        name = graph_file(precision)
+        size = weights_size(graphs[precision]) if precision in graphs else None
+        files[name] = size
+        if size is not None and size > INLINE_LIMIT:
+            files |= {name: None, f"{name}_data": size}
+        if plan.options.packed:
+            files[f"{name.removesuffix('.onnx')}_packed.onnx"] = None
+    return files
