@@ -112,12 +112,15 @@ class OnnxEmbedder(TextModel):
         self._open(opened)
         if dimensions is not None:
             self._cut(dimensions)
+        elif opened.manifest.embedding:
+            _ = self._dense  # a file that is no Dense layer is found now
 
-    def _use(self, model: OpenModel) -> None:
-        super()._use(model)
-        section = model.manifest.embedding
-        self._dense = dense_readout(model.folder, section) if section else None
-        self._dimensions: int | None = None
+    _dimensions: int | None = None
+
+    @cached_property
+    def _dense(self) -> DenseReadout:
+        """How the model's own dense vectors are made; UsageError for a model that makes none."""
+        return dense_readout(self.folder, self.manifest.embedding or self.manifest.require_embedding())
 
     def _cut(self, dimensions: int) -> None:
         """Cut dense vectors to a length, where a call does not say another one."""
@@ -219,7 +222,7 @@ class OnnxEmbedder(TextModel):
         taken = take_options("embed_tokens", options, PromptOptions)
         given = given_texts(texts)
         blocks = self._blocks(given, TokenReadout(self.manifest.require_embedding()), taken)
-        prompt = len(self._prompting.choose(taken.prompt, taken.prompt_name))
+        prompt = len(self.model.prompting.choose(taken.prompt, taken.prompt_name))
         embeddings = (
             TokenEmbeddings(tokens, np.maximum(offsets - prompt, 0), vectors)
             for window, block in blocks
@@ -392,8 +395,6 @@ class OnnxEmbedder(TextModel):
 
     def _dense_readout(self, dimensions: int | None = None, normalize: bool | None = None) -> DenseReadout:
         """How dense vectors are made; UsageError for a model that makes none, and for an impossible option."""
-        if self._dense is None:
-            self._dense = dense_readout(self.folder, self.manifest.require_embedding())
         if dimensions is None and normalize is None:
             return self._dense
         return self._dense.with_options(self._dimensions if dimensions is None else dimensions, normalize)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
 
 
 def warn(message: str) -> None:
@@ -14,12 +17,12 @@ def warn(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
+@dataclass(frozen=True, eq=False)
 class Once:
     """A warning that is given once, however many threads come upon it."""
 
-    def __init__(self) -> None:
-        # Taken in one step, so no lock is needed, which a forked child might find held for ever.
-        self._chance = iter([True])
+    # Taken in one step, so no lock is needed, which a forked child might find held for ever.
+    _chance: Iterator[bool] = field(default_factory=partial(iter, (True,)))
 
     def warn(self, message: str) -> None:
         """Warn as the function `warn` does, the first time only."""

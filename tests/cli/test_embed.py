@@ -169,7 +169,7 @@ def test_embed_asks_for_the_gpus_that_are_named(run: Run, artifact: Path, monkey
     def refuse(placement: Placement) -> NoReturn:
         raise ProviderError(f"asked for {placement.providers} on {placement.device_ids}")
 
-    monkeypatch.setattr(Placement, "cpu_threads", property(refuse))
+    monkeypatch.setattr("onnxembed.runtime.open_model.decide", refuse)
     assert refused(run("embed", artifact, "the cat"), "asked for auto on None")
     named = ("--provider", "tensorrt", "--device-id", 1, "--device-id", 0)
     assert refused(run("embed", artifact, "the cat", *named), "asked for tensorrt on (1, 0)")

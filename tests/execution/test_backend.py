@@ -1,4 +1,4 @@
-"""Placement refuses impossible values when it is made, and answers what its values mean."""
+"""What a placement leaves open is decided once, and impossible values are refused."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from onnxembed.errors import UsageError
 from onnxembed.execution import providers as provider_module
 from onnxembed.execution.backend import Placement
 from onnxembed.execution.cores import available_threads
+from onnxembed.execution.opening import decide
 from onnxembed.execution.providers import CPU, CUDA
 
 
@@ -17,12 +18,12 @@ from onnxembed.execution.providers import CPU, CUDA
 @pytest.mark.parametrize("name", ["threads", "tokens_per_run"])
 def test_impossible_numbers_are_refused(name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=rf"^{name} is {value!r}, not a positive whole number$"):
-        Placement(**{name: value})
+        decide(Placement(**{name: value}))
 
 
 def test_threads_are_all_available_ones_unless_told() -> None:
-    assert Placement(threads=3).cpu_threads == 3
-    assert Placement().cpu_threads == available_threads()
+    assert decide(Placement(threads=3)).threads == 3
+    assert decide(Placement()).threads == available_threads()
 
 
 @pytest.mark.parametrize(
@@ -36,9 +37,9 @@ def test_threads_are_all_available_ones_unless_told() -> None:
         (["tensorrt"], None, True),
     ],
 )
-def test_a_placement_knows_whether_it_may_use_a_gpu(
+def test_a_placement_decides_whether_a_gpu_runs_the_graph(
     providers: Any, device_ids: Any, gpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CPU])
     monkeypatch.setattr(provider_module, "is_installed", lambda name: False)
-    assert Placement(providers, device_ids=device_ids).may_use_gpu is gpu
+    assert decide(Placement(providers, device_ids=device_ids)).on_gpu is gpu

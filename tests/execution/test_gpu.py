@@ -20,7 +20,7 @@ from onnxembed.errors import DeviceMemoryError, ProviderError, UsageError
 from onnxembed.execution.backend import GraphFiles, Placement
 from onnxembed.execution.cpu import CpuBackend
 from onnxembed.execution.gpu import RUNS_IN_FLIGHT, GpuBackend
-from onnxembed.execution.opening import open_backend
+from onnxembed.execution.opening import decide, open_backend
 from onnxembed.execution.planning import GPU_TOKENS_PER_RUN
 from onnxembed.execution.providers import CPU, CUDA
 from onnxembed.execution.session import OpenSession, Session
@@ -247,12 +247,12 @@ def test_each_gpu_has_a_session(
 
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CUDA, CPU])
     placement = Placement(providers, threads=2, device_ids=device_ids)
-    open_backend(GraphFiles(Path("model.onnx"), 1), placement, cast(OpenSession, session)).close()
+    open_backend(GraphFiles(Path("model.onnx"), 1), decide(placement), cast(OpenSession, session)).close()
     assert asked == sessions
 
 
 def test_the_cpu_has_its_own_backend(artifact: Path) -> None:
-    model = open_backend(GraphFiles(artifact / "onnx/model.onnx", 1), Placement("cpu", threads=2))
+    model = open_backend(GraphFiles(artifact / "onnx/model.onnx", 1), decide(Placement("cpu", threads=2)))
     model.close()
     assert isinstance(model, CpuBackend)
     assert model.provider == CPU
@@ -267,10 +267,10 @@ def test_naming_a_gpu_never_gives_the_cpu(monkeypatch: pytest.MonkeyPatch, artif
 
 @pytest.mark.parametrize(
     ("device_id", "device_ids", "devices"),
-    [(None, None, None), (0, None, (0,)), (None, [1, 0], (1, 0)), (None, range(3), (0, 1, 2))],
+    [(None, None, (None,)), (0, None, (0,)), (None, [1, 0], (1, 0)), (None, range(3), (0, 1, 2))],
 )
 def test_numbers_of_gpus(device_id: Any, device_ids: Any, devices: Any) -> None:
-    assert Placement(device_id=device_id, device_ids=device_ids).device_ids == devices
+    assert decide(Placement("cuda", device_id=device_id, device_ids=device_ids)).devices == devices
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_numbers_of_gpus(device_id: Any, device_ids: Any, devices: Any) -> None:
 )
 def test_impossible_numbers_of_gpus(device_id: Any, device_ids: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Placement(device_id=device_id, device_ids=device_ids)
+        decide(Placement(device_id=device_id, device_ids=device_ids))
 
 
 def test_a_forked_child_does_not_use_the_gpu_of_its_parent() -> None:

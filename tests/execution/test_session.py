@@ -23,7 +23,7 @@ import pytest
 from onnxembed.errors import DeviceMemoryError, MissingExtraError, ModelFilesError, ProviderError, UsageError
 from onnxembed.execution import cuda
 from onnxembed.execution.backend import GraphFiles, Placement
-from onnxembed.execution.opening import open_backend
+from onnxembed.execution.opening import decide, open_backend
 from onnxembed.execution.providers import CPU, CUDA, CUDA_OPTIONS, TENSORRT
 from onnxembed.execution.session import Session
 
@@ -562,7 +562,7 @@ def test_other_errors_are_raised_unchanged(graph: Path, monkeypatch: pytest.Monk
 
 
 def auto(graph: Path) -> str:
-    opened = open_backend(GraphFiles(graph, graph.stat().st_size), Placement(threads=1))
+    opened = open_backend(GraphFiles(graph, graph.stat().st_size), decide(Placement(threads=1)))
     opened.close()
     return opened.provider
 

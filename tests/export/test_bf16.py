@@ -16,7 +16,7 @@ from onnxembed import OnnxEmbedder
 from onnxembed.cli import cli
 from onnxembed.errors import NoReferenceError, ProviderError
 from onnxembed.execution.backend import GraphFiles, Placement
-from onnxembed.execution.opening import open_backend
+from onnxembed.execution.opening import decide, open_backend
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.attention import attention, local_mask, prepare_mask
 from onnxembed.export.graph.graph import FLOAT_TYPES, Graph
@@ -112,7 +112,7 @@ def test_the_cpu_refuses_bf16(artifact16: Path, providers: str) -> None:
 def test_auto_does_not_fall_back(artifact16: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = GraphFiles(artifact16 / "onnx/model_bf16.onnx", 1, cuda_only=True)
     with pytest.raises(ProviderError, match="CPU wheel"):
-        open_backend(files, Placement(threads=1))
+        open_backend(files, decide(Placement(threads=1)))
 
 
 def test_the_output_says_that_it_is_not_verified(artifact16: Path) -> None:

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from onnxembed.arguments import whole_number
 from onnxembed.arrays import Feeds, FloatArray
-from onnxembed.errors import UsageError
-from onnxembed.execution.cores import available_threads
-from onnxembed.execution.providers import GPU_PROVIDERS, Providers, check_device_ids, wanted_providers, wants_cuda
+from onnxembed.execution.providers import Providers
 
 Run = TypeVar("Run")
 Result = TypeVar("Result")
@@ -38,41 +34,34 @@ class GraphFiles:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and how a graph is run. Raises UsageError for an impossible value."""
+    """Where and how a caller wants a graph to run; `decide` checks the values and settles what they leave open."""
 
     providers: Providers = "auto"
     """The providers of `Session`; or "auto", CUDA if it can be used, else the CPU."""
     threads: int | None = None
     """Threads of the CPU to use; as many as the process may use if None."""
     device_id: int | None = None
-    """The number of one GPU, instead of `device_ids`, which then holds it."""
+    """The number of one GPU, instead of `device_ids`."""
     device_ids: Sequence[int] | None = None
     """The numbers of the GPUs to share the work among; the first one if None."""
     tokens_per_run: int | None = None
     """The most slots of a run, padding included; what suits the device if None."""
 
-    def __post_init__(self) -> None:
-        if self.threads is not None:
-            whole_number("threads", self.threads)
-        if self.tokens_per_run is not None:
-            whole_number("tokens_per_run", self.tokens_per_run)
-        if self.device_id is not None and self.device_ids is not None:
-            raise UsageError("give device_id or device_ids, not both")
-        named = self.device_ids if self.device_id is None else (self.device_id,)
-        if named is not None:
-            object.__setattr__(self, "device_ids", check_device_ids(named))
 
-    @property
-    def may_use_gpu(self) -> bool:
-        """Whether a graph would be opened on a GPU, if it can be."""
-        if self.providers == "auto":
-            return bool(self.device_ids) or wants_cuda()
-        return wanted_providers(self.providers)[0][0] in GPU_PROVIDERS
+@dataclass(frozen=True)
+class Place:
+    """Where and how a graph will run: a placement of which everything is decided."""
 
-    @cached_property
-    def cpu_threads(self) -> int:
-        """The number of threads to use on the CPU."""
-        return available_threads() if self.threads is None else int(self.threads)
+    providers: Providers
+    """The providers of `Session`."""
+    on_gpu: bool
+    """Whether the first of them runs on a GPU."""
+    automatic: bool
+    """Whether nobody asked for these providers, so that another one may take their place."""
+    threads: int
+    devices: tuple[int | None, ...]
+    """The numbers of the GPUs to share the work among; None is the first one."""
+    tokens_per_run: int | None
 
 
 class Backend(Protocol):
@@ -113,5 +102,5 @@ class Backend(Protocol):
         """Refuse further runs, wait for those that have begun, and free the graph. Safe to repeat."""
 
 
-OpenBackend = Callable[[GraphFiles, Placement], Backend]
-"""Opens a graph where the placement says; `open_backend` does, and tests have others."""
+OpenBackend = Callable[[GraphFiles, Place], Backend]
+"""Opens a graph at a place; `open_backend` does, and tests have others."""

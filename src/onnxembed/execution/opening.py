@@ -1,49 +1,72 @@
-"""Which backend opens a graph."""
+"""Where a graph runs: what a placement leaves open is decided, and a backend opens the graph there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
-from onnxembed.errors import ProviderError
-from onnxembed.execution.backend import Backend, GraphFiles, Placement
+from onnxembed.arguments import whole_number
+from onnxembed.errors import ProviderError, UsageError
+from onnxembed.execution.backend import Backend, GraphFiles, Place, Placement
+from onnxembed.execution.cores import available_threads
 from onnxembed.execution.cpu import CpuBackend
 from onnxembed.execution.gpu import GpuBackend
-from onnxembed.execution.providers import GPU_PROVIDERS, Providers, wanted_providers, wants_cuda
+from onnxembed.execution.providers import GPU_PROVIDERS, Providers, check_device_ids, wanted_providers, wants_cuda
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.warning import warn
 
 
-def open_backend(graph: GraphFiles, placement: Placement, open_session: OpenSession = Session) -> Backend:
-    """Open a graph on the GPUs that the placement names, on one GPU, or on the CPU.
+def decide(placement: Placement) -> Place:
+    """Decide what a placement leaves open: the threads, and the providers of "auto".
 
-    "auto" means CUDA if it can be used, else the CPU, with a warning that says why. If the placement names GPUs, or
-    only a GPU can run the graph, it runs there or ProviderError is raised.
+    "auto" means CUDA if GPUs are named or it seems usable, else the CPU. Raises UsageError for an impossible value.
     """
-    providers, devices = placement.providers, placement.device_ids
-    if providers == "auto" and (devices or graph.cuda_only):
-        providers = "cuda"
-    if providers == "auto":
-        if wants_cuda():
-            try:
-                return _open_on_gpus(graph, "cuda", placement, open_session)
-            except ProviderError as error:
-                warn(f"running on the CPU, because {error}")
-        providers = "cpu"
-    elif wanted_providers(providers, devices[0] if devices else None)[0][0] in GPU_PROVIDERS:
-        return _open_on_gpus(graph, providers, placement, open_session)
-    if graph.cuda_only:
+    threads = available_threads() if placement.threads is None else whole_number("threads", placement.threads)
+    if placement.tokens_per_run is not None:
+        whole_number("tokens_per_run", placement.tokens_per_run)
+    devices = _devices(placement)
+    automatic = placement.providers == "auto" and not devices
+    if automatic:
+        on_gpu = wants_cuda()
+        providers: Providers = "cuda" if on_gpu else "cpu"
+    else:
+        providers = "cuda" if placement.providers == "auto" else placement.providers
+        on_gpu = wanted_providers(providers, devices[0] if devices else None)[0][0] in GPU_PROVIDERS
+    return Place(providers, on_gpu, automatic, threads, devices or (None,), placement.tokens_per_run)
+
+
+def _devices(placement: Placement) -> tuple[int, ...]:
+    """The numbers of the GPUs that a placement names; none if it names none."""
+    if placement.device_id is None:
+        return () if placement.device_ids is None else check_device_ids(placement.device_ids)
+    if placement.device_ids is not None:
+        raise UsageError("give device_id or device_ids, not both")
+    return check_device_ids((placement.device_id,))
+
+
+def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Session) -> Backend:
+    """Open a graph on the GPUs of a place, or on the CPU.
+
+    Where nobody asked for a GPU and it cannot be used, the CPU takes its place, with a warning that says why. A graph
+    that only a GPU can run never goes to the CPU: ProviderError says why not.
+    """
+    if graph.cuda_only and place.automatic:
+        place = replace(place, providers="cuda", on_gpu=True, automatic=False)
+    if place.on_gpu:
+        try:
+            return _open_on_gpus(graph, place, open_session)
+        except ProviderError as error:
+            if not place.automatic:
+                raise
+            warn(f"running on the CPU, because {error}")
+            place = replace(place, providers="cpu")
+    elif graph.cuda_only:
         raise ProviderError(f"{graph.path} runs on CUDA only: the CPU has no kernels for its numbers")
-    return CpuBackend(graph, providers, placement.cpu_threads, placement.tokens_per_run, open_session=open_session)
+    return CpuBackend(graph, place.providers, place.threads, place.tokens_per_run, open_session=open_session)
 
 
-def _open_on_gpus(
-    graph: GraphFiles, providers: Providers, placement: Placement, open_session: OpenSession
-) -> GpuBackend:
-    """A session on each GPU that the placement names, or on the first one; of the packed graph if there is one."""
+def _open_on_gpus(graph: GraphFiles, place: Place, open_session: OpenSession) -> GpuBackend:
+    """A session on each GPU of the place; of the packed graph if there is one."""
     path = graph.packed or graph.path
-    devices: Sequence[int | None] = placement.device_ids or (None,)
-    sessions = [open_session(path, providers, placement.cpu_threads, device) for device in devices]
+    sessions = [open_session(path, place.providers, place.threads, device) for device in place.devices]
     packed = graph.packed is not None
-    return GpuBackend(
-        sessions, placement.tokens_per_run, packed=packed, quantized=graph.quantized, one_text=graph.one_text
-    )
+    return GpuBackend(sessions, place.tokens_per_run, packed=packed, quantized=graph.quantized, one_text=graph.one_text)

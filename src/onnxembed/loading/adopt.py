@@ -18,7 +18,7 @@ from onnxembed.decisions.compose_manifest import TokenLookup, compose_manifest, 
 from onnxembed.decisions.decide import Decisions, decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
-from onnxembed.execution.backend import Placement
+from onnxembed.execution.backend import GraphFiles
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
 from onnxembed.facts.model_types import MODEL_TYPES
@@ -32,6 +32,7 @@ from onnxembed.loading.graph_walk import integer_output, shared_scale
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.loading.onnx_file import OnnxFile, Value
 from onnxembed.manifest import (
+    CUDA_ONLY,
     INPUTS,
     SENTENCE_EMBEDDING,
     AttentionMode,
@@ -193,9 +194,7 @@ def _measured_attention(graph: OnnxFile, output: Value, wanted: Decision[Attenti
     return replace(wanted, reason=f"{wanted.reason}; measured in the graph")
 
 
-def adopt(
-    model: str | Path, hub: HubOptions, file: str, *, precision: str, placement: Placement, choices: AdoptionChoices
-) -> LocatedArtifact:
+def adopt(model: str | Path, hub: HubOptions, file: str, precision: str, choices: AdoptionChoices) -> LocatedArtifact:
     """Adopt a model with an ONNX graph in memory, for loading; nothing is written.
 
     Errors as for `read_found_graph` and `decide`. If files would have to be written, the error names the command that
@@ -233,9 +232,16 @@ def adopt(
         changes=(*loaded, *changes),
         files={},
     )
-    if adoption.one_text and adoption.one_text.value:
-        warn(f"{found.file}: each text runs by itself, which is slower, because {adoption.one_text.reason}")
-    return LocatedArtifact(found.folder, manifest, found.precision, placement, found.revision, text)
+    one_text = adoption.one_text
+    if one_text and one_text.value:
+        warn(f"{found.file}: each text runs by itself, which is slower, because {one_text.reason}")
+    graph = GraphFiles(
+        found.graph.path,
+        size=sum(path.stat().st_size for path in found.graph.files),
+        cuda_only=found.precision in CUDA_ONLY,
+        one_text=bool(one_text and one_text.value),
+    )
+    return LocatedArtifact(found.folder, found.revision, manifest, found.precision, graph, {}, text)
 
 
 def _argument(flag: str) -> str:

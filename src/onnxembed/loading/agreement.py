@@ -1,4 +1,4 @@
-"""Whether a graph is the one that its manifest describes: inputs, outputs, tables and files of weights."""
+"""Whether files and graph are those that the manifest describes: hashes, inputs, outputs, tables, files of weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from onnxembed.errors import ModelFilesError
+from onnxembed.loading.integrity import check_files
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.loading.onnx_file import INTEGERS, OnnxFile, read_onnx
 from onnxembed.manifest import LOGITS, SPARSE_WEIGHTS, Embedding, Manifest, Variant
@@ -40,14 +41,18 @@ def outputs_read(manifest: Manifest) -> list[Output]:
     return outputs
 
 
-def check_graph(located: LocatedArtifact) -> None:
-    """Compare an artifact's graph with its manifest.
+def check_artifact(located: LocatedArtifact, *, hashes: bool) -> None:
+    """Compare an artifact's files, and then its graph, with its manifest; a model adopted in memory has neither.
 
-    Raises ModelFilesError that names the manifest's key for inputs, outputs, widths and lengths that the graph does
-    not have, and for weights in a file that the manifest does not name: it would be read unchecked.
+    Raises the errors of `check_files`, and ModelFilesError that names the manifest's key for inputs, outputs, widths
+    and lengths that the graph does not have, and for weights in a file that the manifest does not name: it would be
+    read unchecked.
     """
+    if not located.records:
+        return
+    check_files(located.folder, located.records, hashes=hashes)
     variant, packed = located.manifest.variants[located.precision], located.graph.packed
-    graph = read_onnx(located.folder / variant.file)
+    graph = read_onnx(located.graph.path)
     differences = [*_differences(graph, located.manifest, variant), *_unnamed_data(graph, variant)]
     if packed is not None:
         differences += _unnamed_data(read_onnx(packed), variant)

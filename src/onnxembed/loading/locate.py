@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from onnxembed.errors import ModelFilesError, NotAnArtifactError, UsageError
-from onnxembed.execution.backend import Placement
+from onnxembed.execution.backend import GraphFiles
 from onnxembed.hub.fetch import fetch, fetch_first, list_files
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.located import LocatedArtifact
-from onnxembed.manifest import FILE_NAME, Manifest, graph_file, read_manifest
+from onnxembed.manifest import CUDA_ONLY, FILE_NAME, PRECISIONS, Manifest, graph_file, read_manifest
 
 USUAL = (graph_file("fp32"), PurePosixPath(graph_file("fp32")).name)
 """The usual places of a graph."""
@@ -26,31 +26,45 @@ def locate(
     *,
     precision: str = "auto",
     onnx_file: str | None = None,
-    placement: Placement | None = None,
+    gpu: bool = False,
     choices: AdoptionChoices | None = None,
 ) -> LocatedArtifact:
     """Find an artifact, or a graph to adopt; from the hub, fetch the files of the wanted precision.
 
     `precision` "auto" is fp32 if the artifact has it, else what it has; `onnx_file` names the graph to adopt, and
-    `choices` are what the caller decides about it; `placement` says whether to fetch what only a GPU runs.
+    `choices` are what the caller decides about it; `gpu` says whether a GPU will run the graph.
     Raises ModelFilesError if there is neither, HubError if the hub cannot be asked, UsageError for a precision
     that the artifact does not have, and the errors of `adopt`.
     """
-    hub, placement, choices = hub or HubOptions(), placement or Placement(), choices or AdoptionChoices()
+    if precision not in ("auto", *PRECISIONS):
+        raise UsageError(f"precision is {precision!r}, not one of auto, {', '.join(PRECISIONS)}")
+    hub, choices = hub or HubOptions(), choices or AdoptionChoices()
     files, name = find(model, hub, precision, onnx_file)
     pinned = replace(hub, revision=files.revision)
     if name != FILE_NAME:
-        return _adopt(model, pinned, name, precision=precision, placement=placement, choices=choices)
+        return _adopt(model, pinned, name, precision, choices)
     if choices != AdoptionChoices():
         raise UsageError(
             f"{model} is an artifact of onnxembed, about which everything is decided: pooling, normalize, task, "
             "activation and share_scales are for a graph that another program made"
         )
     manifest = read_manifest(files.folder)
-    located = LocatedArtifact(files.folder, manifest, _own_precision(manifest, precision), placement, files.revision)
+    if precision == "auto":
+        precision = "fp32" if "fp32" in manifest.variants else next(iter(manifest.variants))
+    read = manifest.files_read(precision, packed=gpu)
+    records = {file: manifest.files[file] for names in read.values() for file in names}
     if files.revision is not None:  # check_files finds what a local folder lacks
-        fetch(model, pinned, wanted=[*located.records], optional=[SIMILARITY_FILE])
-    return located
+        fetch(model, pinned, wanted=[*records], optional=[SIMILARITY_FILE])
+    variant = manifest.variants[precision]
+    graph = GraphFiles(
+        files.folder / variant.file,
+        size=sum(records[file].bytes for file in (variant.file, variant.data) if file),
+        cuda_only=precision in CUDA_ONLY,
+        packed=files.folder / variant.packed.file if gpu and variant.packed else None,
+        quantized=variant.quality is not None,
+        one_text=bool(variant.one_text and variant.one_text.value),
+    )
+    return LocatedArtifact(files.folder, files.revision, manifest, precision, graph, records)
 
 
 def read_model_manifest(model: str | Path, hub: HubOptions, onnx_file: str | None) -> Manifest:
@@ -58,8 +72,8 @@ def read_model_manifest(model: str | Path, hub: HubOptions, onnx_file: str | Non
     files, name = find(model, hub, "auto", onnx_file)
     if name == FILE_NAME:
         return read_manifest(files.folder)
-    pinned, choices = replace(hub, revision=files.revision), AdoptionChoices()
-    return _adopt(model, pinned, name, precision="auto", placement=Placement(), choices=choices).manifest
+    pinned = replace(hub, revision=files.revision)
+    return _adopt(model, pinned, name, "auto", AdoptionChoices()).manifest
 
 
 def find(model: str | Path, hub: HubOptions, precision: str, onnx_file: str | None) -> tuple[Fetched, str]:
@@ -97,17 +111,7 @@ def _sole_graph(model: str | Path, hub: HubOptions, onnx_file: str | None) -> st
     return graphs[0]
 
 
-def _adopt(
-    model: str | Path, hub: HubOptions, file: str, *, precision: str, placement: Placement, choices: AdoptionChoices
-) -> LocatedArtifact:
+def _adopt(model: str | Path, hub: HubOptions, file: str, precision: str, choices: AdoptionChoices) -> LocatedArtifact:
     from onnxembed.loading.adopt import adopt  # not needed for an artifact
 
-    return adopt(model, hub, file, precision=precision, placement=placement, choices=choices)
-
-
-def _own_precision(manifest: Manifest, precision: str) -> str:
-    """The precision to run; UsageError for one that the artifact does not have."""
-    if precision == "auto":
-        precision = "fp32" if "fp32" in manifest.variants else next(iter(manifest.variants))
-    manifest.variant(precision)
-    return precision
+    return adopt(model, hub, file, precision, choices)

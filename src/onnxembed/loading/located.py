@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-from onnxembed.execution.backend import GraphFiles, Placement
-from onnxembed.manifest import CUDA_ONLY, FileRecord, Manifest, PackedGraph
+from onnxembed.execution.backend import GraphFiles
+from onnxembed.manifest import FileRecord, Manifest
 
 
 @dataclass(frozen=True)
 class LocatedArtifact:
-    """An artifact with the files of one of its graphs.
-
-    `revision` is the commit of a hub repository, None for a folder.
-    For a model that was adopted in memory, `tokenizer` is the text of its changed tokenizer.json; its files have no
-    records to be checked against. The graph's packed form is included if `placement` may use a GPU.
-    """
+    """An artifact with the files of one of its graphs."""
 
     folder: Path
+    revision: str | None
+    """The commit of a hub repository, None for a folder."""
     manifest: Manifest
     precision: str
-    placement: Placement
-    revision: str | None
+    graph: GraphFiles
+    """The graph to open, with its packed form if a GPU may run it."""
+    records: Mapping[str, FileRecord]
+    """The manifest's records of the files that the runtime reads, by file; none for a model adopted in memory."""
     tokenizer: str | None = None
-
-    @property
-    def graph(self) -> GraphFiles:
-        """The graph to open."""
-        variant = self.manifest.variants[self.precision]
-        size = sum((self.folder / file).stat().st_size for file in (variant.file, variant.data) if file)
-        packed = self.folder / self._packed.file if self._packed else None
-        quantized = variant.quality is not None
-        return GraphFiles(
-            self.folder / variant.file,
-            size,
-            self.precision in CUDA_ONLY,
-            packed,
-            quantized,
-            one_text=variant.runs_single_texts,
-        )
-
-    @cached_property
-    def records(self) -> dict[str, FileRecord]:
-        """The manifest's records of the files that the runtime reads, by file."""
-        read = self.manifest.files_read(self.precision, packed=self._packed is not None)
-        recorded = self.manifest.files
-        return {file: recorded[file] for names in read.values() for file in names if file in recorded}
-
-    @cached_property
-    def _packed(self) -> PackedGraph | None:
-        """The graph's packed form, if a GPU may run it."""
-        packed = self.manifest.variants[self.precision].packed
-        return packed if packed and self.placement.may_use_gpu else None
+    """For a model that was adopted in memory, the text of its changed tokenizer.json."""

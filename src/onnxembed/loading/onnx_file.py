@@ -100,6 +100,11 @@ class OnnxFile:
     data: set[str] = field(default_factory=set)
 
     @property
+    def files(self) -> list[Path]:
+        """The file itself, and those that hold its weights."""
+        return [self.path, *(self.path.parent / name for name in sorted(self.data))]
+
+    @property
     def weights(self) -> str | None:
         """The type of its weights: QUANTIZED if any is, else the most common float type; None without weights."""
         if QUANTIZED in self.matrices:

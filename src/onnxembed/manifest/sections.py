@@ -298,11 +298,6 @@ class Variant:
     integer_outputs: dict[str, IntegerOutput] = field(default_factory=dict)
     one_text: Decision[bool] | None = None
 
-    @property
-    def runs_single_texts(self) -> bool:
-        """Whether each run must hold a single text."""
-        return self.one_text is not None and self.one_text.value
-
 
 @dataclass(frozen=True)
 class FileRecord:

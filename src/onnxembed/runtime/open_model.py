@@ -15,16 +15,16 @@ from onnxembed.arguments import whole_number
 from onnxembed.arrays import Feeds
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UsageError
 from onnxembed.execution.backend import Backend, OpenBackend, Placement
-from onnxembed.execution.opening import open_backend
+from onnxembed.execution.opening import decide, open_backend
 from onnxembed.hub.source import HubOptions
-from onnxembed.loading.agreement import check_graph
+from onnxembed.loading.agreement import check_artifact
 from onnxembed.loading.choices import AdoptionChoices
-from onnxembed.loading.integrity import check_files as compare_files
 from onnxembed.loading.locate import locate
 from onnxembed.loading.located import LocatedArtifact
-from onnxembed.manifest import PRECISIONS, Task
+from onnxembed.manifest import Task
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.padding_check import check_padding
+from onnxembed.runtime.prompts import Prompting
 from onnxembed.runtime.streaming import DEFAULT_READING, STOP, Computation, Reading, Windows, stream
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 from onnxembed.warning import Once
@@ -39,13 +39,6 @@ MakeTokenizer = Callable[[LocatedArtifact, int], TextTokenizer]
 def make_text_tokenizer(located: LocatedArtifact, max_length: int) -> TextTokenizer:
     """The tokenizer for single texts."""
     return TextTokenizer(located.folder, located.manifest.tokenization, max_length, located.tokenizer)
-
-
-def _check(located: LocatedArtifact, *, hashes: bool) -> None:
-    """Compare the artifact's files, and then its graph, with the manifest, unless that was made from the graph."""
-    compare_files(located.folder, located.records, hashes=hashes)
-    if located.records:
-        check_graph(located)
 
 
 class OpenModel:
@@ -79,31 +72,22 @@ class OpenModel:
         make_tokenizer: MakeTokenizer = make_text_tokenizer,
         open_backend: OpenBackend = open_backend,
     ) -> None:
-        if precision not in ("auto", *PRECISIONS):
-            raise UsageError(f"precision is {precision!r}, not one of auto, {', '.join(PRECISIONS)}")
-        located = locate(
-            model,
-            hub,
-            precision=precision,
-            onnx_file=onnx_file,
-            placement=placement,
-            choices=choices,
-        )
-        self.folder, self.revision, self.manifest = located.folder, located.revision, located.manifest
-        if not set(tasks) & set(self.manifest.tasks):
-            raise UsageError(f"{model} is made for {self.manifest.abilities()}, not for {' or '.join(tasks)}")
-        limit = self.manifest.tokenization.max_length.value
+        place = decide(placement)
+        located = locate(model, hub, precision=precision, onnx_file=onnx_file, gpu=place.on_gpu, choices=choices)
+        manifest, graph = located.manifest, located.graph
+        if not set(tasks) & set(manifest.tasks):
+            raise UsageError(f"{model} is made for {manifest.abilities()}, not for {' or '.join(tasks)}")
+        limit = manifest.tokenization.max_length.value
         self.max_length = limit if max_length is None else whole_number("max_length", max_length, limit)
-        self.threads = placement.cpu_threads
-        with ThreadPoolExecutor(1) as hashing:
+        with ThreadPoolExecutor(1) as checking:
             # Hashing takes about as long as opening the graph: do both at once, and let a
             # missing or changed file explain a graph that could not be opened.
-            checked = hashing.submit(_check, located, hashes=check_files)
+            checked = checking.submit(check_artifact, located, hashes=check_files)
             try:
                 self.tokenizer = make_tokenizer(located, self.max_length)
                 if placement.threads is not None:
-                    self.tokenizer.at_once = min(self.threads, self.tokenizer.at_once)
-                backend = open_backend(located.graph, placement)
+                    self.tokenizer.at_once = min(place.threads, self.tokenizer.at_once)
+                backend = open_backend(graph, place)
             except (ModelFilesError, OSError):
                 checked.result()
                 raise
@@ -112,21 +96,21 @@ class OpenModel:
             except OnnxEmbedError:
                 backend.close()
                 raise
+        variant = manifest.variants[located.precision]
+        if manifest.model.engine == "adopted" and variant.one_text is None:
+            try:
+                check_padding(backend, manifest, located.precision)
+            except BaseException:
+                backend.close()
+                raise
+        self.folder, self.revision, self.manifest = located.folder, located.revision, manifest
+        self.threads, self.provider = place.threads, backend.provider
+        self.prompting = Prompting(manifest.prompts.texts.value, manifest.prompts.default.value)
         self._backend: Backend | None = backend
-        self.provider = backend.provider
-        """The ONNX Runtime provider in use."""
-        self._variant = self.manifest.variants[located.precision]
-        self._single_texts = self._variant.runs_single_texts
-        self._inputs = self.manifest.model.inputs
-        self._pad_token_id = self.manifest.tokenization.pad_token_id.value
+        self._single_texts, self._integer_outputs = graph.one_text, variant.integer_outputs
+        self._inputs, self._pad_token_id = manifest.model.inputs, manifest.tokenization.pad_token_id.value
         self._shortened: dict[int, TextTokenizer] = {}  # by the most tokens of a text
         self._truncation_warning = Once()
-        if self.manifest.model.engine == "adopted" and self._variant.one_text is None:
-            try:
-                check_padding(self._backend, self.manifest, located.precision)
-            except BaseException:
-                self.close()
-                raise
 
     @property
     def backend(self) -> Backend:
@@ -167,7 +151,7 @@ class OpenModel:
             self._inputs,
             self._pad_token_id,
             self._single_texts,
-            self._variant.integer_outputs,
+            self._integer_outputs,
             STOP.get(),
         )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from onnxembed.arguments import check_text
 from onnxembed.errors import UsageError
-from onnxembed.manifest import Prompts, TextKind
+from onnxembed.manifest import TextKind
 from onnxembed.warning import Once
 
 PROMPTS_OF_KIND: Mapping[TextKind, tuple[str, ...]] = {
@@ -18,19 +20,21 @@ PROMPTS_OF_KIND: Mapping[TextKind, tuple[str, ...]] = {
 """The names of the prompts for each kind of text; the first one that a model has is used."""
 
 
+@dataclass(frozen=True)
 class Prompting:
     """The prompts of a model. Safe to use from many threads."""
 
-    def __init__(self, prompts: Prompts) -> None:
-        self._texts, self._default = prompts.texts.value, prompts.default.value
-        self._unprompted_warning = Once()
+    texts: Mapping[str, str]
+    default: str | None
+    """The name of the prompt that is used when the caller names none."""
+    _unprompted_warning: Once = field(default_factory=Once)
 
     def of_kind(self, kind: TextKind) -> str:
         """The model's prompt for texts of this kind, or "".
 
         The default prompt is never used: as in sentence-transformers, it is for texts of unknown kind.
         """
-        return next((self._texts[name] for name in PROMPTS_OF_KIND[kind] if name in self._texts), "")
+        return next((self.texts[name] for name in PROMPTS_OF_KIND[kind] if name in self.texts), "")
 
     def choose(self, prompt: str | None, name: str | None) -> str:
         """The prompt that the caller gives or names; otherwise the model's default, or "".
@@ -42,22 +46,25 @@ class Prompting:
                 raise UsageError("give prompt or prompt_name, not both")
             return check_text(prompt, "prompt")
         if name is None:
-            name = self._default
+            name = self.default
             if name is None:
-                self._warn_unprompted()
+                if self._expected:
+                    self._unprompted_warning.warn(self._expected)
                 return ""
-        if check_text(name, "prompt_name") not in self._texts:
-            names = ", ".join(self._texts) or "none"
+        if check_text(name, "prompt_name") not in self.texts:
+            names = ", ".join(self.texts) or "none"
             raise UsageError(f"this model has no prompt named {name!r}; it has: {names}")
-        return self._texts[name]
+        return self.texts[name]
 
-    def _warn_unprompted(self) -> None:
-        """Warn once if the model expects a prompt: it has one for queries and for documents, and no default."""
-        names = [[name for name in names if self._texts.get(name)] for names in PROMPTS_OF_KIND.values()]
-        if all(names):
-            prompts = ", ".join(f"{name}: {self._texts[name]!r}" for name, *_ in names)
-            self._unprompted_warning.warn(
-                f"this model expects a prompt before every text ({prompts}): "
-                "query_embed, encode_query, passage_embed and encode_document add it, as does "
-                'prompt_name (--prompt-name); prompt="" means none (shown once)'
-            )
+    @cached_property
+    def _expected(self) -> str:
+        """What to say to a call without a prompt: the model has one for queries and for documents, or "" if not."""
+        names = [[name for name in names if self.texts.get(name)] for names in PROMPTS_OF_KIND.values()]
+        if not all(names):
+            return ""
+        prompts = ", ".join(f"{name}: {self.texts[name]!r}" for name, *_ in names)
+        return (
+            f"this model expects a prompt before every text ({prompts}): "
+            "query_embed, encode_query, passage_embed and encode_document add it, as does "
+            'prompt_name (--prompt-name); prompt="" means none (shown once)'
+        )

@@ -11,12 +11,10 @@ import numpy as np
 from onnxembed.arguments import whole_number
 from onnxembed.manifest import Task, TextKind
 from onnxembed.runtime.given import Given, given_texts
-from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.options import Options, PromptOptions
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseEmbeddings
 from onnxembed.runtime.progress import Blocks, shown
-from onnxembed.runtime.prompts import Prompting
 from onnxembed.runtime.public_base import OnnxModel
 from onnxembed.runtime.streaming import windows
 from onnxembed.tokenizer.texts import Tokens
@@ -27,10 +25,6 @@ Prompted = TypeVar("Prompted", bound=PromptOptions)
 
 class TextModel(OnnxModel):
     """An open model that takes texts one by one, with the prompts of its manifest."""
-
-    def _use(self, model: OpenModel) -> None:
-        super()._use(model)
-        self._prompting = Prompting(model.manifest.prompts)
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -83,7 +77,7 @@ class TextModel(OnnxModel):
         self, given: Given[str], readout: Readout[Result], options: Options, max_length: int | None = None
     ) -> Blocks[str, Result]:
         """One window of texts after another, with what the readout makes of them."""
-        prompt = self._prompting.choose(options.prompt, options.prompt_name)
+        prompt = self.model.prompting.choose(options.prompt, options.prompt_name)
         texts = partial(windows, given.items, prompt)
         blocks = self.model.stream(texts, readout, max_length=max_length, reading=options.reading)
         return shown(blocks, given.total, "text") if options.show_progress else blocks
@@ -91,5 +85,5 @@ class TextModel(OnnxModel):
     def _prompted(self, kind: TextKind, options: Prompted) -> Prompted:
         """The options with the model's prompt for texts of this kind, unless they choose one themselves."""
         if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt"] = self._prompting.of_kind(kind)
+            options["prompt"] = self.model.prompting.of_kind(kind)
         return options

@@ -22,7 +22,7 @@ from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.outputs.scores import ScoresReadout
 from onnxembed.runtime.outputs.sparse import SparseReadout
 from onnxembed.runtime.outputs.tokens import TokenReadout
-from onnxembed.runtime.prompts import PROMPTS_OF_KIND, Prompting
+from onnxembed.runtime.prompts import PROMPTS_OF_KIND
 from onnxembed.runtime.streaming import Computation
 from onnxembed.serve.errors import Refusal
 from onnxembed.serve.settings import ModelOptions, ModelSource
@@ -62,7 +62,6 @@ class ServedModel:
         self.name = source.name or (opened.folder.resolve().name if local else source.model)
         self.names = {self.name, source.model, opened.manifest.source.model}
         """Every name that requests may call it by."""
-        self._prompting = Prompting(opened.manifest.prompts)
         self._dense: DenseReadout | None = None
         self._computations: dict[Hashable, Computation[Any]] = {}
         self._tokenizers: dict[tuple[TruncationSide, int], TextTokenizer] = {}
@@ -144,11 +143,11 @@ class ServedModel:
             if kind is not None:
                 raise Refusal("validation", "give prompt_name or input_type, not both", param="$.prompt_name")
             try:
-                return self._prompting.choose(None, prompt_name)
+                return self.opened.prompting.choose(None, prompt_name)
             except UsageError as error:
                 raise Refusal("validation", str(error), param="$.prompt_name") from None
         if kind is not None:
-            return self._prompting.of_kind(kind)
+            return self.opened.prompting.of_kind(kind)
         prompts = self.manifest.prompts
         return prompts.texts.value[prompts.default.value] if prompts.default.value is not None else ""
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 
+from onnxembed.execution.opening import decide
 from onnxembed.serve.app import app
 from onnxembed.serve.protocol import DeadlineProtocol
 from onnxembed.serve.scheduler import Scheduler
@@ -121,7 +122,7 @@ class Server(uvicorn.Server):
 def _supervise(settings: Settings, listening: Listening) -> int:
     """Serve with several processes on one socket; when one of them dies, all end, so that the supervisor acts."""
     placement = settings.options.placement
-    threads = max(1, placement.cpu_threads // listening.workers)
+    threads = max(1, decide(placement).threads // listening.workers)
     options = replace(settings.options, placement=replace(placement, threads=threads))
     sock = uvicorn.Config(app, host=listening.host, port=listening.port, log_config=None).bind_socket()
     context = multiprocessing.get_context("spawn")

@@ -54,9 +54,12 @@ PROBE = "a 東 🙂 [x]"
 
 def check_encodes(tokenizer: Any, source: Path) -> None:
     """Raise ModelFilesError for a tokenizer that was read and cannot tokenize: its parts contradict each other."""
-    with foreign_errors(f"{source} cannot tokenize a text"):
+    try:
         for text in ("", PROBE):
             tokenizer.encode(text)
+    except BaseException:
+        with foreign_errors(f"{source} cannot tokenize a text"):
+            raise
 
 
 class TextTokenizer:
@@ -74,8 +77,11 @@ class TextTokenizer:
 
         file = folder / TOKENIZER_FILE
         self._file = file
-        with foreign_errors(f"{file} cannot be read"):
+        try:
             self._tokenizer = Tokenizer.from_file(str(file)) if changed is None else Tokenizer.from_str(changed)
+        except BaseException:
+            with foreign_errors(f"{file} cannot be read"):
+                raise
         check_encodes(self._tokenizer, file)
         specials = self._tokenizer.num_special_tokens_to_add(False)
         if max_length <= specials:

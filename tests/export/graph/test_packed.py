@@ -26,7 +26,7 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UnsupportedError
 from onnxembed.execution.backend import GraphFiles, Placement
 from onnxembed.execution.gpu import GpuBackend
-from onnxembed.execution.opening import open_backend
+from onnxembed.execution.opening import decide, open_backend
 from onnxembed.execution.packing import pack
 from onnxembed.execution.providers import CUDA
 from onnxembed.execution.session import OpenSession, Session
@@ -310,7 +310,7 @@ def test_large_weights_are_written_once(tmp_path: Path, monkeypatch: pytest.Monk
 def test_only_gpus_read_the_packed_graph(tmp_path: Path) -> None:
     write_sentence_bert(tmp_path / "checkpoint")
     folder = packed(tmp_path / "checkpoint", tmp_path / "out")
-    cpu, gpu = (locate(folder, placement=Placement(name)) for name in ("cpu", "cuda"))
+    cpu, gpu = (locate(folder, gpu=gpu) for gpu in (False, True))
     assert cpu.graph.packed is None
     assert gpu.graph.packed == folder / "onnx/model_packed.onnx"
     assert gpu.records.keys() - cpu.records.keys() == {"onnx/model_packed.onnx"}
@@ -353,8 +353,8 @@ def test_cuda_runs_the_padded_graph_where_there_is_no_other(artifact: Path) -> N
         opened.append(path)
         return Packed.__new__(Packed)
 
-    graph = locate(artifact, placement=Placement("cuda")).graph
-    backend = open_backend(graph, Placement("cuda", threads=1), cast(OpenSession, session))
+    graph = locate(artifact, gpu=True).graph
+    backend = open_backend(graph, decide(Placement("cuda", threads=1)), cast(OpenSession, session))
     assert isinstance(backend, GpuBackend)
     assert opened == [artifact / "onnx/model.onnx"]
     assert graph == GraphFiles(artifact / "onnx/model.onnx", (artifact / "onnx/model.onnx").stat().st_size)
