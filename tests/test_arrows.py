@@ -18,6 +18,7 @@ LEAVES = ("errors", "warning", "arrays", "arguments", "atomic", "protobuf", "for
 
 BELOW: dict[str, tuple[str, ...]] = {
     "manifest": (),
+    "quantization": (),
     "hub": ("manifest",),
     "execution": (),
     "facts": ("manifest",),
@@ -25,12 +26,13 @@ BELOW: dict[str, tuple[str, ...]] = {
     "decisions": ("manifest", "facts", "recipes"),
     "tokenizer": ("manifest", "facts", "decisions"),
     "loading": ("manifest", "hub", "execution", "facts", "recipes", "decisions", "tokenizer"),
-    "runtime": ("manifest", "hub", "execution", "tokenizer", "loading"),
+    "runtime": ("manifest", "quantization", "hub", "execution", "tokenizer", "loading"),
     "similarity": ("manifest", "runtime"),
-    "embedder": ("manifest", "hub", "execution", "loading", "runtime", "similarity"),
+    "rescoring": ("quantization", "similarity"),
+    "embedder": ("manifest", "quantization", "hub", "execution", "loading", "runtime", "similarity"),
     "reranker": ("manifest", "hub", "execution", "tokenizer", "loading", "runtime"),
     "compat": ("tokenizer", "runtime", "embedder", "reranker"),
-    "files": ("runtime",),
+    "files": ("quantization", "runtime"),
     "explain": ("manifest", "facts", "runtime", "similarity", "embedder"),
     "export.progress": (),
     "export.probes": (),
@@ -70,7 +72,7 @@ BELOW: dict[str, tuple[str, ...]] = {
         *("export", "export.artifact", "verify"),
     ),
     "cli": (
-        *("manifest", "hub", "execution", "recipes", "embedder", "reranker", "files", "explain", "serve", "commands"),
+        *("manifest", "quantization", "hub", "execution", "recipes", "embedder", "reranker", "files", "explain", "serve", "commands"),
     ),
 }
 """What each package may import beside itself and the leaves, lowest first; `export` is the modules at its root.

@@ -2,6 +2,7 @@
 
 STS-B (Spearman) and SciFact (nDCG@10) of every graph; the least and mean cosine of its vectors to those of the
 first one on held-back paragraphs; and the least cosine of a text's vector alone to its vector among all others.
+`--dtypes` measures SciFact for each type that the vectors can be kept in, instead.
 scripts/quality starts it with `--data`, a folder with stsb/ and scifact/; without it the texts are made up and
 there are no scores.
 """
@@ -18,13 +19,15 @@ import numpy as np
 
 from benchmark.corpora import held_back
 from benchmark.report import table
-from benchmark.tasks import retrieval, sts
+from benchmark.tasks import collection, retrieval, retrieval_by_dtype, sts
 from onnxembed import OnnxEmbedder, OnnxEmbedError
 from onnxembed.arrays import FloatArray
 from onnxembed.manifest import read_manifest
 from onnxembed.runtime.outputs.pooling import normalize
 
 COLUMNS = ["precision", "MB", "STS-B", "SciFact", "min cosine", "mean cosine", "alone and among others"]
+
+DTYPE_COLUMNS = ["type", "bytes a document", "SciFact"]
 
 
 @click.command(help=__doc__)
@@ -40,10 +43,24 @@ COLUMNS = ["precision", "MB", "STS-B", "SciFact", "min cosine", "mean cosine", "
     show_default=True,
     help="SciFact takes minutes per graph.",
 )
+@click.option("--dtypes", is_flag=True, help="SciFact for each type of the vectors, of the first graph.")
 @click.option("--json", "raw", type=click.Path(path_type=Path, dir_okay=False), help="Write the raw numbers here.")
 def main(
-    *, artifacts: tuple[Path, ...], data: Path | None, texts: Path | None, count: int, scifact: bool, raw: Path | None
+    *,
+    artifacts: tuple[Path, ...],
+    data: Path | None,
+    texts: Path | None,
+    count: int,
+    scifact: bool,
+    dtypes: bool,
+    raw: Path | None,
 ) -> None:
+    if dtypes:
+        if data is None:
+            raise click.UsageError("--dtypes needs --data")
+        for artifact in artifacts:
+            print(f"## {artifact}\n\n{table(DTYPE_COLUMNS, dtype_rows(artifact, data / 'scifact'))}\n")
+        return
     held = texts.read_text(encoding="utf-8").splitlines()[:count] if texts else held_back(data, count).texts
     results = {str(artifact): measure(artifact, held, data, scifact=scifact) for artifact in artifacts}
     for artifact, rows in results.items():
@@ -77,6 +94,13 @@ def measure(artifact: Path, held: list[str], data: Path | None, *, scifact: bool
                 if scifact:
                     rows[precision]["scifact"] = retrieval(model, data / "scifact")
     return rows
+
+
+def dtype_rows(artifact: Path, scifact: Path) -> list[list[str]]:
+    """A line for each type of the vectors, and way of searching."""
+    with OnnxEmbedder(artifact) as model:
+        results = retrieval_by_dtype(collection(model, scifact))
+    return [[name, str(size), f"{score:.4f}"] for name, (size, score) in results.items()]
 
 
 def row(precision: str, figures: dict[str, float]) -> list[str]:

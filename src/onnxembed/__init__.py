@@ -5,7 +5,9 @@ import typing
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import HubError, ModelFilesError, OnnxEmbedError, ProviderError, UsageError
 from onnxembed.manifest import Manifest
+from onnxembed.quantization import quantization_ranges, quantize_embeddings
 from onnxembed.reranker import OnnxReranker, RankedDocument
+from onnxembed.rescoring import binary_search, rescore
 from onnxembed.runtime.outputs.joint import Embeddings, TextEmbeddings
 from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseEmbeddings
 from onnxembed.runtime.outputs.tokens import TokenEmbeddings
@@ -44,9 +46,13 @@ __all__ = [
     "Tokens",
     "UsageError",
     "__version__",
+    "binary_search",
     "hybrid_score",
     "maxsim",
     "mean_maxsim",
+    "quantization_ranges",
+    "quantize_embeddings",
+    "rescore",
     "semantic_search",
     "sparse_dot",
 ]

@@ -9,18 +9,19 @@ from typing import Any, Literal, Unpack, overload
 
 import numpy as np
 
-from onnxembed.arrays import Feeds, FloatArray
+from onnxembed.arrays import Array, Feeds, FloatArray
 from onnxembed.errors import UsageError
 from onnxembed.execution.backend import Placement
 from onnxembed.execution.providers import Providers
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.manifest import TEXT_KINDS, PoolingMode, Precision, TextKind
+from onnxembed.quantization import quantizing
 from onnxembed.runtime.asynchronous import stream_twin, twin
 from onnxembed.runtime.given import given_texts
 from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.options import DEFAULTS, EmbedOptions, KindOptions, Options, PromptOptions, take_options
-from onnxembed.runtime.outputs.dense import DenseReadout, dense_readout
+from onnxembed.runtime.outputs.dense import DenseReadout, QuantizedReadout, dense_readout
 from onnxembed.runtime.outputs.joint import Embeddings, JointReadout, TextEmbeddings
 from onnxembed.runtime.outputs.multi_vector import MultiVectorReadout, treats_alike
 from onnxembed.runtime.outputs.readout import Readout
@@ -30,7 +31,7 @@ from onnxembed.runtime.similarity_name import similarity_name
 from onnxembed.runtime.text_model import TextModel
 from onnxembed.similarity import Compared, items_of, similarities
 
-VectorStream = Generator[FloatArray, None, None]
+VectorStream = Generator[Array, None, None]
 
 
 class OnnxEmbedder(TextModel):
@@ -139,7 +140,7 @@ class OnnxEmbedder(TextModel):
         return self._dimensions
 
     def embed(self, texts: str | Iterable[str], **options: Unpack[EmbedOptions]) -> VectorStream:
-        """Stream the vector of each text, float32 [D], in the order of the texts.
+        """Stream the vector of each text, float32 [D] unless `dtype` says otherwise, in the order of the texts.
 
         Takes any iterable, even an endless one: about two thousand texts are read ahead, and memory stays
         bounded. Options are checked at once, texts when they are read. Leaving the stream early, or calling
@@ -154,6 +155,10 @@ class OnnxEmbedder(TextModel):
             dimensions: keep only the first `dimensions` numbers of each vector (Matryoshka); vectors of length 1
                 are scaled to length 1 again.
             normalize: whether to scale vectors to length 1; None does what the model does.
+            dtype: the type of the numbers, which `quantize_embeddings` describes: "float16", "int8", "uint8",
+                "binary" or "ubinary"; float32 if None. It has nothing to do with the precision of the graph.
+            ranges: for int8 and uint8: the lowest and the highest number of each dimension, [2, D], as
+                `quantization_ranges` takes them from typical vectors.
             batch_size: the most texts of a run; runs are planned by their tokens, and need no such bound.
             show_progress: show a bar that counts the texts.
             read_ahead: the most texts that are read before the first vector is given. With 1, each text is answered
@@ -162,8 +167,8 @@ class OnnxEmbedder(TextModel):
                 `tokenize(texts)[i].truncated` says which texts are cut.
 
         The names of sentence-transformers and FastEmbed are taken, too, where they ask for what is done here
-        (`normalize_embeddings`, `truncate_dim`, `show_progress_bar`, `convert_to_numpy`, `parallel`); for other
-        arguments of theirs, the error names what to use instead.
+        (`normalize_embeddings`, `truncate_dim`, `precision` for `dtype`, `show_progress_bar`, `convert_to_numpy`,
+        `parallel`); for other arguments of theirs, the error names what to use instead.
 
         Raises:
             UsageError: an element is not a str (the message names its position), an option has an impossible
@@ -173,12 +178,12 @@ class OnnxEmbedder(TextModel):
         blocks = self._blocks(given_texts(texts), readout, taken)
         return (vector for _, vectors in blocks for vector in vectors)
 
-    def encode(self, texts: str | Iterable[str], **options: Unpack[EmbedOptions]) -> FloatArray:
-        """The vectors of all texts, float32 [N, D]; of one str, [D]. Arguments and errors as for `embed`."""
+    def encode(self, texts: str | Iterable[str], **options: Unpack[EmbedOptions]) -> Array:
+        """The vectors of all texts, [N, D]; of one str, [D]. Arguments, types and errors as for `embed`."""
         taken, readout = self._dense_options("encode", options)
         given = given_texts(texts)
         blocks = [vectors for _, vectors in self._blocks(given, readout, taken)]
-        vectors = np.concatenate(blocks) if blocks else np.empty((0, readout.dimensions), np.float32)
+        vectors: Array = np.concatenate(blocks) if blocks else readout.none()
         return vectors[0] if given.single else vectors
 
     def query_embed(self, queries: str | Iterable[str], **options: Unpack[EmbedOptions]) -> VectorStream:
@@ -388,10 +393,13 @@ class OnnxEmbedder(TextModel):
         encode = self.encode if self._kind == "embedding" else self.encode_sparse
         return encode(texts, **self._prompted(kind, options))
 
-    def _dense_options(self, method: str, options: EmbedOptions) -> tuple[Options, DenseReadout]:
+    def _dense_options(self, method: str, options: EmbedOptions) -> tuple[Options, DenseReadout | QuantizedReadout]:
         """The options of a call, and how they want dense vectors made."""
         taken = take_options(method, options, EmbedOptions) if options else DEFAULTS
-        return taken, self._dense_readout(taken.dimensions, taken.normalize)
+        readout = self._dense_readout(taken.dimensions, taken.normalize)
+        if taken.dtype in (None, "float32") and taken.ranges is None:
+            return taken, readout
+        return taken, QuantizedReadout(readout, quantizing(taken.dtype, readout.dimensions, taken.ranges))
 
     def _dense_readout(self, dimensions: int | None = None, normalize: bool | None = None) -> DenseReadout:
         """How dense vectors are made; UsageError for a model that makes none, and for an impossible option."""

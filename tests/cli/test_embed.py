@@ -92,6 +92,26 @@ def test_embed_passes_its_options_on(run: Run, artifact: Path, model: OnnxEmbedd
     assert not np.array_equal(half, model.encode(["the cat"]))
 
 
+def test_embed_writes_other_types(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
+    texts = [f"the cat {word}" for word in "abcdefghij"] * 12
+    Path("more.txt").write_text("\n".join(texts))
+    vectors = model.encode(texts)
+    ranges = np.vstack((vectors.min(axis=0), vectors.max(axis=0)))
+    np.save("vectors.npy", vectors)
+    np.save("ranges.npy", ranges)
+    for dtype, size in ("float16", 32), ("int8", 32), ("uint8", 32), ("binary", 4), ("ubinary", 4):
+        given = ("vectors.npy", "ranges.npy") if "int" in dtype else (None,)
+        for file in given:
+            arguments = ["more.txt", "--output-dtype", dtype, *(["--ranges", file] if file else [])]
+            said = f"{dtype}.npy: 120 vectors of {size} numbers ({dtype})\n"
+            assert run("embed", artifact, *arguments, "-o", f"{dtype}.npy", "--force") == (0, said, "")
+            kept = np.load(f"{dtype}.npy")
+            expected = model.encode(texts, dtype=dtype, ranges=ranges if file else None)  # type: ignore[arg-type]
+            assert kept.dtype == expected.dtype
+            assert np.array_equal(kept, expected)
+            assert np.array_equal(rows(run("embed", artifact, *arguments)[1]).astype(expected.dtype), expected)
+
+
 def test_embed_warns_in_one_line_of_texts_that_were_cut(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
     code, out, err = run("embed", artifact, "the cat", "a", "--max-length", 3)
     assert code == 0
@@ -117,6 +137,9 @@ ABSENT = ("d.parquet", "d.csv", "my d.csv", "d.CSV.gz", "d.unknown", "texts/the"
         (["--text", "the cat", "--jsonl"], ["--jsonl", "not texts"]),
         (["--text", "the cat", "-o", "pipe.npy"], ["pipe.npy is a pipe or a device", "> pipe.npy"]),
         (["-", "--dimensions", "33"], ["dimensions is 33"]),
+        (["-", "--output-dtype", "int8"], ["need ranges="]),
+        (["-", "--output-dtype", "int8", "--ranges", "notes.md"], ["notes.md is not a .npy file"]),
+        (["-", "--sparse", "--output-dtype", "int8"], ["--output-dtype: for dense vectors"]),
         (["-", "--prompt-name", "passage"], ["'passage'", "query, title"]),
         (["folder"], ["folder is a folder, not a text"]),
         (["the cat", "folder"], ["folder is a folder, not a text"]),

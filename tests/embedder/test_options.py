@@ -43,7 +43,6 @@ def test_other_names_mean_the_same(model: OnnxEmbedder) -> None:
         ({"convert_to_tensor": True}, r"^encode does not take convert_to_tensor=True: torch.from_numpy"),
         ({"convert_to_numpy": False}, "list"),
         ({"output_value": "token_embeddings"}, "tokens"),
-        ({"precision": "ubinary"}, "packbits"),
         ({"device": "cuda"}, "providers"),
         ({"pool": {}}, "threads"),
         ({"max_length": 3}, "when the model is opened"),

@@ -17,6 +17,7 @@ from onnxembed.cli.options import PATH, RunOptions, force_option, onnx_file_opti
 from onnxembed.cli.texts import Source, open_texts
 from onnxembed.errors import UsageError
 from onnxembed.manifest import TEXT_KINDS, TextKind
+from onnxembed.quantization import DTYPES, OutputDtype, width
 
 Make = Callable[[Iterable[str]], Iterator[Any]]
 """Turns texts into embeddings, in order."""
@@ -54,6 +55,17 @@ ToLine = Callable[[Any], bytes]
     default=None,
     help="Whether to scale vectors to length 1 [default: as the model does].",
 )
+@click.option(
+    "--output-dtype",
+    type=click.Choice(DTYPES),
+    help="The type of the numbers; (u)binary packs a bit for each number, eight in a byte [default: float32].",
+)
+@click.option(
+    "--ranges",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="For int8 and uint8: a .npy file of float vectors of 100 or more typical texts, or of their ranges [2, D].",
+)
 @text_options
 @onnx_file_option
 @run_options
@@ -71,6 +83,8 @@ def embed(
     prompt_name: str | None,
     dimensions: int | None,
     normalize: bool | None,
+    output_dtype: OutputDtype | None,
+    ranges: Path | None,
     jsonl: bool,
     field: str | None,
     onnx_file: str | None,
@@ -84,6 +98,7 @@ def embed(
     onnxembed embed my-model-onnx --text notes.txt --text -1
     onnxembed embed my-model-onnx documents.jsonl --field body -o vectors.npy
     cat texts.txt | onnxembed embed my-model-onnx - > vectors.jsonl
+    onnxembed embed my-model-onnx texts.txt --output-dtype ubinary -o bits.npy
     onnxembed embed my-splade-onnx --sparse "a text"
     onnxembed embed my-colbert-onnx --multi-vector --kind query "a question"
 
@@ -93,12 +108,25 @@ def embed(
     waits gets its vector at once.
     """
     from onnxembed.embedder import OnnxEmbedder
-    from onnxembed.files.vectors import LINE_FILES, check_vector_file, matrix_line, sparse_line, vector_line
+    from onnxembed.files.vectors import (
+        LINE_FILES,
+        check_vector_file,
+        matrix_line,
+        read_ranges,
+        sparse_line,
+        vector_line,
+    )
 
     if sparse and multi_vector:
         raise UsageError("--sparse and --multi-vector cannot be combined")
-    if (sparse or multi_vector) and (dimensions is not None or normalize is not None):
-        raise UsageError("--dimensions and --normalize are for dense vectors, not for --sparse and --multi-vector")
+    dense_options = {
+        "--dimensions": dimensions,
+        "--normalize": normalize,
+        "--output-dtype": output_dtype,
+        "--ranges": ranges,
+    }
+    if (sparse or multi_vector) and (given := [name for name, value in dense_options.items() if value is not None]):
+        raise UsageError(f"{' and '.join(given)}: for dense vectors, not for --sparse and --multi-vector")
     if kind is not None and not multi_vector:
         raise UsageError("--kind needs --multi-vector; --prompt-name puts a prompt before texts")
     if output is not None and (sparse or multi_vector):
@@ -110,10 +138,18 @@ def embed(
             refuse_replacing(output, force=force)
         with OnnxEmbedder(model, onnx_file=onnx_file, **arguments) as embedder:
             make: Make = partial(
-                embedder.embed, prompt=prompt, prompt_name=prompt_name, dimensions=dimensions, normalize=normalize
+                embedder.embed,
+                prompt=prompt,
+                prompt_name=prompt_name,
+                dimensions=dimensions,
+                normalize=normalize,
+                dtype=output_dtype,
+                ranges=None if ranges is None else read_ranges(ranges),
             )
             to_line: ToLine = vector_line
-            words = f"vectors of {dimensions or embedder.dimension} numbers"
+            dtype = output_dtype or "float32"
+            numbers = width(dtype, dimensions or embedder.dimension)
+            words = f"vectors of {numbers} numbers ({dtype})" if output_dtype else f"vectors of {numbers} numbers"
             if sparse:
                 make = partial(embedder.embed_sparse, prompt=prompt, prompt_name=prompt_name)
                 to_line, words = sparse_line, "sparse embeddings"
@@ -123,7 +159,7 @@ def embed(
             if output is None:
                 _print(source, make, to_line)
                 return
-            count = _write(source, make, to_line, output, dimensions or embedder.dimension, force=force)
+            count = _write(source, make, to_line, output, (numbers, dtype), force=force)
     click.echo(f"{output}: {count:,} {words}")
 
 
@@ -145,7 +181,9 @@ def _print(source: Source, make: Make, to_line: ToLine) -> None:
             sys.stdout.buffer.flush()
 
 
-def _write(source: Source, make: Make, to_line: ToLine, output: Path, dimension: int, *, force: bool) -> int:
+def _write(
+    source: Source, make: Make, to_line: ToLine, output: Path, shape: tuple[int, OutputDtype], *, force: bool
+) -> int:
     """Write a row or a line for each text to a new file; returns how many."""
     from onnxembed.cli.progress import counter
     from onnxembed.files.vectors import write_lines, write_npy
@@ -153,5 +191,5 @@ def _write(source: Source, make: Make, to_line: ToLine, output: Path, dimension:
     embeddings = chain.from_iterable(_bursts(source, make))
     with counter(embeddings, "embedding", "texts", total=source.total) as counted:
         if output.suffix == ".npy":
-            return write_npy(output, counted, dimension, force=force)
+            return write_npy(output, counted, *shape, force=force)
         return write_lines(output, map(to_line, counted), force=force)

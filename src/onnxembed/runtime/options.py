@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from onnxembed.arguments import whole_number
+from onnxembed.arrays import Array
 from onnxembed.errors import UsageError
+from onnxembed.quantization import OutputDtype
 from onnxembed.runtime.streaming import DEFAULT_READING, Reading
 
 TRUNCATE = ("cut", "error")
@@ -38,14 +40,16 @@ class PromptOptions(StreamOptions, total=False):
 
 
 class EmbedOptions(PromptOptions, total=False):
-    """The options of the methods for dense vectors, with the names that sentence-transformers gives to two of them."""
+    """The options of the methods for dense vectors, with the names that sentence-transformers gives to some of them."""
 
     dimensions: int | None
     normalize: bool | None
+    dtype: OutputDtype | None
+    ranges: Array | None
     truncate_dim: int | None
     normalize_embeddings: bool | None
     output_value: Literal["sentence_embedding"]
-    precision: Literal["float32"]
+    precision: OutputDtype | None
 
 
 class KindOptions(PromptOptions, total=False):
@@ -64,11 +68,18 @@ class Options:
     prompt_name: str | None = None
     dimensions: int | None = None
     normalize: bool | None = None
+    dtype: OutputDtype | None = None
+    ranges: Array | None = None
     show_progress: bool = False
     reading: Reading = DEFAULT_READING
 
 
-ALIASES = {"show_progress_bar": "show_progress", "normalize_embeddings": "normalize", "truncate_dim": "dimensions"}
+ALIASES = {
+    "show_progress_bar": "show_progress",
+    "normalize_embeddings": "normalize",
+    "truncate_dim": "dimensions",
+    "precision": "dtype",
+}
 """Other names of the package's own options."""
 
 HARMLESS: Mapping[str, tuple[Any, ...]] = {
@@ -92,7 +103,7 @@ SUBSTITUTES: Mapping[str, str] = {
     "convert_to_numpy": "results are numpy arrays; list(...) makes a list of them",
     "convert_to_tensor": "torch.from_numpy(...) makes a tensor of the result",
     "output_value": "embed_tokens gives the vectors of tokens",
-    "precision": "the vectors are float32, and numpy makes others of them, such as np.packbits(vectors > 0, axis=-1)",
+    "precision": "dtype is for dense vectors; quantize_embeddings makes smaller ones of the vectors of tokens",
     "device": "providers='cuda' or 'cpu' chooses it when the model is opened",
     "pool": "threads, and device_ids for GPUs, share the work; they are chosen when the model is opened",
     "chunk_size": "read_ahead says how many texts are read before the first result",
@@ -115,7 +126,7 @@ def take_options(method: str, given: Mapping[str, Any], own: type) -> Options:
     for name, value in given.items():
         if name in IGNORED:
             continue
-        if name in SUBSTITUTES:
+        if name in SUBSTITUTES and ALIASES.get(name) not in own.__annotations__:
             if not any(value is harmless or value == harmless for harmless in HARMLESS.get(name, ())):
                 raise UsageError(f"{method} does not take {name}={value!r}: {SUBSTITUTES[name]}")
             continue

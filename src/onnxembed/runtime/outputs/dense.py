@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from onnxembed.arguments import whole_number
-from onnxembed.arrays import Feeds, FloatArray
+from onnxembed.arrays import Array, Feeds, FloatArray
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.manifest import Dense, Embedding
+from onnxembed.quantization import Quantizing
 from onnxembed.runtime.outputs import pooling
 
 Layer = tuple[FloatArray, FloatArray | None, str]
@@ -50,6 +51,10 @@ class DenseReadout:
         again = size < section.dimension or not normalized or section.normalize_again
         return replace(self, dimensions=size, normalize=wanted and again)
 
+    def none(self) -> FloatArray:
+        """The vectors of no texts, [0, dimensions]."""
+        return np.empty((0, self.dimensions), np.float32)
+
     def prepare(self, feeds: Feeds) -> Feeds:
         """The feeds, unchanged."""
         return feeds
@@ -69,6 +74,31 @@ class DenseReadout:
         if self.dimensions < self.section.dimension:
             vectors = vectors[:, : self.dimensions]
         return pooling.normalize(vectors) if self.normalize else vectors
+
+
+@dataclass(frozen=True)
+class QuantizedReadout:
+    """Reads the vectors of another readout, as another type."""
+
+    dense: DenseReadout
+    quantizing: Quantizing
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """The names of the graph's outputs to fetch."""
+        return self.dense.outputs
+
+    def none(self) -> Array:
+        """The vectors of no texts, [0, width]."""
+        return np.empty((0, self.quantizing.width), self.quantizing.numpy_type)
+
+    def prepare(self, feeds: Feeds) -> Feeds:
+        """The inputs to run."""
+        return self.dense.prepare(feeds)
+
+    def read(self, outputs: Sequence[FloatArray], feeds: Feeds) -> Array:
+        """Vectors [B, width], of the type that was asked for."""
+        return self.quantizing(self.dense.read(outputs, feeds))
 
 
 def dense_readout(folder: Path, section: Embedding) -> DenseReadout:
