@@ -72,7 +72,19 @@ BELOW: dict[str, tuple[str, ...]] = {
         *("export", "export.artifact", "verify"),
     ),
     "cli": (
-        *("manifest", "quantization", "hub", "execution", "recipes", "embedder", "reranker", "files", "explain", "serve", "commands"),
+        *(
+            "manifest",
+            "quantization",
+            "hub",
+            "execution",
+            "recipes",
+            "embedder",
+            "reranker",
+            "files",
+            "explain",
+            "serve",
+            "commands",
+        ),
     ),
 }
 """What each package may import beside itself and the leaves, lowest first; `export` is the modules at its root.
