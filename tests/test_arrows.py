@@ -187,7 +187,7 @@ def test_the_table_is_tight() -> None:
     ("statement", "target"),
     [
         ("from onnxembed.export.pipeline import export", "export"),
-        ("from onnxembed.cli import describe", "cli"),
+        ("from onnxembed.cli import embed", "cli"),
         ("import onnxembed.verify.verify", "verify"),
         ("from onnxembed import embedder", "embedder"),
         ("def f():\n    from onnxembed.facts.facts import read_facts", "facts"),
@@ -197,7 +197,7 @@ def test_a_forbidden_import_is_found_by_its_line(tmp_path: Path, statement: str,
     for name in ("runtime", "export", "cli", "verify", "facts"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").touch()
-    for name in ("embedder", "export/pipeline", "cli/describe", "verify/verify", "facts/facts"):
+    for name in ("embedder", "export/pipeline", "cli/embed", "verify/verify", "facts/facts"):
         (tmp_path / f"{name}.py").touch()
     (tmp_path / "runtime/open_model.py").write_text(f"import os\n{statement}\n")
     line = 2 + statement.count("\n")

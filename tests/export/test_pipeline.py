@@ -21,7 +21,7 @@ from onnxembed.export.artifact import graph_file
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.hub.source import Fetched
-from onnxembed.manifest import FILE_NAME, Manifest, Precision, read_manifest
+from onnxembed.manifest import CARD_FILE, FILE_NAME, Manifest, Precision, read_manifest
 from tiny import (
     BERT_LIKE,
     TEXTS,
@@ -69,7 +69,7 @@ def test_an_artifact_has_the_files_that_others_look_for(tmp_path: Path) -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    assert files(tmp_path / "out").keys() == expected | {FILE_NAME}
+    assert files(tmp_path / "out").keys() == expected | {FILE_NAME, CARD_FILE}
     assert manifest.files.keys() == expected
 
 

@@ -30,7 +30,7 @@ def inspect(
     exported, it prints what `onnxembed export --dry-run` decides, and needs the extra [export].
     """
     from onnxembed import commands
-    from onnxembed.cli.describe import describe, describe_verification
+    from onnxembed.manifest.describe import describe, describe_verification
 
     manifest = commands.inspect(
         model, onnx_file=onnx_file, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only

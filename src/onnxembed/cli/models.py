@@ -42,7 +42,7 @@ def models(*, folders: tuple[Path, ...], as_json: bool) -> None:
 
 def _words(model: KnownModel) -> str:
     """What is known, in words; "" if it is only the name."""
-    from onnxembed.cli.describe import megabytes
+    from onnxembed.manifest.describe import megabytes
 
     parts = [" and ".join(model.tasks)] if model.tasks else []
     parts += [f"{model.dimension} dimensions"] if model.dimension else []

@@ -66,7 +66,7 @@ head_options = options(
 
 def report(result: NewFolder, *, as_json: bool) -> None:
     """Print what was made, or would be, and how well it was verified."""
-    from onnxembed.cli.describe import (
+    from onnxembed.manifest.describe import (
         describe,
         describe_files,
         describe_output,

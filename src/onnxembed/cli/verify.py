@@ -47,9 +47,9 @@ def verify(
         _verify_golden(folder, as_json=as_json)
         return
     from onnxembed import commands
-    from onnxembed.cli.describe import describe_verification
     from onnxembed.cli.printing import print_json
     from onnxembed.cli.progress import ProgressLine
+    from onnxembed.manifest.describe import describe_verification
 
     more_texts: list[str] = []
     if texts is not None:

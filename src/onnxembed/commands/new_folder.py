@@ -10,7 +10,7 @@ from pathlib import Path
 
 from onnxembed.commands.result import Result
 from onnxembed.errors import MissingExtraError, NoReferenceError
-from onnxembed.hub.source import Fetched
+from onnxembed.hub.source import Fetched, file_names
 from onnxembed.manifest import Manifest
 
 Progress = Callable[[str, int, int], None]
@@ -47,7 +47,7 @@ def default_output(model: str | Path) -> Path:
 
 def made(folder: Path, manifest: Manifest, notes: tuple[str, ...]) -> NewFolder:
     """The result for a folder that is written."""
-    files: dict[str, int | None] = {name: record.bytes for name, record in manifest.files.items()}
+    files: dict[str, int | None] = {name: (folder / name).stat().st_size for name in sorted(file_names(folder))}
     return NewFolder(folder, True, files, notes, manifest)
 
 

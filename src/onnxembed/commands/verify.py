@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxembed.commands.new_folder import Progress, silent
 from onnxembed.commands.result import Result
 from onnxembed.hub.source import HubOptions
-from onnxembed.manifest import Manifest, Verification
+from onnxembed.manifest import Manifest, Verification, read_manifest
 
 if TYPE_CHECKING:
     from onnxembed.verify.published import Outcome
@@ -73,6 +73,7 @@ def verify(
         ModelFilesError: the folder is no ONNX folder, or the original model is gone.
         HubError: the hub could not be reached, or it refused.
     """
+    from onnxembed.export.artifact.model_card import refresh_card
     from onnxembed.verify.verify import verify as run
 
     folder = Path(folder)
@@ -83,6 +84,8 @@ def verify(
         texts=list(texts),
         progress=progress,
     )
+    if read_manifest(folder) == manifest:  # it is recorded
+        refresh_card(folder, manifest)
     return Verified(folder, manifest)
 
 

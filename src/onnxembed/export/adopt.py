@@ -11,6 +11,7 @@ from onnxembed.decisions.overruled import find_overruled
 from onnxembed.errors import UnsupportedError, UsageError
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.hashing import hash_files
+from onnxembed.export.artifact.model_card import copy_license, license_of, read_metadata
 from onnxembed.export.artifact.record_manifest import Verify, record_manifest
 from onnxembed.export.artifact.sentence_transformers import write_sentence_transformers
 from onnxembed.export.heads.embedding import dense_entries
@@ -65,6 +66,7 @@ def adopt(
         dense = dense_entries(facts, in_files=adoption.leaves_out_dense)
         sections = adoption.sections(TokenIds.of_folder(draft), dense)
         write_sentence_transformers(facts, decisions, sections.get("embedding"), draft)
+        copy_license(found_graph.folder, draft)
         manifest = adopted_manifest(
             adoption,
             sections=sections,
@@ -72,7 +74,11 @@ def adopt(
             changes=changes,
             files=hash_files(draft, progress, {}),
         )
-        manifest = replace(manifest, overruled=find_overruled(facts, options.flags, recipe, decisions) or None)
+        manifest = replace(
+            manifest,
+            source=replace(manifest.source, license=license_of(read_metadata(found_graph.folder))),
+            overruled=find_overruled(facts, options.flags, recipe, decisions) or None,
+        )
         return record_manifest(
             draft, manifest, Fetched(found_graph.model, found_graph.folder, found_graph.revision), verify
         )

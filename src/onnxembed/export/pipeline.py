@@ -12,6 +12,7 @@ from onnxembed.decisions.overruled import find_overruled
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.graph_file import write_graph, write_packed
 from onnxembed.export.artifact.hashing import hash_files
+from onnxembed.export.artifact.model_card import copy_license, license_of, read_metadata
 from onnxembed.export.artifact.record_manifest import Verify, record_manifest
 from onnxembed.export.artifact.sentence_transformers import write_sentence_transformers
 from onnxembed.export.build_graph import build, build_packed
@@ -106,9 +107,11 @@ def write_small_files(
     tokenization = tokenization_section(decisions.encoder, write_tokenizer(facts, decisions.encoder, draft))
     sections: dict[Task, Any] = {task: HEADS[task].section(facts, decisions, widths, draft) for task in plan.tasks}
     write_sentence_transformers(facts, decisions, sections.get("embedding"), draft)
+    copy_license(checkpoint.folder, draft)
+    recipe, license_name = plan.recipe, license_of(read_metadata(checkpoint.folder))
     manifest = compose_manifest(
         packages=("onnxembed", "onnx", "tokenizers", *TOOLS[plan.engine.value]),
-        source=Source(checkpoint.model, checkpoint.revision, plan.recipe.name if plan.recipe else None),
+        source=Source(checkpoint.model, checkpoint.revision, recipe.name if recipe else None, license_name),
         model=_model_section(plan, inputs),
         tokenization=tokenization,
         encoder=decisions.encoder,
@@ -116,7 +119,7 @@ def write_small_files(
         variants={},
         files={},
     )
-    return replace(manifest, overruled=find_overruled(facts, options.flags, plan.recipe, decisions) or None)
+    return replace(manifest, overruled=find_overruled(facts, options.flags, recipe, decisions) or None)
 
 
 def _unexpected(folder: Path) -> str:

@@ -24,6 +24,7 @@ from onnxembed.manifest.sections import (
 )
 from onnxembed.manifest.words import (
     ATTENTION_MODES,
+    CARD_FILE,
     CUDA_ONLY,
     ENGINES,
     FILE_NAME,
@@ -65,6 +66,7 @@ from onnxembed.manifest.words import (
 
 __all__ = [
     "ATTENTION_MODES",
+    "CARD_FILE",
     "CUDA_ONLY",
     "ENGINES",
     "FILE_NAME",

@@ -8,6 +8,9 @@ FILE_NAME = "onnxembed.json"
 
 TOKENIZER_FILE = "tokenizer.json"
 
+CARD_FILE = "README.md"
+"""The model card, which people may edit: no hash of it is recorded, and nothing but its reader depends on it."""
+
 FORMAT_VERSION = 1
 
 Origin = Literal["file", "recipe", "flag", "architecture"]

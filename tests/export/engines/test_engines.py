@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from onnxembed.cli.describe import describe
 from onnxembed.errors import MissingExtraError, UnsupportedError
 from onnxembed.export.engines import engine as engines
 from onnxembed.export.engines.engine import EngineOption, choose_engine
@@ -15,6 +14,7 @@ from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.facts.facts import Facts, read_facts
 from onnxembed.manifest import read_manifest
+from onnxembed.manifest.describe import describe
 from tiny import write_bert, write_sentence_bert
 
 CODE = {"AutoConfig": "configuration.MyConfig", "AutoModel": "modeling.MyModel"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from onnxembed.manifest import FILE_NAME, FileRecord
+from onnxembed.manifest import CARD_FILE, FILE_NAME, FileRecord
 
 if TYPE_CHECKING:
     from onnxembed.export.progress import Progress
@@ -55,11 +55,14 @@ class HashedFile:
 
 
 def hash_files(folder: Path, progress: Progress, hashed: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
-    """sha256 and size of every file except the manifest, sorted by name; `hashed` files are not read again."""
+    """sha256 and size of every file except the manifest and the card, sorted by name.
+
+    `hashed` files are not read again.
+    """
     paths = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != FILE_NAME
+        if path.is_file() and path.name not in (FILE_NAME, CARD_FILE)
     }
     total = sum(path.stat().st_size for name, path in paths.items() if name not in hashed)
     done = 0

@@ -1,10 +1,11 @@
-"""onnxembed.json of a folder under construction."""
+"""onnxembed.json and the model card of a folder under construction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from onnxembed.export.artifact.model_card import read_metadata, write_card
 from onnxembed.hub.source import Fetched
 from onnxembed.manifest import FILE_NAME, Manifest
 
@@ -13,9 +14,13 @@ Verify = Callable[[Path, Manifest, Fetched], Manifest]
 
 
 def record_manifest(draft: Path, manifest: Manifest, checkpoint: Fetched, verify: Verify | None) -> Manifest:
-    """Write onnxembed.json, verify the folder, and write what was measured; returns the manifest as it now stands."""
+    """Write onnxembed.json, verify the folder, and write what was measured, and the card.
+
+    Returns the manifest as it now stands.
+    """
     (draft / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
     if verify is not None:
         manifest = verify(draft, manifest, checkpoint)
         (draft / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    write_card(draft, manifest, read_metadata(checkpoint.folder))
     return manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from onnxembed.manifest import (
+from onnxembed.manifest.sections import (
     Decision,
     Embedding,
     IntegerOutput,
@@ -21,7 +21,7 @@ from onnxembed.manifest import (
 def describe(manifest: Manifest) -> Iterator[str]:
     """An artifact's decisions and their origins, then its graphs, line by line."""
     yield from describe_overruled(manifest)
-    for name, value in _decisions(manifest):
+    for name, value in decisions(manifest):
         yield f"{name:<16} {value}"
     for precision, variant in manifest.variants.items():
         yield ""
@@ -120,7 +120,8 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
-def _decisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
+def decisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Each decision with its origin: its name, and the rest of its line."""
     source, model, tokens = manifest.source, manifest.model, manifest.tokenization
     yield "source", source.model + (f" at {source.revision}" if source.revision else "")
     if source.recipe:
