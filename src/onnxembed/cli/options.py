@@ -71,7 +71,13 @@ text_options = options(
         "--text", "texts", multiple=True, metavar="TEXT", help="A text, whatever it looks like; repeat it for more."
     ),
     click.option("--jsonl", is_flag=True, help="Read the file or standard input as JSON lines, whatever its name."),
-    click.option("--field", metavar="NAME", help=f"Field of each JSON line to read [default: {FIELD}]."),
+    click.option(
+        "--field",
+        "--column",
+        "field",
+        metavar="NAME",
+        help=f"Field of each JSON line, or column of a table, that holds the text [default: {FIELD}].",
+    ),
 )
 
 run_options = options(

@@ -24,7 +24,9 @@ LINE_FILES = (".jsonl",)
 def check_vector_file(path: Path, formats: Sequence[str] = VECTOR_FILES, what: str = "vectors") -> None:
     """Raise UsageError for a path that cannot be written to; `what` names the content in the message."""
     if path.suffix not in formats:
-        raise UsageError(f"{path}: {what} are written to {' or '.join(formats)}")
+        raise UsageError(
+            f"{path}: {what} are written to {' or '.join(formats)}, or as parquet files to a folder, -o {path}/"
+        )
     if not path.parent.is_dir():
         raise UsageError(f"{path.parent} is not a folder")
     if path.is_dir():

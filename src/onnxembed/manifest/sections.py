@@ -71,7 +71,8 @@ class Model:
     """What the graph computes up to the token embeddings.
 
     `adapter` names the task whose adapter is merged into the weights, for a model with adapters; `engine_reason`
-    says why an engine other than `build` wrote the graph, and with what; for an adopted graph, what made it.
+    says why an engine other than `build` wrote the graph, and with what; for an adopted graph, what made it. `tensors`
+    is a hash of the checkpoint's weights by name, in no matter which files they lie; None where nobody had them.
     """
 
     model_type: str
@@ -81,6 +82,7 @@ class Model:
     ignored_config_keys: tuple[str, ...]
     adapter: Decision[str] | None = None
     engine_reason: str | None = None
+    tensors: str | None = None
 
 
 @dataclass(frozen=True)

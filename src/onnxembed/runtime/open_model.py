@@ -25,7 +25,7 @@ from onnxembed.manifest import Task
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.padding_check import check_padding
 from onnxembed.runtime.prompts import Prompting
-from onnxembed.runtime.streaming import DEFAULT_READING, STOP, Computation, Reading, Windows, stream
+from onnxembed.runtime.streaming import DEFAULT_READING, STOP, Block, Computation, Reading, Windows, stream
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 from onnxembed.warning import Once
 
@@ -104,7 +104,7 @@ class OpenModel:
                 backend.close()
                 raise
         self.folder, self.revision, self.manifest = located.folder, located.revision, manifest
-        self.threads, self.provider = place.threads, backend.provider
+        self.threads, self.provider, self.precision = place.threads, backend.provider, located.precision
         self.prompting = Prompting(manifest.prompts.texts.value, manifest.prompts.default.value)
         self._backend: Backend | None = backend
         self._single_texts, self._integer_outputs = graph.one_text, variant.integer_outputs
@@ -163,18 +163,21 @@ class OpenModel:
         items: str = "texts",
         max_length: int | None = None,
         reading: Reading = DEFAULT_READING,
+        notice: Callable[[Block[Item, Result]], None] | None = None,
     ) -> Generator[tuple[list[Item], Result], None, None]:
         """Each window with what the readout makes of its items, in order; the next windows are already under way.
 
         `max_length` cuts to fewer tokens than the model's own limit; `reading` bounds what is read ahead and what a
-        run holds. At the end, or when the caller stops listening,
-        warns once if `items` were cut. Raises UsageError at once when the model is closed, and later when it is
-        closed meanwhile.
+        run holds. At the end, or when the caller stops listening, warns once if `items` were cut; not if there is a
+        `notice`, which is called with each block before its result is given. Raises UsageError at once when the model
+        is closed, and later when it is closed meanwhile.
         """
         computation = self.computation(readout)
         limit = self.max_length if max_length is None else min(max_length, self.max_length)
 
         def report(truncated: int, seen: int) -> None:
+            if notice is not None:  # it was told of each text
+                return
             self._truncation_warning.warn(
                 f"{truncated} of {seen} {items} were longer than max_length={limit} tokens and were cut (shown once)"
             )
@@ -182,7 +185,15 @@ class OpenModel:
         def refuse(place: int) -> None:
             raise UsageError(f"{items}[{place}] is longer than max_length={limit} tokens (truncate='error')")
 
-        return stream(windows, self._tokenizer_for(limit), computation, report, reading=reading, refuse=refuse)
+        return stream(
+            windows,
+            self._tokenizer_for(limit),
+            computation,
+            report,
+            reading=reading,
+            refuse=refuse,
+            notice=notice or (lambda block: None),
+        )
 
     def close(self) -> None:
         """Free the graph and its threads. Safe to repeat.

@@ -151,6 +151,8 @@ class Block(Generic[Item, Result]):
     window: list[Item]
     cut: NDArray[np.bool_]
     """Which of its texts were cut, [N]."""
+    lengths: IntArray
+    """The tokens of each of its texts, after the cut, [N]."""
     futures: list[Future[list[Result]]]
     places: IntArray
     """The place of each text of the window among the texts of all runs, [N]."""
@@ -194,8 +196,11 @@ def stream(
     *,
     reading: Reading,
     refuse: Callable[[int], None],
+    notice: Callable[[Block[Item, Result]], None],
 ) -> Generator[tuple[list[Item], Result], None, None]:
     """Each window with its result, in order; the next windows are already being computed.
+
+    `notice` is called with each window's block, just before its result is given.
 
     At the end, or when the caller stops listening, calls `report` with the numbers of texts that were cut and of all
     texts, if any was cut. Where `reading` refuses long texts, calls `refuse` with the place of the first one, which
@@ -222,6 +227,7 @@ def stream(
             result = pending[0].result()  # it stays pending until then, so that an error cancels its runs, too
             block = pending.popleft()
             seen, truncated = seen + len(block.window), truncated + block.truncated
+            notice(block)
             yield block.window, result
     except RuntimeError as error:
         if backend.closed:
@@ -253,4 +259,5 @@ def start(
     places = np.empty(len(tokens), np.int64)
     places[np.concatenate(runs)] = np.arange(len(tokens))
     cut = np.array([text.truncated for text in tokens])
-    return Block(os.getpid(), window, cut[numbers], futures, places[numbers])
+    lengths = np.array([len(text.ids) for text in tokens])
+    return Block(os.getpid(), window, cut[numbers], lengths[numbers], futures, places[numbers])

@@ -1,0 +1,111 @@
+"""`onnxembed embed` with a folder as its output: a job on the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow", reason="needs the extra [bulk]")
+
+import pyarrow.parquet as pq
+
+from onnxembed import OnnxEmbedder
+from onnxembed.bulk.making import vectors_of
+from onnxembed.bulk.summary import Summary
+from onnxembed.cli.job import Progress, duration
+from running import Run, names, refused
+
+
+def test_a_folder_gets_parquet_files_and_a_line_says_what_came_of_it(
+    run: Run, artifact: Path, model: OnnxEmbedder
+) -> None:
+    Path("a.jsonl").write_text('{"n": 7, "body": "the cat"}\n{"n": 8, "body": null}\n{"n": 9, "body": "it was"}\n')
+    arguments = ["--column", "body", "--id-column", "n", "--keep", "body", "--prompt-name", "query"]
+    code, out, err = run("embed", artifact, "a.jsonl", "-o", "out/", *arguments)
+    assert (code, err) == (0, "")
+    assert re.fullmatch(
+        r"out: 2 texts, \d+ tokens, 0 truncated, 1 rejected \(out/_job/rejected\.parquet\), 1 part, "
+        r"space [0-9a-f]{12}, [\d,]+ texts/s\n",
+        out,
+    )
+    table = pq.read_table("out")
+    assert table["id"].to_pylist() == [7, 9]
+    assert table["body"].to_pylist() == ["the cat", "it was"]
+    expected = model.encode(["the cat", "it was"], prompt_name="query")
+    assert np.allclose(vectors_of(table["vector"]), expected, atol=1e-6)
+    again = run("embed", artifact, "a.jsonl", "-o", "out", *arguments)  # the folder is there: it needs no slash
+    assert (again.code, again.err) == (0, "")
+    assert "2 texts were there already" in again.out
+
+
+def test_options_of_a_job_need_a_folder(run: Run, artifact: Path) -> None:
+    Path("a.txt").write_text("the cat\n")
+    for option in (["--keep", "a"], ["--id-column", "a"], ["--strict"], ["--part-rows", "9"]):
+        outcome = run("embed", artifact, "a.txt", "-o", "v.npy", *option)
+        assert refused(outcome, option[0], "give one as the output, -o OUT/")
+    assert names(Path()) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "out/"], ("a job reads its input again to go on",)),
+        (["-", "-o", "out/"], ("a job reads its input again to go on",)),
+        (["a.txt", "--jsonl", "-o", "out/"], ("--jsonl and a folder do not go together",)),
+        (["--text", "a", "-o", "out/"], ("--text and a folder do not go together",)),
+        (["a text", "-o", "out/"], ("a text: No such file",)),
+        (["a.txt", "-o", "out/", "--part-rows", "0"], ("part_rows is 0, not a positive whole number",)),
+        (["a.txt", "-o", "out/", "--keep", "b"], ("a.txt has lines of text and no columns: no 'b'",)),
+        (["a.txt", "-o", "out/", "--dimensions", "99"], ("dimensions is 99",)),
+        (["a.txt", "-o", "out/", "--prompt-name", "no"], ("no prompt named 'no'; it has: query, title",)),
+        (["a.txt", "-o", "out/", "--sparse"], ("made for embedding",)),
+        (["a.txt", "-o", "out.parquet"], (".npy or .jsonl", "to a folder, -o out.parquet/")),
+    ],
+)
+def test_what_a_job_cannot_do_is_refused_and_nothing_is_written(
+    run: Run, artifact: Path, arguments: list[str], words: tuple[str, ...]
+) -> None:
+    Path("a.txt").write_text("the cat\n")
+    assert refused(run("embed", artifact, *arguments), *words)
+    assert names(Path()) == ["a.txt"]
+
+
+def test_another_job_is_replaced_when_forced(run: Run, artifact: Path) -> None:
+    Path("a.txt").write_text("the cat\n")
+    assert run("embed", artifact, "a.txt", "-o", "out/").code == 0
+    assert refused(
+        run("embed", artifact, "a.txt", "-o", "out/", "--dimensions", "8"), "dimensions: 32 and 8", "--force"
+    )
+    assert run("embed", artifact, "a.txt", "-o", "out/", "--dimensions", "8", "--force").code == 0
+    assert json.loads(Path("out/_job/job.json").read_text())["vectors"]["dimensions"] == 8
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr("onnxembed.cli.job.time.monotonic", lambda: now.seconds)
+    return now
+
+
+def test_a_log_gets_a_line_a_minute(capsys: pytest.CaptureFixture[str], clock: SimpleNamespace) -> None:
+    with Progress() as progress:
+        progress.begin(0.5, Summary(1000, 1000, 9000, 0, 0, 1))
+        for _ in range(70):
+            clock.seconds += 1
+            progress.advance(10, 0.5 + (clock.seconds - 100) / 700)
+        words = progress.describe(Summary(1700, 1700, 15300, 2, 0, 2), "abc", Path("out"))
+    assert capsys.readouterr().err == "embedding: 58.6% done, 1,600 texts, 10 texts/s, 4 min 50 s left\n"
+    assert words == (
+        "1,700 texts, 15,300 tokens, 2 truncated, 0 rejected, 2 parts, space abc, 1,000 texts were there already, "
+        "10 texts/s"
+    )
+
+
+def test_times_are_said_in_two_units() -> None:
+    assert [duration(seconds) for seconds in (0, 59.6, 3661, 90061)] == ["0 s", "1 min 0 s", "1 h 1 min", "1 d 1 h"]
