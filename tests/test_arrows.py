@@ -34,7 +34,6 @@ BELOW: dict[str, tuple[str, ...]] = {
     "compat": ("tokenizer", "runtime", "embedder", "reranker"),
     "files": ("quantization", "runtime"),
     "bulk": ("manifest", "quantization", "loading", "runtime", "embedder"),
-    "explain": ("manifest", "facts", "runtime", "similarity", "embedder"),
     "export.progress": (),
     "export.probes": (),
     "export.checkpoint": ("manifest", "hub", "facts", "decisions"),
@@ -61,6 +60,10 @@ BELOW: dict[str, tuple[str, ...]] = {
         *("manifest", "hub", "facts", "recipes", "decisions", "tokenizer", "loading"),
         *("export.progress", "export.graph", "export.architectures", "export.tokenizer"),
         *("export.heads", "export.engines", "export.artifact", "export.quantize"),
+    ),
+    "explain": (
+        *("manifest", "execution", "facts", "runtime", "similarity", "embedder", "reranker"),
+        *("export.progress", "export.checkpoint", "export.graph", "export.architectures", "export.artifact"),
     ),
     "verify": (
         *("manifest", "hub", "execution", "facts", "recipes", "decisions", "tokenizer", "runtime"),

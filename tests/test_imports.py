@@ -17,7 +17,8 @@ PACKAGE = Path(onnxembed.__file__).parent
 RUNTIME = sorted(
     path.relative_to(PACKAGE).with_suffix("").as_posix()
     for path in PACKAGE.rglob("*.py")
-    if path.relative_to(PACKAGE).parts[0] not in ("__main__.py", "cli", "commands", "export", "serve", "verify")
+    if path.relative_to(PACKAGE).parts[0]
+    not in ("__main__.py", "cli", "commands", "explain", "export", "serve", "verify")
 )
 
 # What a text goes through, from a folder to its vector: all of these packages' modules that are brought in.

@@ -13,7 +13,7 @@ import pytest
 from onnxembed import OnnxEmbedder, UsageError
 from onnxembed.arrays import Array
 from onnxembed.explain import Report, explain
-from onnxembed.explain.hypotheses import hypotheses
+from onnxembed.explain.hypotheses import Traits, hypotheses
 from onnxembed.explain.report import causes_of
 from onnxembed.explain.setup import Inputs, Pooled, Setup
 from running import needs_torch
@@ -199,6 +199,51 @@ def test_a_careless_program_is_understood(
 
 def test_every_cause_has_fixes_whose_words_are_there(model: OnnxEmbedder) -> None:
     setup = Setup(Inputs("a: ", 20, "right"), Pooled(("mean",)))
-    for hypothesis in hypotheses(model.manifest, setup, types=True, dimension=8):
+    config = {"hidden_act": "gelu", "rope_theta": 1000.0}
+    traits = Traits(config, dimension=8, layers=("dense",), words=("do not normalize",))
+    for hypothesis in hypotheses(model.manifest, setup, traits):
         (cause,) = causes_of([hypothesis])
         assert cause.fixes
+
+
+def with_masks(checkpoint: Path, **config: Any) -> Array:
+    """Normalized means of BertModel's tokens, each text by itself; `causal`: with a mask of earlier tokens."""
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    causal, offset = config.pop("causal", False), config.pop("offset", 0)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    changed = AutoConfig.from_pretrained(checkpoint, **config)
+    transformer = AutoModel.from_pretrained(checkpoint, config=changed, attn_implementation="eager").eval()
+    vectors = []
+    for text in TEXTS:
+        batch = tokenizer(text, truncation=True, max_length=20, return_tensors="pt")
+        length = batch["input_ids"].shape[1]
+        if causal:
+            earlier = torch.tril(torch.ones(1, 1, length, length))
+            batch["attention_mask"] = torch.where(earlier > 0, 0.0, torch.finfo(torch.float32).min)
+        with torch.no_grad():
+            tokens = transformer(**batch, position_ids=torch.arange(length)[None] + offset).last_hidden_state
+        vectors.append(torch.nn.functional.normalize(tokens.mean(1), dim=-1)[0].numpy())
+    return np.stack(vectors)
+
+
+@needs_torch
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("expected", "injected"),
+    [("attention", {"causal": True}), ("positions", {"offset": 2}), ("positions", {"offset": 1})],
+    ids=str,
+)
+def test_a_change_inside_the_encoder_is_named(
+    model: OnnxEmbedder, checkpoint: Path, expected: str, injected: dict[str, Any]
+) -> None:
+    report = explain(model, TEXTS, with_masks(checkpoint, **injected))
+    assert (report.explained, causes(report)) == (True, {expected}), report.verdict
+
+
+def test_permuted_rows_are_told_among_more_texts_than_are_looked_at(model: OnnxEmbedder) -> None:
+    texts = texts_of_many_lengths(90)
+    vectors = model.encode(texts)
+    places = np.random.default_rng(0).permutation(len(texts))
+    assert causes(explain(model, texts, vectors[places])) == {"order"}

@@ -23,6 +23,9 @@ FLOAT_NOISE = 2e-6
 # The largest relative difference of two norms that rounding explains, bf16 included.
 _SAME_NORM = 5e-3
 
+# Rounding moves no row more than this many times as far as the row in the middle.
+_SPREAD = 30
+
 Scale = Literal["none", "unit", "unit, then cut"]
 
 _SCALES: Mapping[Scale, str] = {
@@ -61,33 +64,55 @@ class Candidate:
         return bool(self.exact.all())
 
     @property
+    def is_noise(self) -> bool:
+        """Whether what remains is spread over all rows, as rounding is; a cause of its own would show in some."""
+        errors = 1 - self.cosines
+        return self.accepted and bool(errors.max() < max(FLOAT_NOISE, _SPREAD * float(np.median(errors))))
+
+    @property
     def words(self) -> str:
         """The changes in words."""
         return " and ".join(change.theirs for change in self.changes) or "are made as ours"
 
 
 def candidate(
-    changes: tuple[Hypothesis, ...], whole: FloatArray, theirs: FloatArray, own: Scale, cut: int | None
+    changes: tuple[Hypothesis, ...],
+    whole: FloatArray,
+    theirs: FloatArray,
+    own: Scale,
+    cut: int | None,
+    *,
+    everything: FloatArray,
 ) -> Candidate | None:
-    """The candidate of vectors [N, D], whole and not scaled; None if theirs have another length."""
+    """The candidate of vectors [N, D], whole and not scaled; None if theirs have another length.
+
+    `everything` [M, D] are all of their vectors, which those of these texts may lie among in another order.
+    """
     vectors = whole if cut is None else whole[:, :cut]
     if vectors.shape != theirs.shape or not np.isfinite(vectors).all():
         return None
     made = Candidate(changes, row_cosines(vectors, theirs), norms_fit=False)
-    if not made.accepted:
-        places = _order(vectors, theirs)
-        if places is None:
-            return made
-        vectors, whole = vectors[places], whole[places]
+    if not made.accepted and (places := _order(vectors, everything)) is not None:
+        theirs = everything[places]
         made = replace(made, changes=(*changes, _reordered()), cosines=row_cosines(vectors, theirs))
-    return _scaled(made, whole, vectors, theirs, own)
+    return _scaled(made, whole, vectors, theirs, own) if made.accepted else made
 
 
-def _order(vectors: FloatArray, theirs: FloatArray) -> NDArray[np.intp] | None:
-    """The row of ours that each of theirs is, if they are the same rows in another order."""
-    places: NDArray[np.intp] = cosine(theirs, vectors).argmax(axis=1)
-    whole = len(np.unique(places)) == len(places)
-    return places if whole and row_cosines(vectors[places], theirs).min() >= ACCEPTED else None
+def matches(vectors: FloatArray, everything: FloatArray) -> bool:
+    """Whether each of these vectors [N, D] is one of theirs [M, D]."""
+    return bool(cosine(vectors, everything).max(axis=1).min() >= ACCEPTED)
+
+
+def _order(vectors: FloatArray, everything: FloatArray) -> NDArray[np.intp] | None:
+    """The place among theirs of each of our vectors, if they are the same rows in another order.
+
+    A row is only found if it is nearer than all rows of other texts: vectors that hardly differ have no order.
+    """
+    cosines = cosine(vectors, everything)
+    places: NDArray[np.intp] = cosines.argmax(axis=1)
+    first = [np.flatnonzero((vectors == row).all(axis=1))[0] for row in vectors]
+    whole = len(np.unique(places)) == len(np.unique(first))
+    return places if whole and row_cosines(vectors, everything[places]).min() >= ACCEPTED else None
 
 
 def _reordered() -> Hypothesis:

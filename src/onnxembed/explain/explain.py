@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 
 from onnxembed.arrays import Array
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import UsageError
-from onnxembed.explain.candidates import Candidate, noise
+from onnxembed.explain.analysis import AnalysisGraphs
+from onnxembed.explain.builds import COUNTED_FROM_PADDING
+from onnxembed.explain.candidates import Candidate, Scale, noise
 from onnxembed.explain.given import Given, checked
-from onnxembed.explain.hypotheses import hypotheses
+from onnxembed.explain.hypotheses import Traits, hypotheses
 from onnxembed.explain.replay import Replay, check_tokens
 from onnxembed.explain.report import Report, Row, Tried, causes_of, sentence
 from onnxembed.explain.search import Search
 from onnxembed.explain.setup import Hypothesis, Inputs, Pooled, Setup
 from onnxembed.facts.json_file import read_json
-from onnxembed.manifest import Manifest
 
 # The rest of the closest tries is noise that helps nobody; JSON has these.
 _TRIED = 20
@@ -56,14 +58,18 @@ def explain(
         ),
         Pooled(section.pooling.value),
     )
-    replay = Replay(model, given.texts, setup.pooled)
-    check_tokens(replay, model, given.texts, setup.inputs)
-    search = Search(
-        replay, setup, given.vectors, "unit" if section.normalize.value else "none", _lengths(model, replay)
-    )
-    cut = size if size < section.dimension else None
-    types = "token_type_ids" in model.manifest.model.inputs
-    found = search.run(hypotheses(model.manifest, setup, types=types, dimension=cut))
+    with closing(AnalysisGraphs(model)) as graphs:
+        replay = Replay(model, given.texts, setup.pooled, graphs)
+        check_tokens(replay, model, given.texts, setup.inputs)
+        scale: Scale = "unit" if section.normalize.value else "none"
+        search = Search(replay, setup, given.vectors, given.everything, scale, _lengths(model, replay))
+        traits = Traits(
+            graphs.config,
+            size if size < section.dimension else None,
+            replay.kinds_of_layers,
+            tuple(replay.word_variants),
+        )
+        found = search.run(hypotheses(model.manifest, setup, traits))
     if not search.candidates:
         raise UsageError(
             f"their vectors have {size} numbers, and nothing in this model makes vectors of that length from "
@@ -89,13 +95,13 @@ def _lengths(model: OnnxEmbedder, replay: Replay) -> range:
     path = model.folder / "config.json"
     positions = read_json(path).get("max_position_embeddings") if path.is_file() else None
     # Positions of RoBERTa begin after the padding token's.
-    after = model.manifest.tokenization.pad_token_id.value + 1 if _counts_from_padding(model.manifest) else 0
+    after = (
+        model.manifest.tokenization.pad_token_id.value + 1
+        if model.manifest.model.model_type in COUNTED_FROM_PADDING
+        else 0
+    )
     most = positions - after if isinstance(positions, int) else model.max_length
     return range(replay.specials + 1, max(most, model.max_length) + 1)
-
-
-def _counts_from_padding(manifest: Manifest) -> bool:
-    return manifest.model.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 def _report(search: Search, found: list[Candidate], given: Given, setup: Setup) -> Report:
@@ -108,7 +114,7 @@ def _report(search: Search, found: list[Candidate], given: Given, setup: Setup) 
     rows = zip(
         given.places.tolist(), tokens, plain.cosines if plain else [0.0] * len(tokens), chosen.cosines, strict=True
     )
-    explained = bool(found) and chosen.norms_fit
+    explained = bool(found) and chosen.norms_fit and chosen.is_noise
     everything = sorted((*tried, *search.rejected), key=lambda each: each.error)
     singles = [each for each in everything if len(each.changes) == 1 and not each.accepted]
     others = [each for each in everything if each not in found and not _contains(each, chosen)]
@@ -119,11 +125,13 @@ def _report(search: Search, found: list[Candidate], given: Given, setup: Setup) 
         causes=causes_of(chosen.changes) if found else (),
         measure="cosine",
         rows=tuple(Row(index, count, float(a), float(b)) for index, count, a, b in rows),
-        alternatives=tuple(each.words for each in found[1:]),
+        alternatives=tuple(map(_tried, found[1:])),
         runner_up=_tried(others[0]) if found and others else None,
         ruled_out=tuple(map(_tried, singles[:_TRIED])),
-        unseen=_words(search.unseen),
-        untested=_words(search.untested),
+        unseen=_words([*search.unseen, *search.rounding]),
+        untested=tuple(
+            f"{reason}: {'; '.join(_words(changes))}" for reason, changes in search.untested.items() if changes
+        ),
         notes=(*given.notes, *_cut_note(tokens, setup)),
     )
 
@@ -135,6 +143,13 @@ def _verdict(chosen: Candidate, found: list[Candidate]) -> str:
             f"Unexplained. Best partial match: if their vectors {chosen.words}, the smallest cosine is "
             f"{chosen.cosines.min():.6f} and the mean {chosen.cosines.mean():.6f}, and {int(chosen.exact.sum())} of "
             f"{len(chosen.cosines)} rows fit. That is no cause: it may be another model, or something not tried here."
+        )
+    if not chosen.is_noise:
+        worst = int(np.argmin(chosen.cosines))
+        said = sentence(chosen.changes, "vectors") or "The vectors are nearly the same."
+        return (
+            f"{said} Something is left unexplained: some texts fit to {1 - np.median(chosen.cosines):.1e}, others only "
+            f"to {chosen.error:.1e} (text {worst} of those below). Rounding would show in all of them."
         )
     if not chosen.norms_fit:
         said = sentence(chosen.changes, "vectors") or "The directions are the same."
@@ -149,7 +164,7 @@ def _contains(other: Candidate, chosen: Candidate) -> bool:
 
 
 def _tried(each: Candidate) -> Tried:
-    return Tried(each.words, float(each.cosines.min()))
+    return Tried(each.words, float(each.cosines.min()), tuple(change.cause for change in each.changes))
 
 
 def _words(changes: Sequence[Hypothesis]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ FIXES: Mapping[str, Mapping[str, str]] = {
         "transformers": "pool over attention_mask as the tokenizer gives it, special tokens included",
         "text-embeddings-inference": "this is not an option of the server: check what stands before it",
     },
-    "dense": {
+    "layers after the pooling": {
         "sentence-transformers": "load the folder with its modules.json, not a bare Transformer with a Pooling",
         "transformers": "apply the layers of 2_Dense after the pooling: AutoModel does not read them",
         "FastEmbed": "it has no Dense layers: use a graph that contains them, such as ours",
@@ -49,6 +49,33 @@ FIXES: Mapping[str, Mapping[str, str]] = {
         "sentence-transformers": "use the tokenizer.json of the model, whose post_processor adds these tokens",
         "text-embeddings-inference": "use the tokenizer.json of the model, whose post_processor adds these tokens",
         "vLLM": "the field add_special_tokens: true, with the tokenizer.json of the model",
+    },
+    "prompt in the pooling": {
+        "sentence-transformers": '"include_prompt": true in 1_Pooling/config.json',
+        "transformers": "pool over the whole attention mask, the tokens of the prompt included",
+    },
+    "attention": {
+        "sentence-transformers": "is_causal in config.json: {lowered} (model[0].model.config.is_causal)",
+        "text-embeddings-inference": '"is_causal": {lowered} in config.json, with a release that reads it',
+        "vLLM": "--hf-overrides '{{\"is_causal\": {lowered}}}'",
+        "transformers": "AutoModel.from_pretrained(..., is_causal={causal}) for the classes that read it",
+    },
+    "activation": {
+        "transformers": "{key} in config.json: {activation}",
+        "text-embeddings-inference": "{key} in config.json is {activation}; releases before 1.8 computed another GELU",
+    },
+    "positions": {
+        "transformers": "pass no position_ids, so that the model counts them from {first} itself",
+        "all systems": "the first token's position must be {first}",
+    },
+    "rotary positions": {
+        "transformers": "config.json as published: {rope}",
+        "vLLM": "no --rope-theta and --rope-scaling (or --hf-overrides) that say otherwise than config.json: {rope}",
+        "text-embeddings-inference": "a release that reads these keys of config.json: {rope}",
+    },
+    "tokenizer": {
+        "transformers": "AutoTokenizer.from_pretrained on the model's own tokenizer.json, without options",
+        "all systems": "use the tokenizer.json of the model unchanged, not a tokenizer rebuilt from its vocabulary",
     },
     "truncation": {
         "sentence-transformers": "model.max_seq_length = {length}",

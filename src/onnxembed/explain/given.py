@@ -24,6 +24,8 @@ class Given:
 
     texts: list[str]
     vectors: FloatArray
+    everything: FloatArray
+    """All usable vectors [M, D], those of texts that are not looked at included."""
     places: IntArray
     notes: tuple[str, ...]
 
@@ -49,12 +51,13 @@ def checked(texts: Sequence[str], vectors: Array) -> Given:
     if len(usable) < FEWEST:
         left = f" ({'; '.join(notes)})" if notes else ""
         raise UsageError(f"{len(usable)} usable texts are too few to tell a cause: give at least {FEWEST}{left}")
+    everything = array[usable]
     if len(usable) > MOST:
         by_length = sorted(usable.tolist(), key=lambda place: len(checked_texts[place]))
         chosen = np.linspace(0, len(by_length) - 1, MOST).round().astype(int)
         notes.append(f"the search looked at {MOST} of {len(usable)} texts, spread over all lengths")
         usable = np.array(sorted(by_length[place] for place in chosen), np.int64)
-    return Given([checked_texts[place] for place in usable], array[usable], usable, tuple(notes))
+    return Given([checked_texts[place] for place in usable], array[usable], everything, usable, tuple(notes))
 
 
 def _numbers(vectors: Array) -> FloatArray:

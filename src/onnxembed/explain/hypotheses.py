@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from onnxembed.explain.setup import Hypothesis, Setup
+from onnxembed.explain.builds import builds
+from onnxembed.explain.setup import Dropped, Hypothesis, Over, Setup
 from onnxembed.manifest import Manifest, PoolingMode
 
 POOLINGS: dict[PoolingMode, str] = {
@@ -24,10 +27,11 @@ PREFIXES = ("query: ", "passage: ")
 """Prompts that people try with any model, because E5 has them."""
 
 # Which special tokens may be missing, in words.
-_DROPPED = {
+_DROPPED: dict[Dropped, str] = {
     "last": "leave out the special token at the end of each text (EOS or SEP)",
     "first": "leave out the special token at the start of each text (BOS or CLS)",
     "all": "leave out all special tokens",
+    "doubled": "have the special token at the end of each text twice",
 }
 
 # padding, over, and what they mean together.
@@ -40,20 +44,33 @@ _PADDINGS = (
 )
 
 
-def hypotheses(manifest: Manifest, setup: Setup, *, types: bool, dimension: int | None) -> list[Hypothesis]:
-    """All single changes to the model's own setup.
+@dataclass(frozen=True)
+class Traits:
+    """What else decides which changes are possible."""
 
-    `types`: whether the graph takes token types. `dimension`: the length of their vectors, if a cut could explain it.
-    """
+    config: Mapping[str, Any]
+    """config.json."""
+    dimension: int | None
+    """The length of their vectors, if a cut could explain it."""
+    layers: Sequence[str]
+    """The kinds of layers after the pooling that can be left out."""
+    words: Sequence[str]
+    """The other ways to split texts into words."""
+
+
+def hypotheses(manifest: Manifest, setup: Setup, traits: Traits) -> list[Hypothesis]:
+    """All single changes to the model's own setup, those that cost least first."""
     return [
-        *_cuts(setup, dimension),
-        *_poolings(manifest),
+        *_cuts(traits.dimension),
+        *_poolings(manifest, setup, traits.layers),
         *_prompts(manifest, setup),
         *_special_tokens(),
         *(truncated(setup, length) for length in LENGTHS),
-        _side(setup),
+        other_side(setup),
         *_cases(),
-        *(_types() if types else ()),
+        *_words(traits.words),
+        *(_types() if "token_type_ids" in manifest.model.inputs else ()),
+        *builds(manifest, traits.config),
         *_paddings(),
     ]
 
@@ -69,7 +86,8 @@ def truncated(setup: Setup, length: int) -> Hypothesis:
     )
 
 
-def _side(setup: Setup) -> Hypothesis:
+def other_side(setup: Setup) -> Hypothesis:
+    """Texts cut at their other end."""
     kept, other = ("start", "end") if setup.inputs.side == "right" else ("end", "start")
     return Hypothesis(
         "truncation side",
@@ -80,7 +98,7 @@ def _side(setup: Setup) -> Hypothesis:
     )
 
 
-def _cuts(setup: Setup, dimension: int | None) -> Iterator[Hypothesis]:
+def _cuts(dimension: int | None) -> Iterator[Hypothesis]:
     if dimension is not None:
         yield Hypothesis(
             "dimensions",
@@ -91,7 +109,7 @@ def _cuts(setup: Setup, dimension: int | None) -> Iterator[Hypothesis]:
         )
 
 
-def _poolings(manifest: Manifest) -> Iterator[Hypothesis]:
+def _poolings(manifest: Manifest, setup: Setup, layers: Sequence[str]) -> Iterator[Hypothesis]:
     section = manifest.require_embedding()
     own = section.pooling.value
     ours = f"use {_in_words(own)} ({section.pooling.reason})"
@@ -100,14 +118,21 @@ def _poolings(manifest: Manifest) -> Iterator[Hypothesis]:
             yield Hypothesis(
                 "pooling", f"use {words}", ours, pooled={"pooling": (mode,)}, words={"pooling": "+".join(own)}
             )
-    yield Hypothesis(
-        "special tokens in the pooling",
-        "leave the special tokens out of the pooling",
-        "pool them as well",
-        pooled={"over": "words"},
-    )
-    if section.dense:
-        yield Hypothesis("dense", "are made without the Dense layers", "go through them", pooled={"dense": False})
+    overs: dict[Over, str] = {"words": "the special tokens"}
+    if setup.inputs.prompt:
+        overs["text"] = "the prompt"
+    for over, left in overs.items():
+        theirs = f"leave {left} out of the pooling"
+        yield Hypothesis(f"{left.removeprefix('the ')} in the pooling", theirs, "pool them too", pooled={"over": over})
+    kinds = [(kind,) for kind in layers] + ([tuple(layers)] if len(layers) > 1 else [])
+    for kind in kinds:
+        theirs = f"are made without the {' and '.join(kind)} layers after the pooling"
+        yield Hypothesis("layers after the pooling", theirs, "go through them", pooled={"left_out": kind})
+
+
+def _words(words: Sequence[str]) -> Iterator[Hypothesis]:
+    for each in words:
+        yield Hypothesis("tokenizer", each, "are split as tokenizer.json says", inputs={"words": each})
 
 
 def _in_words(modes: Sequence[PoolingMode]) -> str:

@@ -43,6 +43,8 @@ class Tried:
 
     changes: str
     reached: float
+    causes: tuple[str, ...] = ()
+    """The names of the causes."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Report:
     measure: str
     """What `before`, `after` and `reached` are: "cosine" or "difference"."""
     rows: tuple[Row, ...]
-    alternatives: tuple[str, ...]
+    alternatives: tuple[Tried, ...]
     """Explanations that these texts cannot tell from the verdict."""
     runner_up: Tried | None
     ruled_out: tuple[Tried, ...]
@@ -79,7 +81,7 @@ class Report:
         yield from (f"note: {note}" for note in self.notes)
         yield from self._evidence()
         for other in self.alternatives:
-            yield f"these texts cannot tell it from: {other}"
+            yield f"these texts cannot tell it from: {other.changes}"
         for cause in self.causes:
             yield ""
             yield f"to change ({cause.name}):"

@@ -1,27 +1,46 @@
-"""One search over the hypotheses: single changes, then pairs; each run of the graph serves many of them."""
+"""One search over the hypotheses: single changes, then pairs; each run of a graph serves many of them.
+
+Nearly all changes are refuted by a few short texts, so these are run first: only what makes their vectors is run on
+all texts. What makes some texts' vectors but not others' is a partial match, and the second cause is looked for
+beside it, on the shortest text that does not fit yet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations as pairs_of
+from itertools import product
 
 import numpy as np
 
 from onnxembed.arrays import FloatArray, row_cosines
-from onnxembed.explain.candidates import FLOAT_NOISE, Candidate, Scale, best, candidate, combinations
-from onnxembed.explain.hypotheses import truncated
-from onnxembed.explain.replay import Replay, TokenIds
-from onnxembed.explain.setup import Hypothesis, Inputs, Setup
+from onnxembed.explain.analysis import CannotBuildError
+from onnxembed.explain.candidates import (
+    ACCEPTED,
+    FLOAT_NOISE,
+    Candidate,
+    Scale,
+    best,
+    candidate,
+    combinations,
+    matches,
+)
+from onnxembed.explain.hypotheses import LENGTHS, other_side, truncated
+from onnxembed.explain.replay import Replay, States, TokenIds
+from onnxembed.explain.setup import Hypothesis, Setup
 
 # Predictions closer than this to our own vectors cannot be told from them.
 _UNSEEN = 1e-7
 
-# Steps of the search for a length: every so many tokens first, then each around the best.
-_STEP = 16
+# The search for a length begins with this many of them, evenly spread, and then halves the steps around the best.
+_STEPS = 12
 
 # A change is tried on this many of the shortest texts first.
-_FEW = 6
+_FEW = 4
+
+# At most this many partial matches are followed up.
+_PARTIAL = 4
 
 Changes = tuple[Hypothesis, ...]
 
@@ -33,64 +52,53 @@ class Search:
     replay: Replay
     setup: Setup
     theirs: FloatArray
+    everything: FloatArray
+    """All of their vectors, [M, D]: rows may be permuted, and only N of the M texts are looked at."""
     scale: Scale
     lengths: range
     """The limits that the graph can take, in tokens."""
     candidates: list[Candidate] = field(default_factory=list)
     rejected: list[Candidate] = field(default_factory=list)
-    """Changes that do not even fit the shortest texts, with the cosines of those."""
+    """Changes that do not even fit a few short texts, with the cosines of those."""
     unseen: list[Hypothesis] = field(default_factory=list)
     """Single changes that do not change these texts' vectors."""
-    untested: list[Hypothesis] = field(default_factory=list)
-    """Single changes that this graph cannot make."""
-    _tokens: dict[Changes, list[TokenIds]] = field(default_factory=dict)
+    rounding: list[Hypothesis] = field(default_factory=list)
+    """Single changes of the graph that move these texts' vectors no more than rounding does."""
+    untested: dict[str, list[Hypothesis]] = field(default_factory=dict)
+    """Single changes that cannot be tried, by the reason."""
     _own: FloatArray | None = None
 
     def run(self, hypotheses: Sequence[Hypothesis]) -> list[Candidate]:
         """The accepted candidates that nothing tells apart, as `best` gives them; empty if nothing fits."""
-        self._tokens = {(): self.replay.tokenize(self.setup.inputs)}
-        again = [each for each in hypotheses if each.inputs and self._possible(each)]
-        pooled = [each for each in hypotheses if not each.inputs]
-        runs = [each for each in again if self._is_seen((each,))]
-        self.unseen += [each for each in again if each not in runs]
-        self._own = self.replay.vectors(self.replay.states(self.setup.inputs), self.setup.pooled)
-        self._replays((), pooled)
+        self._tokens = self.replay.tokenize(self.setup.inputs)
+        self._counts = np.array([len(text.ids) for text in self._tokens])
+        self._few = self._shortest()
+        self._own = self.replay.vectors(self.replay.states(self.setup), self.setup.pooled)
+        pooled = [each for each in hypotheses if not each.reruns]
+        again = [each for each in hypotheses if each.reruns and self._possible(each)]
+        self._try((), pooled, most=2)
+        runs = [each for each in again if self._is_seen(each)]
         for each in runs:
-            if self._is_found():
-                break
-            self._screened((each,), pooled)
-        if not best(self.candidates):
-            self._lengths_of(pooled)
-        if not best(self.candidates):
-            for pair in pairs_of(runs, 2):
-                if not self._is_found() and pair[0].fits(pair[1]) and self._is_seen(pair):
-                    self._screened(pair, [each for each in pooled if each.cause == "dimensions"])
+            if not self._is_found():
+                self._screen((each,), pooled)
+        if not self._is_explained():
+            self._follow(runs, pooled)
+        if not self._is_explained():
+            self._pairs([each for each in runs if each not in self.rounding], pooled)
         return best(self.candidates)
 
-    def _is_found(self) -> bool:
-        """Whether at most one change explains all to the rounding of fp32: other runs could not come closer."""
-        found = best(self.candidates)
-        return bool(found) and found[0].error < FLOAT_NOISE and len(found[0].changes) < 2
+    # ---- which changes there are
 
-    def _screened(self, changes: Changes, pooled: Sequence[Hypothesis]) -> None:
-        """`_replays`, if the shortest texts fit at all; padding depends on all texts."""
-        if self._applied(changes).inputs.padding == "none":
-            few = self._of_few()
-            few._replays(changes, pooled)
-            if not any(each.accepted for each in few.candidates):
-                self.rejected += [each for each in few.candidates if each.changes == changes]
-                return
-        self._replays(changes, pooled)
-
-    def _of_few(self) -> Search:
-        """The same search for the shortest texts, whose runs take little time."""
-        counts = [len(text.ids) for text in self._tokens[()]]
-        places = sorted(range(len(counts)), key=lambda place: counts[place])[:_FEW]
-        return replace(self, replay=self.replay.only(places), theirs=self.theirs[places], candidates=[], unseen=[])
+    def _shortest(self) -> list[int]:
+        """The places of the shortest texts with different tokens."""
+        seen: dict[bytes, int] = {}
+        for place in np.argsort(self._counts, kind="stable").tolist():
+            seen.setdefault(self._tokens[place].key, place)
+        return list(seen.values())[:_FEW]
 
     def _possible(self, hypothesis: Hypothesis) -> bool:
-        possible = hypothesis.inputs.get("max_length", self.lengths.start) in self.lengths
-        return possible and hypothesis.inputs.get("max_length") != self.setup.inputs.max_length
+        length = hypothesis.inputs.get("max_length")
+        return length is None or (length in self.lengths and length != self.setup.inputs.max_length)
 
     def _applied(self, changes: Changes) -> Setup:
         setup = self.setup
@@ -98,33 +106,100 @@ class Search:
             setup = change.applied(setup)
         return setup
 
-    def _is_seen(self, changes: Changes) -> bool:
-        """Whether changes of inputs change what the graph gets, compared with fewer of them."""
-        inputs = self._applied(changes).inputs
-        tokens = self._tokens[changes] = self.replay.tokenize(inputs)
-        fewer = [()] if len(changes) == 1 else [(each,) for each in changes]
-        return all(
-            not _same(tokens, self._tokens[each]) or _fed(inputs) != _fed(self._applied(each).inputs) for each in fewer
-        )
+    def _is_seen(self, hypothesis: Hypothesis) -> bool:
+        """Whether a change of inputs changes what the graph gets for these texts; else it is noted as unseen."""
+        inputs = hypothesis.applied(self.setup).inputs
+        fed = inputs.type_id is not None or inputs.padding != "none" or hypothesis.build
+        seen = bool(fed) or not _same(self.replay.tokenize(inputs), self._tokens)
+        if not seen:
+            self.unseen.append(hypothesis)
+        return seen
 
-    def _replays(self, changes: Changes, pooled: Sequence[Hypothesis]) -> None:
-        """Run the graph once, and try every pooling with it; of a run without changes, also two changes at once."""
+    # ---- what is known so far
+
+    def _is_found(self) -> bool:
+        """Whether at most one change explains all to the rounding of fp32: other runs could not come closer."""
+        found = best(self.candidates)
+        return bool(found) and found[0].error < FLOAT_NOISE and len(found[0].changes) < 2
+
+    def _is_explained(self) -> bool:
+        """Whether what remains is noise; a pair may still explain what is larger."""
+        found = best(self.candidates)
+        return bool(found) and found[0].is_noise
+
+    # ---- runs
+
+    def _screen(self, changes: Changes, pooled: Sequence[Hypothesis], most: int = 1) -> None:
+        """`_try`, with those poolings alone that make the vectors of a few short texts."""
         setup = self._applied(changes)
-        states = self.replay.states(setup.inputs)
-        cuts = [each for each in pooled if each.cause == "dimensions"]
-        others = [each for each in pooled if each.cause != "dimensions" and all(each.fits(one) for one in changes)]
-        for more in combinations(others, most=max(0, 2 - len(changes))):
+        few = self._few_for(setup)
+        states = self._states(changes, few)
+        if states is None:
+            return
+        fitting = False
+        for more in self._poolings(changes, pooled, most):
             vectors = self.replay.vectors(states, self._applied((*changes, *more)).pooled)
             if vectors is None:
-                self.untested += [each for each in more if len(more) == 1 and each not in self.untested]
+                continue
+            cut = _cut(vectors, self.theirs.shape[1])
+            if cut is None:
+                continue
+            if not more and self._only_rounds(changes, vectors, few):
+                self.rounding += changes
+            if not more:
+                tried = Candidate(changes, row_cosines(cut, self.theirs[few]), norms_fit=False)
+                self.rejected.append(tried)
+            fitting = fitting or matches(cut, self.everything)
+        if fitting:
+            self.rejected = [each for each in self.rejected if each.changes != changes]
+            self._try(changes, pooled, most)
+
+    def _only_rounds(self, changes: Changes, vectors: FloatArray, few: Sequence[int]) -> bool:
+        """Whether a single change of the graph moves our vectors no more than rounding does."""
+        own = self._own
+        if own is None or len(changes) > 1 or not changes[0].build or own.shape[1] != vectors.shape[1]:
+            return False
+        return float(1 - row_cosines(vectors, own[few]).min()) < FLOAT_NOISE
+
+    def _few_for(self, setup: Setup) -> list[int]:
+        """The texts to screen with; padded runs are long, so they get fewer."""
+        return self._few if setup.inputs.padding == "none" else self._few[:2]
+
+    def _states(self, changes: Changes, places: Sequence[int] | None) -> list[States] | None:
+        """What a run with these changes gives; None, and the reason noted, if there is no such graph."""
+        try:
+            return self.replay.states(self._applied(changes), places)
+        except CannotBuildError as error:
+            noted = self.untested.setdefault(str(error), [])
+            noted += [each for each in changes if each.build and each not in noted]
+            return None
+
+    def _poolings(self, changes: Changes, pooled: Sequence[Hypothesis], most: int) -> Iterator[Changes]:
+        others = [each for each in pooled if each.cause != "dimensions" and all(each.fits(one) for one in changes)]
+        return combinations(others, most)
+
+    def _try(self, changes: Changes, pooled: Sequence[Hypothesis], most: int) -> None:
+        """Run a graph on all texts, and try every pooling with it."""
+        states = self._states(changes, None)
+        if states is None:
+            return
+        cuts = [each for each in pooled if each.cause == "dimensions"]
+        for more in self._poolings(changes, pooled, most):
+            vectors = self.replay.vectors(states, self._applied((*changes, *more)).pooled)
+            if vectors is None:
+                known = [each for noted in self.untested.values() for each in noted]
+                reason = "the layers after the pooling are inside the graph"
+                self.untested.setdefault(reason, []).extend(each for each in more if each not in known)
                 continue
             all_changes = (*changes, *more)
-            if len(all_changes) == 1 and not changes and self._is_ours(vectors):
+            if len(all_changes) == 1 and self._is_ours(vectors):
                 self.unseen.append(all_changes[0])
                 continue
             for cut in ((), *((each,) for each in cuts)):
                 dimensions = cut[0].pooled["dimensions"] if cut else None
-                made = candidate((*all_changes, *cut), vectors, self.theirs, self.scale, dimensions)
+                made = candidate(
+                    (*all_changes, *cut), vectors, self.theirs, self.scale, dimensions, everything=self.everything
+                )
                 self.candidates += [made] if made else []
 
     def _is_ours(self, vectors: FloatArray) -> bool:
@@ -132,53 +207,120 @@ class Search:
         assert ours is not None
         return vectors.shape == ours.shape and bool(1 - row_cosines(vectors, ours).min() < _UNSEEN)
 
-    def _lengths_of(self, pooled: Sequence[Hypothesis]) -> None:
-        """Where short texts fit and longer ones do not, find the limit that makes the shortest of the latter fit."""
-        for partial in sorted(self.candidates, key=lambda each: -int(each.exact.sum()))[:3]:
-            if any("max_length" in change.inputs for change in partial.changes):
-                continue
-            kept = tuple(change for change in partial.changes if change.inputs or change.pooled)
-            counts = np.array([len(text.ids) for text in self.replay.tokenize(self._whole(kept))])
-            exact = partial.exact
-            if not exact.any() or exact.all() or counts[exact].max() >= counts[~exact].min():
-                continue
-            place = int(np.where(exact, counts.max() + 1, counts).argmin())
-            length = self._best_length(kept, place, int(counts[exact].max()), int(counts[place]))
-            changes = (*(each for each in kept if each.inputs), truncated(self.setup, length))
-            if self._is_seen((changes[-1],)):
-                self._replays(changes, [each for each in kept if not each.inputs])
+    # ---- two causes
 
-    def _whole(self, changes: Changes) -> Inputs:
-        setup = self._applied(changes)
-        return Hypothesis("", "", "", inputs={"max_length": self.lengths.stop - 1}).applied(setup).inputs
+    def _follow(self, runs: Sequence[Hypothesis], pooled: Sequence[Hypothesis]) -> None:
+        """Look for a second cause beside what already makes some texts' vectors."""
+        for partial in self._partial():
+            kept = tuple(change for change in partial.changes if change.reruns or change.pooled)
+            self._lengths_of(kept, partial, pooled)
+            if self._is_explained() or len(kept) > 1:
+                continue
+            for each in runs:
+                if all(each.fits(change) for change in kept) and self._helps((*kept, each), partial):
+                    self._try(tuple(x for x in (*kept, each) if x.reruns), [*_pooled(kept), *_cuts(pooled)], most=1)
+
+    def _partial(self) -> list[Candidate]:
+        """The candidates that fit some rows and not others, the best first, one for each set of rows."""
+        partial = [each for each in self.candidates if each.exact.any() and not each.exact.all()]
+        partial.sort(key=lambda each: (-int(each.exact.sum()), len(each.changes)))
+        return partial[:_PARTIAL]
+
+    def _helps(self, changes: Changes, partial: Candidate) -> bool:
+        """Whether one more change makes the shortest text that did not fit."""
+        counts = np.where(partial.exact, self._counts.max() + 1, self._counts)
+        place = int(counts.argmin())
+        states = self._states(tuple(each for each in changes if each.reruns), [place])
+        if states is None:
+            return False
+        vectors = self.replay.vectors(states, self._applied(changes).pooled)
+        cut = None if vectors is None else _cut(vectors, self.theirs.shape[1])
+        return cut is not None and bool(row_cosines(cut, self.theirs[place : place + 1])[0] >= ACCEPTED)
+
+    def _pairs(self, runs: Sequence[Hypothesis], pooled: Sequence[Hypothesis]) -> None:
+        """Pairs of changes that need runs. Pairs with a pooling have been tried beside each run."""
+        padded = [each for each in runs if each.inputs.get("padding", "none") != "none"]
+        others = [each for each in runs if each not in padded]
+        for pair in pairs_of([each for each in others if not set(each.inputs) & {"max_length", "side"}], 2):
+            if not self._is_explained() and pair[0].fits(pair[1]):
+                self._screen(pair, _cuts(pooled), most=0)
+        longest = int(self._counts.argmax())
+        if not self._is_explained():
+            length = self._best_length((), longest, self.lengths.start, int(self._counts[longest]))
+            others.append(truncated(self.setup, length))
+        possible = [] if self._is_explained() else [each for each in others if self._fits_alone(each, longest)]
+        for first, second in product(possible, padded):
+            if first.fits(second) and not self._is_explained():
+                self._screen((first, second), _cuts(pooled), most=0)
+
+    def _fits_alone(self, change: Hypothesis, place: int) -> bool:
+        """Whether one text, the longest, fits with this change alone, as it must if padding is the other cause."""
+        states = self._states((change,), [place])
+        vectors = states and self.replay.vectors(states, self._applied((change,)).pooled)
+        cut = _cut(vectors, self.theirs.shape[1]) if isinstance(vectors, np.ndarray) else None
+        return cut is not None and matches(cut, self.everything)
+
+    # ---- lengths
+
+    def _lengths_of(self, kept: Changes, partial: Candidate, pooled: Sequence[Hypothesis]) -> None:
+        """Where short texts fit and longer ones do not, find the limit that makes the shortest of the latter fit."""
+        if any("max_length" in change.inputs for change in kept):
+            return
+        whole = truncated(self.setup, self.lengths.stop - 1).applied(self._applied(kept))
+        counts = np.array([len(text.ids) for text in self.replay.tokenize(whole.inputs)])
+        exact = partial.exact
+        if counts[exact].max() >= counts[~exact].min():
+            return
+        place = int(np.where(exact, counts.max() + 1, counts).argmin())
+        for sides in ((), *((each,) for each in self._other_sides(kept))):
+            changes = (*kept, *sides)
+            length = self._best_length(changes, place, int(counts[exact].max()), int(counts[place]))
+            reruns = (*(each for each in changes if each.reruns), truncated(self.setup, length))
+            if length != self.setup.inputs.max_length and not self._is_explained():
+                self._try(reruns, [*_pooled(kept), *_cuts(pooled)], most=1)
+
+    def _other_sides(self, kept: Changes) -> list[Hypothesis]:
+        return [] if len(kept) > 1 or any("side" in each.inputs for each in kept) else [other_side(self.setup)]
 
     def _best_length(self, changes: Changes, place: int, low: int, high: int) -> int:
         """The limit from `low` to below `high` tokens at which one text comes closest to theirs."""
         setup = self._applied(changes)
-        alone = self.replay.only([place])
 
-        def error(length: int) -> float:
-            cut = truncated(self.setup, length).applied(setup)
-            vectors = alone.vectors(alone.states(cut.inputs), cut.pooled)
-            assert vectors is not None
-            theirs = self.theirs[place : place + 1]
-            return float(1 - row_cosines(vectors[:, : theirs.shape[1]], theirs).min())
+        errors: dict[int, float] = {}
 
-        coarse = {length: error(length) for length in _clipped(self.lengths, range(low, high, _STEP))}
-        near = sorted(coarse, key=lambda length: coarse[length])[:2]
-        fine = {length for middle in near for length in range(middle - _STEP + 1, middle + _STEP)}
-        found = {length: error(length) for length in _clipped(self.lengths, sorted(fine & {*range(low, high)}))}
-        return min(found, key=lambda length: found[length])
+        def measure(lengths: Iterable[int]) -> bool:
+            """Measure some limits; whether one of them explains the text."""
+            for length in lengths:
+                if length in errors or not low <= length < high or length not in self.lengths:
+                    continue
+                cut = truncated(self.setup, length).applied(setup)
+                vectors = self.replay.vectors(self.replay.states(cut, [place]), cut.pooled)
+                theirs = self.theirs[place : place + 1]
+                shown = None if vectors is None else _cut(vectors, theirs.shape[1])
+                errors[length] = 2.0 if shown is None else float(1 - row_cosines(shown, theirs).min())
+            return bool(errors) and min(errors.values()) < FLOAT_NOISE
+
+        step = max(1, (high - low) // _STEPS)
+        found = measure(LENGTHS) or measure(range(low, high, step))
+        while not found and step > 1 and errors:
+            step = (step + 1) // 2
+            nearest = sorted(errors, key=lambda length: errors[length])[:2]
+            found = measure(length + move for length in nearest for move in (-step, step))
+        return min(errors, key=lambda length: errors[length], default=self.setup.inputs.max_length)
 
 
-def _clipped(lengths: range, wanted: Sequence[int]) -> Iterator[int]:
-    return (length for length in wanted if length in lengths)
+def _pooled(changes: Changes) -> list[Hypothesis]:
+    return [each for each in changes if not each.reruns]
 
 
-def _fed(inputs: Inputs) -> tuple[object, ...]:
-    """What the graph gets beside the tokens."""
-    return inputs.type_id, inputs.padding
+def _cuts(pooled: Sequence[Hypothesis]) -> list[Hypothesis]:
+    return [each for each in pooled if each.cause == "dimensions"]
+
+
+def _cut(vectors: FloatArray, size: int) -> FloatArray | None:
+    """Vectors cut to a length; None if they are shorter, or not finite."""
+    return vectors[:, :size] if vectors.shape[1] >= size and np.isfinite(vectors).all() else None
 
 
 def _same(a: Sequence[TokenIds], b: Sequence[TokenIds]) -> bool:
-    return all(np.array_equal(one.ids, other.ids) for one, other in zip(a, b, strict=True))
+    return all(one.key == other.key for one, other in zip(a, b, strict=True))

@@ -182,10 +182,10 @@ def attention(
         heads: how many heads the queries have.
         mask: which keys a query may attend to.
         key_heads: how many heads the keys and values have; as many as the queries when None.
-        biases: the Linears of query, key and value whose biases are still to be added; bidirectional attention only.
+        biases: the Linears of query, key and value whose biases are still to be added; not in free causal runs.
         scale: the factor of the scores; 1 / sqrt(d) when None.
     """
-    if biases and mask.causal:
+    if biases and mask.causal and mask.free:
         raise ValueError("the kernel of causal attention adds no biases: add them in the Linears")
     bias = _joined_biases(g, biases, heads) if biases else ""
     layer = Heads(query, key, value, heads, key_heads or heads, bias, scale)

@@ -35,7 +35,7 @@ def layer_output(g: Graph, x: Value, layer: Layer, name: str) -> Value:
     if isinstance(layer, DenseFacts):
         return dense(g, x, layer, name)
     if isinstance(layer, LayerNormFacts):
-        arrays = _layer_norm_weights(layer)
+        arrays = layer_norm_weights(layer)
         weights = [g.constant(f"{name}.{key}", array) for key, array in arrays.items()]
         return g.op("LayerNormalization", x, *weights, name=name, epsilon=LAYER_NORM_EPS)
     return normalize(g, x)
@@ -75,7 +75,7 @@ def residual_weight(layer: DenseFacts) -> Array:
     return np.ascontiguousarray(weights.read("residual.weight"), dtype=np.float32)
 
 
-def _layer_norm_weights(layer: LayerNormFacts) -> dict[str, Array]:
+def layer_norm_weights(layer: LayerNormFacts) -> dict[str, Array]:
     """A LayerNorm module's float32 weight and bias, in this order."""
     return _read_exactly(layer.folder, "LayerNorm", {"norm.weight": (layer.width,), "norm.bias": (layer.width,)})
 

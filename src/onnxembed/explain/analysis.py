@@ -1,0 +1,117 @@
+"""Graphs made on demand, in which the encoder differs from the model's own. Needs the extra [export].
+
+They are built as an export builds them, from the folder's config.json with other values, and from the weights of the
+graph that is there: no checkpoint is needed. Their one output is token_embeddings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from onnxembed.embedder import OnnxEmbedder
+from onnxembed.errors import OnnxEmbedError
+from onnxembed.execution.backend import Backend, GraphFiles, Placement
+from onnxembed.execution.opening import open_backend
+from onnxembed.explain.setup import Build
+from onnxembed.facts.json_file import read_optional_json
+from onnxembed.manifest import TOKEN_EMBEDDINGS
+from onnxembed.reranker import OnnxReranker
+
+
+class CannotBuildError(Exception):
+    """A graph cannot be made; the words say why."""
+
+
+class AnalysisGraphs:
+    """The graphs of one model with another encoder, each opened when it is first asked for.
+
+    `close` frees them. Not for several threads.
+    """
+
+    def __init__(self, model: OnnxEmbedder | OnnxReranker) -> None:
+        self._model = model
+        self._open: dict[str, Backend] = {}
+        self._failed: dict[str, str] = {}
+        self._folder = TemporaryDirectory(prefix="onnxembed-explain-")
+
+    def close(self) -> None:
+        """Close and remove every graph."""
+        for backend in self._open.values():
+            backend.close()
+        self._folder.cleanup()
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The folder's config.json; empty where there is none."""
+        return {**read_optional_json(self._model.folder / "config.json")}
+
+    def backend(self, build: Build) -> Backend:
+        """The open graph of a build that is not the model's own. Raises CannotBuildError with the reason."""
+        key = build.key
+        if key in self._failed:
+            raise CannotBuildError(self._failed[key])
+        if key not in self._open:
+            try:
+                self._open[key] = self._opened(build)
+            except CannotBuildError as error:
+                self._failed[key] = str(error)
+                raise
+        return self._open[key]
+
+    def _opened(self, build: Build) -> Backend:
+        if reason := self.unavailable:
+            raise CannotBuildError(reason)
+        from onnxembed.export.artifact.graph_file import write_graph
+        from onnxembed.export.progress import silent
+
+        folder = Path(self._folder.name) / str(len(self._open))
+        try:
+            graph = self._built(build)
+            variant = write_graph(graph, folder, "fp32", silent)
+        except (OnnxEmbedError, KeyError) as error:
+            raise CannotBuildError(str(error)) from None
+        files = [folder / file for file in (variant.file, variant.data) if file]
+        size = sum(file.stat().st_size for file in files)
+        return open_backend(GraphFiles(files[0], size), Placement("cpu"))
+
+    @cached_property
+    def unavailable(self) -> str:
+        """Why no such graph can be made; "" if they can."""
+        manifest = self._model.manifest
+        if find_spec("onnx") is None:
+            return "it needs another graph, and pip install 'onnxembed[export]' to build one"
+        from onnxembed.export.architectures import ARCHITECTURES
+
+        row = ARCHITECTURES.get(manifest.model.model_type)
+        if row is None or row.build is None or manifest.model.engine != "build":
+            return f"it needs another graph, and this one was made by engine {manifest.model.engine}"
+        if "fp32" not in manifest.variants:
+            return "it needs another graph, and the folder has no fp32 graph to take weights from"
+        return ""
+
+    def _built(self, build: Build) -> Any:
+        from onnxembed.explain.stored_weights import StoredWeights
+        from onnxembed.export.architectures import ARCHITECTURES
+        from onnxembed.export.checkpoint.config import Config
+        from onnxembed.export.graph.graph import Graph
+        from onnxembed.export.graph.inputs import B, PaddedInputs, T
+
+        manifest, folder = self._model.manifest, self._model.folder
+        row = ARCHITECTURES[manifest.model.model_type]
+        assert row.build is not None
+        shifted = {"position_embeddings.weight": build.shift} if build.shift else None
+        weights = StoredWeights(folder, folder / manifest.variants["fp32"].file, shifted)
+        config = Config({**self.config, **build.activation, **build.rope}, str(folder / "config.json"))
+        graph = Graph(weights, "fp32")
+        attention = build.attention or manifest.model.attention.value
+        inputs = PaddedInputs(graph, causal=attention == "causal")
+        # No run is free: the kernel of free causal runs adds no biases, which the builders of encoders leave to it.
+        inputs.mask = replace(inputs.mask, free="")
+        tokens = graph.to_float32(row.build(graph, config, inputs))
+        graph.output(TOKEN_EMBEDDINGS, tokens, (B, T, "width"))
+        return graph
