@@ -248,7 +248,7 @@ def _profile(form: Form, device: str, batches: Sequence[Feeds]) -> tuple[Counter
     options = runtime.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(form.folder / "profile")
-    providers = wanted_providers(device)
+    providers = wanted_providers(device).providers
     with _printed() as lines:
         session = runtime.InferenceSession(
             str(form.path),

@@ -113,8 +113,8 @@ class OnnxEmbedder(TextModel):
         self._open(opened)
         if dimensions is not None:
             self._cut(dimensions)
-        elif opened.manifest.embedding:
-            _ = self._dense  # a file that is no Dense layer is found now
+        elif opened.manifest.embedding and opened.manifest.embedding.dense:
+            _ = self._dense  # so that a file that is no Dense layer is found now
 
     _dimensions: int | None = None
 

@@ -17,7 +17,7 @@ from onnxembed.cli import cli
 from onnxembed.commands import environment as doctor
 from onnxembed.errors import MissingExtraError, ProviderError
 from onnxembed.execution import cores
-from onnxembed.execution.providers import CPU, CUDA
+from onnxembed.execution.providers import CPU, CUDA, Wanted, wanted_providers
 from onnxembed.execution.session import Session
 
 SMI = "0, NVIDIA H200, 12, 143771, 580.65.06, 9.0\n1, NVIDIA H200, 0, 143771, 580.65.06, 9.0\n"
@@ -46,11 +46,12 @@ class Machine:
     def no_smi(self) -> Any:
         raise FileNotFoundError("nvidia-smi")
 
-    def session(self, graph: Path, provider: str, threads: int) -> Session:
-        self.tried.append(provider)
-        if provider == "cuda" and self.cuda:
+    def session(self, graph: Path, wanted: Wanted, threads: int) -> Session:
+        provider = wanted.providers[0][0]
+        self.tried.append("cuda" if provider == CUDA else "cpu")
+        if provider == CUDA and self.cuda:
             raise self.cuda
-        return Session(graph, "cpu", threads)
+        return Session(graph, wanted_providers("cpu"), threads)
 
     def gpu_wheel(self) -> None:
         self.wheels["onnxruntime-gpu"] = self.wheels.pop("onnxruntime")

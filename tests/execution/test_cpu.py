@@ -13,7 +13,7 @@ import pytest
 
 from onnxembed.execution.backend import GraphFiles
 from onnxembed.execution.cpu import KEEP_BOTH, CpuBackend
-from onnxembed.execution.providers import CPU, CUDA
+from onnxembed.execution.providers import CPU, CUDA, wanted_providers
 from onnxembed.execution.session import OpenSession
 
 SECONDS = 0.02
@@ -37,7 +37,7 @@ class Machine:
         self._running: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def session(self, graph: Path, providers: Any, threads: int, device_id: int | None = None) -> MachineSession:
+    def session(self, graph: Path, wanted: Any, threads: int) -> MachineSession:
         self.opening(threads)
         self.opened.append(threads)
         return MachineSession(self, threads)
@@ -74,7 +74,9 @@ def opened(machine: Machine) -> Iterator[Callable[..., CpuBackend]]:
 
     def open_(size: int = 1, threads: int = 4) -> CpuBackend:
         graph, open_session = GraphFiles(Path("model.onnx"), size), cast(OpenSession, machine.session)
-        backends.append(CpuBackend(graph, "cpu", threads, open_session=open_session, clock=lambda: machine.now))
+        backends.append(
+            CpuBackend(graph, wanted_providers("cpu"), threads, open_session=open_session, clock=lambda: machine.now)
+        )
         return backends[-1]
 
     yield open_
@@ -242,13 +244,13 @@ def test_a_closed_backend_refuses_runs(machine: Machine, opened: Callable[..., C
 def test_runs_of_a_quantized_graph_hold_no_padding(machine: Machine) -> None:
     for quantized, runs in (False, [[0, 1, 2, 3]]), (True, [[0, 2], [1, 3]]):
         graph = GraphFiles(Path("model.onnx"), 1, quantized=quantized)
-        model = CpuBackend(graph, "cpu", 2, open_session=cast(OpenSession, machine.session))
+        model = CpuBackend(graph, wanted_providers("cpu"), 2, open_session=cast(OpenSession, machine.session))
         assert [sorted(run) for run in model.plan([9, 8, 9, 8])] == runs
         model.close()
 
 
 def test_runs_hold_as_many_tokens_as_told(machine: Machine) -> None:
     graph = GraphFiles(Path("model.onnx"), 1)
-    model = CpuBackend(graph, "cpu", 2, 10, open_session=cast(OpenSession, machine.session))
+    model = CpuBackend(graph, wanted_providers("cpu"), 2, 10, open_session=cast(OpenSession, machine.session))
     assert model.plan([5, 5, 5]) == [[0, 1], [2]]
     model.close()

@@ -22,7 +22,7 @@ from onnxembed.execution.cpu import CpuBackend
 from onnxembed.execution.gpu import RUNS_IN_FLIGHT, GpuBackend
 from onnxembed.execution.opening import decide, open_backend
 from onnxembed.execution.planning import GPU_TOKENS_PER_RUN
-from onnxembed.execution.providers import CPU, CUDA
+from onnxembed.execution.providers import CPU, CUDA, Wanted, wanted_providers
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.hub.source import HubOptions
 from onnxembed.runtime import streaming
@@ -164,7 +164,7 @@ def test_memory_of_a_text_beyond_the_budget_is_returned() -> None:
 @pytest.fixture
 def on_gpus(artifact: Path) -> OnGpus:
     """An embedder on GPUs that compute as the CPU does, each with memory for a number of slots."""
-    real = Session(artifact / "onnx/model.onnx", "cpu", threads=1)
+    real = Session(artifact / "onnx/model.onnx", wanted_providers("cpu"), threads=1)
 
     def open_(*holds: float, tokens_per_run: int | None = None) -> tuple[OnnxEmbedder, list[Gpu]]:
         gpus = [Gpu(number, slots, real.run) for number, slots in enumerate(holds)]
@@ -239,16 +239,16 @@ def test_several_gpus_give_the_same_vectors(artifact: Path, on_gpus: OnGpus) -> 
 def test_each_gpu_has_a_session(
     monkeypatch: pytest.MonkeyPatch, providers: Any, device_ids: Any, sessions: list[Any]
 ) -> None:
-    asked: list[tuple[Any, int | None]] = []
+    asked: list[Wanted] = []
 
-    def session(graph: Path, providers: Any, threads: int, device_id: int | None) -> Gpu:
-        asked.append((providers, device_id))
-        return Gpu(device_id)
+    def session(graph: Path, wanted: Wanted, threads: int) -> Gpu:
+        asked.append(wanted)
+        return Gpu(0)
 
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CUDA, CPU])
     placement = Placement(providers, threads=2, device_ids=device_ids)
     open_backend(GraphFiles(Path("model.onnx"), 1), decide(placement), cast(OpenSession, session)).close()
-    assert asked == sessions
+    assert asked == [wanted_providers(name, device) for name, device in sessions]
 
 
 def test_the_cpu_has_its_own_backend(artifact: Path) -> None:
@@ -270,7 +270,8 @@ def test_naming_a_gpu_never_gives_the_cpu(monkeypatch: pytest.MonkeyPatch, artif
     [(None, None, (None,)), (0, None, (0,)), (None, [1, 0], (1, 0)), (None, range(3), (0, 1, 2))],
 )
 def test_numbers_of_gpus(device_id: Any, device_ids: Any, devices: Any) -> None:
-    assert decide(Placement("cuda", device_id=device_id, device_ids=device_ids)).devices == devices
+    decided = decide(Placement("cuda", device_id=device_id, device_ids=device_ids))
+    assert tuple(wanted.providers[0][1].get("device_id") for wanted in decided.wanted) == devices
 
 
 @pytest.mark.parametrize(

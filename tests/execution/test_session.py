@@ -24,7 +24,7 @@ from onnxembed.errors import DeviceMemoryError, MissingExtraError, ModelFilesErr
 from onnxembed.execution import cuda
 from onnxembed.execution.backend import GraphFiles, Placement
 from onnxembed.execution.opening import decide, open_backend
-from onnxembed.execution.providers import CPU, CUDA, CUDA_OPTIONS, TENSORRT
+from onnxembed.execution.providers import CPU, CUDA, CUDA_OPTIONS, TENSORRT, wanted_providers
 from onnxembed.execution.session import Session
 
 FEEDS = {
@@ -158,13 +158,13 @@ def install(monkeypatch: pytest.MonkeyPatch, *wheels: str) -> None:
 
 @pytest.mark.parametrize("providers", ["cpu", CPU, ["cpu"], [CPU], [("cpu", {})], ("cpu",)])
 def test_the_cpu_may_be_named_in_several_ways(graph: Path, providers: Any) -> None:
-    opened = Session(graph, providers, threads=1)
+    opened = Session(graph, wanted_providers(providers), threads=1)
     assert opened.provider == CPU
     assert opened.run(["sentence_embedding"], FEEDS)[0].shape == (1, 32)
 
 
 def test_outputs_are_asked_for_by_name(graph: Path) -> None:
-    opened = Session(graph, "cpu", threads=1)
+    opened = Session(graph, wanted_providers("cpu"), threads=1)
     (tokens,) = opened.run(["token_embeddings"], FEEDS)
     assert tokens.shape == (1, 4, 32)
     assert tokens.dtype == np.float32
@@ -176,20 +176,20 @@ def test_a_broken_graph_is_named(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ModelFilesError, match=r"ONNX Runtime cannot open .*broken\.onnx: "):
-        Session(path, "cpu", threads=1)
+        Session(path, wanted_providers("cpu"), threads=1)
 
 
 def test_half_a_graph_is_named(tmp_path: Path, graph: Path) -> None:
     content = graph.read_bytes()
     (tmp_path / "half.onnx").write_bytes(content[: len(content) // 2])
     with pytest.raises(ModelFilesError, match=r"half\.onnx"):
-        Session(tmp_path / "half.onnx", "cpu", threads=1)
+        Session(tmp_path / "half.onnx", wanted_providers("cpu"), threads=1)
 
 
 def test_a_missing_runtime_names_the_extras(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'onnxembed\[cpu\]', or 'onnxembed\[gpu\]'") as caught:
-        Session(graph, "cpu", threads=1)
+        Session(graph, wanted_providers("cpu"), threads=1)
     assert isinstance(caught.value, ImportError)
 
 
@@ -202,7 +202,7 @@ def test_sessions_hardly_spin_and_take_no_more_threads_than_told(graph: Path, mo
         return real(path, options, **keywords)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_)
-    Session(graph, "cpu", threads=3)
+    Session(graph, wanted_providers("cpu"), threads=3)
     assert [options.intra_op_num_threads for options in seen] == [3]
     assert int(seen[0].get_session_config_entry("session.intra_op.spin_duration_us")) <= 1000
 
@@ -225,14 +225,14 @@ def test_sessions_hardly_spin_and_take_no_more_threads_than_told(graph: Path, mo
 def test_providers_and_options_are_passed_on_in_order(
     gpu: Runtime, graph: Path, providers: Any, opened: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    assert Session(graph, providers, threads=1).provider == opened[0][0]
+    assert Session(graph, wanted_providers(providers), threads=1).provider == opened[0][0]
     assert gpu.opened == [opened]
 
 
 def test_cuda_libraries_are_loaded_only_when_cuda_is_asked_for(gpu: Runtime, graph: Path) -> None:
-    Session(graph, "cpu", threads=1)
+    Session(graph, wanted_providers("cpu"), threads=1)
     assert gpu.preloaded == 0
-    Session(graph, ["cpu", "cuda"], threads=1)
+    Session(graph, wanted_providers(["cpu", "cuda"]), threads=1)
     assert gpu.preloaded == 1
 
 
@@ -245,7 +245,7 @@ def test_a_provider_may_become_available_when_its_libraries_are_loaded(
         gpu.available = [CUDA, CPU]
 
     monkeypatch.setattr(onnxruntime, "preload_dlls", register)
-    assert Session(graph, "cuda", threads=1).provider == CUDA
+    assert Session(graph, wanted_providers("cuda"), threads=1).provider == CUDA
 
 
 # ---- or the error says why not
@@ -255,7 +255,7 @@ def test_a_provider_may_become_available_when_its_libraries_are_loaded(
 def test_cuda_with_the_cpu_wheel(runtime: Runtime, graph: Path, providers: Any) -> None:
     cure = r"is the CPU wheel: pip uninstall -y onnxruntime, then pip install 'onnxembed\[gpu\]'"
     with pytest.raises(ProviderError, match=cure):
-        Session(graph, providers, threads=1)
+        Session(graph, wanted_providers(providers), threads=1)
     assert runtime.opened == []
 
 
@@ -263,20 +263,20 @@ def test_cuda_with_both_wheels(runtime: Runtime, graph: Path, monkeypatch: pytes
     install(monkeypatch, "onnxruntime", "onnxruntime-gpu")
     cure = r"are both installed, .*: pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'onnxembed\[gpu\]'"
     with pytest.raises(ProviderError, match=cure):
-        Session(graph, "cuda", threads=1)
+        Session(graph, wanted_providers("cuda"), threads=1)
 
 
 def test_cuda_with_a_runtime_built_without_it(runtime: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
     with pytest.raises(ProviderError, match=rf"has no {CUDA} \(only {CPU}\): pip install 'onnxembed\[gpu\]'"):
-        Session(graph, "cuda", threads=1)
+        Session(graph, wanted_providers("cuda"), threads=1)
 
 
 def test_cuda_whose_libraries_are_missing(gpu: Runtime, graph: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gpu.starts = [CPU]
     gpu.unloadable = ["libcublasLt.so.13", "libcurand.so.10"]
     with pytest.raises(ProviderError) as caught:
-        Session(graph, "cuda", threads=1)
+        Session(graph, wanted_providers("cuda"), threads=1)
     assert str(caught.value) == (
         "CUDAExecutionProvider could not be started: libcublasLt.so.13: cannot open shared object file; "
         "libcurand.so.10: cannot open shared object file (onnxruntime-gpu needs CUDA, cuBLAS and cuDNN 9: "
@@ -289,7 +289,7 @@ def test_cuda_without_a_driver(gpu: Runtime, graph: Path, monkeypatch: pytest.Mo
     gpu.starts = [CPU]
     monkeypatch.setattr(cuda, "missing_driver", lambda: "there is no NVIDIA driver here")
     with pytest.raises(ProviderError, match=r"could not be started: there is no NVIDIA driver here \("):
-        Session(graph, "cuda", threads=1)
+        Session(graph, wanted_providers("cuda"), threads=1)
 
 
 def test_a_driver_is_a_library_that_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,12 +307,12 @@ def test_a_driver_is_a_library_that_can_be_loaded(monkeypatch: pytest.MonkeyPatc
 def test_cuda_that_does_not_start_for_no_known_reason(gpu: Runtime, graph: Path) -> None:
     gpu.starts = [CPU]
     with pytest.raises(ProviderError, match=r"libraries are missing or do not fit the driver .*onnxembed\[gpu\]"):
-        Session(graph, "cuda", threads=1)
+        Session(graph, wanted_providers("cuda"), threads=1)
 
 
 def test_libraries_that_cannot_be_loaded_and_are_not_needed(gpu: Runtime, graph: Path) -> None:
     gpu.unloadable = ["libcurand.so.10"]
-    assert Session(graph, "cuda", threads=1).provider == CUDA
+    assert Session(graph, wanted_providers("cuda"), threads=1).provider == CUDA
 
 
 @pytest.mark.parametrize("providers", [[("cuda", {"device_id": 99})], ["cpu", ("cuda", {"device_id": 99})]])
@@ -322,7 +322,7 @@ def test_options_that_a_provider_refuses(gpu: Runtime, graph: Path, providers: A
         r"not on CUDAExecutionProvider \{.*'device_id': 99\}: there is no GPU of this number: .*\(CUDA failure 101: inv"
     )
     with pytest.raises(ProviderError, match=asked) as caught:
-        Session(graph, providers, threads=1)
+        Session(graph, wanted_providers(providers), threads=1)
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
@@ -334,7 +334,7 @@ def test_a_graph_that_no_provider_opens_is_a_model_files_error(
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_)
     with pytest.raises(ModelFilesError, match="Protobuf parsing failed"):
-        Session(graph, "cuda", threads=1)
+        Session(graph, wanted_providers("cuda"), threads=1)
 
 
 def test_another_provider_that_does_not_start(gpu: Runtime, graph: Path) -> None:
@@ -342,14 +342,14 @@ def test_another_provider_that_does_not_start(gpu: Runtime, graph: Path) -> None
     with pytest.raises(
         ProviderError, match=r"OpenVINOExecutionProvider could not be started: .* log on standard error"
     ):
-        Session(graph, "OpenVINOExecutionProvider", threads=1)
+        Session(graph, wanted_providers("OpenVINOExecutionProvider"), threads=1)
 
 
-@pytest.mark.parametrize("name", ["gpu", "CPU", "auto", "OpenVINOExecutionProvider", ""])
+@pytest.mark.parametrize("name", ["gpu", "CPU", "OpenVINOExecutionProvider", ""])
 def test_an_unknown_provider_lists_those_there_are(runtime: Runtime, graph: Path, name: str) -> None:
     message = rf"^{name} is not in the installed onnxruntime, which has {CPU} \(short names: cpu, "
     with pytest.raises(ProviderError, match=message):
-        Session(graph, name, threads=1)
+        Session(graph, wanted_providers(name), threads=1)
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_an_unknown_provider_lists_those_there_are(runtime: Runtime, graph: Path
 )
 def test_an_invalid_list_of_providers_is_refused(graph: Path, providers: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Session(graph, providers, threads=1)
+        Session(graph, wanted_providers(providers), threads=1)
 
 
 # ---- options and devices
@@ -379,7 +379,7 @@ def test_an_invalid_list_of_providers_is_refused(graph: Path, providers: Any, me
 def test_an_option_that_cuda_refuses(gpu: Runtime, graph: Path) -> None:
     gpu.fails = lambda options: 'Unknown provider option: "use_tf33".' if "use_tf33" in options else None
     with pytest.raises(UsageError, match=r"Unknown provider option: .use_tf33"):
-        Session(graph, [("cuda", {"use_tf33": 1})], threads=1)
+        Session(graph, wanted_providers([("cuda", {"use_tf33": 1})]), threads=1)
 
 
 def test_an_option_that_a_provider_ignores(gpu: Runtime, graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,14 +387,14 @@ def test_an_option_that_a_provider_ignores(gpu: Runtime, graph: Path, monkeypatc
     gpu.available = gpu.starts = ["XnnpackExecutionProvider", CPU]
     monkeypatch.setitem(KNOWN, "XnnpackExecutionProvider", {"intra_op_num_threads": "0"})
     with pytest.raises(UsageError, match=r"^Xnnpack.* has no option thread; it has: intra_op_num_threads"):
-        Session(graph, [("XnnpackExecutionProvider", {"thread": 1})], threads=1)
+        Session(graph, wanted_providers([("XnnpackExecutionProvider", {"thread": 1})]), threads=1)
 
 
 # ---- what goes to the GPU
 
 
 def test_work_that_would_go_to_the_cpu_is_an_error(gpu: Runtime, graph: Path) -> None:
-    Session(graph, "cuda", threads=1)
+    Session(graph, wanted_providers("cuda"), threads=1)
     assert gpu.recorded
     for operator, cure in (
         ("GroupQueryAttention", "use fp16 or bf16 for a causal model"),
@@ -403,7 +403,7 @@ def test_work_that_would_go_to_the_cpu_is_an_error(gpu: Runtime, graph: Path) ->
     ):
         gpu.assigned = [(CUDA, "MatMul"), (CPU, "Gather"), (CPU, operator), (CPU, operator)]
         with pytest.raises(ProviderError, match=f"cannot run on {CUDA}: .* no kernels for 2 {operator}, .*{cure}"):
-            Session(graph, "cuda", threads=1)
+            Session(graph, wanted_providers("cuda"), threads=1)
 
 
 def test_onnxruntime_says_where_each_node_went(graph: Path) -> None:
@@ -422,35 +422,35 @@ def test_auto_runs_on_the_cpu_what_the_gpu_cannot(gpu: Runtime, graph: Path) -> 
 
 
 def test_attention_does_not_use_cudnn(gpu: Runtime, graph: Path) -> None:
-    Session(graph, "cuda", threads=1)
+    Session(graph, wanted_providers("cuda"), threads=1)
     assert gpu.opened[0][0][1]["sdpa_kernel"] & 8 == 0
-    Session(graph, [("cuda", {"sdpa_kernel": 8})], threads=1)
+    Session(graph, wanted_providers([("cuda", {"sdpa_kernel": 8})]), threads=1)
     assert gpu.opened[1][0][1]["sdpa_kernel"] == 8
 
 
 def test_the_cpu_has_no_options(graph: Path) -> None:
     """ONNX Runtime itself silently ignores the option."""
     with pytest.raises(UsageError, match=rf"^{CPU} has no option arena_extend_strategy; it has: none$"):
-        Session(graph, [("cpu", {"arena_extend_strategy": "1"})], threads=1)
+        Session(graph, wanted_providers([("cpu", {"arena_extend_strategy": "1"})]), threads=1)
 
 
 def test_a_device_is_an_option_of_the_providers_for_gpus(gpu: Runtime, graph: Path) -> None:
-    assert Session(graph, "cuda", threads=1, device_id=2).device_id == 2
+    assert Session(graph, wanted_providers("cuda", 2), threads=1).device_id == 2
     assert gpu.opened == [[(CUDA, {**ON_CUDA, "device_id": 2}), (CPU, {})]]
-    assert Session(graph, [("cuda", {"device_id": "3"})], threads=1, device_id=3).device_id == 3
-    assert Session(graph, "cpu", threads=1).device_id is None
+    assert Session(graph, wanted_providers([("cuda", {"device_id": "3"})], 3), threads=1).device_id == 3
+    assert Session(graph, wanted_providers("cpu"), threads=1).device_id is None
 
 
 def test_tensorrt_leaves_to_cuda_what_it_cannot_run(gpu: Runtime, graph: Path) -> None:
     gpu.available = gpu.starts = [TENSORRT, CUDA, CPU]
-    assert Session(graph, "tensorrt", threads=1, device_id=1).provider == TENSORRT
+    assert Session(graph, wanted_providers("tensorrt", 1), threads=1).provider == TENSORRT
     assert gpu.opened == [[(TENSORRT, {"device_id": 1}), (CUDA, {**ON_CUDA, "device_id": 1}), (CPU, {})]]
 
 
 def test_tensorrt_that_does_not_start(gpu: Runtime, graph: Path) -> None:
     gpu.available = [TENSORRT, CUDA, CPU]
     with pytest.raises(ProviderError, match=r"TensorrtExecutionProvider could not be started: .* needs TensorRT 10"):
-        Session(graph, "tensorrt", threads=1)
+        Session(graph, wanted_providers("tensorrt"), threads=1)
 
 
 @pytest.mark.parametrize(
@@ -462,7 +462,7 @@ def test_tensorrt_that_does_not_start(gpu: Runtime, graph: Path) -> None:
 )
 def test_a_device_that_contradicts_the_providers(gpu: Runtime, graph: Path, providers: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Session(graph, providers, threads=1, device_id=0)
+        Session(graph, wanted_providers(providers, 0), threads=1)
 
 
 @pytest.mark.parametrize(
@@ -478,7 +478,7 @@ def test_a_device_that_contradicts_the_providers(gpu: Runtime, graph: Path, prov
 def test_errors_of_cuda_are_explained(gpu: Runtime, graph: Path, reason: str, meaning: str) -> None:
     gpu.fails = lambda options: reason
     with pytest.raises(ProviderError, match=meaning) as caught:
-        Session(graph, "cuda", threads=1)
+        Session(graph, wanted_providers("cuda"), threads=1)
     assert reason in str(caught.value)
 
 
@@ -494,7 +494,7 @@ class Bound:
         self.fails = ""
         with monkeypatch.context() as patch:
             patch.setattr(onnxruntime, "InferenceSession", self.open)
-            self.session = Session(graph, "cpu", threads=1)
+            self.session = Session(graph, wanted_providers("cpu"), threads=1)
         self.session.device_id = 1
 
     def open(self, *arguments: Any, **keywords: Any) -> Bound:
@@ -525,7 +525,7 @@ class Bound:
 
 def test_a_run_on_a_gpu_copies_one_output(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = Bound(monkeypatch, graph)
-    (expected,) = Session(graph, "cpu", threads=1).run(["sentence_embedding"], FEEDS)
+    (expected,) = Session(graph, wanted_providers("cpu"), threads=1).run(["sentence_embedding"], FEEDS)
     (vectors,) = bound.session.run(["sentence_embedding"], FEEDS)
     assert np.array_equal(vectors, expected)
     assert bound.outputs == [("sentence_embedding", "cuda", 1)]

@@ -19,7 +19,7 @@ from onnxembed.commands.doctor import Finding
 from onnxembed.commands.processor import read_processor
 from onnxembed.errors import MissingExtraError, OnnxEmbedError
 from onnxembed.execution.cores import available_threads, cpu_quota, usable_cores
-from onnxembed.execution.providers import load_onnxruntime, wants_cuda, why_unavailable
+from onnxembed.execution.providers import load_onnxruntime, wanted_providers, wants_cuda, why_unavailable
 from onnxembed.execution.session import Session
 from onnxembed.protobuf import encode_field as field
 
@@ -103,7 +103,7 @@ def _try(provider: str) -> str:
         graph = Path(folder, "square.onnx")
         graph.write_bytes(_square())
         try:
-            session = Session(graph, provider, threads=1)
+            session = Session(graph, wanted_providers(provider), threads=1)
             (result,) = session.run(["y"], {"x": np.full((2, 2), 2.0, np.float32)})
         except OnnxEmbedError as error:
             return str(error).replace(str(graph), "a small graph")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from onnxembed.arrays import Feeds, FloatArray
-from onnxembed.execution.providers import Providers
+from onnxembed.execution.providers import Providers, Wanted
 
 Run = TypeVar("Run")
 Result = TypeVar("Result")
@@ -37,7 +37,7 @@ class Placement:
     """Where and how a caller wants a graph to run; `decide` checks the values and settles what they leave open."""
 
     providers: Providers = "auto"
-    """The providers of `Session`; or "auto", CUDA if it can be used, else the CPU."""
+    """The providers to use; "auto" is CUDA if it can be used, else the CPU."""
     threads: int | None = None
     """Threads of the CPU to use; as many as the process may use if None."""
     device_id: int | None = None
@@ -52,15 +52,13 @@ class Placement:
 class Place:
     """Where and how a graph will run: a placement of which everything is decided."""
 
-    providers: Providers
-    """The providers of `Session`."""
+    wanted: tuple[Wanted, ...]
+    """The providers to use; of several GPUs that share the work, those of each."""
     on_gpu: bool
-    """Whether the first of them runs on a GPU."""
+    """Whether the first of the providers runs on a GPU."""
     automatic: bool
     """Whether nobody asked for these providers, so that another one may take their place."""
     threads: int
-    devices: tuple[int | None, ...]
-    """The numbers of the GPUs to share the work among; None is the first one."""
     tokens_per_run: int | None
 
 

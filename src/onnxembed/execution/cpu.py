@@ -17,11 +17,10 @@ from typing import Literal, TypeVar
 
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.execution.backend import GraphFiles
-from onnxembed.execution.forks import OPENING, begin_in_children, give_up
 from onnxembed.execution.planning import CPU_TOKENS_PER_RUN, SMALL_RUN, plan_runs, plan_single
-from onnxembed.execution.providers import CPU, Providers
+from onnxembed.execution.providers import CPU, Wanted
 from onnxembed.execution.session import OpenSession, Session
-from onnxembed.execution.workers import Workers, done
+from onnxembed.execution.workers import OPENING, Workers, done, give_up
 from onnxembed.warning import warn
 
 Run = TypeVar("Run")
@@ -51,7 +50,7 @@ class CpuBackend:
     def __init__(
         self,
         graph: GraphFiles,
-        providers: Providers,
+        wanted: Wanted,
         threads: int,
         tokens_per_run: int | None = None,
         *,
@@ -59,7 +58,7 @@ class CpuBackend:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.closed = False
-        self._graph, self._providers, self._threads = graph, providers, threads
+        self._graph, self._providers, self._threads = graph, wanted, threads
         self._tokens_per_run = CPU_TOKENS_PER_RUN if tokens_per_run is None else tokens_per_run
         # Padding changes sums by their last bit, and rounding would make a whole step of that.
         self._small_run = 0 if graph.quantized else SMALL_RUN
@@ -70,30 +69,30 @@ class CpuBackend:
         self.opening: Future[None] | None = None
         """The opening of the second session, once it has begun."""
         self._unserved: dict[Sharing, float] = {"side_by_side": 0.0, "all_threads": 0.0}  # seconds
+        self._sessions: dict[Sharing, Session] = {}
         self._make_threads()
         started = clock()
         session = self._opened(self._first)
         self._opening_time = clock() - started  # seconds
         self.provider = session.provider
-        self._sessions: dict[Sharing, Session] = {self._first: session}
+        self._sessions = {self._first: session}
         self._only = self._first if threads == 1 or session.provider != CPU else None
-        begin_in_children(self)
 
     def _make_threads(self) -> None:
         """Make what no fork survives: the locks, the worker threads, and the number of runs that they compute."""
         self._state = threading.Lock()
         self._running = 0
         self._one_at_a_time = threading.Lock()
-        self._workers = Workers(self._threads)
+        self._workers = Workers(self._threads, self)
 
     def begin_in_child(self) -> None:
         """Make new threads and locks, and give up sessions that have threads of their own or were computing.
 
         A session without threads that was idle serves on, so that parent and child share its memory.
         """
-        idle = not self._running and self.provider == CPU
+        idle = not self._running
         for sharing, session in [*self._sessions.items()]:
-            if not idle or self._session_threads(sharing) > 1:
+            if not idle or session.provider != CPU or self._session_threads(sharing) > 1:
                 give_up(session)
                 del self._sessions[sharing]
         self.opening = None
@@ -184,7 +183,7 @@ class CpuBackend:
 
     def _opened(self, sharing: Sharing) -> Session:
         with OPENING:
-            return self._open_session(self._graph.path, self._providers, self._session_threads(sharing), None)
+            return self._open_session(self._graph.path, self._providers, self._session_threads(sharing))
 
     def _session_threads(self, sharing: Sharing) -> int:
         """How many threads compute a run together; a session with one thread has none of its own."""

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.errors import DeviceMemoryError, UsageError
-from onnxembed.execution.forks import begin_in_children, give_up
 from onnxembed.execution.packing import pack
 from onnxembed.execution.planning import GPU_TOKENS_PER_RUN, plan_packed, plan_runs, plan_single
 from onnxembed.execution.session import Session
-from onnxembed.execution.workers import Workers
+from onnxembed.execution.workers import Workers, give_up
 from onnxembed.warning import Once
 
 Run = TypeVar("Run")
@@ -58,8 +57,7 @@ class GpuBackend:
         self._memory_warning = Once()
         self._state = threading.Lock()
         self._forked = False
-        self._workers = Workers(self.runs_at_once)
-        begin_in_children(self)
+        self._workers = Workers(self.runs_at_once, self)
 
     def begin_in_child(self) -> None:
         """Give up the sessions: CUDA cannot be used in a forked child, whoever opens it there."""

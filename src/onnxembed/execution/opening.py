@@ -10,7 +10,7 @@ from onnxembed.execution.backend import Backend, GraphFiles, Place, Placement
 from onnxembed.execution.cores import available_threads
 from onnxembed.execution.cpu import CpuBackend
 from onnxembed.execution.gpu import GpuBackend
-from onnxembed.execution.providers import GPU_PROVIDERS, Providers, check_device_ids, wanted_providers, wants_cuda
+from onnxembed.execution.providers import GPU_PROVIDERS, Providers, check_device_ids, wanted_providers
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.warning import warn
 
@@ -25,13 +25,10 @@ def decide(placement: Placement) -> Place:
         whole_number("tokens_per_run", placement.tokens_per_run)
     devices = _devices(placement)
     automatic = placement.providers == "auto" and not devices
-    if automatic:
-        on_gpu = wants_cuda()
-        providers: Providers = "cuda" if on_gpu else "cpu"
-    else:
-        providers = "cuda" if placement.providers == "auto" else placement.providers
-        on_gpu = wanted_providers(providers, devices[0] if devices else None)[0][0] in GPU_PROVIDERS
-    return Place(providers, on_gpu, automatic, threads, devices or (None,), placement.tokens_per_run)
+    providers: Providers = "cuda" if placement.providers == "auto" and devices else placement.providers
+    wanted = tuple(wanted_providers(providers, device) for device in devices or (None,))
+    on_gpu = wanted[0].providers[0][0] in GPU_PROVIDERS
+    return Place(wanted, on_gpu, automatic, threads, placement.tokens_per_run)
 
 
 def _devices(placement: Placement) -> tuple[int, ...]:
@@ -50,7 +47,7 @@ def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Se
     that only a GPU can run never goes to the CPU: ProviderError says why not.
     """
     if graph.cuda_only and place.automatic:
-        place = replace(place, providers="cuda", on_gpu=True, automatic=False)
+        place = replace(place, wanted=(wanted_providers("cuda"),), on_gpu=True, automatic=False)
     if place.on_gpu:
         try:
             return _open_on_gpus(graph, place, open_session)
@@ -58,15 +55,15 @@ def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Se
             if not place.automatic:
                 raise
             warn(f"running on the CPU, because {error}")
-            place = replace(place, providers="cpu")
+            place = replace(place, wanted=(wanted_providers("cpu"),))
     elif graph.cuda_only:
         raise ProviderError(f"{graph.path} runs on CUDA only: the CPU has no kernels for its numbers")
-    return CpuBackend(graph, place.providers, place.threads, place.tokens_per_run, open_session=open_session)
+    return CpuBackend(graph, place.wanted[0], place.threads, place.tokens_per_run, open_session=open_session)
 
 
 def _open_on_gpus(graph: GraphFiles, place: Place, open_session: OpenSession) -> GpuBackend:
     """A session on each GPU of the place; of the packed graph if there is one."""
     path = graph.packed or graph.path
-    sessions = [open_session(path, place.providers, place.threads, device) for device in place.devices]
+    sessions = [open_session(path, wanted, place.threads) for wanted in place.wanted]
     packed = graph.packed is not None
     return GpuBackend(sessions, place.tokens_per_run, packed=packed, quantized=graph.quantized, one_text=graph.one_text)

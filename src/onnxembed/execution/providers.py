@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +16,8 @@ Provider = tuple[str, dict[str, Any]]
 """The name of one of ONNX Runtime's execution providers, and its options."""
 
 Providers = str | Sequence[str | tuple[str, Mapping[str, Any]]]
-"""Providers as a caller names them: see `Session`."""
+"""Providers as a caller names them: "auto", "cpu", "cuda", "tensorrt", or a list of ONNX Runtime's provider names or
+(name, options) pairs, in order of preference."""
 
 CPU = "CPUExecutionProvider"
 
@@ -62,11 +64,23 @@ def wants_cuda() -> bool:
     return CUDA in load_onnxruntime().get_available_providers() or is_installed("onnxruntime-gpu")
 
 
-def wanted_providers(providers: Providers, device_id: int | None = None) -> list[Provider]:
+@dataclass(frozen=True)
+class Wanted:
+    """ONNX Runtime, and the providers that a graph is wanted on, in order of preference; the CPU is among them."""
+
+    runtime: Any
+    providers: tuple[Provider, ...]
+
+
+def wanted_providers(providers: Providers, device_id: int | None = None) -> Wanted:
     """The requested providers as (name, options), on this GPU; the CPU is last, for what the others cannot run.
 
-    Raises UsageError for providers that are not possible.
+    "auto" is CUDA where an installed wheel asks for it, else the CPU. Raises UsageError for providers that are not
+    possible, and MissingExtraError without ONNX Runtime.
     """
+    runtime = load_onnxruntime()
+    if providers == "auto":
+        providers = "cuda" if wants_cuda() else "cpu"
     if isinstance(providers, str):
         providers = [providers]
     if not isinstance(providers, Sequence):
@@ -88,7 +102,7 @@ def wanted_providers(providers: Providers, device_id: int | None = None) -> list
     wanted.setdefault(CPU, {})
     if CUDA in wanted:
         wanted[CUDA] = {**CUDA_OPTIONS, **wanted[CUDA]}
-    return list(wanted.items()) if device_id is None else _on_device(wanted, device_id)
+    return Wanted(runtime, tuple(wanted.items()) if device_id is None else tuple(_on_device(wanted, device_id)))
 
 
 def _on_device(wanted: Mapping[str, Mapping[str, Any]], device_id: int) -> list[Provider]:

@@ -16,10 +16,8 @@ from onnxembed.execution.providers import (
     CUDA,
     GPU_PROVIDERS,
     Provider,
-    Providers,
-    load_onnxruntime,
+    Wanted,
     preload_cuda,
-    wanted_providers,
     why_unavailable,
 )
 
@@ -45,19 +43,17 @@ class Session:
 
     Args:
         graph: the ONNX file.
-        providers: "cpu", "cuda", "tensorrt", or a list of ONNX Runtime's provider names or (name, options) pairs,
-            in order of preference.
+        wanted: the providers to use, as `wanted_providers` gives them.
         threads: on the CPU, each run is computed by this many threads together.
-        device_id: the number of the GPU; 0 if None.
 
     Raises:
         ModelFilesError: ONNX Runtime cannot open the graph.
         ProviderError: a provider cannot be used, or has no kernels for the graph.
-        UsageError: the providers or their options are not possible.
+        UsageError: the options of a provider are not possible.
     """
 
-    def __init__(self, graph: Path, providers: Providers, threads: int, device_id: int | None = None) -> None:
-        runtime = load_onnxruntime()
+    def __init__(self, graph: Path, wanted: Wanted, threads: int) -> None:
+        runtime = wanted.runtime
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -66,7 +62,7 @@ class Session:
         # Otherwise it keeps a memory plan for every combination of shapes: they add up, and save no time.
         options.enable_mem_pattern = False
         self._runtime = runtime
-        self._session = _create(runtime, graph, options, wanted_providers(providers, device_id))
+        self._session = _create(runtime, graph, options, wanted.providers)
         self.provider = str(self._session.get_providers()[0])
         """The provider that takes the graph's nodes first."""
         self.device_id = self._find_device()
@@ -141,11 +137,11 @@ def _run_error(error: Exception, fed: Mapping[str, NDArray[Any]]) -> OnnxEmbedEr
     return ModelFilesError(f"the graph cannot compute a run of shape {next(iter(fed.values())).shape}: {cause}")
 
 
-OpenSession = Callable[[Path, Providers, int, int | None], Session]
-"""Opens one graph with these providers, on this many CPU threads, and on this GPU."""
+OpenSession = Callable[[Path, Wanted, int], Session]
+"""Opens one graph with these providers, on this many CPU threads."""
 
 
-def _create(runtime: Any, graph: Path, options: Any, wanted: list[Provider]) -> Any:
+def _create(runtime: Any, graph: Path, options: Any, wanted: Sequence[Provider]) -> Any:
     """An InferenceSession that uses all wanted providers; ProviderError if it would do without one of them."""
     names = [name for name, _ in wanted]
     unloaded = preload_cuda(runtime) if CUDA in names else ""

@@ -1,25 +1,49 @@
-"""Threads that do the work of runs."""
+"""Threads that do the work of runs, and what a fork does to them: the child has their memory, but none of them.
+
+A lock that another thread held at the fork is never released in the child, and work that was given to a thread is
+never done. Backends therefore begin anew in the child; ONNX Runtime's own locks are not held while a fork happens.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
 
 Run = TypeVar("Run")
 Result = TypeVar("Result")
 
 
-class Workers:
-    """Threads that do the work of runs, started as they are needed. They end when this object is freed."""
+class Forked(Protocol):
+    """A backend, as far as forks matter to it."""
 
-    def __init__(self, threads: int) -> None:
+    def begin_in_child(self) -> None:
+        """Give up what the forked child cannot use. No other thread exists yet."""
+
+
+OPENING = threading.RLock()
+"""Held while a session is opened, and a fork waits for it: ONNX Runtime's own locks would stay held in the child."""
+
+_OPEN: WeakSet[Forked] = WeakSet()
+
+
+class Workers:
+    """Threads that do the work of runs, started as they are needed. They end when this object is freed.
+
+    In every child that this process forks, their `backend` begins anew.
+    """
+
+    def __init__(self, threads: int, backend: Forked) -> None:
         self._closed = False
         self._here = here = threading.local()
         # The threads must not hold this object, or whoever holds it: neither would ever be freed.
         self._pool = ThreadPoolExecutor(threads, "onnxembed", partial(setattr, here, "is_worker", True))
+        _OPEN.add(backend)
 
     def are_here(self) -> bool:
         """Whether the caller is one of these threads."""
@@ -56,3 +80,21 @@ def done(work: Callable[[Run], Result], run: Run) -> Future[Result]:
     future: Future[Result] = Future()
     future.set_result(work(run))
     return future
+
+
+def give_up(session: Any) -> None:
+    """Never free a session in this process: freeing it would wait for its threads, which were not forked."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+def _in_child() -> None:
+    OPENING.release()
+    # With this setting, the tokenizers library would go on to wait for its threads, too. Without it, it knows better.
+    if _OPEN and "TOKENIZERS_PARALLELISM" in os.environ:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    for backend in list(_OPEN):
+        backend.begin_in_child()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(before=OPENING.acquire, after_in_parent=OPENING.release, after_in_child=_in_child)

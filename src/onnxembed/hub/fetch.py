@@ -58,13 +58,11 @@ def fetch(
 def fetch_first(
     model: str | os.PathLike[str], hub: HubOptions, *, candidates: Sequence[str]
 ) -> tuple[Fetched, str | None]:
-    """The folder with the first of `candidates` that the model has, and which that is; None when it has none.
+    """The folder of a hub id with the first of `candidates` that it has, and which that is; None when it has none.
 
     Asks nothing of the hub when the cache has that file and knows that the model lacks those before it. Errors
     as for `fetch`.
     """
-    if (own := local_folder(model, hub.revision)) is not None:
-        return Fetched(str(model), own, None), next((file for file in candidates if (own / file).is_file()), None)
     repository = _repository(model, hub)
     folder = repository.cached()
     first = next((file for file in candidates if not repository.absent(folder, file)), None)

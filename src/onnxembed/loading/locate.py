@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 from onnxembed.errors import ModelFilesError, NotAnArtifactError, UsageError
 from onnxembed.execution.backend import GraphFiles
 from onnxembed.hub.fetch import fetch, fetch_first, list_files
-from onnxembed.hub.source import Fetched, HubOptions
+from onnxembed.hub.source import Fetched, HubOptions, local_folder
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.located import LocatedArtifact
-from onnxembed.manifest import CUDA_ONLY, FILE_NAME, PRECISIONS, Manifest, graph_file, read_manifest
+from onnxembed.manifest import CUDA_ONLY, FILE_NAME, PRECISIONS, Manifest, choose_graph, graph_file, read_manifest
 
 USUAL = (graph_file("fp32"), PurePosixPath(graph_file("fp32")).name)
 """The usual places of a graph."""
@@ -48,11 +48,7 @@ def locate(
             f"{model} is an artifact of onnxembed, about which everything is decided: pooling, normalize, task, "
             "activation and share_scales are for a graph that another program made"
         )
-    manifest = read_manifest(files.folder)
-    if precision == "auto":
-        precision = "fp32" if "fp32" in manifest.variants else next(iter(manifest.variants))
-    read = manifest.files_read(precision, packed=gpu)
-    records = {file: manifest.files[file] for names in read.values() for file in names}
+    manifest, precision, records = choose_graph(files.folder, precision, packed=gpu)
     if files.revision is not None:  # check_files finds what a local folder lacks
         fetch(model, pinned, wanted=[*records], optional=[SIMILARITY_FILE])
     variant = manifest.variants[precision]
@@ -78,7 +74,11 @@ def read_model_manifest(model: str | Path, hub: HubOptions, onnx_file: str | Non
 
 def find(model: str | Path, hub: HubOptions, precision: str, onnx_file: str | None) -> tuple[Fetched, str]:
     """A model's folder and the name of one file in it: the manifest, or else an ONNX graph."""
-    files, name = fetch_first(model, hub, candidates=[FILE_NAME, *graph_names(precision, onnx_file)])
+    candidates = [FILE_NAME, *graph_names(precision, onnx_file)]
+    if (folder := local_folder(model, hub.revision)) is not None:
+        files, name = Fetched(str(model), folder, None), next((n for n in candidates if (folder / n).is_file()), None)
+    else:
+        files, name = fetch_first(model, hub, candidates=candidates)
     if name == FILE_NAME and onnx_file is not None:
         raise UsageError(f"{model} is an artifact of onnxembed: choose its graph by precision, not by onnx_file")
     return files, name or _sole_graph(model, replace(hub, revision=files.revision), onnx_file)

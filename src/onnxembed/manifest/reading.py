@@ -13,8 +13,8 @@ from pathlib import Path, PureWindowsPath
 
 from onnxembed.errors import ManifestError
 from onnxembed.manifest.decoding import decode
-from onnxembed.manifest.sections import Manifest, Template
-from onnxembed.manifest.words import FILE_NAME, FORMAT_VERSION, INPUTS, TASKS
+from onnxembed.manifest.sections import FileRecord, Manifest, Template
+from onnxembed.manifest.words import FILE_NAME, FORMAT_VERSION, INPUTS, TASKS, TOKENIZER_FILE
 
 _LARGEST = 2**31 - 1  # sizes and token ids beyond it overflow in the libraries that get them
 
@@ -35,6 +35,22 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"cannot read {path} ({error}); export the model again") from error
     return parse_manifest(text, where=str(path))
+
+
+def choose_graph(folder: Path, precision: str, *, packed: bool) -> tuple[Manifest, str, dict[str, FileRecord]]:
+    """Read the manifest of an artifact folder and choose a graph: "auto" is fp32 if there is one, else the first.
+
+    Returns the manifest, the graph's precision, and by name the records of the files that the runtime reads for it;
+    with `packed` they include the graph's packed form. Raises UsageError for a precision that the artifact does not
+    have, and the errors of `read_manifest`.
+    """
+    manifest = read_manifest(folder)
+    if precision == "auto":
+        precision = "fp32" if "fp32" in manifest.variants else next(iter(manifest.variants))
+    if precision not in manifest.variants:
+        manifest.variant(precision)  # raises
+    read = _files_read(manifest, precision, packed=packed)
+    return manifest, precision, {file: manifest.files[file] for names in read.values() for file in names}
 
 
 def parse_manifest(text: str, where: str = FILE_NAME) -> Manifest:
@@ -87,9 +103,23 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
             yield f"files names {name!r}, which leads out of the folder"
     read: dict[str, tuple[str, ...]] = {}
     for precision in manifest.variants:
-        read |= manifest.files_read(precision, packed=True)
+        read |= _files_read(manifest, precision, packed=True)
     for where, names in read.items():
         yield from (f"{where} reads {name!r}, which files lacks" for name in names if name not in manifest.files)
+
+
+def _files_read(manifest: Manifest, precision: str, *, packed: bool) -> dict[str, tuple[str, ...]]:
+    """The files that the runtime reads for the graph of `precision`, by the section that names them."""
+    variant = manifest.variants[precision]
+    read: dict[str, tuple[str | None, ...]] = {
+        "tokenization": (TOKENIZER_FILE,),
+        f"variants.{precision}": (variant.file, variant.data),
+    }
+    if packed and variant.packed:
+        read[f"variants.{precision}.packed"] = (variant.packed.file,)
+    for index, layer in enumerate(manifest.embedding.dense if manifest.embedding else ()):
+        read[f"embedding.dense[{index}]"] = (layer.weight, layer.bias)
+    return {section: tuple(name for name in names if name) for section, names in read.items()}
 
 
 def _impossible_numbers(manifest: Manifest) -> Iterator[str]:

@@ -16,7 +16,6 @@ from onnxembed.manifest.words import (
     SPARSE_EMBEDDING,
     SPARSE_WEIGHTS,
     TOKEN_EMBEDDINGS,
-    TOKENIZER_FILE,
     AttentionMode,
     HeadPooling,
     Maker,
@@ -379,22 +378,6 @@ class Manifest:
     def abilities(self) -> str:
         """The model's tasks, each with the API that does it, for error messages."""
         return " and ".join(f"{task} ({METHODS[task]})" for task in self.tasks)
-
-    def files_read(self, precision: str, *, packed: bool) -> dict[str, tuple[str, ...]]:
-        """The files that the runtime reads for the graph of `precision`, by the section that names them.
-
-        With `packed` they include the graph's packed form, if it has one.
-        """
-        variant = self.variant(precision)
-        read: dict[str, tuple[str | None, ...]] = {
-            "tokenization": (TOKENIZER_FILE,),
-            f"variants.{precision}": (variant.file, variant.data),
-        }
-        if packed and variant.packed:
-            read[f"variants.{precision}.packed"] = (variant.packed.file,)
-        for index, layer in enumerate(self.embedding.dense if self.embedding else ()):
-            read[f"embedding.dense[{index}]"] = (layer.weight, layer.bias)
-        return {section: tuple(name for name in names if name) for section, names in read.items()}
 
     @property
     def on_cpu(self) -> tuple[str, ...]:

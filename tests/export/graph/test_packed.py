@@ -28,7 +28,7 @@ from onnxembed.execution.backend import GraphFiles, Placement
 from onnxembed.execution.gpu import GpuBackend
 from onnxembed.execution.opening import decide, open_backend
 from onnxembed.execution.packing import pack
-from onnxembed.execution.providers import CUDA
+from onnxembed.execution.providers import CUDA, wanted_providers
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.artifact import graph_file
@@ -144,7 +144,7 @@ def difference(folder: Path, lengths: list[int], side: str = "right", precision:
     feeds = batch(config["vocab_size"], config.get("pad_token_id") or 0, lengths, side)
     variant = read_manifest(folder).variants[precision]
     assert variant.packed
-    padded = Session(folder / variant.file, "cpu", threads=1)
+    padded = Session(folder / variant.file, wanted_providers("cpu"), threads=1)
     taken = {name: feeds[name] for name in read_manifest(folder).model.inputs}
     (expected,) = padded.run(["sentence_embedding"], taken)
     gpu = Packed(folder / variant.packed.file)
@@ -324,7 +324,7 @@ def test_an_embedder_on_cuda_runs_the_packed_graph(model_type: str, tmp_path: Pa
     expected = OnnxEmbedder(folder, providers="cpu").encode(TEXTS[:6])
     sessions: list[Packed] = []
 
-    def session(path: Path, providers: Any, threads: int, device_id: int | None = None) -> Packed:
+    def session(path: Path, wanted: Any, threads: int) -> Packed:
         sessions.append(Packed(path))
         return sessions[-1]
 
