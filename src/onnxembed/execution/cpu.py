@@ -105,6 +105,8 @@ class CpuBackend:
 
     def plan(self, lengths: Sequence[int]) -> list[list[int]]:
         """Group texts into runs of equal lengths; small runs may hold a little padding."""
+        if len(lengths) == 1:  # as for a single query, which should not wait
+            return [[0]]
         if self._graph.one_text:
             return plan_single(lengths)
         return plan_runs(lengths, self._tokens_per_run, self._small_run)
@@ -153,7 +155,7 @@ class CpuBackend:
 
     def _wanted(self) -> Sharing:
         """Which session suits the run that begins on this thread."""
-        return "side_by_side" if self._running or self._workers.are_here() else "all_threads"
+        return "side_by_side" if self._running or self._workers.here.is_worker else "all_threads"
 
     def _count_unserved(self, wanted: Sharing, seconds: float) -> None:
         """Count the time of a run that another session would have sped up; open that session once it pays."""

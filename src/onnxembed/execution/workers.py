@@ -32,6 +32,12 @@ OPENING = threading.RLock()
 _OPEN: WeakSet[Forked] = WeakSet()
 
 
+class _Here(threading.local):
+    """What is true on the thread that asks."""
+
+    is_worker = False
+
+
 class Workers:
     """Threads that do the work of runs, started as they are needed. They end when this object is freed.
 
@@ -40,14 +46,11 @@ class Workers:
 
     def __init__(self, threads: int, backend: Forked) -> None:
         self._closed = False
-        self._here = here = threading.local()
+        self.here = here = _Here()
+        """Says on each thread whether it is one of these."""
         # The threads must not hold this object, or whoever holds it: neither would ever be freed.
         self._pool = ThreadPoolExecutor(threads, "onnxembed", partial(setattr, here, "is_worker", True))
         _OPEN.add(backend)
-
-    def are_here(self) -> bool:
-        """Whether the caller is one of these threads."""
-        return getattr(self._here, "is_worker", False)
 
     def start(self, work: Callable[[Run], Result], run: Run) -> Future[Result]:
         """Begin the work of a run; RuntimeError after `close`, and when the interpreter is ending."""

@@ -11,7 +11,8 @@ from onnxembed.hub.fetch import fetch, fetch_first, list_files
 from onnxembed.hub.source import Fetched, HubOptions, local_folder
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.located import LocatedArtifact
-from onnxembed.manifest import CUDA_ONLY, FILE_NAME, PRECISIONS, Manifest, choose_graph, graph_file, read_manifest
+from onnxembed.manifest import CUDA_ONLY, FILE_NAME, PRECISIONS, Manifest, graph_file, read_manifest
+from onnxembed.manifest.reading import choose_graph
 
 USUAL = (graph_file("fp32"), PurePosixPath(graph_file("fp32")).name)
 """The usual places of a graph."""

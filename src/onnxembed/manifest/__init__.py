@@ -1,6 +1,6 @@
 """onnxembed.json, the contract between export and runtime. Standard library only."""
 
-from onnxembed.manifest.reading import choose_graph, parse_manifest, read_manifest, template_flaws
+from onnxembed.manifest.reading import parse_manifest, read_manifest, template_flaws
 from onnxembed.manifest.sections import (
     Decision,
     Dense,

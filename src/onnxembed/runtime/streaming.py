@@ -135,6 +135,8 @@ def rows(feeds: Feeds) -> Iterator[Feeds]:
 
 def joined(results: list[Result]) -> Result:
     """The results of several runs as that of one: arrays joined along their first axis, or lists one after another."""
+    if len(results) == 1:
+        return results[0]
     if isinstance(results[0], np.ndarray):
         arrays: Any = np.concatenate(results)  # type: ignore[arg-type]
         return arrays  # type: ignore[no-any-return]
