@@ -57,14 +57,16 @@ def _near(rng: Random, old: Any) -> Any:
     return rng.choice(VALUES)
 
 
-def mutate_json(rng: Random, text: str) -> tuple[str, str]:
-    """A changed JSON text, and what was done, in words."""
+def mutate_json(rng: Random, text: str) -> tuple[str, str, tuple[str, ...]]:
+    """A changed JSON text, what was done, in words, and the keys and values that an error may name."""
     value = json.loads(text)
     done, raw = [], ""
+    named: set[str] = set()
     for _ in range(rng.choice([1, 1, 1, 2, 4])):
         path = rng.choice(_paths(value)[1:] or [()])
         if not path:
-            return rng.choice(RAW), "all replaced"
+            return rng.choice(RAW), "all replaced", ()
+        named.update(key for key in path if isinstance(key, str) and len(key) > 1)
         holder = value
         for key in path[:-1]:
             holder = holder[key]
@@ -73,6 +75,8 @@ def mutate_json(rng: Random, text: str) -> tuple[str, str]:
             holder[path[-1]] = rng.choice(VALUES)
         elif action == "near":
             holder[path[-1]] = _near(rng, holder[path[-1]])
+            if isinstance(holder[path[-1]], str) and 1 < len(holder[path[-1]]) < 100:
+                named.add(holder[path[-1]])
         elif action == "delete":
             del holder[path[-1]]
         elif action == "add" and isinstance(holder, dict):
@@ -80,7 +84,7 @@ def mutate_json(rng: Random, text: str) -> tuple[str, str]:
         elif action == "raw":
             raw, holder[path[-1]] = rng.choice(RAW), HOLE
         done.append(f"{action} {'.'.join(map(str, path))[:60]}")
-    return json.dumps(value).replace(f'"{HOLE}"', raw), "; ".join(done)
+    return json.dumps(value).replace(f'"{HOLE}"', raw), "; ".join(done), tuple(sorted(named))
 
 
 def mutate_bytes(rng: Random, data: bytes) -> tuple[bytes, str]:

@@ -43,7 +43,7 @@ def test_a_mutation_depends_on_its_seed_alone() -> None:
     text = '{"a": {"b": [1, 2, "x"]}, "c": true}'
     first, second = ([mutate_json(Random(f"{n}"), text) for n in range(50)] for _ in range(2))
     assert first == second
-    assert len({changed for changed, _ in first}) > 20
+    assert len({changed for changed, _, _ in first}) > 20
     assert mutate_bytes(Random("1"), b"abcdef") == mutate_bytes(Random("1"), b"abcdef")
 
 
