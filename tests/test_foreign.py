@@ -76,6 +76,13 @@ def unknown(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(state))
 
 
+def segments(folder: Path) -> None:
+    """The last token of a pair in the first segment, where BERT's class has it in the second."""
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["post_processor"]["pair"][-1]["SpecialToken"]["type_id"] = 0
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+
+
 def pointer(name: str) -> Callable[[Path], None]:
     text = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90868376\n"
 
@@ -99,12 +106,13 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "layers": (lambda folder: change_json(folder / "config.json", num_hidden_layers=2**62), "39 tensors"),
     "another sep_token": (
         lambda folder: change_json(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", sep_token="the"),
-        r"makes \['\[CLS\]', 'a', '\[SEP\]'\] .* of 'a', and \['\[CLS\]', 'a', 'the'\]",
+        r"makes \['\[CLS\]', 'a', '\[SEP\]'\] .* of 'a' alone and as a pair, and \['\[CLS\]', 'a', 'the'\]",
     ),
     "a cls_token that is no token": (
         lambda folder: change_json(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", cls_token="[X]"),
-        "of 'a', and \\['\\[X\\]', 'a', '\\[SEP\\]'\\] .* with the special tokens that its BertTokenizer has",
+        "of 'a' alone and as a pair, and \\['\\[X\\]', 'a', '\\[SEP\\]'\\] .* tokens that its BertTokenizer has",
     ),
+    "segments": (segments, r"in segments \[0, 0, 0, 1, 0\] of .* in segments \[0, 0, 0, 1, 1\] with"),
     "class": (
         lambda folder: change_json(folder / "config_sentence_transformers.json", model_type={}),
         "says that this is a {}",

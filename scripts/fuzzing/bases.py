@@ -15,7 +15,7 @@ import tiny_rerankers
 from onnxembed import OnnxEmbedder, OnnxReranker
 
 ENCODERS = ("bert", "distilbert", "roberta", "electra")
-REFERENCE = {"device": "cpu", "local_files_only": True}
+REFERENCE: dict[str, Any] = {"device": "cpu", "local_files_only": True}
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ def _weigh(folder: Path, texts: Sequence[str]) -> Any:
 def _weigh_reference(folder: Path, texts: Sequence[str]) -> Any:
     from sentence_transformers import SparseEncoder
 
+    model: Any = SparseEncoder(str(folder), **REFERENCE)
     options = {"show_progress_bar": False, "convert_to_sparse_tensor": False}
-    return SparseEncoder(str(folder), **REFERENCE).encode(list(texts), **options).numpy()
+    return model.encode(list(texts), **options).numpy()
 
 
 def _embed_tokens(folder: Path, texts: Sequence[str]) -> Any:
@@ -90,7 +91,7 @@ def _embed_tokens(folder: Path, texts: Sequence[str]) -> Any:
 def _embed_tokens_reference(folder: Path, texts: Sequence[str]) -> Any:
     from sentence_transformers import MultiVectorEncoder
 
-    model = MultiVectorEncoder(str(folder), **REFERENCE)
+    model: Any = MultiVectorEncoder(str(folder), **REFERENCE)
     options = {"show_progress_bar": False, "convert_to_numpy": True}
     return np.concatenate(model.encode_document(list(texts), **options))
 

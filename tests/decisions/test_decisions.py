@@ -148,6 +148,14 @@ def test_which_length_wins(tmp_path: Path, sentence_length: Any, tokenizer: Any,
     assert type(decision.value) is int
 
 
+def test_the_tokenizers_older_length_counts_where_the_newer_one_is_absent(tmp_path: Path) -> None:
+    """transformers: kwargs.pop("model_max_length", kwargs.pop("max_len", None))."""
+    folder = write_sentence_bert(tmp_path, max_length=None)
+    for model_max_length, expected in ((None, 12), (20, 20)):
+        change_json(folder / "tokenizer_config.json", model_max_length=model_max_length, max_len=12)
+        assert decide_encoder(folder).max_length.value == expected
+
+
 @pytest.mark.parametrize("value", ["512", 0, -1, True, 20.5, float("nan"), [20]])
 @pytest.mark.parametrize("where", ["sentence_bert_config.json", "tokenizer_config.json"])
 def test_an_invalid_length_is_an_error_and_is_not_skipped(tmp_path: Path, where: str, value: Any) -> None:

@@ -56,8 +56,10 @@ def _pooling(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[tupl
         sparse = ""
         if (named := named_class(facts)).endswith(MASKED_LM):
             sparse = f", or --task sparse for the sparse embeddings (SPLADE) of its {named}"
+        where = f" ({facts.poolings[0].reason})" if facts.poolings else ""
         raise UnsaidError(
-            f"{facts.folder} does not say how to pool its tokens; pass --pooling (cls, mean, ...){sparse}", "--pooling"
+            f"{facts.folder} does not say how to pool its tokens{where}; pass --pooling (cls, mean, ...){sparse}",
+            "--pooling",
         )
     return Decision(modes, "file", facts.poolings[0].reason)
 

@@ -142,9 +142,11 @@ def _max_length(facts: Facts, flags: Flags) -> Decision[int]:
         return Decision(flags.max_length, "flag", "--max-length")
     if MODEL_TYPES[facts.model_type].static:
         return _static_length(facts)
+    # The tokenizer's older name counts only where the newer one is absent, as opposed to null.
+    older = "model_max_length" if "model_max_length" in facts.tokenizer_config else "max_len"
     for config, name, key in (
         (facts.transformer_config, facts.transformer_config_name, "max_seq_length"),
-        (facts.tokenizer_config, "tokenizer_config.json", "model_max_length"),
+        (facts.tokenizer_config, "tokenizer_config.json", older),
     ):
         length = config.get(key)
         if length is None:

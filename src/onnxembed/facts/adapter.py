@@ -1,7 +1,6 @@
 """What adapter_config.json says: a LoRA adapter of peft, applied to the weights. Standard library only.
 
-Reference: peft 0.21, tuners/lora. Every key is read, known to change nothing, or allowed only with a value that turns
-it off.
+Reference: peft 0.21, tuners/lora. Its keys are those of `facts.known.lora`.
 """
 
 from __future__ import annotations
@@ -15,48 +14,9 @@ from typing import Any
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.json_file import read_json
+from onnxembed.facts.known.lora import LORA
 
 ADAPTER_CONFIG = "adapter_config.json"
-
-READ = frozenset(
-    {
-        *("peft_type", "base_model_name_or_path", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"),
-        *("lora_bias", "init_lora_weights"),
-    }
-)
-"""Keys that decide how the adapter is merged."""
-
-HARMLESS = {
-    "auto_mapping": "names the class that was trained",
-    "task_type": "chooses a class, not what the layers compute",
-    "inference_mode": "freezes weights",
-    "peft_version": "names who wrote the file",
-    "revision": "of the base; the base at hand is taken",
-    "target_modules": "the adapter's tensors name their layers",
-    "exclude_modules": "the adapter's tensors name their layers",
-    "layers_to_transform": "the adapter's tensors name their layers",
-    "layers_pattern": "the adapter's tensors name their layers",
-    "modules_to_save": "the adapter's tensors hold these layers whole",
-    "bias": "the adapter's tensors hold the trained biases",
-    "fan_in_fan_out": "peft turns it off for torch's Linear, which all layers here are",
-    "lora_dropout": "for training only",
-    "megatron_core": "names a module that is used only with megatron_config",
-    "qalora_group_size": "used only with use_qalora",
-    "eva_config": "how the factors began",
-    "corda_config": "used only with init_lora_weights corda",
-    "lora_ga_config": "used only with init_lora_weights lora_ga",
-    "loftq_config": "used only with init_lora_weights loftq",
-    "runtime_config": "where the factors are computed",
-}
-"""Keys that change nothing, each with the reason."""
-
-OFF = frozenset(
-    """
-    layer_replication trainable_token_indices target_parameters alora_invocation_tokens use_qalora use_bdlora
-    arrow_config kasa_config velora_config monteclora_config megatron_config ensure_weight_tying use_dora
-    """.split()  # noqa: SIM905  (a word list)
-)
-"""Keys that change what is computed, and must be null, false or empty."""
 
 # Ways of beginning that leave the base's weights as they are; the others (pissa, olora, corda, loftq, ...) change them.
 INITS = (True, False, "gaussian", "eva", "orthogonal")
@@ -106,11 +66,7 @@ def read_adapter(folder: Path) -> LoraFacts | None:
             "onnxembed merges LORA only. Merge it first, where peft is: "
             "PeftModel.from_pretrained(BASE, FOLDER).merge_and_unload()"
         )
-    if unknown := sorted(config.keys() - READ - OFF - HARMLESS.keys()):
-        raise UnsupportedError(f"{file} has keys that onnxembed does not know: {', '.join(unknown)}")
-    for key in sorted(OFF & config.keys()):
-        if config[key]:
-            raise UnsupportedError(f"{file} sets {key} to {config[key]!r}, which onnxembed does not merge")
+    LORA.check(file, config)
     if (start := config.get("init_lora_weights", True)) not in INITS:
         raise UnsupportedError(f"{file}: init_lora_weights {start!r} changes the base's weights, which is not repeated")
     rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)

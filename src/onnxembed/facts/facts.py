@@ -14,9 +14,10 @@ from pathlib import Path
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts import multi_vector as multi_vector_facts
 from onnxembed.facts import sparse as sparse_facts
-from onnxembed.facts import unsupported
 from onnxembed.facts.adapter import ADAPTER_CONFIG, LoraFacts, read_adapter
 from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
+from onnxembed.facts.known.sentence_transformers import MODEL
+from onnxembed.facts.known.tokenizer import TOKENIZER
 from onnxembed.facts.modules import DenseFacts, PoolingFacts, PostModules, module_class, read_modules, read_post_modules
 from onnxembed.facts.multi_vector import MULTI_VECTOR_CLASSES, MultiVectorFacts
 from onnxembed.facts.reranking import read_answers
@@ -108,14 +109,15 @@ def read_facts(folder: Path) -> Facts:
     st_config = read_optional_json(st_file)
     modules = read_modules(folder)
     st_class = _sentence_transformers_class(st_config, modules) or "SentenceTransformer"
+    _check_class(st_file, st_class, modules)
     if st_class not in HEAD_READERS:
         raise UnsupportedError(f"{st_file} says that this is a {st_class}; known: {', '.join(HEAD_READERS)}")
     transformer_folder = folder / (modules[0]["path"] if modules else "")
     static = bool(modules) and module_class(modules[0]) == "StaticEmbedding"
     tokenizer_config = read_optional_json(transformer_folder / "tokenizer_config.json")
-    unsupported.refuse_truncated_vectors(st_file, st_config)
+    MODEL.check(st_file, st_config)
     if not static:
-        unsupported.refuse_split_tokens(transformer_folder / "tokenizer_config.json", tokenizer_config)
+        TOKENIZER.check_off(transformer_folder / "tokenizer_config.json", tokenizer_config)
     lora = None if static else read_adapter(transformer_folder)
     weights_folder = transformer_folder if lora is None else _base_of(transformer_folder, lora)
     config = _static_config(weights_folder / "config.json") if static else read_json(weights_folder / "config.json")
@@ -138,7 +140,7 @@ def read_facts(folder: Path) -> Facts:
         weights_folder=weights_folder,
         lora=lora,
         has_modules=bool(modules),
-        post=read_post_modules(folder, heads.modules),
+        post=read_post_modules(folder, heads.modules, config),
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity=st_config.get("similarity_fn_name"),
@@ -156,6 +158,17 @@ def _sentence_transformers_class(config: JsonObject, modules: list[dict[str, str
     if named is None and multi_vector_facts.saved_by_pylate(config, modules):
         return multi_vector_facts.PYLATE_CLASS
     return None if named is None else str(named)
+
+
+def _check_class(file: Path, st_class: str, modules: list[dict[str, str]]) -> None:
+    """Refuse a folder of one class with a module that only another class has."""
+    for module in modules:
+        owner = CLASS_OF_MODULE.get(module_class(module), st_class)
+        if owner != st_class:
+            raise UnsupportedError(
+                f"{file} makes this a {st_class} (model_type), but modules.json has {module['type']}, which belongs to "
+                f"a {owner}"
+            )
 
 
 @dataclass(frozen=True)
@@ -203,6 +216,13 @@ def _read_sentence_transformer(checkpoint: _Checkpoint) -> _Heads:
     sparse, multi_vector = _linear_heads(folder)
     return _Heads(modules[1:], sparse, multi_vector)
 
+
+# The class of models that alone has a module.
+CLASS_OF_MODULE = {
+    "LogitScore": "CrossEncoder",
+    "MultiVectorMask": "MultiVectorEncoder",
+    "SpladePooling": "SparseEncoder",
+}
 
 # By sentence-transformers' class for the folder.
 HEAD_READERS: dict[str, Callable[[_Checkpoint], _Heads]] = {

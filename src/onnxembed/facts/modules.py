@@ -12,6 +12,15 @@ from pathlib import Path
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.json_file import JsonObject, read_any_json, read_json, read_optional_json
+from onnxembed.facts.known.sentence_transformers import (
+    DENSE,
+    DROPOUT,
+    LAYER_NORM,
+    MODULES,
+    NORMALIZE,
+    POOLING,
+    WEIGHTED_LAYER_POOLING,
+)
 from onnxembed.foreign import foreign_errors
 from onnxembed.manifest import POOLING_MODES, PoolingMode
 
@@ -151,9 +160,22 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
             f"{path} begins with {first}; onnxembed exports models that begin with a Transformer or a StaticEmbedding"
         )
     for module, place in zip(modules, places, strict=True):
+        MODULES.check(path, module)
         if not place.is_relative_to(folder.resolve()):
             raise ModelFilesError(f"{path} names {module['path']!r}, which is outside the model's folder")
+    _check_apart(path, modules, places)
     return modules
+
+
+def _check_apart(path: Path, modules: list[dict[str, str]], places: Sequence[Path]) -> None:
+    """Refuse modules that share a name, of which sentence-transformers keeps one, or a folder with a config.json."""
+    names = [module["name"] for module in modules if "name" in module]
+    for name in names:
+        if names.count(name) > 1:
+            raise ModelFilesError(f"{path} names several modules {name!r}, of which the reference keeps the last")
+    for module, place in zip(modules, places, strict=True):
+        if places.count(place) > 1 and (place / "config.json").is_file():
+            raise ModelFilesError(f"{path} has several modules in the folder {module['path']!r}, with one config.json")
 
 
 def module_class(module: Mapping[str, str]) -> str:
@@ -165,8 +187,11 @@ def module_class(module: Mapping[str, str]) -> str:
     return module["type"].rpartition(".")[2] if package == "sentence_transformers" else module["type"]
 
 
-def read_post_modules(folder: Path, modules: list[dict[str, str]]) -> PostModules:
-    """The modules after the first one; UnsupportedError for a module, or an order, that onnxembed does not build."""
+def read_post_modules(folder: Path, modules: list[dict[str, str]], config: JsonObject) -> PostModules:
+    """The modules after the first one, whose config.json is `config`.
+
+    Raises UnsupportedError for a module, or an order, that onnxembed does not build.
+    """
     classes = [module_class(module) for module in modules]
     first_pooling = classes.index("Pooling") if "Pooling" in classes else 0
     token_layers: list[Layer] = []
@@ -182,10 +207,12 @@ def read_post_modules(folder: Path, modules: list[dict[str, str]]) -> PostModule
             place = "token_embeddings" if of_tokens else "sentence_embedding"
             layer = LAYER_READERS[class_name](folder, module["path"], place)
             (token_layers if of_tokens else layers).append(layer)
-        elif class_name != "Dropout":
+        elif class_name in UNCHANGING:
+            UNCHANGING[class_name](folder / module["path"], config)
+        else:
             raise UnsupportedError(
                 f"{folder / 'modules.json'} has a {module['type']} module; "
-                f"onnxembed builds Transformer, Pooling, Dropout, {', '.join(LAYER_READERS)}"
+                f"onnxembed builds Transformer, Pooling, {', '.join((*LAYER_READERS, *UNCHANGING))}"
             )
     normalize = bool(layers) and isinstance(layers[-1], NormalizeFacts)
     while layers and isinstance(layers[-1], NormalizeFacts):
@@ -196,10 +223,7 @@ def read_post_modules(folder: Path, modules: list[dict[str, str]]) -> PostModule
 def _pooling(folder: Path, path: str) -> PoolingFacts:
     name = f"{path}/config.json"
     config = read_json(folder / name)
-    known_keys = {"word_embedding_dimension", "embedding_dimension", "include_prompt", "pooling_mode", "output_key"}
-    unknown = config.keys() - known_keys - POOLING_FLAGS.keys()
-    if unknown:
-        raise UnsupportedError(f"{folder / name} has keys that onnxembed does not know: {', '.join(sorted(unknown))}")
+    POOLING.check(folder / name, config)
     if config.get("include_prompt", True) is not True:
         raise UnsupportedError(
             f"{folder / name} leaves the prompt out of the pooling (include_prompt: false), "
@@ -227,8 +251,8 @@ def read_dense(folder: Path, path: str, place: str = "sentence_embedding") -> De
             f"{file}: a Softmax of token embeddings is taken over the texts of a batch, so that a text's vector "
             "depends on the others; onnxembed does not build it"
         )
-    known_keys = {"in_features", "out_features", "bias", "activation_function", "use_residual"}
-    check_places(file, {key: value for key, value in config.items() if key not in known_keys}, place)
+    DENSE.check(file, config)
+    check_places(file, config, place)
     sizes = (config.get("in_features"), config.get("out_features"))
     bias, residual = config.get("bias", True), config.get("use_residual", False)
     if not all(type(size) is int and size > 0 for size in sizes) or {type(bias), type(residual)} != {bool}:
@@ -249,8 +273,9 @@ def _layer_norm(folder: Path, path: str, place: str) -> LayerNormFacts:
     file = folder / path / "config.json"
     config = read_json(file)
     width = config.get("dimension")
-    if type(width) is not int or width < 1 or config.keys() - {"dimension"}:
-        raise UnsupportedError(f"{file} says {dict(config)!r}, not the dimension of a LayerNorm alone")
+    LAYER_NORM.check(file, config)
+    if type(width) is not int or width < 1:
+        raise ModelFilesError(f"{file}: dimension is {width!r}, not the width of a LayerNorm")
     if place != "sentence_embedding":
         raise UnsupportedError(f"{file} is of a LayerNorm before the pooling, where there is no sentence_embedding")
     return LayerNormFacts(width, folder / path)
@@ -259,6 +284,7 @@ def _layer_norm(folder: Path, path: str, place: str) -> LayerNormFacts:
 def _normalize(folder: Path, path: str, place: str) -> NormalizeFacts:
     file = folder / path / "config.json"
     config = read_optional_json(file)
+    NORMALIZE.check(file, config)
     if place == "token_embeddings" and config.get("module_input_name") != place:
         raise UnsupportedError(f"{file} normalizes sentence_embedding before the pooling, where there is none")
     check_places(file, config, place)
@@ -273,9 +299,30 @@ LAYER_READERS: dict[str, Callable[[Path, str, str], Layer]] = {
 }
 
 
+def _dropout(folder: Path, config: JsonObject) -> None:
+    DROPOUT.check(folder / "config.json", read_optional_json(folder / "config.json"))
+
+
+def _weighted_layer_pooling(folder: Path, config: JsonObject) -> None:
+    """sentence-transformers gives it the layers only where config.json has output_hidden_states."""
+    WEIGHTED_LAYER_POOLING.check(folder / "config.json", read_json(folder / "config.json"))
+    if config.get("output_hidden_states"):
+        raise UnsupportedError(
+            f"{folder} averages the layers of the transformer (WeightedLayerPooling, with output_hidden_states "
+            "in config.json), and a graph has the last one only"
+        )
+
+
+# Modules that give what they get: the module's folder, and the config.json of the transformer.
+UNCHANGING: dict[str, Callable[[Path, JsonObject], None]] = {
+    "Dropout": _dropout,
+    "WeightedLayerPooling": _weighted_layer_pooling,
+}
+
+
 def check_places(file: Path, config: JsonObject, place: str = "sentence_embedding") -> None:
     """Raise UnsupportedError for a module that reads or writes anything but `place`."""
-    for key, value in config.items():
-        default = key == "module_output_name" and value is None
-        if key not in ("module_input_name", "module_output_name") or not (default or value == place):
+    for key in ("module_input_name", "module_output_name"):
+        value = config.get(key)
+        if key in config and not (value == place or (key == "module_output_name" and value is None)):
             raise UnsupportedError(f"{file} sets {key} to {value!r}, which onnxembed does not support")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
+from onnxembed.facts.known.sentence_transformers import MULTI_VECTOR_MASK, PYLATE
 from onnxembed.facts.modules import DenseFacts, check_places, module_class, read_dense
 from onnxembed.manifest import Decision, Origin, TextKind
 
@@ -76,8 +77,7 @@ class MultiVectorFacts:
 
 def saved_by_pylate(config: JsonObject, modules: Sequence[Mapping[str, str]]) -> bool:
     """Whether a folder without a class has PyLate's keys in config_sentence_transformers.json, or a module of it."""
-    keys = config.keys() & {"query_prefix", "document_prefix", "query_length", "document_length", "skiplist_words"}
-    return bool(keys) or any(module_class(module) in PYLATE_MODULES for module in modules)
+    return bool(config.keys() & PYLATE) or any(module_class(module) in PYLATE_MODULES for module in modules)
 
 
 def read_linear_head(file: Path) -> MultiVectorFacts:
@@ -118,6 +118,11 @@ def read_multi_vector(
     dense = tuple(read_dense(folder, module["path"], place="token_embeddings") for module in layers)
     if pylate:
         return _read_pylate(dense, st_name, st_config)
+    if taken := sorted(key for key in PYLATE if st_config.get(key) is not None):
+        raise UnsupportedError(
+            f"{folder / st_name} has PyLate's {', '.join(taken)}, but model_type {st_config['model_type']!r}: set it "
+            f"to {PYLATE_CLASS!r} for a model of PyLate, or take the keys out of a copy"
+        )
     paths = dict(zip(classes, (module["path"] for module in modules), strict=True))
     if "Normalize" in rest:
         file = folder / paths["Normalize"] / "config.json"
@@ -143,10 +148,7 @@ def _read_sentence_transformers(
     """
     name, config = transformer
     mask_name, mask_config = mask
-    if unknown := mask_config.keys() - {"skiplist_words", "skiplist_tasks", "keep_only_token_ids"}:
-        raise UnsupportedError(f"{mask_name} has keys that onnxembed does not know: {', '.join(sorted(unknown))}")
-    if mask_config.get("keep_only_token_ids"):
-        raise UnsupportedError(f"{mask_name} sets keep_only_token_ids, which onnxembed does not support")
+    MULTI_VECTOR_MASK.check(Path(mask_name), mask_config)
     tasks = mask_config.get("skiplist_tasks") or ["document"]
     kinds: list[TextKind] = [kind for kind in ("query", "document") if kind in tasks]
     if not isinstance(tasks, list) or len(kinds) != len(tasks):
@@ -174,7 +176,9 @@ def _read_pylate(dense: tuple[DenseFacts, ...], name: str, config: JsonObject) -
     if config.get("skiplist_words") is not None:
         words = Decision.from_file(_words(name, config), name, "skiplist_words")
     expanded = config.get("do_query_expansion", True)
-    attended = config.get("attend_to_expansion_tokens", False)
+    attended = config.get("attend_to_expansion_tokens", config.get("attend_to_mask_tokens", False))
+    if config.get("query_expansion") is not None:
+        raise UnsupportedError(f"{name} sets query_expansion, which belongs into the Transformer's own config")
     for key, value in (("do_query_expansion", expanded), ("attend_to_expansion_tokens", attended)):
         if not isinstance(value, bool):
             raise ModelFilesError(f"{name}: {key} is {value!r}, not true or false")

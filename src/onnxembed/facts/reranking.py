@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onnxembed.errors import UnsupportedError
 from onnxembed.facts.json_file import read_json
+from onnxembed.facts.known.sentence_transformers import LOGIT_SCORE
 from onnxembed.facts.modules import module_class
 
 
@@ -20,7 +21,7 @@ def read_answers(folder: Path, modules: list[dict[str, str]]) -> tuple[int, ...]
     file = folder / modules[0]["path"] / "config.json"
     config = read_json(file)
     ids = tuple(config[key] for key in ("true_token_id", "false_token_id") if config.get(key) is not None)
-    known_keys = {"true_token_id", "false_token_id", "module_input_name"}
-    if not ids or not all(type(token_id) is int for token_id in ids) or config.keys() - known_keys:
+    LOGIT_SCORE.check(file, config)
+    if not ids or not all(type(token_id) is int for token_id in ids):
         raise UnsupportedError(f"{file} says {dict(config)!r}, not the ids true_token_id and false_token_id alone")
     return ids

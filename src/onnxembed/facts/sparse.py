@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.json_file import read_json
+from onnxembed.facts.known.sentence_transformers import SPLADE_POOLING
 from onnxembed.facts.modules import module_class
 from onnxembed.manifest import Decision, SparseActivation
 
@@ -72,9 +73,7 @@ def read_splade(folder: Path, modules: list[dict[str, str]]) -> SparseFacts:
 
 def _read_splade_pooling(name: str, config: Mapping[str, Any]) -> SparseFacts:
     """The config of sentence-transformers' SpladePooling module, from the file `name`."""
-    known_keys = {"pooling_strategy", "activation_function", "embedding_dimension", "word_embedding_dimension"}
-    if unknown := config.keys() - known_keys:
-        raise UnsupportedError(f"{name} has keys that onnxembed does not know: {', '.join(sorted(unknown))}")
+    SPLADE_POOLING.check(Path(name), config)
     strategy, function = config.get("pooling_strategy", "max"), config.get("activation_function", "relu")
     if strategy not in ("max", "sum"):
         raise ModelFilesError(f"{name}: pooling_strategy is {strategy!r}, not max or sum")

@@ -10,9 +10,10 @@ import pytest
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.build_graph import build
-from onnxembed.export.checkpoint.config import HARMLESS_KEYS, NEUTRAL_VALUES, Config
+from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
+from onnxembed.facts.known.config import HARMLESS, NEUTRAL_VALUES
 from tiny import CONFIG, write_sentence_bert
 
 # What the builders of the bert family read.
@@ -150,8 +151,8 @@ def test_the_caller_may_vouch_for_a_key() -> None:
 
 
 def test_no_key_is_both_harmless_and_watched() -> None:
-    assert not HARMLESS_KEYS & NEUTRAL_VALUES.keys()
-    assert not HARMLESS_KEYS & BERT_KEYS.keys()
+    assert not HARMLESS.keys() & NEUTRAL_VALUES.keys()
+    assert not HARMLESS.keys() & BERT_KEYS.keys()
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_no_key_is_both_harmless_and_watched() -> None:
     """.split(),  # noqa: SIM905  (a word list)
 )
 def test_a_key_that_changes_hidden_states_is_not_called_harmless(key: str) -> None:
-    assert key not in HARMLESS_KEYS
+    assert key not in HARMLESS
     assert key not in NEUTRAL_VALUES
 
 
@@ -292,7 +293,7 @@ def test_keys_called_harmless_do_not_change_the_reference(model_type: str) -> No
     tried = 0
     for key, value in plain.to_dict().items():
         # What is not a number or a switch is a name: of classes, labels, the type of stored weights.
-        if key not in HARMLESS_KEYS or not isinstance(value, bool | int | float):
+        if key not in HARMLESS or not isinstance(value, bool | int | float):
             continue
         other = (not value) if isinstance(value, bool) else value + (1 if isinstance(value, int) else 0.25)
         changed = transformers.AutoConfig.for_model(model_type, **{**sizes, key: other})

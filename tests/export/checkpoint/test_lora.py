@@ -6,7 +6,6 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.export.checkpoint.lora import open_weights
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.facts.adapter import HARMLESS, OFF, READ
 from onnxembed.facts.facts import read_facts
 from tiny import TEXTS, VOCAB, write_json, write_sentence_bert
 
@@ -173,9 +171,3 @@ def test_factors_that_do_not_fit_are_refused(folder: Path, name: str, config: di
     tensors = {**FACTORS, f"base_model.model.{name}": random(31, 4)} if name else FACTORS
     with pytest.raises(ModelFilesError, match=words):
         open_weights(read_facts(write_adapter(folder, tensors, **config)), "bert.")
-
-
-@pytest.mark.skipif(find_spec("peft") is None, reason="needs peft, whose keys are compared")
-def test_every_key_of_pefts_lora_is_known() -> None:
-    """A new release of peft shows what is new."""
-    assert {*import_module("peft").LoraConfig(r=8).to_dict()} <= READ | OFF | HARMLESS.keys()

@@ -7,57 +7,9 @@ from typing import Any, Self, TypeVar
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.facts import Facts
+from onnxembed.facts.known.config import HARMLESS, NEUTRAL_VALUES
 
 ConfigValue = TypeVar("ConfigValue")
-
-# Keys that do not change the hidden states of an inference pass: those for training, generation, task heads and
-# bookkeeping, attributes that transformers, unsloth or other tools write, or once wrote, into every config.json, the
-# width of a table of embeddings, whose shape says it too (`emb_size`), and (in the last line) how model2vec made its
-# table of vectors.
-HARMLESS_KEYS = frozenset(
-    """
-    _attn_implementation_autoset _commit_hash _flash_attn_2_enabled _name_or_path _num_labels architectures
-    attention_dropout attention_probs_dropout_prob attn_implementation auto_map bad_words_ids begin_suppress_tokens
-    bos_token_id cache_implementation chunk_size_feed_forward classifier_dropout cls_token_id
-    cross_attention_hidden_size decoder_start_token_id directionality diversity_penalty do_sample dropout dtype
-    early_stopping emb_size embedding_dropout encoder_no_repeat_ngram_size eos_token_id eos_token_ids
-    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing
-    hidden_dropout hidden_dropout_prob id2label initializer_range label2id language layerdrop length_penalty
-    mask_token_id max_length min_length model_max_length n_classes neftune_noise_alpha no_repeat_ngram_size
-    num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states output_past
-    output_scores pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
-    problem_type qa_dropout remove_invalid_values repetition_penalty return_dict return_dict_in_generate
-    sbert_ce_default_activation_function sentence_transformers sep_token_id seq_classif_dropout sinusoidal_pos_embds
-    summary_activation summary_last_dropout summary_type summary_use_proj suppress_tokens task_specific_params
-    temperature tf_legacy_loss tie_encoder_decoder tie_weights_ tie_word_embeddings tokenizer_class top_k top_p
-    torch_dtype torchscript transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed
-    unsloth_version use_bfloat16 use_cache use_flash_attention_2 use_flash_attn xla_device
-    apply_pca apply_zipf embedding_dtype seq_length sif_coefficient tokenizer_name vocabulary_quantization
-    """.split()  # noqa: SIM905  (a word list)
-)
-
-# Keys that any config.json may have, and that change nothing as long as they have this value.
-NEUTRAL_VALUES: dict[str, object] = {
-    "adapters": {"adapters": {}, "config_map": {}, "fusion_config_map": {}, "fusions": {}},  # the adapters library's
-    "add_cross_attention": False,
-    "is_decoder": False,
-    "is_encoder_decoder": False,
-    "prefix": None,
-    "pruned_heads": {},
-    "quantization_config": None,
-    "use_mrope": False,
-    # The first ALBERT's, which transformers' class has never read.
-    "down_scale_factor": 1,
-    "gap_size": 0,
-    "net_structure_type": 0,
-    "num_memory_blocks": 0,
-    # TinyBERT's, of the code that distilled it.
-    "cell": {},
-    "pre_trained": "",
-    "structure": [],
-    "training": "",
-}
-
 
 # Keys that say how many layers there are, and how wide something in a layer is.
 LAYER_COUNTS = ("num_hidden_layers", "n_layers", "n_layer", "num_hidden_groups")
@@ -153,7 +105,7 @@ class Config:
         """Refuse keys that nothing has read, unless the caller vouches for them with `ignored`."""
         for key, value in NEUTRAL_VALUES.items():
             self.expect(key, value)
-        unknown = sorted(self._values.keys() - self._taken - HARMLESS_KEYS - {"model_type"} - set(ignored))
+        unknown = sorted(self._values.keys() - self._taken - HARMLESS.keys() - {"model_type"} - set(ignored))
         if unknown:
             raise UnsupportedError(
                 f"{self._where} has keys that onnxembed does not know: {', '.join(unknown)}; if they do not change "

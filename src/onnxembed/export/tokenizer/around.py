@@ -35,7 +35,8 @@ def check(facts: Facts, state: Mapping[str, Any]) -> None:
     with foreign_errors(f"{file} and {folder / 'tokenizer_config.json'} do not go together"):
         tokenizer = Tokenizer.from_str(json.dumps(state))
         tokenizer.no_truncation()
-        ours = _around(tokenizer)
+        segments = _has_segments(facts)
+        ours = _around(tokenizer, segments)
         special = read_special_tokens(folder, facts.tokenizer_config, CLASSES[name].special)
         source = CheckpointVocabulary(folder, facts.tokenizer_config, special)
         for role in ("cls_token", "sep_token"):
@@ -45,16 +46,30 @@ def check(facts: Facts, state: Mapping[str, Any]) -> None:
                     "tokenizer_config.json, special_tokens_map.json or the class says)"
                 )
         tokenizer.post_processor = CLASSES[name].post_processor(source, tokenizer)
-        theirs = _around(tokenizer)
+        theirs = _around(tokenizer, segments)
     if ours != theirs:
         raise ModelFilesError(
-            f"{file} makes {ours[0]} {ours[1]} of {PROBE!r}, and {theirs[0]} {theirs[1]} with the special tokens that "
-            f"its {name} has by tokenizer_config.json, which transformers follows: correct the one that is wrong, or "
+            f"{file} makes {_text(ours)} of {PROBE!r} alone and as a pair, and {_text(theirs)} with the special tokens "
+            f"that its {name} has by tokenizer_config.json, which transformers follows: correct the wrong one, or "
             "set tokenizer_class to PreTrainedTokenizerFast to have tokenizer.json followed"
         )
 
 
-def _around(tokenizer: Tokenizer) -> tuple[list[str], list[int], list[int]]:
-    """The tokens of a text and their ids, which a template may give otherwise, and the ids of a pair."""
-    encoding = tokenizer.encode(PROBE)
-    return encoding.tokens, encoding.ids, tokenizer.encode(PROBE, PROBE).ids
+def _has_segments(facts: Facts) -> bool:
+    """Whether the reference feeds the segments that the tokenizer sets."""
+    names = facts.tokenizer_config.get("model_input_names")
+    return facts.config.get("type_vocab_size", 0) != 1 and not (
+        isinstance(names, list) and "token_type_ids" not in names
+    )
+
+
+def _around(tokenizer: Tokenizer, segments: bool) -> list[tuple[list[str], list[int], list[int]]]:
+    """The tokens, their ids, which a template may give otherwise, and the segments of a text and of a pair."""
+    encodings = (tokenizer.encode(PROBE), tokenizer.encode(PROBE, PROBE))
+    return [(each.tokens, each.ids, each.type_ids if segments else []) for each in encodings]
+
+
+def _text(around: list[tuple[list[str], list[int], list[int]]]) -> str:
+    """The tokens of a text and of a pair in words, with segments where there are several."""
+    texts = (f"{tokens} {ids}" + (f" in segments {types}" if any(types) else "") for tokens, ids, types in around)
+    return " and ".join(texts)

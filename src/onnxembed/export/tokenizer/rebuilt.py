@@ -65,7 +65,7 @@ def follow_class(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
         special = read_special_tokens(folder, facts.tokenizer_config, CLASSES[name].special)
         source = CheckpointVocabulary(folder, facts.tokenizer_config, special)
         built: dict[str, Any] = json.loads(CLASSES[name].build(source, _contents(content)).to_str())
-    with foreign_errors(f"{file} cannot tokenize a text"):
+    with foreign_errors(f"{file} cannot tokenize a text, as it is or with the special tokens of tokenizer_config.json"):
         text = _told_apart(stored, content, built)
     if text is not None:
         state.update({part: built[part] for part in PARTS})
