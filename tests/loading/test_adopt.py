@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -118,6 +119,20 @@ def test_precisions_are_found_by_their_names_and_checked_by_their_weights(checkp
     shutil.copy(folder / "onnx/model.onnx", folder / "onnx/model_fp16.onnx")
     with pytest.raises(UsageError, match=r"no fp16 graph .* weights of onnx/model_fp16.onnx are float32"):
         OnnxEmbedder(folder, precision="fp16")
+
+
+def test_arguments_that_contradict_the_files_are_said(checkpoint: Path, tmp_path: Path) -> None:
+    """By OnnxEmbedder, in its manifest, and by the command in the same words."""
+    folder = foreign(checkpoint, tmp_path / "foreign", "", "token_embeddings")
+    words = "--pooling: cls instead of mean (1_Pooling/config.json: pooling_mode_mean_tokens)"
+    with pytest.warns(UserWarning, match=re.escape(f"these are not the model's own vectors: {words}")):
+        model = OnnxEmbedder(folder, pooling="cls")
+    with model:
+        assert model.manifest.overruled == (words,)
+    with OnnxEmbedder(folder, pooling="mean", normalize=True) as same:
+        assert same.manifest.overruled is None
+    said = command("adopt", folder, "-o", tmp_path / "out", "--pooling", "cls", "--no-verify").splitlines()[0]
+    assert said == f"these are not the model's own vectors: {words}"
 
 
 def test_an_artifact_is_never_adopted(artifact: Path) -> None:

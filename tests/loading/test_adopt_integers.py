@@ -261,14 +261,18 @@ def test_they_run_together_where_that_is_asked_for(
     monkeypatch.setattr(open_model, "check_padding", None)
     folder = foreign(checkpoint, tmp_path / "foreign")
     file = quantize(folder)
-    with OnnxEmbedder(folder, onnx_file=file, share_scales=True) as model:
+    with pytest.warns(UserWarning, match=r"not the model's own vectors: --share-scales"):
+        shared = OnnxEmbedder(folder, onnx_file=file, share_scales=True)
+    with shared as model:
         alone = np.concatenate([model.encode([text]) for text in TEXTS])
         together = model.encode(TEXTS)
     assert 0.95 < (together * alone).sum(axis=1).min() < 0.999999
     command("adopt", folder, "-o", tmp_path / "out", "--onnx-file", file, "--share-scales", "--no-verify")
-    one_text = read_manifest(tmp_path / "out").variants["model_quantized"].one_text
+    manifest = read_manifest(tmp_path / "out")
+    one_text = manifest.variants["model_quantized"].one_text
     assert one_text is not None
     assert (one_text.value, one_text.origin) == (False, "flag")
+    assert manifest.overruled == (one_text.reason,)
     with pytest.raises(UsageError, match=r"--share-scales: the texts of onnx/model.onnx share no scale"):
         OnnxEmbedder(folder, share_scales=True)
 

@@ -120,7 +120,10 @@ def test_a_folder_with_only_a_graph_its_config_and_its_tokenizer_reranks(tmp_pat
     change_json(bare / "config.json", **identity)
     with OnnxReranker(bare) as model:
         assert np.array_equal(model.score(QUERY, DOCUMENTS), raw)
-    with OnnxReranker(bare, activation="sigmoid") as model:
+    stated = r"config.json: sentence_transformers.activation_fn"
+    with pytest.warns(UserWarning, match=rf"own scores: --activation: sigmoid instead of identity \({stated}\)"):
+        overruled = OnnxReranker(bare, activation="sigmoid")
+    with overruled as model:
         assert_vectors_equal(model.score(QUERY, DOCUMENTS), (1 / (1 + np.exp(-raw))).astype(np.float32))
     with pytest.raises(UsageError, match=r"is made for reranking \(OnnxReranker\), not for embedding"):
         OnnxEmbedder(bare)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from onnxembed.decisions.choose_task import choose_task
 from onnxembed.decisions.decide import Decisions, decide
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import OnnxEmbedError
 from onnxembed.facts.facts import Facts
+from onnxembed.facts.transformer import takes_messages
 from onnxembed.manifest import Decision
 from onnxembed.recipes.recipe import Recipe
 
@@ -24,6 +27,7 @@ DECIDED: tuple[tuple[Callable[[Flags], Flags], Pick], ...] = (
     ),
     (lambda flags: replace(flags, max_length=None), lambda made: made.encoder.max_length),
     (lambda flags: replace(flags, attention=None), lambda made: made.encoder.attention),
+    (lambda flags: replace(flags, adapter=None), lambda made: made.encoder.adapter),
     (
         lambda flags: replace(flags, activation=None),
         lambda made: made.reranking.activation if made.reranking else None,
@@ -37,7 +41,38 @@ def find_overruled(facts: Facts, flags: Flags, recipe: Recipe | None, made: Deci
     Each flag is left out in turn and the model decided again. A flag without which nothing states the decision
     contradicts nobody.
     """
-    return tuple(_differences(facts, flags, recipe, made))
+    return (
+        *_another_task(facts, flags, recipe),
+        *_differences(facts, flags, recipe, made),
+        *_left_out_template(facts, flags, recipe),
+    )
+
+
+def _another_task(facts: Facts, flags: Flags, recipe: Recipe | None) -> Iterator[str]:
+    """A task that is none of those that the files or the recipe name; one of several is no contradiction."""
+    if flags.task is None:
+        return
+    free = Flags(max_length=flags.max_length, attention=flags.attention, adapter=flags.adapter)
+    stated = choose_task(facts, free, recipe)
+    if stated.origin == "architecture" or stated.value == flags.task:
+        return
+    with suppress(OnnxEmbedError):  # what else is unsaid about the stated task does not matter
+        if getattr(decide(facts, free, recipe), flags.task) is not None:
+            return
+    yield f"--task: {flags.task} instead of {stated.value} ({stated.reason})"
+
+
+def _left_out_template(facts: Facts, flags: Flags, recipe: Recipe | None) -> Iterator[str]:
+    """Pairs without the template that the recipe or the files put them into.
+
+    A chat template beside a model, of which nothing says that pairs go into it, is what the flag is for.
+    """
+    if not flags.plain_pairs:
+        return
+    if recipe and recipe.template:
+        yield f"--plain-pairs: pairs without their template ({recipe.decision(recipe.template).reason})"
+    elif takes_messages(facts.transformer_config) and facts.answers is None:
+        yield f"--plain-pairs: pairs without their template ({facts.transformer_config_name}: modality_config)"
 
 
 def _differences(facts: Facts, flags: Flags, recipe: Recipe | None, made: Decisions) -> Iterator[str]:

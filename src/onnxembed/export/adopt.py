@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnxembed.decisions.flags import Flags
-from onnxembed.decisions.overruled import find_overruled
 from onnxembed.errors import UnsupportedError, UsageError
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.hashing import hash_files
@@ -74,11 +73,8 @@ def adopt(
             changes=changes,
             files=hash_files(draft, progress, {}),
         )
-        manifest = replace(
-            manifest,
-            source=replace(manifest.source, license=license_of(read_metadata(found_graph.folder))),
-            overruled=find_overruled(facts, options.flags, recipe, decisions) or None,
-        )
+        source = replace(manifest.source, license=license_of(read_metadata(found_graph.folder)))
+        manifest = replace(manifest, source=source)
         return record_manifest(
             draft, manifest, Fetched(found_graph.model, found_graph.folder, found_graph.revision), verify
         )

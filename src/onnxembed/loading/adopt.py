@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from onnxembed.decisions.compose_manifest import TokenLookup, compose_manifest, tokenization_section
 from onnxembed.decisions.decide import Decisions, decide
 from onnxembed.decisions.flags import Flags
+from onnxembed.decisions.overruled import find_overruled
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.execution.backend import GraphFiles
 from onnxembed.facts.facts import Facts
@@ -28,7 +29,7 @@ from onnxembed.loading.adoption.measuring import run_ids
 from onnxembed.loading.adoption.outputs import find_output, shown
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
-from onnxembed.loading.graph_walk import integer_output, shared_scale
+from onnxembed.loading.graph_walk import final_activation, integer_output, shared_scale
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.loading.onnx_file import OnnxFile, Value
 from onnxembed.manifest import (
@@ -46,6 +47,7 @@ from onnxembed.manifest import (
     Task,
     Variant,
 )
+from onnxembed.manifest.describe import describe_overruled
 from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.recipe import Recipe
 from onnxembed.tokenizer import markers
@@ -70,12 +72,23 @@ class Adoption:
     """What is decided about a model with a graph that another program made."""
 
     found: FoundGraph
+    flags: Flags
     recipe: Recipe | None
     decisions: Decisions
     outputs: Mapping[Task, Value]
     """The graph's output to read, by task."""
     integer_outputs: Mapping[str, IntegerOutput]
     one_text: Decision[bool] | None
+
+    @property
+    def overruled(self) -> tuple[str, ...]:
+        """What flags decided otherwise than the files, the recipe or the graph do, in words."""
+        flags, scores = self.flags, self.outputs.get("reranking")
+        if scores is not None and final_activation(self.found.graph, scores):
+            flags = replace(flags, activation=None)  # the graph has applied it: identity is then no contradiction
+        decided = find_overruled(self.found.facts, flags, self.recipe, self.decisions)
+        one_text = self.one_text
+        return (*decided, one_text.reason) if one_text is not None and one_text.origin == "flag" else decided
 
     @property
     def leaves_out_dense(self) -> bool:
@@ -130,7 +143,7 @@ def decide_adoption(found: FoundGraph, flags: Flags, recipe: Recipe | None) -> A
         attention = _measured_attention(graph, next(iter(outputs.values())), decisions.encoder.attention)
         decisions = replace(decisions, encoder=replace(decisions.encoder, attention=attention))
     integer_outputs = {name: how for name, how in integers.items() if how is not None}
-    return Adoption(found, recipe, decisions, outputs, integer_outputs, one_text)
+    return Adoption(found, flags, recipe, decisions, outputs, integer_outputs, one_text)
 
 
 def _lacks_extra(graph: OnnxFile, task: Task, decisions: Decisions) -> bool:
@@ -232,6 +245,8 @@ def adopt(model: str | Path, hub: HubOptions, file: str, precision: str, choices
         changes=(*loaded, *changes),
         files={},
     )
+    for line in describe_overruled(manifest):
+        warn(line)
     one_text = adoption.one_text
     if one_text and one_text.value:
         warn(f"{found.file}: each text runs by itself, which is slower, because {one_text.reason}")
@@ -261,7 +276,7 @@ def adopted_manifest(
     """The manifest of an adopted model."""
     found, encoder, recipe = adoption.found, adoption.decisions.encoder, adoption.recipe
     producer = found.graph.producer or "an unnamed program"
-    return compose_manifest(
+    manifest = compose_manifest(
         packages=("onnxembed", "tokenizers"),
         source=Source(found.model, found.revision, recipe.name if recipe else None),
         model=Model(
@@ -279,3 +294,4 @@ def adopted_manifest(
         variants={found.precision: variant},
         files=files,
     )
+    return replace(manifest, overruled=adoption.overruled or None)
