@@ -16,7 +16,7 @@ from typing import Any
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import OnnxEmbedError
 from onnxembed.execution.backend import Backend, GraphFiles, Placement
-from onnxembed.execution.opening import open_backend
+from onnxembed.execution.opening import decide, open_backend
 from onnxembed.explain.setup import Build
 from onnxembed.facts.json_file import read_optional_json
 from onnxembed.manifest import TOKEN_EMBEDDINGS
@@ -77,7 +77,7 @@ class AnalysisGraphs:
             raise CannotBuildError(str(error)) from None
         files = [folder / file for file in (variant.file, variant.data) if file]
         size = sum(file.stat().st_size for file in files)
-        return open_backend(GraphFiles(files[0], size), Placement("cpu"))
+        return open_backend(GraphFiles(files[0], size), decide(Placement("cpu")))
 
     @cached_property
     def unavailable(self) -> str:
