@@ -33,7 +33,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "reranker": ("manifest", "hub", "execution", "tokenizer", "loading", "runtime"),
     "compat": ("tokenizer", "runtime", "embedder", "reranker"),
     "files": ("quantization", "runtime"),
-    "bulk": ("manifest", "quantization", "loading", "runtime", "embedder"),
+    "bulk": ("manifest", "quantization", "hub", "loading", "runtime", "embedder"),
     "export.progress": (),
     "export.probes": (),
     "export.checkpoint": ("manifest", "hub", "facts", "decisions"),
@@ -49,7 +49,7 @@ BELOW: dict[str, tuple[str, ...]] = {
         *("export.checkpoint", "export.graph", "export.architectures"),
     ),
     "export.artifact": (
-        *("manifest", "hub", "facts", "decisions"),
+        *("manifest", "hub", "facts", "decisions", "loading"),
         *("export.progress", "export.checkpoint", "export.graph", "export.heads"),
     ),
     "export.quantize": (
@@ -58,7 +58,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     ),
     "export": (
         *("manifest", "hub", "facts", "recipes", "decisions", "tokenizer", "loading"),
-        *("export.progress", "export.graph", "export.architectures", "export.tokenizer"),
+        *("export.progress", "export.checkpoint", "export.graph", "export.architectures", "export.tokenizer"),
         *("export.heads", "export.engines", "export.artifact", "export.quantize"),
     ),
     "explain": (
@@ -82,6 +82,7 @@ BELOW: dict[str, tuple[str, ...]] = {
             "hub",
             "execution",
             "recipes",
+            "loading",
             "embedder",
             "reranker",
             "files",

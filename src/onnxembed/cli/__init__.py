@@ -14,6 +14,7 @@ import click
 
 from onnxembed import __version__
 from onnxembed.cli.adopt import adopt
+from onnxembed.cli.compare import compare
 from onnxembed.cli.doctor import doctor
 from onnxembed.cli.embed import embed
 from onnxembed.cli.explain import explain
@@ -118,5 +119,5 @@ def cli() -> None:
     """
 
 
-for command in (export, adopt, embed, rerank, serve, inspect, verify, explain, models, recipes, doctor):
+for command in (export, adopt, embed, compare, rerank, serve, inspect, verify, explain, models, recipes, doctor):
     cli.add_command(command)

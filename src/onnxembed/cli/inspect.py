@@ -30,6 +30,7 @@ def inspect(
     exported, it prints what `onnxembed export --dry-run` decides, and needs the extra [export].
     """
     from onnxembed import commands
+    from onnxembed.loading.space import with_spaces
     from onnxembed.manifest.describe import describe, describe_verification
 
     manifest = commands.inspect(
@@ -38,6 +39,8 @@ def inspect(
     if as_json:
         click.echo(manifest.to_json().encode(), nl=False)
         return
+    if manifest.spaces is None and manifest.files:
+        manifest = with_spaces(manifest, Path())  # an artifact from before: its hashes are recorded, no file is read
     for line in describe(manifest):
         click.echo(line)
     click.echo()

@@ -16,6 +16,7 @@ from onnxembed.export.artifact.model_card import copy_license, license_of, read_
 from onnxembed.export.artifact.record_manifest import Verify, record_manifest
 from onnxembed.export.artifact.sentence_transformers import write_sentence_transformers
 from onnxembed.export.build_graph import build, build_packed
+from onnxembed.export.checkpoint.digest import tensors_digest
 from onnxembed.export.engines.engine import TOOLS, announce
 from onnxembed.export.graph.graph import Graph, Widths
 from onnxembed.export.heads import HEADS
@@ -75,6 +76,7 @@ def export(
             manifest,
             variants={precision: variants[precision] for precision in options.precisions},
             files=hash_files(draft, progress, hashed),
+            model=replace(manifest.model, tensors=tensors_digest(plan.facts)),
         )
         return record_manifest(draft, manifest, checkpoint, verify)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,12 @@ def space_of(
     }
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return Space(hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH], parts)
+
+
+def with_spaces(manifest: Manifest, folder: Path) -> Manifest:
+    """The manifest with the id of the space of each task that makes vectors; errors as for `space_of`."""
+    spaces = {task: space_of(manifest, folder, task).id for task in manifest.tasks if task != "reranking"}
+    return replace(manifest, spaces=spaces or None)
 
 
 def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:

@@ -21,7 +21,7 @@ from onnxembed.manifest.sections import (
 def describe(manifest: Manifest) -> Iterator[str]:
     """An artifact's decisions and their origins, then its graphs, line by line."""
     yield from describe_overruled(manifest)
-    for name, value in decisions(manifest):
+    for name, value in (*decisions(manifest), *_spaces(manifest)):
         yield f"{name:<16} {value}"
     for precision, variant in manifest.variants.items():
         yield ""
@@ -157,6 +157,12 @@ def decisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if not prompts.texts.value and not manifest.reranking:
         yield "prompts", _decided(prompts.texts, "none")
     yield "made with", ", ".join(f"{name} {version}" for name, version in manifest.created_with.items())
+
+
+def _spaces(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """The id of the vector space of each task."""
+    for task, space in (manifest.spaces or {}).items():
+        yield "vector space", space if len(manifest.tasks) == 1 else f"{space} ({task})"
 
 
 def _embedding(embedding: Embedding) -> Iterator[tuple[str, str]]:

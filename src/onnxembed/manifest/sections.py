@@ -345,6 +345,8 @@ class Manifest:
     reranking: Reranking | None = None
     overruled: tuple[str, ...] | None = None
     """Where flags contradict the model's own files, in words: these are then not the model's own vectors."""
+    spaces: dict[str, str] | None = None
+    """The id of the vector space of each task that makes vectors; artifacts from before have none."""
 
     def to_json(self) -> str:
         """The text of onnxembed.json: stable key order, UTF-8, final newline.

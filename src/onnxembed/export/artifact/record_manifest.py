@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onnxembed.export.artifact.model_card import read_metadata, write_card
 from onnxembed.hub.source import Fetched
+from onnxembed.loading.space import with_spaces
 from onnxembed.manifest import FILE_NAME, Manifest
 
 Verify = Callable[[Path, Manifest, Fetched], Manifest]
@@ -18,6 +19,7 @@ def record_manifest(draft: Path, manifest: Manifest, checkpoint: Fetched, verify
 
     Returns the manifest as it now stands.
     """
+    manifest = with_spaces(manifest, draft)
     (draft / FILE_NAME).write_text(manifest.to_json(), encoding="utf-8")
     if verify is not None:
         manifest = verify(draft, manifest, checkpoint)

@@ -40,7 +40,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, prefix: str | tuple[str, ...] = "") -> None:
         self.folder = folder
-        records = _records(folder)
+        records = tensor_records(folder)
         self._records = {without_prefix(prefix, name): record for name, record in records.items()}
         if len(self._records) < len(records):
             raise ModelFilesError(f"the weights in {folder} have tensors both with and without the prefix {prefix!r}")
@@ -105,7 +105,7 @@ def without_prefix(prefix: str | tuple[str, ...], name: str) -> str:
     return next((name.removeprefix(each) for each in prefixes if name.startswith(each)), name)
 
 
-def _records(folder: Path) -> dict[str, TensorRecord]:
+def tensor_records(folder: Path) -> dict[str, TensorRecord]:
     """All tensors of the folder, in the first format that it has."""
     for single, read in FORMATS.items():
         if (folder / single).is_file():
