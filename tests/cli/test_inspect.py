@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from hub_server import HubServer
 from onnxembed.manifest import FILE_NAME
@@ -50,7 +51,7 @@ def test_inspect_shows_what_an_export_would_decide(run: Run, checkpoint: Path, a
 def test_inspect_prints_the_manifest_that_an_export_would_write(run: Run, checkpoint: Path, artifact: Path) -> None:
     planned = json.loads(run("inspect", checkpoint, "--json").out)
     written = json.loads((artifact / FILE_NAME).read_text())
-    unknown = {"variants": {}, "files": {}, "verification": {}, "spaces": None}
+    unknown: dict[str, Any] = {"variants": {}, "files": {}, "verification": {}, "spaces": None}
     assert planned == {**written, **unknown, "model": {**written["model"], "tensors": None}}
 
 

@@ -58,7 +58,9 @@ def space_of(
 
 def with_spaces(manifest: Manifest, folder: Path) -> Manifest:
     """The manifest with the id of the space of each task that makes vectors; errors as for `space_of`."""
-    spaces = {task: space_of(manifest, folder, task).id for task in manifest.tasks if task != "reranking"}
+    spaces: dict[str, str] = {
+        task: space_of(manifest, folder, task).id for task in manifest.tasks if task != "reranking"
+    }
     return replace(manifest, spaces=spaces or None)
 
 

@@ -33,7 +33,7 @@ def tensors_digest(facts: Facts) -> str:
             digest.update(f"{name} {record.dtype} {record.shape}\n".encode())
             flat = record.map().reshape(-1)
             for start in range(0, len(flat), _CHUNK):
-                digest.update(np.ascontiguousarray(flat[start : start + _CHUNK]).view(np.uint8))
+                digest.update(np.ascontiguousarray(flat[start : start + _CHUNK]).view(np.uint8).data)
     return digest.hexdigest()[:LENGTH]
 
 
