@@ -28,7 +28,7 @@ EMBEDDING = {
 }
 # What only adoption and the hub take.
 OTHERS = {
-    *("hub.checkpoint_files", "hub.cache", "loading.adopt", "loading.found_graph"),
+    *("hub.checkpoint_files", "hub.hub_files", "hub.client", "hub.cache", "loading.adopt", "loading.found_graph"),
     *("tokenizer.changes", "tokenizer.end_token"),
 }
 

@@ -61,9 +61,13 @@ class OnnxEmbedder(TextModel):
         device_ids: the numbers of several GPUs to share the work among, instead of `device_id`.
         max_length: texts are cut to this many tokens; at most the model's own limit, which is the default.
         dimensions: the length that dense vectors are cut to (Matryoshka), unless a call says another one.
-        revision: a branch, tag or commit of a hub repository.
+        revision: a branch, tag or commit of a hub repository. A branch or tag is asked for each time a model is
+            opened; if the hub cannot be reached, the copy in the cache is used, with a warning. A commit in the cache
+            asks nothing. The attribute `revision` is the commit that is open.
         cache_dir: where hub files are kept; the hub client's standard cache if None.
         local_files_only: use the files in the cache, and never ask the hub.
+        refresh: download every file anew, whatever the cache has.
+        token: the hub's access token; the one of HF_TOKEN or `hf auth login` if None, no token if False.
         check_files: compare the sha256 of every file with the manifest while loading.
 
     Raises:
@@ -92,12 +96,14 @@ class OnnxEmbedder(TextModel):
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        refresh: bool = False,
+        token: str | bool | None = None,
         check_files: bool = True,
     ) -> None:
         opened = OpenModel(
             model,
             ("embedding", "sparse", "multi_vector"),
-            HubOptions(revision, cache_dir, local_files_only),
+            HubOptions(revision, cache_dir, local_files_only, refresh, token),
             Placement(providers, threads, device_id, device_ids),
             precision=precision,
             onnx_file=onnx_file,

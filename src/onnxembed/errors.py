@@ -58,7 +58,11 @@ class ManifestError(ModelFilesError):
 
 
 class IntegrityError(ModelFilesError):
-    """A file is not the file its recorded hash or size says it is."""
+    """A file is not the file its recorded hash or size says it is; `file` is its path in the model's folder."""
+
+    def __init__(self, message: str, file: str = "") -> None:
+        super().__init__(message)
+        self.file = file
 
 
 class RecipeError(OnnxEmbedError):

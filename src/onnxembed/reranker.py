@@ -72,9 +72,13 @@ class OnnxReranker(OnnxModel):
             texts, "only_second" from the document alone; None does what the manifest says. A model with a
             template cuts the body of the template.
         instruction: what a model with a template is told to look for; the model's own instruction if None.
-        revision: a branch, tag or commit of a hub repository.
+        revision: a branch, tag or commit of a hub repository. A branch or tag is asked for each time a model is
+            opened; if the hub cannot be reached, the copy in the cache is used, with a warning. A commit in the cache
+            asks nothing. The attribute `revision` is the commit that is open.
         cache_dir: where hub files are kept; the hub client's standard cache if None.
         local_files_only: use the files in the cache, and never ask the hub.
+        refresh: download every file anew, whatever the cache has.
+        token: the hub's access token; the one of HF_TOKEN or `hf auth login` if None, no token if False.
         check_files: compare the sha256 of every file with the manifest while loading.
 
     Raises:
@@ -102,6 +106,8 @@ class OnnxReranker(OnnxModel):
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
+        refresh: bool = False,
+        token: str | bool | None = None,
         check_files: bool = True,
     ) -> None:
         if truncation not in (None, *PAIR_TRUNCATIONS):
@@ -111,7 +117,7 @@ class OnnxReranker(OnnxModel):
         opened = OpenModel(
             model,
             ("reranking",),
-            HubOptions(revision, cache_dir, local_files_only),
+            HubOptions(revision, cache_dir, local_files_only, refresh, token),
             Placement(providers, threads, device_id, device_ids),
             precision=precision,
             onnx_file=onnx_file,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import pytest
 
 from onnxembed import OnnxEmbedder
 from onnxembed.errors import (
-    HubError,
     IntegrityError,
     ManifestError,
     MissingExtraError,
@@ -24,9 +23,6 @@ from onnxembed.errors import (
     UsageError,
 )
 from onnxembed.export.plan import Options
-from onnxembed.hub.source import Fetched, HubOptions
-from onnxembed.loading import locate
-from onnxembed.loading.locate import SIMILARITY_FILE, graph_names
 from onnxembed.manifest import FILE_NAME
 from tiny_embedders import DENSE, EDGE_TEXTS, D, assert_vectors_equal, export_tiny
 
@@ -205,68 +201,3 @@ def test_a_missing_runtime_names_the_extra(artifact: Path, monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"onnxembed\[cpu\]"):
         OnnxEmbedder(artifact)
-
-
-# ---- from the hub
-
-
-class Hub:
-    """A stand-in for `fetch` and its siblings: a repository at one commit, with its files in a folder."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        self.folder, self.commit, self.asked = folder, "c" * 40, []  # type: tuple[Path, str, list[tuple[HubOptions, list[str]]]]
-        monkeypatch.setattr(locate, "fetch", self.fetch)
-        monkeypatch.setattr(locate, "fetch_first", self.fetch_first)
-        monkeypatch.setattr(locate, "list_files", lambda model, hub: [path.name for path in folder.rglob("*")])
-
-    def fetch_first(self, model: str, hub: HubOptions, *, candidates: list[str]) -> tuple[Fetched, str | None]:
-        self.asked.append((hub, candidates))
-        first = next((name for name in candidates if (self.folder / name).is_file()), None)
-        return Fetched(model, self.folder, self.commit), first
-
-    def fetch(self, model: str, hub: HubOptions, *, wanted: list[str], optional: Sequence[str] = ()) -> Fetched:
-        self.asked.append((hub, [*wanted, *optional]))
-        absent = [name for name in wanted if not (self.folder / name).is_file()]
-        if absent:
-            raise ModelFilesError(f"{model} at main has no {', '.join(absent)}")
-        return Fetched(model, self.folder, self.commit)
-
-
-def test_a_hub_model_is_fetched_at_one_commit_and_only_what_is_read(
-    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub = Hub(monkeypatch, artifact)
-    with OnnxEmbedder(
-        "someone/model", precision="fp16", revision="v2", cache_dir=tmp_path, local_files_only=True
-    ) as model:
-        assert model.encode("the").shape == (D,)
-    assert hub.asked == [
-        (HubOptions("v2", tmp_path, local_files_only=True), ["onnxembed.json", *graph_names("fp16", None)]),
-        (
-            HubOptions(hub.commit, tmp_path, local_files_only=True),
-            ["tokenizer.json", "onnx/model_fp16.onnx", SIMILARITY_FILE],
-        ),
-    ]
-
-
-def test_dense_layers_are_fetched_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = Hub(monkeypatch, export_tiny(tmp_path, Options(pooling_out=True), dense=DENSE[:1]))
-    OnnxEmbedder("someone/model").close()
-    assert hub.asked[1][1][-3:] == ["2_Dense/weight.npy", "2_Dense/bias.npy", SIMILARITY_FILE]
-
-
-def test_a_hub_model_that_is_not_an_artifact_names_the_command(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Hub(monkeypatch, checkpoint)
-    with pytest.raises(ModelFilesError, match="onnxembed export someone/model -o DIR"):
-        OnnxEmbedder("someone/model")
-
-
-def test_a_refusal_of_the_hub_surfaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(model: str, hub: HubOptions, **request: Any) -> Fetched:
-        raise HubError("someone/model is gated")
-
-    monkeypatch.setattr(locate, "fetch_first", refuse)
-    with pytest.raises(HubError, match="gated"):
-        OnnxEmbedder("someone/model")

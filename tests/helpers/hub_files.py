@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hub_server import HubServer
-from onnxembed.hub.source import Fetched
+from onnxembed.hub.model_files import open_model_files
+from onnxembed.hub.source import Fetched, HubOptions
 
 MODEL = "org/model"
 ABSENT_COMMIT = "0" * 40
@@ -47,7 +48,6 @@ CHECKPOINT = PLAIN | {
 UNWANTED = dict.fromkeys(
     [
         ".gitattributes",
-        "README.md",
         "train_script.py",
         "pytorch_model.bin",
         "tf_model.h5",
@@ -82,6 +82,16 @@ def write(folder: Path, files: Mapping[str, bytes]) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fetch(
+    model: str | os.PathLike[str], hub: HubOptions, *, wanted: Sequence[str], optional: Sequence[str] = ()
+) -> Fetched:
+    """Open a model's files, and have these in its folder."""
+    files = open_model_files(model, hub)
+    files.get(wanted, optional)
+    files.remember()
+    return Fetched(files.model, files.folder, files.revision)
 
 
 def names(fetched: Fetched) -> set[str]:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hub_files import ABSENT_COMMIT, CHECKPOINT, MODEL, PLAIN, contents, push, run
+from hub_files import ABSENT_COMMIT, CHECKPOINT, MODEL, PLAIN, contents, fetch, push, run
 from hub_server import HubServer
 from onnxembed.errors import HubError, NetworkError, OnnxEmbedError
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
-from onnxembed.hub.fetch import fetch
 from onnxembed.hub.source import Fetched, HubOptions
 
 # What the hub refuses
@@ -122,7 +121,7 @@ def test_a_hub_that_is_not_there(nowhere: str, cache: Path) -> None:
         assert isinstance(error, NetworkError)
         assert str(error).startswith(f"no folder {MODEL} here; ")
         assert f"could not reach {nowhere} (ConnectError: " in str(error)
-        assert "has no config.json" in str(error)
+        assert f"has no copy of {MODEL} at main" in str(error)
 
 
 def test_a_hub_that_is_slow(hub: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,5 +166,5 @@ def test_offline_mode_says_what_the_cache_lacks(hub: HubServer, cache: Path) -> 
     )
     printed = run(code, MODEL, HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(cache), HF_ENDPOINT=hub.url)
     assert "HF_HUB_OFFLINE" in printed
-    assert f"the cache {cache} has no config.json" in printed
+    assert f"the cache {cache} has no copy of {MODEL} at main" in printed
     assert hub.requests == []

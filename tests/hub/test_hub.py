@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hub_files import ARTIFACT, MODEL, PLAIN, UNWANTED, contents, names, push, run, write
+from hub_files import ARTIFACT, MODEL, PLAIN, UNWANTED, contents, fetch, names, push, run, write
 from hub_server import HubServer
 from onnxembed.errors import HubError, ModelFilesError, UsageError
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
-from onnxembed.hub.fetch import fetch
+from onnxembed.hub.model_files import open_model_files
 from onnxembed.hub.source import Fetched, HubOptions, is_local
 
 # Paths and ids
@@ -73,8 +73,6 @@ def test_paths_that_cannot_be_a_model_are_errors(tmp_path: Path) -> None:
         fetch(str(file), HubOptions(), wanted=["onnxembed.json"])
     with pytest.raises(UsageError, match="has no revision 'v1'"):
         fetch_checkpoint(tmp_path, HubOptions(revision="v1"))
-    with pytest.raises(UsageError, match="at least one wanted file"):
-        fetch(tmp_path, HubOptions(), wanted=[])
 
 
 @pytest.mark.parametrize("model", ["", "name/", "two words", "org/na:me", "a--b", "org/.name", "org/name.git", "ä"])
@@ -87,8 +85,8 @@ def test_a_name_that_is_neither_a_path_nor_an_id_is_an_error(hub: HubServer, cac
 def test_a_local_folder_imports_no_hub_library(tmp_path: Path) -> None:
     write(tmp_path, ARTIFACT)
     run(
-        "import sys; from onnxembed.hub import checkpoint_files, fetch, source; "
-        "fetch.fetch(sys.argv[1], source.HubOptions(), wanted=['onnxembed.json']); "
+        "import sys; from onnxembed.hub import checkpoint_files, model_files, source; "
+        "model_files.open_model_files(sys.argv[1], source.HubOptions()).get(['onnxembed.json']); "
         "checkpoint_files.fetch_checkpoint(sys.argv[1]); assert 'huggingface_hub' not in sys.modules",
         tmp_path,
     )
@@ -105,16 +103,32 @@ def test_fetch_downloads_the_named_files_and_no_others(hub: HubServer, cached: H
     assert sorted(hub.downloaded()) == sorted(ARTIFACT)
 
 
-def test_fetch_asks_nothing_for_what_is_cached(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
-    commit = push(hub, ARTIFACT, tmp_path)
-    first = fetch(MODEL, cached, wanted=["onnxembed.json"])
-    second = fetch(MODEL, replace(cached, revision=first.revision), wanted=list(ARTIFACT))
-    push(hub, ARTIFACT | {"onnxembed.json": b'{"newer": 1}'}, tmp_path)
+@pytest.mark.parametrize("revision", [None, "main", "v1"])
+def test_a_branch_or_tag_is_asked_for_once_whenever_a_model_is_opened(
+    hub: HubServer, cached: HubOptions, tmp_path: Path, revision: str | None
+) -> None:
+    cached, name = replace(cached, revision=revision), revision or "main"
+    push(hub, ARTIFACT, tmp_path, name)
+    first = fetch(MODEL, cached, wanted=list(ARTIFACT), optional=["absent.json"])
     hub.requests.clear()
-    assert fetch(MODEL, cached, wanted=list(ARTIFACT)) == second
-    assert fetch(MODEL, replace(cached, revision="main"), wanted=list(ARTIFACT)) == second
-    assert fetch(MODEL, replace(cached, revision=commit), wanted=list(ARTIFACT)) == second
-    assert fetch(MODEL, replace(cached, local_files_only=True), wanted=list(ARTIFACT)) == second
+    assert fetch(MODEL, cached, wanted=list(ARTIFACT), optional=["absent.json"]) == first
+    assert hub.requests == [f"GET /api/models/{MODEL}/revision/{name}"]
+    commit = push(hub, ARTIFACT | {"onnxembed.json": b'{"newer": 1}'}, tmp_path, name)
+    hub.requests.clear()
+    second = fetch(MODEL, cached, wanted=list(ARTIFACT), optional=["absent.json"])
+    assert second.revision == commit
+    assert contents(second.folder) == ARTIFACT | {"onnxembed.json": b'{"newer": 1}'}
+    assert hub.downloaded() == ["onnxembed.json"]
+
+
+def test_nothing_is_asked_for_a_cached_commit_or_if_that_is_forbidden(
+    hub: HubServer, cached: HubOptions, tmp_path: Path
+) -> None:
+    commit = push(hub, ARTIFACT, tmp_path)
+    first = fetch(MODEL, cached, wanted=list(ARTIFACT), optional=["absent.json"])
+    hub.requests.clear()
+    for options in (replace(cached, revision=commit), replace(cached, local_files_only=True)):
+        assert fetch(MODEL, options, wanted=list(ARTIFACT), optional=["absent.json"]) == first
     assert hub.requests == []
 
 
@@ -152,37 +166,45 @@ def test_fetch_remembers_that_an_optional_file_is_absent(hub: HubServer, cached:
     first = fetch(MODEL, cached, wanted=["onnxembed.json"], optional=optional)
     assert names(first) == {"onnxembed.json", "tokenizer.json"}
     hub.requests.clear()
-    assert fetch(MODEL, cached, wanted=["onnxembed.json"], optional=optional) == first
+    commit = replace(cached, revision=first.revision)
+    assert fetch(MODEL, commit, wanted=["onnxembed.json"], optional=optional) == first
     assert hub.requests == []
 
 
-def test_fetch_looks_for_an_optional_file_beside_the_cached_ones(
+def test_an_optional_file_is_looked_for_beside_the_cached_ones(
     hub: HubServer, cached: HubOptions, tmp_path: Path
 ) -> None:
-    push(hub, ARTIFACT, tmp_path)
+    commit = push(hub, ARTIFACT, tmp_path)
     first = fetch(MODEL, cached, wanted=["onnxembed.json"])
     push(hub, ARTIFACT | {"tokenizer.json": b"newer"}, tmp_path)
-    offline = fetch(
-        MODEL,
-        replace(cached, local_files_only=True),
-        wanted=["onnxembed.json"],
-        optional=["tokenizer.json"],
-    )
+    with pytest.warns(UserWarning, match=r"cache does not say whether org/model has tokenizer\.json; taken as absent"):
+        offline = fetch(
+            MODEL,
+            replace(cached, local_files_only=True),
+            wanted=["onnxembed.json"],
+            optional=["tokenizer.json"],
+        )
     assert offline == first
     assert names(offline) == {"onnxembed.json"}
-    second = fetch(MODEL, cached, wanted=["onnxembed.json"], optional=["tokenizer.json"])
+    second = fetch(MODEL, replace(cached, revision=commit), wanted=["onnxembed.json"], optional=["tokenizer.json"])
     assert second == first
     assert (second.folder / "tokenizer.json").read_bytes() == ARTIFACT["tokenizer.json"]
 
 
-def test_fetch_without_a_network_goes_on_without_an_optional_file(
+def test_without_a_network_the_cache_serves_which_is_said_once(
     hub: HubServer, cached: HubOptions, tmp_path: Path
 ) -> None:
     push(hub, ARTIFACT, tmp_path)
-    first = fetch(MODEL, cached, wanted=["onnxembed.json"])
+    first = fetch(MODEL, cached, wanted=["onnxembed.json"], optional=["tokenizer.json"])
     hub.status = 503
-    with pytest.warns(UserWarning, match=r"could not reach .*503.*; using the cached copy of org/model"):
-        assert fetch(MODEL, cached, wanted=["onnxembed.json"], optional=["tokenizer.json"]) == first
+    hub.requests.clear()
+    with pytest.warns(UserWarning, match=r"could not reach .*503.*; using the cached copy of org/model") as said:
+        files = open_model_files(MODEL, cached)
+    files.get(["onnxembed.json"], ["tokenizer.json"])
+    assert files.first(["onnxembed.json"]) == "onnxembed.json"
+    assert (files.folder, files.revision) == (first.folder, first.revision)
+    assert len(said) == 1
+    assert len(hub.requests) == 1
 
 
 def test_fetch_offline_without_the_files_is_an_error(
@@ -193,6 +215,6 @@ def test_fetch_offline_without_the_files_is_an_error(
     hub.requests.clear()
     with pytest.raises(HubError, match=r"local_files_only.*cache .* has no tokenizer\.json of org/model at main"):
         fetch(MODEL, replace(cached, local_files_only=True), wanted=["onnxembed.json", "tokenizer.json"])
-    with pytest.raises(HubError, match=r"has no onnxembed\.json of org/model at v1"):
+    with pytest.raises(HubError, match=r"has no copy of org/model at v1"):
         fetch(MODEL, replace(cached, revision="v1", local_files_only=True), wanted=["onnxembed.json"])
     assert hub.requests == []

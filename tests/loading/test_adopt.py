@@ -486,8 +486,8 @@ def test_a_repository_is_adopted_and_then_needs_no_network(
         assert "onnx/model_fp16.onnx" not in hub.downloaded()
         hub.requests.clear()
         with OnnxEmbedder("org/model", cache_dir=cache) as model:
-            assert model.manifest.source.revision == hub.commit("org/model")
-        assert hub.requests == []
+            assert model.revision == model.manifest.source.revision == hub.commit("org/model")
+        assert hub.requests == ["GET /api/models/org/model/revision/main"]
         assert_vectors_equal(vectors("org/model", cache_dir=cache, precision="fp16"), expected, atol=1e-2)
         printed = command("inspect", "org/model", "--cache-dir", cache)
         assert "engine           adopted (onnx/model.onnx was made by onnxembed)" in printed

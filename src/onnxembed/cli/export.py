@@ -130,6 +130,8 @@ def export(
     revision: str | None,
     cache_dir: Path | None,
     local_files_only: bool,
+    refresh: bool,
+    token: str | None,
 ) -> None:
     """Make an ONNX folder from MODEL, a folder or a model on the Hugging Face hub.
 
@@ -172,6 +174,8 @@ def export(
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
+            refresh=refresh,
+            token=token,
             progress=line,
         )
     report(result, as_json=as_json)

@@ -22,6 +22,8 @@ def inspect(
     revision: str | None,
     cache_dir: Path | None,
     local_files_only: bool,
+    refresh: bool,
+    token: str | None,
 ) -> None:
     """Show what MODEL contains, a folder that `onnxembed export` wrote, a hub repository with its files, or any model.
 
@@ -29,18 +31,20 @@ def inspect(
     architecture), the graphs with their sizes and operators, and what verification measured. Of a model that is not
     exported, it prints what `onnxembed export --dry-run` decides, and needs the extra [export].
     """
-    from onnxembed import commands
+    from onnxembed.commands.inspect import inspect_revision
+    from onnxembed.hub.source import HubOptions
     from onnxembed.loading.space import with_spaces
     from onnxembed.manifest.describe import describe, describe_verification
 
-    manifest = commands.inspect(
-        model, onnx_file=onnx_file, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
-    )
+    hub = HubOptions(revision, cache_dir, local_files_only, refresh, token)
+    manifest, commit = inspect_revision(model, hub, onnx_file)
     if as_json:
         click.echo(manifest.to_json().encode(), nl=False)
         return
     if manifest.spaces is None and manifest.files:
         manifest = with_spaces(manifest, Path())  # an artifact from before: its hashes are recorded, no file is read
+    if commit is not None:
+        click.echo(f"{model} at {commit}")
     for line in describe(manifest):
         click.echo(line)
     click.echo()

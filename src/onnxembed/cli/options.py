@@ -39,6 +39,8 @@ class RunOptions(TypedDict):
     revision: str | None
     cache_dir: Path | None
     local_files_only: bool
+    refresh: bool
+    token: str | None
 
 
 onnx_file_option = click.option(
@@ -55,6 +57,12 @@ cache_options = options(
         help="Where hub files are kept [default: the hub client's cache].",
     ),
     click.option("--offline", "local_files_only", is_flag=True, help="Use only what is in the cache."),
+    click.option("--refresh", is_flag=True, help="Download every file anew, whatever is in the cache."),
+    click.option(
+        "--token",
+        metavar="TOKEN",
+        help="The hub's access token [default: HF_TOKEN, which other users of the machine cannot see, or hf's login].",
+    ),
 )
 
 hub_options = options(

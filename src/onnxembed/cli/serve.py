@@ -136,7 +136,13 @@ def serve(
             precision=arguments["precision"],
             placement=Placement(arguments["providers"], arguments["threads"], device_ids=arguments["device_ids"]),
             max_length=arguments["max_length"],
-            hub=HubOptions(arguments["revision"], arguments["cache_dir"], arguments["local_files_only"]),
+            hub=HubOptions(
+                arguments["revision"],
+                arguments["cache_dir"],
+                arguments["local_files_only"],
+                arguments["refresh"],
+                arguments["token"],
+            ),
         ),
         limits=QueueLimits(
             limits.texts if max_texts is None else max_texts,

@@ -34,6 +34,8 @@ def verify(
     as_json: bool,
     cache_dir: Path | None,
     local_files_only: bool,
+    refresh: bool,
+    token: str | None,
 ) -> None:
     """Compare FOLDER, which `onnxembed export` wrote, with the original model run by sentence-transformers.
 
@@ -63,6 +65,8 @@ def verify(
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
+            refresh=refresh,
+            token=token,
             progress=line,
         )
     if as_json:

@@ -38,6 +38,8 @@ def adopt(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    refresh: bool = False,
+    token: str | bool | None = None,
     progress: Progress = silent,
 ) -> NewFolder:
     """Make an ONNX folder from a model that has an ONNX graph, which is copied unchanged. Needs the extra [export].
@@ -71,7 +73,7 @@ def adopt(
         recipe=recipe,
         force=force,
     )
-    hub = HubOptions(revision, cache_dir, local_files_only)
+    hub = HubOptions(revision, cache_dir, local_files_only, refresh, token)
     folder = default_output(model) if output is None else Path(output)
     verifier = DraftVerifier(folder, wanted=verify, progress=progress, has_weights=_has_weights)
     manifest = run(model, folder, options, hub=hub, verify=verifier, progress=progress)

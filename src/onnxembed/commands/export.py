@@ -61,6 +61,8 @@ def export(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    refresh: bool = False,
+    token: str | bool | None = None,
     progress: Progress = silent,
 ) -> NewFolder:
     """Make an ONNX folder from a model's checkpoint. Needs the extra [export]; to compare the vectors, [torch].
@@ -95,6 +97,8 @@ def export(
         revision: a branch, tag or commit of a hub model.
         cache_dir: where hub files are kept; the hub client's standard cache if None.
         local_files_only: use the files in the cache, and never ask the hub.
+        refresh: download every file anew, whatever the cache has.
+        token: the hub's access token; the one of HF_TOKEN or `hf auth login` if None, no token if False.
         progress: called with the stage, how much of it is done, and how much there is.
 
     Raises:
@@ -134,7 +138,7 @@ def export(
         ignored_config_keys=tuple(ignore_config_key),
         force=force,
     )
-    hub = HubOptions(revision, cache_dir, local_files_only)
+    hub = HubOptions(revision, cache_dir, local_files_only, refresh, token)
     folder = default_output(model) if output is None else Path(output)
     if dry_run:
         check_output(folder, force=force, inputs=input_paths(model, options))

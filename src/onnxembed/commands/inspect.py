@@ -7,7 +7,7 @@ from pathlib import Path
 from onnxembed.commands.new_folder import require_export
 from onnxembed.errors import NotAnArtifactError
 from onnxembed.hub.source import HubOptions
-from onnxembed.loading.locate import read_model_manifest
+from onnxembed.loading.locate import ModelManifest, read_model_manifest
 from onnxembed.manifest import Manifest
 
 
@@ -18,6 +18,8 @@ def inspect(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    refresh: bool = False,
+    token: str | bool | None = None,
 ) -> Manifest:
     """The manifest of an ONNX folder or hub repository; of any other model, the one that it would get.
 
@@ -31,10 +33,18 @@ def inspect(
         revision: a branch, tag or commit of a hub model.
         cache_dir: where hub files are kept; the hub client's standard cache if None.
         local_files_only: use the files in the cache, and never ask the hub.
+        refresh: download every file anew, whatever the cache has.
+        token: the hub's access token; the one of HF_TOKEN or `hf auth login` if None, no token if False.
 
     Raises what `export` does for a checkpoint that it refuses.
     """
-    hub = HubOptions(revision, cache_dir, local_files_only)
+    return inspect_revision(
+        model, HubOptions(revision, cache_dir, local_files_only, refresh, token), onnx_file
+    ).manifest
+
+
+def inspect_revision(model: str | Path, hub: HubOptions, onnx_file: str | None) -> ModelManifest:
+    """What `inspect` returns, with the commit of a hub model."""
     try:
         return read_model_manifest(model, hub, onnx_file)
     except NotAnArtifactError:
@@ -44,4 +54,5 @@ def inspect(
     from onnxembed.export.plan import Options
     from onnxembed.export.preview import preview
 
-    return preview(model, Options(), hub).manifest
+    manifest = preview(model, Options(), hub).manifest
+    return ModelManifest(manifest, manifest.source.revision)

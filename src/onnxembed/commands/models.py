@@ -59,7 +59,7 @@ def dimension(manifest: Manifest) -> int | None:
 
 
 def _of_folder(folder: str | Path) -> KnownModel:
-    manifest = read_model_manifest(folder, HubOptions(), None)
+    manifest = read_model_manifest(folder, HubOptions(), None).manifest
     return KnownModel(
         name=str(folder),
         tasks=manifest.tasks,

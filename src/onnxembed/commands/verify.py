@@ -51,6 +51,8 @@ def verify(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    refresh: bool = False,
+    token: str | bool | None = None,
     progress: Progress = silent,
 ) -> Verified:
     """Compare an ONNX folder with the original model run by sentence-transformers. Needs the extra [torch].
@@ -64,6 +66,8 @@ def verify(
         revision: a branch, tag or commit of the original model.
         cache_dir: where hub files are kept; the hub client's standard cache if None.
         local_files_only: use the files in the cache, and never ask the hub.
+        refresh: download every file anew, whatever the cache has.
+        token: the hub's access token; the one of HF_TOKEN or `hf auth login` if None, no token if False.
         progress: called with the stage, how much of it is done, and how much there is.
 
     Raises:
@@ -80,7 +84,7 @@ def verify(
     manifest = run(
         folder,
         against=against,
-        hub=HubOptions(revision, cache_dir, local_files_only),
+        hub=HubOptions(revision, cache_dir, local_files_only, refresh, token),
         texts=list(texts),
         progress=progress,
     )

@@ -16,6 +16,8 @@ from onnxembed.export.artifact.sentence_transformers import write_sentence_trans
 from onnxembed.export.heads.embedding import dense_entries
 from onnxembed.export.progress import Progress, silent
 from onnxembed.export.tokenizer.files import write_tokenizer
+from onnxembed.hub.checkpoint_files import TERMS
+from onnxembed.hub.model_files import open_model_files
 from onnxembed.hub.source import Fetched, HubOptions, local_paths
 from onnxembed.loading.adopt import adopted_manifest, decide_adoption
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
@@ -51,12 +53,14 @@ def adopt(
 
     Raises what `decide_adoption` and `read_found_graph` do, UsageError for a model that is an artifact already.
     """
-    options, hub = options or AdoptOptions(), hub or HubOptions()
+    options = options or AdoptOptions()
     check_output(output, force=options.force, inputs=local_paths(model))
-    fetched, file = find(model, hub, "auto", options.onnx_file)
+    files = open_model_files(model, hub or HubOptions())
+    file = find(files, "auto", options.onnx_file)
     if file == FILE_NAME:
         raise UsageError(f"{model} is an artifact of onnxembed already: it can be used as it is")
-    found_graph = read_found_graph(model, replace(hub, revision=fetched.revision), file, "auto")
+    found_graph = read_found_graph(files, file, "auto")
+    files.get_if_possible(TERMS)
     recipe = choose_recipe(model, options.recipe)
     adoption = decide_adoption(found_graph, options.flags, recipe)
     facts, decisions = found_graph.facts, adoption.decisions
@@ -73,11 +77,9 @@ def adopt(
             changes=changes,
             files=hash_files(draft, progress, {}),
         )
-        source = replace(manifest.source, license=license_of(read_metadata(found_graph.folder)))
+        source = replace(manifest.source, license=license_of(read_metadata(files.folder)))
         manifest = replace(manifest, source=source)
-        return record_manifest(
-            draft, manifest, Fetched(found_graph.model, found_graph.folder, found_graph.revision), verify
-        )
+        return record_manifest(draft, manifest, Fetched(files.model, files.folder, files.revision), verify)
 
 
 def _copy_graph(found_graph: FoundGraph, folder: Path) -> tuple[str, str | None]:

@@ -61,9 +61,9 @@ def export(
     options = options or Options()
     check_output(output, force=options.force, inputs=input_paths(model, options))
     recipe = choose_recipe(model, options.recipe, options.precisions)
-    make = partial(plan_folder, recipe=recipe, options=options)
+    make = partial(plan_checkpoint, recipe=recipe, options=options)
     checkpoint = fetch_checkpoint(model, hub, examine=make)  # a refusal comes before the weights do
-    plan = make(checkpoint.folder)
+    plan = make(checkpoint)
     graphs = build_graphs(plan)
     announce(plan.engine, graphs.values())
     graph = next(iter(graphs.values()))
@@ -86,10 +86,10 @@ def input_paths(model: str | Path, options: Options) -> list[Path]:
     return [*local_paths(model), *([options.calibration] if options.calibration else [])]
 
 
-def plan_folder(folder: Path, recipe: Recipe | None, options: Options) -> ExportPlan:
-    """The plan for a checkpoint's folder; errors as for `read_facts` and `make_plan`."""
-    with foreign_errors(_unexpected(folder), but=(OSError,)):
-        return make_plan(read_facts(folder), recipe, options)
+def plan_checkpoint(checkpoint: Fetched, recipe: Recipe | None, options: Options) -> ExportPlan:
+    """The plan for a checkpoint; errors as for `read_facts` and `make_plan`."""
+    with foreign_errors(_unexpected(checkpoint.folder), but=(OSError,)):
+        return make_plan(read_facts(checkpoint.folder, checkpoint.base), recipe, options)
 
 
 def build_graphs(plan: ExportPlan) -> dict[Precision, Graph]:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from onnxembed.export.artifact.graph_file import INLINE_LIMIT, weights_size
 from onnxembed.export.graph.graph import Graph, Widths
 from onnxembed.export.heads import multi_vector
-from onnxembed.export.pipeline import build_graphs, plan_folder, write_small_files
+from onnxembed.export.pipeline import build_graphs, plan_checkpoint, write_small_files
 from onnxembed.export.plan import ExportPlan, Options
 from onnxembed.hub.checkpoint_files import fetch_checkpoint, has_weights
 from onnxembed.hub.source import HubOptions, file_names
@@ -39,15 +39,15 @@ def preview(model: str | Path, options: Options, hub: HubOptions | None = None) 
     what an export refuses is refused here. Errors as for `export`.
     """
     recipe = choose_recipe(model, options.recipe, options.precisions)
-    make = partial(plan_folder, recipe=recipe, options=options)
+    make = partial(plan_checkpoint, recipe=recipe, options=options)
     checkpoint = fetch_checkpoint(model, hub, examine=make, weights=False)
-    plan = make(checkpoint.folder)
+    plan = make(checkpoint)
     if _width_in_weights(plan):
         checkpoint = fetch_checkpoint(model, hub)
-        plan = make(checkpoint.folder)
+        plan = make(checkpoint)
     graphs: Mapping[Precision, Graph] = {}
     notes: tuple[str, ...] = ()
-    if not has_weights(checkpoint.folder):
+    if not has_weights(checkpoint):
         notes = ("the weights were not fetched, so their names and sizes are not checked",)
     elif plan.engine.value != "build":
         notes = (f"the graph of engine {plan.engine.value} is made by the export alone, so it is not checked",)

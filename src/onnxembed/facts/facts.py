@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
@@ -97,8 +97,11 @@ class Facts:
         return tuple(tasks)
 
 
-def read_facts(folder: Path) -> Facts:
+def read_facts(folder: Path, base: Path | None = None) -> Facts:
     """Read what a checkpoint folder's files say.
+
+    `base` is the folder of the base of a LoRA adapter that lies alone, if that was fetched from the hub: it is named
+    by its commit.
 
     Raises ModelFilesError for files that are missing or not JSON objects, UnsupportedError for modules
     and options that onnxembed does not support; both name the file and the key.
@@ -119,7 +122,9 @@ def read_facts(folder: Path) -> Facts:
     if not static:
         TOKENIZER.check_off(transformer_folder / "tokenizer_config.json", tokenizer_config)
     lora = None if static else read_adapter(transformer_folder)
-    weights_folder = transformer_folder if lora is None else _base_of(transformer_folder, lora)
+    if lora is not None and base is not None:
+        lora = replace(lora, base=f"{lora.base} at {base.name}")
+    weights_folder = transformer_folder if lora is None else base or _base_of(transformer_folder, lora)
     config = _static_config(weights_folder / "config.json") if static else read_json(weights_folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise ModelFilesError(f"{transformer_folder / 'config.json'} does not say its model_type")
@@ -240,8 +245,8 @@ def _base_of(folder: Path, lora: LoraFacts) -> Path:
     base = Path(lora.base).expanduser()
     if not (base / "config.json").is_file():
         raise ModelFilesError(
-            f"{folder} is a LoRA adapter without its base, {lora.base}, which is no folder here: download it, and "
-            f"name its folder in {ADAPTER_CONFIG} (base_model_name_or_path)"
+            f"{folder} is a LoRA adapter without its base, {lora.base}, which is no folder here, nor a model that was "
+            f"fetched from the hub: name its folder in {ADAPTER_CONFIG} (base_model_name_or_path)"
         )
     if (base / ADAPTER_CONFIG).is_file():
         raise UnsupportedError(f"{folder} is an adapter of {base}, which is an adapter too: merge that one first")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from onnxembed.errors import IntegrityError
+from onnxembed.errors import ModelFilesError
 from onnxembed.foreign import foreign_errors
-from onnxembed.hub.cache import COMMIT, Repository
-from onnxembed.hub.source import Fetched, HubOptions, file_names, local_folder, refuse_gaps
+from onnxembed.hub.hub_files import MODULES_FILE, HubFiles
+from onnxembed.hub.source import Fetched, HubOptions, file_names, is_local, local_folder, refuse_gaps
 from onnxembed.manifest import TOKENIZER_FILE
-
-SHA256 = re.compile(r"[0-9a-f]{64}")
-GIT_BLOB = re.compile(r"[0-9a-f]{40}")
 
 # Configurations, vocabularies, sentencepiece models, chat templates: all are small, and any of them may change vectors.
 SMALL = (".json", ".txt", ".model", ".jinja", "artifact.metadata", "sparse_linear.pt", "colbert_linear.pt")
@@ -39,12 +35,27 @@ TOKENIZERS = (TOKENIZER_FILE, "vocab.txt", "vocab.json", ".model")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # A LoRA adapter beside the weights, in order of preference; adapter_config.json says what it is.
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
+ADAPTER_CONFIG = "adapter_config.json"
 CONFIGURED = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Dense")
 WEIGHTED = ("Transformer", "MLMTransformer", "StaticEmbedding", "Dense")
+# What a copy in the cache must have of a model's small files if the hub cannot be asked: another program that
+# downloaded the model leaves out what it does not read itself, such as the figures of a training.
+DECISIVE = re.compile(
+    r".*/.*|modules\.json|config\.json|config_sentence_transformers\.json|sentence_[\w-]+_config\.json|tokenizer\.json|"
+    r"tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|chat_template\.json|.*\.jinja|"
+    r"adapter_config\.json|artifact\.metadata|.*_linear\.pt|.*\.index\.json"
+)
+# What says under which terms the weights may be used; it changes no vector.
+TERMS = re.compile(r"README\.md|(?:LICEN[CS]E|NOTICE|COPYING)[\w.-]*", re.IGNORECASE)
 
+PLAIN = [("Transformer", "")]
+"""The modules of a model without modules.json."""
 
-Examine = Callable[[Path], object]
+Examine = Callable[[Fetched], object]
 """Raises for a checkpoint that is refused, given the folder with all of its files but the weights."""
+
+Places = Sequence[tuple[str, str]]
+"""Class and path of each module."""
 
 
 def fetch_checkpoint(
@@ -59,65 +70,120 @@ def fetch_checkpoint(
     The hub is asked once which commit the revision is, except for a commit that the cache holds. When it
     cannot be reached, a complete copy in the cache is used, with a warning. `examine` is called when the small files
     have come, so that what it refuses costs no download of weights. Without `weights`, they are left on the hub, except
-    those of a static table, which alone say what it is (`has_weights` tells what came). Every file is hashed; a
-    damaged one is taken out of the cache and raises IntegrityError. Raises ModelFilesError for a repository
-    that is no checkpoint, HubError when the hub cannot be asked or says no.
+    those of a static table, which alone say what it is (`has_weights` tells what came). Every file is hashed; a damaged
+    one is downloaded anew. The base of a LoRA adapter that lies alone is fetched, too, if the adapter names a hub
+    model. Raises ModelFilesError for a repository that is no checkpoint, HubError when the hub cannot be asked or says
+    no.
     """
     hub = hub or HubOptions()
     if (own := local_folder(model, hub.revision)) is not None:
-        return Fetched(str(model), own, None)
-    repository = Repository.of(model, hub)
-    folder = repository.cached()
-    gaps = _gaps(folder, weights)
+        base = _open_base(own, hub)
+        if base is not None and weights:
+            _finish_base(base)
+        return Fetched(str(model), own, None, None if base is None else base.folder)
+    files = HubFiles(model, hub)
+    names = _get_small_files(files, weights)
+    places, base = module_places(files.folder), _open_base(files.folder, hub)
+    fetched = Fetched(files.model, files.folder, files.commit, None if base is None else base.folder)
+    # What a static table is, its weights may be alone to say.
+    if all(name != "StaticEmbedding" for name, _ in places):
+        if examine is not None and names is not None:
+            examine(fetched)
+        if not weights:
+            refuse_gaps([file for file in _gaps(files.folder, True) if file not in (names or ())], _where(files))
+            files.check(_small_files(file_names(files.folder), ""))
+            return fetched
+    if base is not None:
+        _finish_base(base)
+    files.get_if_possible(TERMS)
+    _finish(files, places)
+    refuse_gaps(_gaps(files.folder, True), _where(files))
+    return fetched
+
+
+def has_weights(checkpoint: Fetched) -> bool:
+    """Whether a checkpoint's folder has all of its weights, and that of its base, too."""
+    base = checkpoint.base
+    return not _gaps(checkpoint.folder, True) and (base is None or bool(_weights(base, file_names(base), "")))
+
+
+def _where(files: HubFiles) -> str:
+    return f"{files.model} at {files.commit}"
+
+
+def _get_small_files(files: HubFiles, weights: bool) -> Collection[str] | None:
+    """Put the small files of a commit into the cache; returns the names of all of its files, None if that is unknown.
+
+    The small files come first, because they name the modules and the shards of the weights.
+    """
+    gaps = _gaps(files.folder, weights)
     # Another program may have filled the cache and left out files that it does not need. One that asked for
     # modules.json took everything that goes with it. Without a network that is assumed.
-    proven = not gaps and repository.knows(folder, "modules.json")
-    if not (proven and COMMIT.fullmatch(repository.revision)):
-        answer = repository.look_up(gaps, hub) if gaps else repository.try_look_up(hub)
-        if answer is not None:
-            commit, names = answer
-            folder = _download(repository, commit, names, examine, weights)
-            left = () if weights else names
-            gaps = [file for file in _gaps(folder, True) if file not in left]
-            refuse_gaps(gaps, f"{repository.model} at {commit}")
-            repository.note_absent({"modules.json"} - set(names), commit)
-    _verify(folder, repository.model)
-    repository.remember(folder.name)
-    return Fetched(repository.model, folder, folder.name)
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether a checkpoint's folder has all of its weights."""
-    return not _gaps(folder, True)
-
-
-def _download(
-    repository: Repository, commit: str, names: Collection[str], examine: Examine | None, weights: bool
-) -> Path:
-    """Put a commit's checkpoint into the cache; `names` are all of its files.
-
-    The small files come first, because they name the modules and the shards of the weights. The Transformer's weights
-    come last: a copy that has them has everything.
-    """
-    folder = repository.download(_small_files(names, ""), commit)
-    modules = module_places(folder)
-    for _, path in modules:
+    names = files.listed
+    if gaps or not files.knows(MODULES_FILE):
+        names = files.look_up(gaps)
+    if names is None:
+        return None
+    files.get(_read_by_us(files, _small_files(names, "")), [MODULES_FILE])
+    for _, path in module_places(files.folder):
         if path:
-            repository.download(_small_files(names, path), commit)
-    # What a static table is, its weights may be alone to say.
-    if all(class_name != "StaticEmbedding" for class_name, _ in modules):
-        if examine is not None:
-            examine(folder)
-        if not weights:
-            return folder
-    for _, path in reversed(modules):
-        repository.download(_weights(folder, names, path), commit)
-    return folder
+            files.get(_read_by_us(files, _small_files(names, path)))
+    return names
 
 
-def _checkpoint_files(folder: Path) -> list[str]:
+def _read_by_us(files: HubFiles, small: Sequence[str]) -> Sequence[str]:
+    """Those of the small files that must be there: all, or what decides when the hub cannot be asked."""
+    if files.can_ask:
+        return small
+    vocabularies = () if TOKENIZER_FILE in small else VOCABULARIES
+    return [name for name in small if DECISIVE.fullmatch(name) or name in vocabularies]
+
+
+def _finish(files: HubFiles, places: Places) -> None:
+    """Put the weights into the cache, check every file, and let the revision's name stand for the copy.
+
+    The Transformer's weights come last: a copy that has them has everything.
+    """
+    names = files.listed
+    if names is not None:
+        for _, path in reversed(places):
+            files.get(_weights(files.folder, names, path))
+    files.check(_checkpoint_files(files.folder, places))
+    files.remember()
+
+
+def _open_base(folder: Path, hub: HubOptions) -> HubFiles | None:
+    """The base of a LoRA adapter that lies alone, without its weights yet; None if it is no hub model.
+
+    Its revision is the one that the adapter names. `facts.adapter` judges the adapter.
+    """
+    place = next((path for name, path in module_places(folder) if name in WEIGHTED), "")
+    config = folder / place / ADAPTER_CONFIG
+    if not config.is_file() or config.with_name("config.json").is_file():
+        return None
+    base, revision = _read(config, lambda content: (content.get("base_model_name_or_path"), content.get("revision")))
+    if not isinstance(base, str) or is_local(base):
+        return None
+    if not isinstance(revision, str | None):
+        raise ModelFilesError(f"{config}: revision is {revision!r}, not the name of one")
+    files = HubFiles(base, replace(hub, revision=revision))
+    wanted = ["config.json"]
+    names = files.look_up(() if (files.folder / wanted[0]).is_file() else wanted)
+    if names is not None:
+        refuse_gaps([name for name in wanted if name not in names], f"{base}, the base that {config} names,")
+        files.get(_read_by_us(files, _small_files(names, "")))
+    return files
+
+
+def _finish_base(base: HubFiles) -> None:
+    _finish(base, PLAIN)
+    if not _weights(base.folder, file_names(base.folder), ""):
+        refuse_gaps(WEIGHTS[:1], f"{base.model} at {base.commit}, the base of the adapter,")
+
+
+def _checkpoint_files(folder: Path, places: Places) -> list[str]:
     """The files of a complete folder that an export reads."""
-    names, paths = file_names(folder), [path for _, path in module_places(folder)]
+    names, paths = file_names(folder), [path for _, path in places]
     small = [name for path in dict.fromkeys(("", *paths)) for name in _small_files(names, path)]
     return small + [name for path in paths for name in _weights(folder, names, path)]
 
@@ -139,7 +205,8 @@ def _weights(folder: Path, names: Collection[str], path: str) -> list[str]:
             return adapter + sorted(
                 {place + shard for shard in _read(folder / index, lambda map: map["weight_map"].values())}
             )
-    return [name for name in names if name.rpartition("/")[0] == path and name.endswith(".safetensors")]
+    others = [name for name in names if name.rpartition("/")[0] == path and name.endswith(".safetensors")]
+    return list(dict.fromkeys((*adapter, *others)))
 
 
 def module_places(folder: Path) -> list[tuple[str, str]]:
@@ -147,10 +214,10 @@ def module_places(folder: Path) -> list[tuple[str, str]]:
 
     Lenient: this says where files lie. `facts.modules.read_modules` judges what modules.json says.
     """
-    if not (folder / "modules.json").is_file():
-        return [("Transformer", "")]
+    if not (folder / MODULES_FILE).is_file():
+        return PLAIN
     return _read(
-        folder / "modules.json",
+        folder / MODULES_FILE,
         lambda modules: [
             (module["type"].rpartition(".")[2], "/".join(PurePosixPath(module["path"]).parts)) for module in modules
         ],
@@ -177,38 +244,9 @@ def _gaps(folder: Path, weights: bool) -> list[str]:
             needed = _weights(folder, names, path)
             if not needed and class_name in WEIGHTED:
                 needed = [place + WEIGHTS[0]]
-        if class_name in CONFIGURED:
+        if class_name in CONFIGURED and place + ADAPTER_CONFIG not in names:  # an adapter may lie alone
             needed = [f"{place}config.json", *needed]
         gaps += [file for file in needed if file not in names]
     if not any(name.endswith(TOKENIZERS) for name in names):
         gaps.append(TOKENIZERS[0])
     return gaps
-
-
-def _verify(folder: Path, model: str) -> None:
-    """Hash the checkpoint's files: the cache names the copy of each by its sha256, or as git does if it is small."""
-    for file in _checkpoint_files(folder):
-        link = folder / file
-        if not link.is_symlink():  # a cache without links keeps no hash
-            continue
-        # One step only: a blob may itself be a link, to a store that names files by another hash.
-        blob = link.parent / os.readlink(link)
-        kind, actual = _digest(blob)
-        if actual is not None and actual != blob.name:
-            for damaged in (blob.resolve(), blob, link):
-                with contextlib.suppress(OSError):  # gone with the one before, or the cache is read-only
-                    damaged.unlink()
-            raise IntegrityError(
-                f"{file} of {model} is damaged ({kind} {actual} instead of {blob.name}); run again to download it anew"
-            )
-
-
-def _digest(blob: Path) -> tuple[str, str | None]:
-    """The kind of a blob's name, and the name that its content has; None for a name that says nothing of it."""
-    if SHA256.fullmatch(blob.name):
-        with blob.open("rb") as content:
-            return "sha256", hashlib.file_digest(content, "sha256").hexdigest()
-    if GIT_BLOB.fullmatch(blob.name):
-        data = blob.read_bytes()
-        return "git id", hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-    return "", None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnxembed.errors import ModelFilesError, UsageError
@@ -12,7 +12,10 @@ from onnxembed.errors import ModelFilesError, UsageError
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How a hub model is fetched. Local folders ignore it."""
+    """How a hub model is fetched. Local folders ignore it.
+
+    Raises UsageError for a token that no HTTP header can hold, and for `refresh` together with `local_files_only`.
+    """
 
     revision: str | None = None
     """Branch, tag or commit; None for the main branch."""
@@ -20,6 +23,16 @@ class HubOptions:
     """Where files are kept; None for the hub client's standard cache."""
     local_files_only: bool = False
     """Never ask the hub; use what is in the cache."""
+    refresh: bool = False
+    """Download every file anew, whatever the cache has."""
+    token: str | bool | None = field(default=None, repr=False)
+    """The hub's access token; None for the one of HF_TOKEN or `hf auth login`, False for none."""
+
+    def __post_init__(self) -> None:
+        if self.refresh and self.local_files_only:
+            raise UsageError("refresh asks the hub, and local_files_only (--offline) forbids it: give one of them")
+        if isinstance(self.token, str) and not (self.token.isascii() and self.token.isprintable() and self.token):
+            raise UsageError("the token is empty, or has characters that no token has, such as a line break")
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,7 @@ class Fetched:
     model: str  # the id or path as given
     folder: Path
     revision: str | None  # the commit of a hub model, None for a local folder
+    base: Path | None = None  # the folder of a LoRA adapter's base, if that is a hub model; named by its commit
 
 
 def is_local(model: str | os.PathLike[str]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from onnxembed.execution.backend import GraphFiles
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.hub.source import HubOptions
+from onnxembed.hub.model_files import ModelFiles
 from onnxembed.loading.adoption import embedding, multi_vector, reranking, sparse
 from onnxembed.loading.adoption.measuring import run_ids
 from onnxembed.loading.adoption.outputs import find_output, shown
@@ -207,14 +206,14 @@ def _measured_attention(graph: OnnxFile, output: Value, wanted: Decision[Attenti
     return replace(wanted, reason=f"{wanted.reason}; measured in the graph")
 
 
-def adopt(model: str | Path, hub: HubOptions, file: str, precision: str, choices: AdoptionChoices) -> LocatedArtifact:
+def adopt(files: ModelFiles, file: str, precision: str, choices: AdoptionChoices) -> LocatedArtifact:
     """Adopt a model with an ONNX graph in memory, for loading; nothing is written.
 
     Errors as for `read_found_graph` and `decide`. If files would have to be written, the error names the command that
     does so.
     """
-    command = f"onnxembed adopt {model} -o DIR"
-    found = read_found_graph(model, hub, file, precision)
+    command = f"onnxembed adopt {files.model} -o DIR"
+    found = read_found_graph(files, file, precision)
     flags = Flags(
         pooling=choices.pooling,
         normalize=choices.normalize,
@@ -223,7 +222,7 @@ def adopt(model: str | Path, hub: HubOptions, file: str, precision: str, choices
         share_scales=choices.share_scales,
     )
     try:
-        adoption = decide_adoption(found, flags, choose_recipe(model))
+        adoption = decide_adoption(found, flags, choose_recipe(files.model))
     except UnsaidError as error:
         raise UnsaidError(f"{error}, to: {command}{_argument(error.flag)}", error.flag) from None
     if adoption.leaves_out_dense:
@@ -256,7 +255,7 @@ def adopt(model: str | Path, hub: HubOptions, file: str, precision: str, choices
         cuda_only=found.precision in CUDA_ONLY,
         one_text=bool(one_text and one_text.value),
     )
-    return LocatedArtifact(found.folder, found.revision, manifest, found.precision, graph, {}, text)
+    return LocatedArtifact(files, manifest, found.precision, graph, {}, text)
 
 
 def _argument(flag: str) -> str:
@@ -278,7 +277,7 @@ def adopted_manifest(
     producer = found.graph.producer or "an unnamed program"
     manifest = compose_manifest(
         packages=("onnxembed", "tokenizers"),
-        source=Source(found.model, found.revision, recipe.name if recipe else None),
+        source=Source(found.files.model, found.files.revision, recipe.name if recipe else None),
         model=Model(
             model_type=found.facts.model_type,
             attention=encoder.attention,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from onnxembed.errors import ModelFilesError, UsageError
@@ -11,8 +11,7 @@ from onnxembed.facts.facts import Facts, read_facts
 from onnxembed.facts.multi_vector import STANFORD_METADATA
 from onnxembed.facts.transformer import TRANSFORMER_CONFIGS
 from onnxembed.hub.checkpoint_files import VOCABULARIES, WEIGHTS, module_places
-from onnxembed.hub.fetch import fetch
-from onnxembed.hub.source import Fetched, HubOptions
+from onnxembed.hub.model_files import ModelFiles
 from onnxembed.loading.onnx_file import INTEGERS, OnnxFile, read_onnx
 
 # The type of a graph's weights -> its precision.
@@ -35,11 +34,14 @@ TRANSFORMER_FILES = (
 class FoundGraph:
     """A model with an ONNX graph that another program made: where its files lie, and what they say."""
 
-    model: str
-    folder: Path
-    revision: str | None
+    files: ModelFiles
     graph: OnnxFile
     facts: Facts
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie."""
+        return self.files.folder
 
     @property
     def file(self) -> str:
@@ -56,37 +58,39 @@ class FoundGraph:
         return self.graph.path.stem if rounded else PRECISION_OF.get(self.graph.weights or "", self.graph.path.stem)
 
 
-def read_found_graph(model: str | Path, hub: HubOptions, file: str, precision: str) -> FoundGraph:
+def read_found_graph(files: ModelFiles, file: str, precision: str) -> FoundGraph:
     """Fetch the files that belong to the graph `file` of a model, and read the graph and the files.
 
     Raises ModelFilesError for files that are missing or not an ONNX graph, UsageError for a graph of another
     precision than asked for, UnsupportedError for what onnxembed does not support.
     """
-
-    def get(wanted: Sequence[str], optional: Sequence[str] = ()) -> Fetched:
-        return fetch(model, hub, wanted=wanted, optional=optional)
-
-    fetched = get([file], [*SENTENCE_FILES, *TRANSFORMER_FILES])
-    if fetched.revision is not None:
-        hub = replace(hub, revision=fetched.revision)
-    graph = read_onnx(fetched.folder / file)
-    graph_folder = PurePosixPath(file).parent
-    if graph.data:
-        get([(graph_folder / name).as_posix() for name in _data_files(graph)])
-    if fetched.revision is not None:
-        for place, class_name in _modules(fetched.folder):
+    folder = files.folder
+    files.get([file], [*SENTENCE_FILES, *TRANSFORMER_FILES])
+    files.check([file, *SENTENCE_FILES, *TRANSFORMER_FILES])
+    graph = read_onnx(folder / file)
+    data = [(PurePosixPath(file).parent / name).as_posix() for name in _data_files(graph)]
+    files.get(data)
+    files.check(data)
+    if files.revision is not None:
+        for place, class_name in _modules(folder):
             names = TRANSFORMER_FILES if class_name == "Transformer" else ("config.json", *WEIGHTS)
-            get([file], [f"{place}{name}" for name in names])
-            if class_name == "Transformer" and not (fetched.folder / place / "tokenizer.json").is_file():
-                get([file], [f"{place}{name}" for name in VOCABULARIES])
-    found_graph = FoundGraph(str(model), fetched.folder, fetched.revision, graph, read_facts(fetched.folder))
+            _get_and_check(files, [f"{place}{name}" for name in names])
+            if class_name == "Transformer" and not (folder / place / "tokenizer.json").is_file():
+                _get_and_check(files, [f"{place}{name}" for name in VOCABULARIES])
+    files.remember()
+    found_graph = FoundGraph(files, graph, read_facts(folder))
     if precision not in ("auto", found_graph.precision):
         raise UsageError(
-            f"{model} has no {precision} graph under that name: the weights of {file} are "
+            f"{files.model} has no {precision} graph under that name: the weights of {file} are "
             f"{graph.weights or 'unknown'}{_rounded(graph)}; name another of its ONNX files with onnx_file "
             "(--onnx-file)"
         )
     return found_graph
+
+
+def _get_and_check(files: ModelFiles, optional: list[str]) -> None:
+    files.get((), optional)
+    files.check(optional)
 
 
 def _rounded(graph: OnnxFile) -> str:

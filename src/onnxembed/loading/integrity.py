@@ -17,12 +17,13 @@ def check_files(folder: Path, records: Mapping[str, FileRecord], *, hashes: bool
     """
     for name, record in records.items():
         if not (folder / name).is_file():
-            raise IntegrityError(f"{folder} lacks {name}; export or download the model again")
+            raise IntegrityError(f"{folder} lacks {name}; export or download the model again", name)
         size = (folder / name).stat().st_size
         if size != record.bytes:
             raise IntegrityError(
                 f"{folder / name} has {size} bytes, not the {record.bytes} of the manifest; "
-                "export or download the model again"
+                "export or download the model again",
+                name,
             )
     if not hashes:
         return
@@ -34,5 +35,6 @@ def check_files(folder: Path, records: Mapping[str, FileRecord], *, hashes: bool
         if digest != record.sha256:
             raise IntegrityError(
                 f"{folder / name} has sha256 {digest}, not the manifest's {record.sha256}; "
-                "export or download the model again"
+                "export or download the model again",
+                name,
             )

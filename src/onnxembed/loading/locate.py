@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from onnxembed.errors import ModelFilesError, NotAnArtifactError, UsageError
 from onnxembed.execution.backend import GraphFiles
-from onnxembed.hub.fetch import fetch, fetch_first, list_files
-from onnxembed.hub.source import Fetched, HubOptions, local_folder
+from onnxembed.hub.model_files import ModelFiles, open_model_files
+from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import CUDA_ONLY, FILE_NAME, PRECISIONS, Manifest, graph_file, read_manifest
@@ -39,19 +39,21 @@ def locate(
     """
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(f"precision is {precision!r}, not one of auto, {', '.join(PRECISIONS)}")
-    hub, choices = hub or HubOptions(), choices or AdoptionChoices()
-    files, name = find(model, hub, precision, onnx_file)
-    pinned = replace(hub, revision=files.revision)
+    files, choices = open_model_files(model, hub or HubOptions()), choices or AdoptionChoices()
+    name = find(files, precision, onnx_file)
     if name != FILE_NAME:
-        return _adopt(model, pinned, name, precision, choices)
+        return _adopt(files, name, precision, choices)
     if choices != AdoptionChoices():
         raise UsageError(
             f"{model} is an artifact of onnxembed, about which everything is decided: pooling, normalize, task, "
             "activation and share_scales are for a graph that another program made"
         )
+    files.check([FILE_NAME])
     manifest, precision, records = choose_graph(files.folder, precision, packed=gpu)
     if files.revision is not None:  # check_files finds what a local folder lacks
-        fetch(model, pinned, wanted=[*records], optional=[SIMILARITY_FILE])
+        files.get(records, [SIMILARITY_FILE])
+        files.check([SIMILARITY_FILE])
+        files.remember()
     variant = manifest.variants[precision]
     graph = GraphFiles(
         files.folder / variant.file,
@@ -61,28 +63,37 @@ def locate(
         quantized=variant.quality is not None,
         one_text=bool(variant.one_text and variant.one_text.value),
     )
-    return LocatedArtifact(files.folder, files.revision, manifest, precision, graph, records)
+    return LocatedArtifact(files, manifest, precision, graph, records)
 
 
-def read_model_manifest(model: str | Path, hub: HubOptions, onnx_file: str | None) -> Manifest:
+class ModelManifest(NamedTuple):
+    """What is known of a model without its graph."""
+
+    manifest: Manifest
+    revision: str | None
+    """The commit of a hub model, None for a folder."""
+
+
+def read_model_manifest(model: str | Path, hub: HubOptions, onnx_file: str | None) -> ModelManifest:
     """The manifest of an artifact, without fetching its graphs, or of a model to adopt; errors as for `locate`."""
-    files, name = find(model, hub, "auto", onnx_file)
-    if name == FILE_NAME:
-        return read_manifest(files.folder)
-    pinned = replace(hub, revision=files.revision)
-    return _adopt(model, pinned, name, "auto", AdoptionChoices()).manifest
+    files = open_model_files(model, hub)
+    name = find(files, "auto", onnx_file)
+    own = name == FILE_NAME
+    manifest = _own_manifest(files) if own else _adopt(files, name, "auto", AdoptionChoices()).manifest
+    return ModelManifest(manifest, files.revision)
 
 
-def find(model: str | Path, hub: HubOptions, precision: str, onnx_file: str | None) -> tuple[Fetched, str]:
-    """A model's folder and the name of one file in it: the manifest, or else an ONNX graph."""
-    candidates = [FILE_NAME, *graph_names(precision, onnx_file)]
-    if (folder := local_folder(model, hub.revision)) is not None:
-        files, name = Fetched(str(model), folder, None), next((n for n in candidates if (folder / n).is_file()), None)
-    else:
-        files, name = fetch_first(model, hub, candidates=candidates)
+def find(files: ModelFiles, precision: str, onnx_file: str | None) -> str:
+    """The name of one file of a model, which is then in its folder: the manifest, or else an ONNX graph."""
+    name = files.first([FILE_NAME, *graph_names(precision, onnx_file)])
     if name == FILE_NAME and onnx_file is not None:
-        raise UsageError(f"{model} is an artifact of onnxembed: choose its graph by precision, not by onnx_file")
-    return files, name or _sole_graph(model, replace(hub, revision=files.revision), onnx_file)
+        raise UsageError(f"{files.model} is an artifact of onnxembed: choose its graph by precision, not by onnx_file")
+    return name or _sole_graph(files, onnx_file)
+
+
+def _own_manifest(files: ModelFiles) -> Manifest:
+    files.check([FILE_NAME])
+    return read_manifest(files.folder)
 
 
 def graph_names(precision: str, onnx_file: str | None) -> list[str]:
@@ -95,15 +106,22 @@ def graph_names(precision: str, onnx_file: str | None) -> list[str]:
     return [path, PurePosixPath(path).name, *USUAL]
 
 
-def _sole_graph(model: str | Path, hub: HubOptions, onnx_file: str | None) -> str:
+def _sole_graph(files: ModelFiles, onnx_file: str | None) -> str:
     """The only ONNX file of a model, whatever its name; ModelFilesError if there is none, or more than one."""
-    names = list_files(model, hub)
-    graphs = sorted(name for name in names if name.endswith(".onnx"))
+    model = files.model
+    graphs = sorted(name for name in files.names if name.endswith(".onnx"))
     if not graphs:
-        problem = f"{model} has no {FILE_NAME}: it is not an onnxembed artifact"
-        raise NotAnArtifactError(f"{problem}; make one with: onnxembed export {model} -o DIR")
+        try:
+            files.get([FILE_NAME])  # without the hub, nobody knows whether the model has it
+        except ModelFilesError as error:
+            cure = f"make one with: onnxembed export {model} -o DIR"
+            raise NotAnArtifactError(f"{error}: it is not an onnxembed artifact; {cure}") from None
     if onnx_file is not None:
-        raise UsageError(f"{model} has no {onnx_file}; its ONNX files: {', '.join(graphs)}")
+        try:
+            files.get([onnx_file])
+        except ModelFilesError:
+            raise UsageError(f"{model} has no {onnx_file}; its ONNX files: {', '.join(graphs)}") from None
+        return onnx_file
     if len(graphs) > 1:
         raise ModelFilesError(
             f"{model} has several ONNX files, and none is onnx/model.onnx or model.onnx; choose one with onnx_file "
@@ -112,7 +130,7 @@ def _sole_graph(model: str | Path, hub: HubOptions, onnx_file: str | None) -> st
     return graphs[0]
 
 
-def _adopt(model: str | Path, hub: HubOptions, file: str, precision: str, choices: AdoptionChoices) -> LocatedArtifact:
+def _adopt(files: ModelFiles, file: str, precision: str, choices: AdoptionChoices) -> LocatedArtifact:
     from onnxembed.loading.adopt import adopt  # not needed for an artifact
 
-    return adopt(model, hub, file, precision, choices)
+    return adopt(files, file, precision, choices)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxembed.execution.backend import GraphFiles
+from onnxembed.hub.model_files import ModelFiles
 from onnxembed.manifest import FileRecord, Manifest
 
 
@@ -14,9 +15,8 @@ from onnxembed.manifest import FileRecord, Manifest
 class LocatedArtifact:
     """An artifact with the files of one of its graphs."""
 
-    folder: Path
-    revision: str | None
-    """The commit of a hub repository, None for a folder."""
+    files: ModelFiles
+    """All files of the model."""
     manifest: Manifest
     precision: str
     graph: GraphFiles
@@ -25,3 +25,8 @@ class LocatedArtifact:
     """The manifest's records of the files that the runtime reads, by file; none for a model adopted in memory."""
     tokenizer: str | None = None
     """For a model that was adopted in memory, the text of its changed tokenizer.json."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie."""
+        return self.files.folder

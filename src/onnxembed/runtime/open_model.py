@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from onnxembed.arguments import whole_number
 from onnxembed.arrays import Feeds
-from onnxembed.errors import ModelFilesError, OnnxEmbedError, UsageError
+from onnxembed.errors import IntegrityError, ModelFilesError, OnnxEmbedError, UsageError
 from onnxembed.execution.backend import Backend, OpenBackend, Placement
 from onnxembed.execution.opening import decide, open_backend
 from onnxembed.hub.source import HubOptions
@@ -79,15 +80,47 @@ class OpenModel:
             raise UsageError(f"{model} is made for {manifest.abilities()}, not for {' or '.join(tasks)}")
         limit = manifest.tokenization.max_length.value
         self.max_length = limit if max_length is None else whole_number("max_length", max_length, limit)
+        while True:
+            try:
+                self.tokenizer, backend = self._open(
+                    located, make_tokenizer, partial(open_backend, graph, place), check_files
+                )
+                break
+            except IntegrityError as error:
+                located.files.renew(error.file, error)  # once for each file
+        if placement.threads is not None:
+            self.tokenizer.at_once = min(place.threads, self.tokenizer.at_once)
+        variant = manifest.variants[located.precision]
+        if manifest.model.engine == "adopted" and variant.one_text is None:
+            try:
+                check_padding(backend, manifest, located.precision)
+            except BaseException:
+                backend.close()
+                raise
+        self.folder, self.revision, self.manifest = located.folder, located.files.revision, manifest
+        self.threads, self.provider, self.precision = place.threads, backend.provider, located.precision
+        self.prompting = Prompting(manifest.prompts.texts.value, manifest.prompts.default.value)
+        self._backend: Backend | None = backend
+        self._single_texts, self._integer_outputs = graph.one_text, variant.integer_outputs
+        self._inputs, self._pad_token_id = manifest.model.inputs, manifest.tokenization.pad_token_id.value
+        self._shortened: dict[int, TextTokenizer] = {}  # by the most tokens of a text
+        self._truncation_warning = Once()
+
+    def _open(
+        self,
+        located: LocatedArtifact,
+        make_tokenizer: MakeTokenizer,
+        open_backend: Callable[[], Backend],
+        hashes: bool,
+    ) -> tuple[TextTokenizer, Backend]:
+        """The tokenizer and the graph of an artifact; IntegrityError for a file that is not the one recorded."""
         with ThreadPoolExecutor(1) as checking:
             # Hashing takes about as long as opening the graph: do both at once, and let a
             # missing or changed file explain a graph that could not be opened.
-            checked = checking.submit(check_artifact, located, hashes=check_files)
+            checked = checking.submit(check_artifact, located, hashes=hashes)
             try:
-                self.tokenizer = make_tokenizer(located, self.max_length)
-                if placement.threads is not None:
-                    self.tokenizer.at_once = min(place.threads, self.tokenizer.at_once)
-                backend = open_backend(graph, place)
+                tokenizer = make_tokenizer(located, self.max_length)
+                backend = open_backend()
             except (ModelFilesError, OSError):
                 checked.result()
                 raise
@@ -96,21 +129,7 @@ class OpenModel:
             except OnnxEmbedError:
                 backend.close()
                 raise
-        variant = manifest.variants[located.precision]
-        if manifest.model.engine == "adopted" and variant.one_text is None:
-            try:
-                check_padding(backend, manifest, located.precision)
-            except BaseException:
-                backend.close()
-                raise
-        self.folder, self.revision, self.manifest = located.folder, located.revision, manifest
-        self.threads, self.provider, self.precision = place.threads, backend.provider, located.precision
-        self.prompting = Prompting(manifest.prompts.texts.value, manifest.prompts.default.value)
-        self._backend: Backend | None = backend
-        self._single_texts, self._integer_outputs = graph.one_text, variant.integer_outputs
-        self._inputs, self._pad_token_id = manifest.model.inputs, manifest.tokenization.pad_token_id.value
-        self._shortened: dict[int, TextTokenizer] = {}  # by the most tokens of a text
-        self._truncation_warning = Once()
+        return tokenizer, backend
 
     @property
     def backend(self) -> Backend:

@@ -1,0 +1,101 @@
+"""A model id or a path -> the model's files, which come into a local folder when they are asked for.
+
+A local folder is used as it lies. A hub id is the work of `hub_files`, which is imported only then.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+from onnxembed.errors import IntegrityError
+from onnxembed.hub.source import HubOptions, file_names, local_folder, refuse_gaps
+
+
+class ModelFiles(ABC):
+    """The files of a model.
+
+    `model` is the id or path as given, `folder` where its files lie, and `revision` the commit of a hub model, None
+    for a folder.
+    """
+
+    def __init__(self, model: str, folder: Path, revision: str | None) -> None:
+        self.model, self.folder, self.revision = model, folder, revision
+
+    @property
+    @abstractmethod
+    def names(self) -> Collection[str]:
+        """The names of all files of the model."""
+
+    @abstractmethod
+    def get(self, wanted: Iterable[str], optional: Iterable[str] = ()) -> None:
+        """Have the `wanted` files in the folder, and the `optional` ones as far as the model has them.
+
+        Raises ModelFilesError for wanted files that the model does not have, HubError for files that are not in the
+        cache when the hub cannot be asked or says no.
+        """
+
+    @abstractmethod
+    def first(self, candidates: Sequence[str]) -> str | None:
+        """Have the first of `candidates` that the model has in the folder; returns which that is, or None."""
+
+    @abstractmethod
+    def renew(self, file: str, problem: IntegrityError) -> None:
+        """Replace a damaged file, and say so; IntegrityError if that is not possible, or has not helped."""
+
+    @abstractmethod
+    def check(self, files: Iterable[str]) -> None:
+        """Replace those of these files that the cache has damaged copies of; IntegrityError if that fails."""
+
+    @abstractmethod
+    def get_if_possible(self, pattern: re.Pattern[str]) -> None:
+        """Have files in the folder that change no vector, and go on without those that cannot be had."""
+
+    @abstractmethod
+    def remember(self) -> None:
+        """Let the revision's name stand for this copy in the cache: it has all that is wanted."""
+
+
+class LocalFiles(ModelFiles):
+    """The files of a folder, which nothing is added to."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all files in the folder."""
+        return file_names(self.folder)
+
+    def get(self, wanted: Iterable[str], optional: Iterable[str] = ()) -> None:
+        """Raise ModelFilesError for `wanted` files that are not there."""
+        refuse_gaps([file for file in wanted if not (self.folder / file).is_file()], str(self.folder))
+
+    def first(self, candidates: Sequence[str]) -> str | None:
+        """The first of `candidates` that is there."""
+        return next((file for file in candidates if (self.folder / file).is_file()), None)
+
+    def renew(self, file: str, problem: IntegrityError) -> None:
+        """Raise the problem: nobody knows where the folder came from."""
+        raise problem
+
+    def check(self, files: Iterable[str]) -> None:
+        """Nothing: a folder keeps no hashes."""
+
+    def get_if_possible(self, pattern: re.Pattern[str]) -> None:
+        """Nothing: what is there is there."""
+
+    def remember(self) -> None:
+        """Nothing: a folder has no revision."""
+
+
+def open_model_files(model: str | os.PathLike[str], hub: HubOptions) -> ModelFiles:
+    """The files of a model: those of a folder, or of a hub model, about which the hub is asked once.
+
+    Raises UsageError for what is neither, and what `HubFiles` does.
+    """
+    if (own := local_folder(model, hub.revision)) is not None:
+        return LocalFiles(str(model), own, None)
+    from onnxembed.hub.hub_files import HubFiles  # a local folder needs nothing of it
+
+    return HubFiles(model, hub)
