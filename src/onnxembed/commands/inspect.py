@@ -38,9 +38,8 @@ def inspect(
 
     Raises what `export` does for a checkpoint that it refuses.
     """
-    return inspect_revision(
-        model, HubOptions(revision, cache_dir, local_files_only, refresh, token), onnx_file
-    ).manifest
+    hub = HubOptions(revision, cache_dir, local_files_only, refresh, token)
+    return inspect_revision(model, hub, onnx_file).manifest
 
 
 def inspect_revision(model: str | Path, hub: HubOptions, onnx_file: str | None) -> ModelManifest:

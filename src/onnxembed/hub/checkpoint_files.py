@@ -90,7 +90,8 @@ def fetch_checkpoint(
         if examine is not None and names is not None:
             examine(fetched)
         if not weights:
-            refuse_gaps([file for file in _gaps(files.folder, True) if file not in (names or ())], _where(files))
+            left = _gaps(files.folder, True) if names is None else names
+            refuse_gaps([file for file in _gaps(files.folder, True) if file not in left], _where(files))
             files.check(_small_files(file_names(files.folder), ""))
             return fetched
     if base is not None:

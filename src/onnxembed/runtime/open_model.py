@@ -80,11 +80,10 @@ class OpenModel:
             raise UsageError(f"{model} is made for {manifest.abilities()}, not for {' or '.join(tasks)}")
         limit = manifest.tokenization.max_length.value
         self.max_length = limit if max_length is None else whole_number("max_length", max_length, limit)
+        open_graph = partial(open_backend, graph, place)
         while True:
             try:
-                self.tokenizer, backend = self._open(
-                    located, make_tokenizer, partial(open_backend, graph, place), check_files
-                )
+                self.tokenizer, backend = self._open(located, make_tokenizer, open_graph, hashes=check_files)
                 break
             except IntegrityError as error:
                 located.files.renew(error.file, error)  # once for each file
@@ -110,7 +109,8 @@ class OpenModel:
         self,
         located: LocatedArtifact,
         make_tokenizer: MakeTokenizer,
-        open_backend: Callable[[], Backend],
+        open_graph: Callable[[], Backend],
+        *,
         hashes: bool,
     ) -> tuple[TextTokenizer, Backend]:
         """The tokenizer and the graph of an artifact; IntegrityError for a file that is not the one recorded."""
@@ -120,7 +120,7 @@ class OpenModel:
             checked = checking.submit(check_artifact, located, hashes=hashes)
             try:
                 tokenizer = make_tokenizer(located, self.max_length)
-                backend = open_backend()
+                backend = open_graph()
             except (ModelFilesError, OSError):
                 checked.result()
                 raise
