@@ -23,6 +23,8 @@ def compare(
     revision: str | None,
     cache_dir: Path | None,
     local_files_only: bool,
+    refresh: bool,
+    token: str | None,
 ) -> None:
     """Say whether A and B hold vectors of one space: models, folders that `onnxembed embed` wrote, or parquet files.
 
@@ -39,7 +41,7 @@ def compare(
     from onnxembed.cli.printing import print_json
     from onnxembed.hub.source import HubOptions
 
-    hub = HubOptions(revision, cache_dir, local_files_only)
+    hub = HubOptions(revision, cache_dir, local_files_only, refresh, token)
     compared = compare_spaces(held_spaces(ours, hub), held_spaces(theirs, hub))
     different = [each for each in compared if each.differences]
     if as_json:
