@@ -28,6 +28,7 @@ from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseEmbeddings, SparseReadout
 from onnxembed.runtime.outputs.tokens import TokenEmbeddings, TokenReadout
 from onnxembed.runtime.similarity_name import similarity_name
+from onnxembed.runtime.streaming import collected
 from onnxembed.runtime.text_model import TextModel
 from onnxembed.similarity import Compared, items_of, similarities
 
@@ -188,7 +189,7 @@ class OnnxEmbedder(TextModel):
         """The vectors of all texts, [N, D]; of one str, [D]. Arguments, types and errors as for `embed`."""
         taken, readout = self._dense_options("encode", options)
         given = given_texts(texts)
-        blocks = [vectors for _, vectors in self._blocks(given, readout, taken)]
+        blocks = collected(self._blocks(given, readout, taken))
         vectors: Array = np.concatenate(blocks) if blocks else readout.none()
         return vectors[0] if given.single else vectors
 

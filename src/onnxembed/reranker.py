@@ -26,7 +26,7 @@ from onnxembed.runtime.options import Options, StreamOptions, take_options
 from onnxembed.runtime.outputs.scores import ScoresReadout
 from onnxembed.runtime.progress import Blocks, shown
 from onnxembed.runtime.public_base import OnnxModel
-from onnxembed.runtime.streaming import cut
+from onnxembed.runtime.streaming import collected, cut
 from onnxembed.tokenizer.pairs import Pair, PairTokenizer, TemplateTokenizer
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 
@@ -269,7 +269,7 @@ class OnnxReranker(OnnxModel):
     def _joined(self, pairs: Given[Pair], raw_scores: bool, options: Options) -> FloatArray:
         """The scores of all pairs."""
         shape = (0,) if len(self.labels) == 1 else (0, len(self.labels))
-        blocks = [scores for _, scores in self._blocks(pairs, raw_scores, options)]
+        blocks = collected(self._blocks(pairs, raw_scores, options))
         return np.concatenate([np.empty(shape, np.float32), *blocks])
 
 

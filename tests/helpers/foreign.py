@@ -11,10 +11,15 @@ import onnx
 from click.testing import CliRunner
 from onnx import helper
 
+from onnxembed import OnnxEmbedder
 from onnxembed.cli import cli
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.manifest import FILE_NAME
+from tiny import TEXTS
+
+SHORT_TEXTS = TEXTS[:-1]
+"""The tiny models' texts without the one that is cut, which is warned of."""
 
 SENTENCE_FILES = ("modules.json", "1_Pooling", "sentence_bert_config.json", "config_sentence_transformers.json")
 
@@ -68,3 +73,9 @@ def command(*arguments: str | Path) -> str:
     done = CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
+
+
+def vectors(model: Path | str, **options: Any) -> Any:
+    """The vectors of SHORT_TEXTS."""
+    with OnnxEmbedder(model, **options) as embedder:
+        return embedder.encode(SHORT_TEXTS)

@@ -8,24 +8,35 @@ from typing import Unpack
 
 import click
 
-from onnxembed.cli.options import PATH, RunOptions, options, run_options
+from onnxembed.cli.options import PATH, Option, RunOptions, options, run_options
 from onnxembed.errors import UsageError
+
+
+def _file(name: str, help: str) -> Option:
+    """An option that names a file."""
+    return click.option(name, type=PATH, metavar="FILE", help=help)
+
+
+def _at_most(name: str, help: str) -> Option:
+    """An option for the most of something that is let in."""
+    return click.option(name, type=click.IntRange(1), metavar="N", help=help)
+
+
+def _seconds(name: str, least: float, help: str) -> Option:
+    """An option for a time, 30 seconds by default."""
+    return click.option(
+        name, type=click.FloatRange(least), default=30.0, show_default=True, metavar="SECONDS", help=help
+    )
+
 
 listening_options = options(
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all."),
     click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="Port to listen on."),
     click.option("--uds", type=PATH, metavar="PATH", help="Listen on a UNIX socket instead."),
-    click.option("--ssl-certfile", type=PATH, metavar="FILE", help="Certificate for TLS."),
-    click.option("--ssl-keyfile", type=PATH, metavar="FILE", help="Key of the certificate."),
+    _file("--ssl-certfile", "Certificate for TLS."),
+    _file("--ssl-keyfile", "Key of the certificate."),
     click.option("--root-path", default="", metavar="PATH", help="The path that a proxy before the server takes away."),
-    click.option(
-        "--drain",
-        type=click.FloatRange(1),
-        default=30.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="After SIGTERM, requests have so long to end.",
-    ),
+    _seconds("--drain", 1, "After SIGTERM, requests have so long to end."),
     click.option(
         "--workers",
         type=click.IntRange(1),
@@ -37,9 +48,9 @@ listening_options = options(
 )
 
 limit_options = options(
-    click.option("--max-texts", type=click.IntRange(1), metavar="N", help="Texts that may wait [default: 32768]."),
-    click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Tokens that may wait [default: 4194304]."),
-    click.option("--max-requests", type=click.IntRange(1), metavar="N", help="Requests at a time [default: 512]."),
+    _at_most("--max-texts", "Texts that may wait [default: 32768]."),
+    _at_most("--max-tokens", "Tokens that may wait [default: 4194304]."),
+    _at_most("--max-requests", "Requests at a time [default: 512]."),
     click.option(
         "--payload-limit",
         type=click.IntRange(1),
@@ -48,14 +59,7 @@ limit_options = options(
         metavar="BYTES",
         help="The largest body of a request.",
     ),
-    click.option(
-        "--body-seconds",
-        type=click.FloatRange(0.1),
-        default=30.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="A body has to arrive within this time.",
-    ),
+    _seconds("--body-seconds", 0.1, "A body has to arrive within this time."),
     click.option(
         "--auto-truncate/--no-auto-truncate",
         default=True,
@@ -69,7 +73,7 @@ limit_options = options(
 @click.argument("models", nargs=-1, required=True, metavar="[NAME=]MODEL ...")
 @click.option("--default", metavar="NAME", help="The model of requests that name none [default: the first able one].")
 @click.option("--api-key", "api_keys", multiple=True, metavar="KEY", help="Ask for this key; may be repeated.")
-@click.option("--api-key-file", type=PATH, metavar="FILE", help="Ask for one of the keys in FILE, one a line.")
+@_file("--api-key-file", "Ask for one of the keys in FILE, one a line.")
 @click.option(
     "--cors-allow-origin",
     "cors_origins",

@@ -246,6 +246,11 @@ def stream(
         report(truncated, seen)
 
 
+def collected(blocks: Iterable[tuple[list[Item], Result]]) -> list[Result]:
+    """The results of all windows of a stream."""
+    return [result for _, result in blocks]
+
+
 def start(
     window: list[Item], tokenizer: TextTokenizer, computation: Computation[Result], batch_size: int | None = None
 ) -> Block[Item, Result]:

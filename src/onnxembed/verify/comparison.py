@@ -115,12 +115,11 @@ class Differences:
         what: what is compared, for messages, such as "vectors".
         limits: the limits for vectors of length 1. The limit on differences grows with the longest expected vector.
             None if differences are only measured.
-        dimension: the dimension that the manifest promises; None to check only against the expected vectors.
     """
 
-    def __init__(self, precision: str, what: str, limits: Limits | None, dimension: int | None = None) -> None:
+    def __init__(self, precision: str, what: str, limits: Limits | None) -> None:
         self.max_abs_diff, self.min_cosine = 0.0, 1.0
-        self._precision, self._what, self._limits, self._dimension = precision, what, limits, dimension
+        self._precision, self._what, self._limits = precision, what, limits
         self._length = 1.0
         self._worst: str | Pair = ""
         self._by_way: dict[str, float] = {}  # the largest difference in each way of running
@@ -144,11 +143,10 @@ class Differences:
             self._length = max(self._length, float(np.linalg.norm(expected.astype(np.float64), axis=1).max()))
 
     def _check(self, way: str, item: str | Pair, ours: FloatArray, theirs: FloatArray) -> None:
-        if ours.shape != theirs.shape or self._dimension not in (None, ours.shape[1]):
-            promised = f", and {self._dimension} dimensions according to the manifest" if self._dimension else ""
+        if ours.shape != theirs.shape:
             raise VerificationError(
                 f"{self._precision} {self._what} of {quote(item)} have the shape {ours.shape}, "
-                f"should have {theirs.shape}{promised} (run {way})"
+                f"should have {theirs.shape} (run {way})"
             )
         for whose, array in ((self._precision, ours), ("the reference's", theirs)):
             if not np.isfinite(array).all():

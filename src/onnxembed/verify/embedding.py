@@ -104,7 +104,7 @@ def _expected(
 
 def _differences(manifest: Manifest, precision: str) -> Differences:
     limits = required(precision, manifest.variants[precision].quality)
-    return Differences(precision, "vectors", limits, manifest.require_embedding().dimension)
+    return Differences(precision, "vectors", limits)
 
 
 def _vectors(model: OnnxEmbedder | Reference, texts: Sequence[str], batch: Batch) -> FloatArray:

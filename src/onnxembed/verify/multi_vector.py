@@ -37,7 +37,7 @@ def verify_multi_vector(comparison: Comparison) -> dict[str, Verification]:
     figures = {}
     for precision in manifest.on_cpu:
         progress(f"verifying {precision} multi_vector", 0, 1)
-        differences = _differences(manifest, precision)
+        differences = _differences(precision)
         with open_on_cpu(OnnxEmbedder, comparison.folder, precision) as model:
             for kind in kinds:
                 differences.add("alone", texts, _embed_alone(model, texts, kind), expected[kind])
@@ -51,16 +51,15 @@ def self_check(model: OnnxEmbedder, precision: str) -> str:
 
     Raises VerificationError for embeddings that are not finite, or not the same alone and among others.
     """
-    differences = _differences(model.manifest, precision)
+    differences = _differences(precision)
     for kind in _kinds(model.manifest):
         differences.add("together", BRIEF, _embed(model, BRIEF, kind), _embed_alone(model, BRIEF, kind))
     same = differences.same_among_others("text")
     return f"run on {len(BRIEF)} texts: multi-vector embeddings are finite, and {same}"
 
 
-def _differences(manifest: Manifest, precision: str) -> Differences:
-    dimension = manifest.require_multi_vector().dimension
-    return Differences(precision, "multi_vector embeddings", required(precision), dimension)
+def _differences(precision: str) -> Differences:
+    return Differences(precision, "multi_vector embeddings", required(precision))
 
 
 def _kinds(manifest: Manifest) -> tuple[TextKind | None, ...]:

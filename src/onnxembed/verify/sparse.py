@@ -56,7 +56,7 @@ def self_check(model: OnnxEmbedder, precision: str) -> str:
 
 def _differences(manifest: Manifest, precision: str) -> Differences:
     limits = required(precision, manifest.variants[precision].quality)
-    return Differences(precision, "sparse embeddings", limits, manifest.require_sparse().dimension)
+    return Differences(precision, "sparse embeddings", limits)
 
 
 def _embed_alone(model: OnnxEmbedder, texts: Sequence[str]) -> list[FloatArray]:

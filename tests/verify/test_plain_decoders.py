@@ -1,4 +1,4 @@
-"""Valid models that were refused: decoders without special tokens, chat templates beside plain texts, early PyLate."""
+"""Decoders without special tokens, with chat templates beside plain texts, and models of an early PyLate."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from onnxembed.export.plan import Options
 from onnxembed.facts.facts import read_facts
 from onnxembed.verify.comparison import Comparison
 from onnxembed.verify.verify import verify_against
+from stock_models import write_sentence_decoder
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
-torch = pytest.importorskip("torch")
 st = pytest.importorskip("sentence_transformers")
-transformers = pytest.importorskip("transformers")
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>: {{ m['content'] }} {% endfor %}"
 
@@ -39,21 +38,7 @@ def verified(folder: Path, **flags: Any) -> Path:
 
 
 def decoder(folder: Path, pooling: str, *, specials: bool = False) -> Path:
-    tiny.write_sentence_bert(folder, pooling=pooling)
-    config = transformers.Qwen3Config(
-        vocab_size=len(tiny.VOCAB),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        intermediate_size=48,
-        max_position_embeddings=64,
-        pad_token_id=0,
-        initializer_range=0.3,
-    )
-    torch.manual_seed(0)
-    transformers.Qwen3Model(config).save_pretrained(folder)
+    write_sentence_decoder(folder, "qwen3", pooling=pooling)
     tiny.change_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     if not specials:
         tiny.change_json(folder / "tokenizer.json", post_processor=None)
