@@ -17,7 +17,7 @@ from held_runs import one_text_each
 from hub_server import HubServer
 from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.errors import IntegrityError, UsageError
-from onnxembed.execution.backend import Backend, GraphFiles, Placement
+from onnxembed.execution.backend import Backend, GraphFiles, Place, Placement
 from onnxembed.execution.opening import open_backend
 from onnxembed.export.pipeline import export
 from onnxembed.hub.source import HubOptions
@@ -87,8 +87,8 @@ def test_the_graph_is_closed_when_a_file_has_another_hash(artifact: Path, tmp_pa
     (folder / FILE_NAME).write_text(json.dumps(manifest))
     opened: list[Backend] = []
 
-    def watched(graph: GraphFiles, placement: Placement) -> Backend:
-        opened.append(open_backend(graph, placement))
+    def watched(graph: GraphFiles, place: Place) -> Backend:
+        opened.append(open_backend(graph, place))
         return opened[-1]
 
     with pytest.raises(IntegrityError, match=r"tokenizer\.json has sha256"):
