@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -84,6 +85,32 @@ def test_another_job_is_replaced_when_forced(run: Run, artifact: Path) -> None:
     )
     assert run("embed", artifact, "a.txt", "-o", "out/", "--dimensions", "8", "--force").code == 0
     assert json.loads(Path("out/_job/job.json").read_text())["vectors"]["dimensions"] == 8
+
+
+def test_a_report_shows_the_counts_and_plots(run: Run, artifact: Path) -> None:
+    rows = [{"text": "the cat " * (i % 9)} for i in range(200)] + [{"text": None}, {"text": 5}, {"text": "<b>"}]
+    Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("embed", artifact, "a.jsonl", "-o", "out/", "--report", "r.html").code == 0
+    page = Path("r.html").read_text()
+    tree = ElementTree.fromstring(
+        page.replace("<!DOCTYPE html>", "")
+        .replace('<meta charset="utf-8">', "")
+        .replace('"onnxembed">', '"onnxembed"/>')
+    )
+    bars = tree.findall(".//svg")[0].findall("rect")
+    counts = np.bincount(pq.read_table("out")["token_count"].to_numpy())
+    titles = [f"{tokens} to {tokens} tokens: {count} texts" for tokens, count in enumerate(counts)]
+    assert [bar.findtext("title") for bar in bars] == titles
+    heights = np.array([float(bar.attrib["height"]) for bar in bars])
+    assert np.allclose(heights / heights.max(), counts / counts.max(), atol=1e-3)
+    assert {"null", "int, not a text"} <= {text.text for text in tree.findall(".//svg/text")}
+    assert "http" not in page
+    assert run("embed", artifact, "a.jsonl", "-o", "out/", "--report", "r.html").code == 0
+    assert "Nothing was embedded in this run" in Path("r.html").read_text()
+    Path("mine.html").write_text("mine")
+    for taken in ("mine.html", "out"):
+        outcome = run("embed", artifact, "a.jsonl", "-o", "out/", "--report", taken, "--force")
+        assert refused(outcome, f"{taken} exists and is no report")
 
 
 @pytest.fixture

@@ -193,6 +193,7 @@ def embed(
     keep: tuple[str, ...],
     strict: bool,
     part_rows: int | None,
+    report: Path | None,
     onnx_file: str | None,
     **arguments: Unpack[RunOptions],
 ) -> None:
@@ -233,7 +234,7 @@ def embed(
     )
     wanted.check()
     open_model = partial(OnnxEmbedder, model, onnx_file=onnx_file, **arguments)
-    job: JobArguments = {"id_column": id_column, "keep": keep, "strict": strict, "part_rows": part_rows}
+    job = JobArguments(id_column=id_column, keep=keep, strict=strict, part_rows=part_rows, report=report)
     if output is not None and is_folder(output):
         if jsonl or texts:
             raise UsageError(f"{'--jsonl' if jsonl else '--text'} and a folder do not go together: a job reads files")

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 import click
 
-from onnxembed.cli.options import options
+from onnxembed.cli.options import PATH, options
 from onnxembed.errors import UsageError
 
 if TYPE_CHECKING:
     from onnxembed.bulk.making import VectorOptions
     from onnxembed.bulk.summary import Summary
     from onnxembed.embedder import OnnxEmbedder
+
+
+SAMPLE_SECONDS = 0.25
+"""Seconds between two points of a report's rates."""
 
 
 class JobArguments(TypedDict):
@@ -27,6 +31,7 @@ class JobArguments(TypedDict):
     keep: tuple[str, ...]
     strict: bool
     part_rows: int | None
+    report: Path | None
 
 
 job_options = options(
@@ -36,6 +41,9 @@ job_options = options(
         "--strict", is_flag=True, help="To a folder: stop at a row that has no text, instead of rejecting it."
     ),
     click.option("--part-rows", type=int, metavar="N", help="To a folder: rows of each parquet file [default: 16384]."),
+    click.option(
+        "--report", type=PATH, metavar="FILE", help="To a folder: an HTML page to write about the job, with plots."
+    ),
 )
 
 
@@ -64,12 +72,15 @@ def run_job(
 ) -> None:
     """Embed files into a folder, showing how far it is, and print what came of it."""
     from onnxembed.bulk.chunks import PART_ROWS
+    from onnxembed.bulk.report import check_report, write_report
     from onnxembed.bulk.rows import Columns
     from onnxembed.bulk.run import JobOptions, embed_files
 
     if not inputs or "-" in inputs:
         raise UsageError("a job reads its input again to go on: give files, folders or patterns of names")
-    part_rows = arguments["part_rows"]
+    part_rows, report = arguments["part_rows"], arguments["report"]
+    if report is not None:
+        check_report(report)
     with Progress() as progress:
         job, summary = embed_files(
             open_model,
@@ -80,6 +91,8 @@ def run_job(
             options=JobOptions(PART_ROWS if part_rows is None else part_rows, arguments["strict"], force),
             watch=progress,
         )
+    if report is not None:
+        write_report(report, output, job, summary, progress.samples)
     click.echo(f"{output}: {progress.describe(summary, job.vectors['space']['id'], output)}")
 
 
@@ -99,6 +112,8 @@ class Progress:
         self._texts = 0
         self._before: Summary | None = None
         self._first_share = 0.0
+        self.samples: list[tuple[float, int]] = []
+        """Seconds since embedding began, with the texts that were embedded by then."""
 
     def __enter__(self) -> Self:
         return self
@@ -129,6 +144,8 @@ class Progress:
         """Count texts; say it, if it is time."""
         self._texts += texts
         now = time.monotonic()
+        if not self.samples or now - self.samples[-1][0] - self._started >= SAMPLE_SECONDS:
+            self.samples.append((now - self._started, self._texts))
         if self._bar is not None:
             self._bar.n = share
             self._bar.set_description_str(f"embedding: {share:4.0%}", refresh=False)
