@@ -287,11 +287,11 @@ def make_pair_tokenizer(
         raise UsageError("this model does not take an instruction")
     if template is None:
         chosen = truncation or reranking.truncation.value
-        return PairTokenizer(located.folder, located.manifest, max_length, chosen, changed=located.tokenizer)
+        return PairTokenizer(located.files.folder, located.manifest, max_length, chosen, changed=located.tokenizer)
     if truncation == "only_second":
         raise UsageError("this model puts pairs into a template and cuts its body; only_second is not possible")
     return TemplateTokenizer(
-        located.folder,
+        located.files.folder,
         located.manifest,
         max_length,
         template,

@@ -11,8 +11,8 @@ from hub_files import ARTIFACT, MODEL, PLAIN, UNWANTED, contents, fetch, names, 
 from hub_server import HubServer
 from onnxembed.errors import HubError, ModelFilesError, UsageError
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
-from onnxembed.hub.model_files import open_model_files
-from onnxembed.hub.source import Fetched, HubOptions, is_local
+from onnxembed.hub.model_files import is_local, open_model_files
+from onnxembed.hub.source import Fetched, HubOptions
 
 # Paths and ids
 

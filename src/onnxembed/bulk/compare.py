@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from onnxembed.errors import UsageError
-from onnxembed.hub.model_files import open_model_files
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.locate import find
 from onnxembed.loading.space import differences, space_of
@@ -41,8 +40,8 @@ def held_spaces(name: str, hub: HubOptions) -> dict[Task, Held]:
         return _recorded(read_metadata(path)[0])
     if (job := path / "_job" / "job.json").is_file():
         return _recorded(json.loads(job.read_text(encoding="utf-8"))["vectors"])
-    files = open_model_files(name, hub)
-    if find(files, "auto", None) != FILE_NAME:
+    files, found = find(name, hub, "auto", None)
+    if found != FILE_NAME:
         raise UsageError(
             f"{name} is no artifact, so its vector space is not recorded; make one: onnxembed adopt {name}"
         )

@@ -17,8 +17,8 @@ from onnxembed.export.heads.embedding import dense_entries
 from onnxembed.export.progress import Progress, silent
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.hub.checkpoint_files import TERMS
-from onnxembed.hub.model_files import open_model_files
-from onnxembed.hub.source import Fetched, HubOptions, local_paths
+from onnxembed.hub.model_files import local_paths
+from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading.adopt import adopted_manifest, decide_adoption
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
 from onnxembed.loading.locate import find
@@ -55,8 +55,7 @@ def adopt(
     """
     options = options or AdoptOptions()
     check_output(output, force=options.force, inputs=local_paths(model))
-    files = open_model_files(model, hub or HubOptions())
-    file = find(files, "auto", options.onnx_file)
+    files, file = find(model, hub or HubOptions(), "auto", options.onnx_file)
     if file == FILE_NAME:
         raise UsageError(f"{model} is an artifact of onnxembed already: it can be used as it is")
     found_graph = read_found_graph(files, file, "auto")

@@ -36,7 +36,8 @@ from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import read_facts
 from onnxembed.foreign import foreign_errors
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
-from onnxembed.hub.source import Fetched, HubOptions, local_paths
+from onnxembed.hub.model_files import local_paths
+from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.manifest import FileRecord, Manifest, Model, Precision, Source, Task, Variant
 from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.recipe import Recipe

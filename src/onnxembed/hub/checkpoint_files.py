@@ -13,7 +13,8 @@ from typing import Any
 from onnxembed.errors import ModelFilesError
 from onnxembed.foreign import foreign_errors
 from onnxembed.hub.hub_files import MODULES_FILE, HubFiles
-from onnxembed.hub.source import Fetched, HubOptions, file_names, is_local, local_folder, refuse_gaps
+from onnxembed.hub.model_files import is_local, local_folder
+from onnxembed.hub.source import Fetched, HubOptions, file_names, refuse_gaps
 from onnxembed.manifest import TOKENIZER_FILE
 
 # Configurations, vocabularies, sentencepiece models, chat templates: all are small, and any of them may change vectors.

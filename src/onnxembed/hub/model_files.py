@@ -11,8 +11,42 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from onnxembed.errors import IntegrityError
-from onnxembed.hub.source import HubOptions, file_names, local_folder, refuse_gaps
+from onnxembed.errors import IntegrityError, UsageError
+from onnxembed.hub.source import HubOptions, file_names, refuse_gaps
+
+
+def is_local(model: str | os.PathLike[str]) -> bool:
+    """Whether `model` is a path: it exists, or it is written as only a path can be."""
+    if not isinstance(model, str):
+        return True
+    if os.path.exists(os.path.expanduser(model)) or os.path.isabs(model):
+        return True
+    return model.startswith(("./", "../", "~")) or model.count("/") > 1 or "\\" in model
+
+
+def local_paths(model: str | os.PathLike[str]) -> list[Path]:
+    """The path of a model that is one, and nothing for a hub id."""
+    return [Path(os.path.expanduser(model))] if is_local(model) else []
+
+
+def local_folder(model: str | os.PathLike[str], revision: str | None) -> Path | None:
+    """The folder at a path, wherever the process goes later (os.chdir); None for a hub id.
+
+    Raises UsageError for a path without a folder, and for a revision, which a folder does not have.
+    """
+    if not is_local(model):
+        return None
+    try:
+        folder = Path(model).expanduser()
+    except RuntimeError as error:  # ~somebody, whom this machine does not know
+        raise UsageError(f"no folder at {model}: {error}") from error
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; give the folder that holds it")
+    if not folder.is_dir():
+        raise UsageError(f"no folder at {folder} (a model of the hub is named like organization/name)")
+    if revision is not None:
+        raise UsageError(f"{folder} is a folder and has no revision {revision!r}; only hub models have revisions")
+    return folder.absolute()
 
 
 class ModelFiles(ABC):
@@ -99,3 +133,11 @@ def open_model_files(model: str | os.PathLike[str], hub: HubOptions) -> ModelFil
     from onnxembed.hub.hub_files import HubFiles  # a local folder needs nothing of it
 
     return HubFiles(model, hub)
+
+
+def open_with_first(
+    model: str | os.PathLike[str], hub: HubOptions, candidates: Sequence[str]
+) -> tuple[ModelFiles, str | None]:
+    """The files of a model with the first of `candidates` that it has, and which that is; None if it has none."""
+    files = open_model_files(model, hub)
+    return files, files.first(candidates)

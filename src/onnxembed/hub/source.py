@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,40 +42,6 @@ class Fetched:
     folder: Path
     revision: str | None  # the commit of a hub model, None for a local folder
     base: Path | None = None  # the folder of a LoRA adapter's base, if that is a hub model; named by its commit
-
-
-def is_local(model: str | os.PathLike[str]) -> bool:
-    """Whether `model` is a path: it exists, or it is written as only a path can be."""
-    if not isinstance(model, str):
-        return True
-    if os.path.exists(os.path.expanduser(model)) or os.path.isabs(model):
-        return True
-    return model.startswith(("./", "../", "~")) or model.count("/") > 1 or "\\" in model
-
-
-def local_paths(model: str | os.PathLike[str]) -> list[Path]:
-    """The path of a model that is one, and nothing for a hub id."""
-    return [Path(os.path.expanduser(model))] if is_local(model) else []
-
-
-def local_folder(model: str | os.PathLike[str], revision: str | None) -> Path | None:
-    """The folder at a path, wherever the process goes later (os.chdir); None for a hub id.
-
-    Raises UsageError for a path without a folder, and for a revision, which a folder does not have.
-    """
-    if not is_local(model):
-        return None
-    try:
-        folder = Path(model).expanduser()
-    except RuntimeError as error:  # ~somebody, whom this machine does not know
-        raise UsageError(f"no folder at {model}: {error}") from error
-    if folder.is_file():
-        raise UsageError(f"{folder} is a file; give the folder that holds it")
-    if not folder.is_dir():
-        raise UsageError(f"no folder at {folder} (a model of the hub is named like organization/name)")
-    if revision is not None:
-        raise UsageError(f"{folder} is a folder and has no revision {revision!r}; only hub models have revisions")
-    return folder.absolute()
 
 
 def refuse_gaps(gaps: Sequence[str], where: str) -> None:

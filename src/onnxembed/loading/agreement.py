@@ -50,7 +50,7 @@ def check_artifact(located: LocatedArtifact, *, hashes: bool) -> None:
     """
     if not located.records:
         return
-    check_files(located.folder, located.records, hashes=hashes)
+    check_files(located.files.folder, located.records, hashes=hashes)
     variant, packed = located.manifest.variants[located.precision], located.graph.packed
     graph = read_onnx(located.graph.path)
     differences = [*_differences(graph, located.manifest, variant), *_unnamed_data(graph, variant)]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from onnxembed.errors import ModelFilesError, NotAnArtifactError, UsageError
 from onnxembed.execution.backend import GraphFiles
-from onnxembed.hub.model_files import ModelFiles, open_model_files
+from onnxembed.hub.model_files import ModelFiles, open_with_first
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.located import LocatedArtifact
@@ -39,8 +39,8 @@ def locate(
     """
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(f"precision is {precision!r}, not one of auto, {', '.join(PRECISIONS)}")
-    files, choices = open_model_files(model, hub or HubOptions()), choices or AdoptionChoices()
-    name = find(files, precision, onnx_file)
+    choices = choices or AdoptionChoices()
+    files, name = find(model, hub or HubOptions(), precision, onnx_file)
     if name != FILE_NAME:
         return _adopt(files, name, precision, choices)
     if choices != AdoptionChoices():
@@ -48,7 +48,8 @@ def locate(
             f"{model} is an artifact of onnxembed, about which everything is decided: pooling, normalize, task, "
             "activation and share_scales are for a graph that another program made"
         )
-    files.check([FILE_NAME])
+    if files.revision is not None:
+        files.check([FILE_NAME])
     manifest, precision, records = choose_graph(files.folder, precision, packed=gpu)
     if files.revision is not None:  # check_files finds what a local folder lacks
         files.get(records, [SIMILARITY_FILE])
@@ -76,19 +77,18 @@ class ModelManifest(NamedTuple):
 
 def read_model_manifest(model: str | Path, hub: HubOptions, onnx_file: str | None) -> ModelManifest:
     """The manifest of an artifact, without fetching its graphs, or of a model to adopt; errors as for `locate`."""
-    files = open_model_files(model, hub)
-    name = find(files, "auto", onnx_file)
+    files, name = find(model, hub, "auto", onnx_file)
     own = name == FILE_NAME
     manifest = _own_manifest(files) if own else _adopt(files, name, "auto", AdoptionChoices()).manifest
     return ModelManifest(manifest, files.revision)
 
 
-def find(files: ModelFiles, precision: str, onnx_file: str | None) -> str:
-    """The name of one file of a model, which is then in its folder: the manifest, or else an ONNX graph."""
-    name = files.first([FILE_NAME, *graph_names(precision, onnx_file)])
+def find(model: str | Path, hub: HubOptions, precision: str, onnx_file: str | None) -> tuple[ModelFiles, str]:
+    """A model's files, and the name of one that is then in their folder: the manifest, or else an ONNX graph."""
+    files, name = open_with_first(model, hub, [FILE_NAME, *graph_names(precision, onnx_file)])
     if name == FILE_NAME and onnx_file is not None:
         raise UsageError(f"{files.model} is an artifact of onnxembed: choose its graph by precision, not by onnx_file")
-    return name or _sole_graph(files, onnx_file)
+    return files, name or _sole_graph(files, onnx_file)
 
 
 def _own_manifest(files: ModelFiles) -> Manifest:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from onnxembed.execution.backend import GraphFiles
 from onnxembed.hub.model_files import ModelFiles
@@ -25,8 +24,3 @@ class LocatedArtifact:
     """The manifest's records of the files that the runtime reads, by file; none for a model adopted in memory."""
     tokenizer: str | None = None
     """For a model that was adopted in memory, the text of its changed tokenizer.json."""
-
-    @property
-    def folder(self) -> Path:
-        """Where the files lie."""
-        return self.files.folder

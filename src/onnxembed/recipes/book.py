@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from onnxembed.errors import RecipeError, UsageError
-from onnxembed.hub.source import is_local
+from onnxembed.hub.model_files import is_local
 from onnxembed.manifest.decoding import decode
 from onnxembed.recipes.recipe import Recipe, contradictions
 

@@ -39,7 +39,7 @@ MakeTokenizer = Callable[[LocatedArtifact, int], TextTokenizer]
 
 def make_text_tokenizer(located: LocatedArtifact, max_length: int) -> TextTokenizer:
     """The tokenizer for single texts."""
-    return TextTokenizer(located.folder, located.manifest.tokenization, max_length, located.tokenizer)
+    return TextTokenizer(located.files.folder, located.manifest.tokenization, max_length, located.tokenizer)
 
 
 class OpenModel:
@@ -96,7 +96,7 @@ class OpenModel:
             except BaseException:
                 backend.close()
                 raise
-        self.folder, self.revision, self.manifest = located.folder, located.files.revision, manifest
+        self.folder, self.revision, self.manifest = located.files.folder, located.files.revision, manifest
         self.threads, self.provider, self.precision = place.threads, backend.provider, located.precision
         self.prompting = Prompting(manifest.prompts.texts.value, manifest.prompts.default.value)
         self._backend: Backend | None = backend
