@@ -149,9 +149,10 @@ def _read_sentence_transformers(
     name, config = transformer
     mask_name, mask_config = mask
     MULTI_VECTOR_MASK.check(Path(mask_name), mask_config)
-    tasks = mask_config.get("skiplist_tasks") or ["document"]
-    kinds: list[TextKind] = [kind for kind in ("query", "document") if kind in tasks]
-    if not isinstance(tasks, list) or len(kinds) != len(tasks):
+    tasks = mask_config.get("skiplist_tasks")
+    tasks = ["document"] if tasks is None else [tasks] if isinstance(tasks, str) else tasks
+    kinds: list[TextKind] = [kind for kind in ("query", "document") if isinstance(tasks, list) and kind in tasks]
+    if not isinstance(tasks, list) or any(task not in kinds for task in tasks):
         raise ModelFilesError(f"{mask_name}: skiplist_tasks is {tasks!r}, not a list of query and document")
     has = "has a" if normalize else "has no"
     expansion = _expansion(name, config)

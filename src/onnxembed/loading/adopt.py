@@ -49,7 +49,7 @@ from onnxembed.manifest import (
 from onnxembed.manifest.describe import describe_overruled
 from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.recipe import Recipe
-from onnxembed.tokenizer import markers
+from onnxembed.tokenizer import declared, markers
 from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
 from onnxembed.tokenizer.token_ids import TokenIds, special_tokens
 from onnxembed.warning import warn
@@ -231,7 +231,11 @@ def adopt(files: ModelFiles, file: str, precision: str, choices: AdoptionChoices
     if not source.is_file():
         raise UnsupportedError(f"{found.folder} has no tokenizer.json; make one from its vocabulary with: {command}")
     state = dict(read_json(source))
-    loaded = (*apply_class_options(found.facts, state), *markers.register(found.facts, state))
+    loaded = (
+        *apply_class_options(found.facts, state),
+        *declared.register(found.facts, state),
+        *markers.register(found.facts, state),
+    )
     text, changes = apply_decisions(found.facts, adoption.decisions.encoder, state, source)
     # Dense layers are in the graph, so no file holds their weights.
     layers = found.facts.dense

@@ -39,6 +39,7 @@ FORMS: dict[str, Callable[[Path], Path]] = {
     "no expansion": lambda folder: write_colbert_encoder(folder, query_length=7, document_length=16),
     "nothing but the projection": lambda folder: write_colbert_encoder(folder, skip=(), normalize=False),
     "two projections": lambda folder: write_colbert_encoder(folder, dimensions=(20, 12)),
+    "skipped in none": lambda folder: write_colbert_encoder(folder, expansion=FIXED, skip_in=()),
     "skipped in both": lambda folder: write_colbert_encoder(folder, expansion=FIXED, skip_in=("query", "document")),
     "stanford": write_stanford_colbert,
     "stanford, attended": lambda folder: write_stanford_colbert(folder, attend_to_mask_tokens=True),

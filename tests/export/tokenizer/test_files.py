@@ -210,8 +210,8 @@ def test_robertas_leading_space_is_that_of_the_reference(tmp_path: Path, config:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=stored, use_regex=True)
     tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
     folder = write_sentence_bert(
-        tmp_path / "model", model_type="roberta", pad_token_id=1, max_position_embeddings=30, vocab_size=len(vocab)
-    )
+        tmp_path / "model", model_type="roberta", pad_token_id=1, max_position_embeddings=30, vocab_size=len(vocab) + 1
+    )  # the class has a <mask> besides
     tokenizer.save(str(folder / "tokenizer.json"))
     write_json(folder / "tokenizer_config.json", {"tokenizer_class": "RobertaTokenizer", **config})
     reference = transformers.AutoTokenizer.from_pretrained(folder)

@@ -90,7 +90,7 @@ class Checkpoint:
             if stored in self._records:
                 self._used.add(stored)
                 return self._records[stored]
-        raise ModelFilesError(f"the weights in {self.folder} have no tensor {name}")
+        raise ModelFilesError(f"the weights in {self.folder} have no tensor {name}, which config.json calls for")
 
 
 def check_finite(name: str, weight: np.ndarray[Any, Any]) -> None:

@@ -14,11 +14,11 @@ from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.tokenizer.vocabularies import CLASSES
-from onnxembed.export.tokenizer.vocabularies.special_tokens import read_special_tokens
 from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.tokenizer_class import rebuilding_class
 from onnxembed.foreign import foreign_errors
+from onnxembed.tokenizer.special_tokens import OF_CLASS, read_special_tokens
 
 # The classes whose post-processor does not depend on flags that releases of transformers read differently.
 CHECKED = ("BertTokenizer", "DistilBertTokenizer", "MPNetTokenizer", "RobertaTokenizer")
@@ -37,7 +37,7 @@ def check(facts: Facts, state: Mapping[str, Any]) -> None:
         tokenizer.no_truncation()
         segments = _has_segments(facts)
         ours = _around(tokenizer, segments)
-        special = read_special_tokens(folder, facts.tokenizer_config, CLASSES[name].special)
+        special = read_special_tokens(folder, facts.tokenizer_config, OF_CLASS[name])
         source = CheckpointVocabulary(folder, facts.tokenizer_config, special)
         for role in ("cls_token", "sep_token"):
             if tokenizer.token_to_id(special.content(role)) is None:

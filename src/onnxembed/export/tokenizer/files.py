@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxembed.decisions.encoder import EncoderDecisions
-from onnxembed.export.tokenizer import around, declared, rebuilt, rows
+from onnxembed.export.tokenizer import around, rebuilt, rows
 from onnxembed.export.tokenizer.vocabularies import convert
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json, write_json
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.tokenizer import markers
+from onnxembed.tokenizer import declared, markers
 from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
 from onnxembed.tokenizer.token_ids import special_tokens
 

@@ -16,11 +16,11 @@ from tokenizers import Tokenizer
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.probes import PROBES
 from onnxembed.export.tokenizer.vocabularies import CLASSES
-from onnxembed.export.tokenizer.vocabularies.special_tokens import read_special_tokens
 from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.tokenizer_class import OVERRULING, rebuilding_class
 from onnxembed.foreign import foreign_errors
+from onnxembed.tokenizer.special_tokens import OF_CLASS, read_special_tokens
 
 PARTS = ("normalizer", "pre_tokenizer", "model")
 
@@ -62,7 +62,7 @@ def follow_class(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
             f"{CLASSES[name].model}; {_cure(facts, name)}"
         )
     with foreign_errors(f"{file} and {folder / 'tokenizer_config.json'} do not go together"):
-        special = read_special_tokens(folder, facts.tokenizer_config, CLASSES[name].special)
+        special = read_special_tokens(folder, facts.tokenizer_config, OF_CLASS[name])
         source = CheckpointVocabulary(folder, facts.tokenizer_config, special)
         built: dict[str, Any] = json.loads(CLASSES[name].build(source, _contents(content)).to_str())
     with foreign_errors(f"{file} cannot tokenize a text, as it is or with the special tokens of tokenizer_config.json"):

@@ -21,14 +21,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.tokenizer.vocabularies import post_processors
 from onnxembed.export.tokenizer.vocabularies.byte_fallback import build_gemma, build_llama, read_gemma, read_llama
 from onnxembed.export.tokenizer.vocabularies.byte_level import build_gpt2, build_qwen2, read_byte_level
-from onnxembed.export.tokenizer.vocabularies.special_tokens import Token, read_special_tokens
 from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, TokenizerClass
 from onnxembed.export.tokenizer.vocabularies.unigram import (
     build_albert,
@@ -43,73 +42,37 @@ from onnxembed.export.tokenizer.vocabularies.unigram import (
 from onnxembed.export.tokenizer.vocabularies.wordpiece import build_wordpiece, read_wordpiece
 from onnxembed.facts.facts import Facts
 from onnxembed.foreign import foreign_errors
+from onnxembed.tokenizer.special_tokens import OF_CLASS, read_special_tokens
 
-MASK = AddedToken("<mask>", lstrip=True, special=True)  # includes the space before it
-BRACKETS = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-ANGLES = {
-    "bos_token": "<s>",
-    "eos_token": "</s>",
-    "unk_token": "<unk>",
-    "sep_token": "</s>",
-    "pad_token": "<pad>",
-    "cls_token": "<s>",
-    "mask_token": "<mask>",
-}
-LLAMA = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-GEMMA = {
-    "bos_token": "<bos>",
-    "eos_token": "<eos>",
-    "unk_token": "<unk>",
-    "pad_token": "<pad>",
-    "mask_token": "<mask>",
-}
-ALBERT = {**BRACKETS, "bos_token": "[CLS]", "eos_token": "[SEP]", "unk_token": "<unk>", "pad_token": "<pad>"}
-DEBERTA = {**BRACKETS, "bos_token": "[CLS]", "eos_token": "[SEP]"}
-END_OF_TEXT = "<|endoftext|>"
-GPT2 = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
-QWEN2 = dict.fromkeys(("eos_token", "unk_token", "pad_token"), END_OF_TEXT)
-CAMEMBERT: dict[str, Token] = {**ANGLES, "mask_token": MASK}
-MPNET: dict[str, Token] = {**ANGLES, "unk_token": "[UNK]", "mask_token": MASK}
-
-BERT_CLASS = TokenizerClass(
-    "WordPiece", ("vocab.txt",), BRACKETS, read_wordpiece, build_wordpiece, post_processors.cls_and_sep
-)
+BERT_CLASS = TokenizerClass("WordPiece", ("vocab.txt",), read_wordpiece, build_wordpiece, post_processors.cls_and_sep)
 SPM = ("sentencepiece.bpe.model",)
 BPE = ("vocab.json", "merges.txt")
 
 CLASSES: dict[str, TokenizerClass] = {
     "AlbertTokenizer": TokenizerClass(
-        "Unigram", ("spiece.model",), ALBERT, read_albert, build_albert, post_processors.cls_and_sep
+        "Unigram", ("spiece.model",), read_albert, build_albert, post_processors.cls_and_sep
     ),
     "BertTokenizer": BERT_CLASS,
-    "CamembertTokenizer": TokenizerClass(
-        "Unigram", SPM, CAMEMBERT, read_camembert, build_camembert, post_processors.bos_and_eos
-    ),
+    "CamembertTokenizer": TokenizerClass("Unigram", SPM, read_camembert, build_camembert, post_processors.bos_and_eos),
     "DebertaV2Tokenizer": TokenizerClass(
-        "Unigram", ("spm.model",), DEBERTA, read_deberta_v2, build_deberta_v2, post_processors.cls_and_sep
+        "Unigram", ("spm.model",), read_deberta_v2, build_deberta_v2, post_processors.cls_and_sep
     ),
     "DistilBertTokenizer": BERT_CLASS,
     "ElectraTokenizer": BERT_CLASS,
-    "GPT2Tokenizer": TokenizerClass("BPE", BPE, GPT2, read_byte_level, build_gpt2, post_processors.flagged_bos_eos),
+    "GPT2Tokenizer": TokenizerClass("BPE", BPE, read_byte_level, build_gpt2, post_processors.flagged_bos_eos),
     "GemmaTokenizer": TokenizerClass(
-        "BPE", ("tokenizer.model",), GEMMA, read_gemma, build_gemma, post_processors.required_bos_eos
+        "BPE", ("tokenizer.model",), read_gemma, build_gemma, post_processors.required_bos_eos
     ),
     "LlamaTokenizer": TokenizerClass(
-        "BPE", ("tokenizer.model",), LLAMA, read_llama, build_llama, post_processors.required_bos_eos
+        "BPE", ("tokenizer.model",), read_llama, build_llama, post_processors.required_bos_eos
     ),
     "MPNetTokenizer": TokenizerClass(
-        "WordPiece", ("vocab.txt",), MPNET, read_wordpiece, build_wordpiece, post_processors.roberta
+        "WordPiece", ("vocab.txt",), read_wordpiece, build_wordpiece, post_processors.roberta
     ),
-    "Qwen2Tokenizer": TokenizerClass("BPE", BPE, QWEN2, read_byte_level, build_qwen2, post_processors.flagged_bos_eos),
-    "RobertaTokenizer": TokenizerClass("BPE", BPE, ANGLES, read_byte_level, build_gpt2, post_processors.roberta),
+    "Qwen2Tokenizer": TokenizerClass("BPE", BPE, read_byte_level, build_qwen2, post_processors.flagged_bos_eos),
+    "RobertaTokenizer": TokenizerClass("BPE", BPE, read_byte_level, build_gpt2, post_processors.roberta),
     "XLMRobertaTokenizer": TokenizerClass(
-        "Unigram", SPM, ANGLES, read_xlm_roberta, build_xlm_roberta, post_processors.bos_and_eos
+        "Unigram", SPM, read_xlm_roberta, build_xlm_roberta, post_processors.bos_and_eos
     ),
 }
 
@@ -137,7 +100,7 @@ def convert(facts: Facts) -> Converted:
     missing = [file for file in tokenizer_class.files if not (folder / file).is_file()]
     if missing:
         raise ModelFilesError(f"{folder} has no tokenizer.json, and no {', '.join(missing)} for its {name}; {FIX}")
-    source = CheckpointVocabulary(folder, config, read_special_tokens(folder, config, tokenizer_class.special))
+    source = CheckpointVocabulary(folder, config, read_special_tokens(folder, config, OF_CLASS[name]))
     files = " and ".join(tokenizer_class.files)
     with foreign_errors(f"{folder}: no tokenizer could be built from {files}"):
         vocabulary = tokenizer_class.read(source)

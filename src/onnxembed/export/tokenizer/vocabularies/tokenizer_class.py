@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.processors import PostProcessor
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.tokenizer.vocabularies.special_tokens import SpecialTokens, Token
 from onnxembed.facts.json_file import JsonObject
+from onnxembed.tokenizer.special_tokens import SpecialTokens
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,13 @@ class Vocabulary:
 class TokenizerClass:
     """How one tokenizer class of transformers reads a checkpoint.
 
-    `model`: the kind of its vocabulary. `files`: the files of the vocabulary, all required. `special`: the class's
-    tokens for roles that no file names. `read`: reads the vocabulary. `build`: how a text is prepared for it and cut
-    by it, as transformers' class does, also with the vocabulary of a tokenizer.json. `post_processor`: what goes
-    around every text.
+    `model`: the kind of its vocabulary. `files`: the files of the vocabulary, all required. `read`: reads
+    the vocabulary. `build`: how a text is prepared for it and cut by it, as transformers' class does, also with the
+    vocabulary of a tokenizer.json. `post_processor`: what goes around every text.
     """
 
     model: str
     files: tuple[str, ...]
-    special: Mapping[str, Token]
     read: Callable[[CheckpointVocabulary], Vocabulary]
     build: Callable[[CheckpointVocabulary, Contents], Tokenizer]
     post_processor: Callable[[CheckpointVocabulary, Tokenizer], PostProcessor]

@@ -1,4 +1,4 @@
-"""The special and added tokens of a checkpoint without tokenizer.json: their texts, how they match, their ids.
+"""The special and added tokens that a checkpoint's files declare: their texts, how they match, their ids.
 
 They come from tokenizer_config.json, in special_tokens_map.json and added_tokens.json of older checkpoints, and from
 the defaults of the tokenizer's class, read in the same order as in transformers 5.
@@ -21,6 +21,57 @@ MATCHING = ("single_word", "lstrip", "rstrip", "normalized", "special")
 EXTRA = ("extra_special_tokens", "additional_special_tokens")  # the name of transformers 5, and the older one
 
 Token = str | AddedToken  # a text alone is special and found before normalization
+
+
+MASK = AddedToken("<mask>", lstrip=True, special=True)  # includes the space before it
+BRACKETS: dict[str, Token] = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+ANGLES: dict[str, Token] = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
+}
+LLAMA = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+GEMMA = {
+    "bos_token": "<bos>",
+    "eos_token": "<eos>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
+ALBERT = {**BRACKETS, "bos_token": "[CLS]", "eos_token": "[SEP]", "unk_token": "<unk>", "pad_token": "<pad>"}
+DEBERTA = {**BRACKETS, "bos_token": "[CLS]", "eos_token": "[SEP]"}
+END_OF_TEXT = "<|endoftext|>"
+GPT2 = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
+QWEN2 = dict.fromkeys(("eos_token", "unk_token", "pad_token"), END_OF_TEXT)
+CAMEMBERT: dict[str, Token] = {**ANGLES, "mask_token": MASK}
+MPNET: dict[str, Token] = {**ANGLES, "unk_token": "[UNK]", "mask_token": MASK}
+
+OF_CLASS: Mapping[str, Mapping[str, Token]] = {
+    "AlbertTokenizer": ALBERT,
+    "BertTokenizer": BRACKETS,
+    "CamembertTokenizer": CAMEMBERT,
+    "DebertaV2Tokenizer": DEBERTA,
+    "DistilBertTokenizer": BRACKETS,
+    "ElectraTokenizer": BRACKETS,
+    "GPT2Tokenizer": GPT2,
+    "GemmaTokenizer": GEMMA,
+    "LlamaTokenizer": LLAMA,
+    "MPNetTokenizer": MPNET,
+    "Qwen2Tokenizer": QWEN2,
+    "RobertaTokenizer": ANGLES,
+    "XLMRobertaTokenizer": ANGLES,
+}
+"""The tokens that a class of transformers has for roles that no file names."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +130,10 @@ def read_special_tokens(folder: Path, config: JsonObject, defaults: Mapping[str,
         settings |= read_json(file) if file.is_file() else {}
     by_content = {str(token): token for token in declared.values()}
     named: dict[str, Token] = {}
-    for role in (*ROLES, *(key for key in settings if key.endswith("_token") and key not in ROLES)):
+    more = settings.get("model_specific_special_tokens") or {}
+    settings |= _object(file, "model_specific_special_tokens", more)
+    own_roles = (key for key in settings if (key.endswith("_token") or key in more) and key not in ROLES)
+    for role in (*ROLES, *own_roles):
         default = defaults.get(role)
         value = settings.get(role, default)
         if value is not None and (role in ROLES or isinstance(value, str | dict)):  # add_bos_token is a flag

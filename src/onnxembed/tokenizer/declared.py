@@ -1,4 +1,4 @@
-"""Tokens that other files declare beside tokenizer.json, registered as transformers 5 registers them.
+"""Tokens that the files beside tokenizer.json, or its class, declare, registered as transformers 5 registers them.
 
 Reference: transformers 5.23, TokenizersBackend.__init__.
 """
@@ -11,10 +11,11 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from onnxembed.export.tokenizer.vocabularies.special_tokens import MATCHING, read_special_tokens
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.facts.tokenizer_class import rebuilding_class
 from onnxembed.foreign import foreign_errors
+from onnxembed.tokenizer.special_tokens import MATCHING, OF_CLASS, read_special_tokens
 
 
 def register(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
@@ -24,7 +25,8 @@ def register(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
     """
     if MODEL_TYPES[facts.model_type].static:  # whose references read tokenizer.json alone
         return
-    special = read_special_tokens(facts.transformer_folder, facts.tokenizer_config, {})
+    of_class = OF_CLASS.get(rebuilding_class(facts, state) or "", {})
+    special = read_special_tokens(facts.transformer_folder, facts.tokenizer_config, of_class)
     known = {entry["content"]: entry for entry in state.get("added_tokens") or ()}
     missing = [
         str(token)
@@ -41,7 +43,7 @@ def register(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
     if added != state.get("added_tokens"):
         state["added_tokens"] = added
         names = ", ".join(dict.fromkeys(map(repr, missing)))
-        yield f"{names} registered as the files beside tokenizer.json declare"
+        yield f"{names} registered as the files beside tokenizer.json, or its class, declare"
 
 
 def _differs(token: AddedToken, entry: dict[str, Any]) -> bool:
