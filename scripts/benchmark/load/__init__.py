@@ -1,0 +1,1 @@
+"""Load on a server over loopback: `python -m benchmark.load`, as scripts/load runs it."""
