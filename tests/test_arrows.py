@@ -31,7 +31,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "rescoring": ("quantization", "similarity"),
     "embedder": ("manifest", "quantization", "hub", "execution", "loading", "runtime", "similarity"),
     "reranker": ("manifest", "hub", "execution", "tokenizer", "loading", "runtime"),
-    "compat": ("tokenizer", "runtime", "embedder", "reranker"),
+    "compat": ("manifest", "recipes", "tokenizer", "runtime", "embedder", "reranker"),
     "files": ("quantization", "runtime"),
     "bulk": ("manifest", "quantization", "hub", "loading", "runtime", "embedder"),
     "export.progress": (),

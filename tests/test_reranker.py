@@ -363,3 +363,22 @@ def test_a_plain_encoder_is_not_a_reranker(tmp_path: Path) -> None:
         export(write_bert(tmp_path / "plain"), tmp_path / "out", Options(flags=Flags(task="reranking")))
     with pytest.raises(UsageError, match=r"--task reranking: .*modules.json is that of an embedding model"):
         export(write_sentence_bert(tmp_path / "st"), tmp_path / "out", Options(flags=Flags(task="reranking")))
+
+
+@pytest.mark.filterwarnings("ignore:Default prompt name")
+def test_a_prompt_goes_before_the_query_as_in_sentence_transformers(tmp_path: Path) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    folder = write_cross_encoder(tmp_path / "checkpoint")
+    export(folder, tmp_path / "out")
+    prompts = {"find": "to be ", "other": "as "}
+    reference = library.CrossEncoder(str(folder), device="cpu", prompts=prompts, default_prompt_name="find")
+    pairs = [("the cat", "a text"), ("a dog", "the cat")]
+    with OnnxReranker(tmp_path / "out", prompts=prompts, default_prompt_name="find") as model:
+        np.testing.assert_allclose(model.predict(pairs), reference.predict(pairs), atol=1e-5)
+        named = model.predict(pairs, prompt_name="other")
+        np.testing.assert_allclose(named, reference.predict(pairs, prompt_name="other"), atol=1e-5)
+        given = [result.score for result in model.rank("the cat", ["a text", "a dog"], prompt="so ")]
+        theirs = [result["score"] for result in reference.rank("the cat", ["a text", "a dog"], prompt="so ")]
+        np.testing.assert_allclose(given, theirs, atol=1e-5)
+        with pytest.raises(UsageError, match="no prompt named 'query'; it has: find, other"):
+            model.predict(pairs, prompt_name="query")

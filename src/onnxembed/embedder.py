@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
@@ -62,6 +62,9 @@ class OnnxEmbedder(TextModel):
         device_ids: the numbers of several GPUs to share the work among, instead of `device_id`.
         max_length: texts are cut to this many tokens; at most the model's own limit, which is the default.
         dimensions: the length that dense vectors are cut to (Matryoshka), unless a call says another one.
+        prompts: prompts by name, beside the model's own and in their place; those named "query", and "document" or
+            "passage", are what `encode_query` and `encode_document` put before texts.
+        default_prompt_name: the name of the prompt for calls that name none; the model's own default if None.
         revision: a branch, tag or commit of a hub repository. A branch or tag is asked for each time a model is
             opened; if the hub cannot be reached, the copy in the cache is used, with a warning. A commit in the cache
             asks nothing. The attribute `revision` is the commit that is open.
@@ -94,6 +97,8 @@ class OnnxEmbedder(TextModel):
         device_ids: Sequence[int] | None = None,
         max_length: int | None = None,
         dimensions: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
@@ -117,6 +122,7 @@ class OnnxEmbedder(TextModel):
                 share_scales=share_scales,
             ),
         )
+        opened.prompting = opened.prompting.with_own(prompts, default_prompt_name)
         self._open(opened)
         if dimensions is not None:
             self._cut(dimensions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation, Precision, Scor
 from onnxembed.runtime.asynchronous import twin
 from onnxembed.runtime.given import Given, given_pairs, iterate, length, plain
 from onnxembed.runtime.open_model import OpenModel
-from onnxembed.runtime.options import Options, StreamOptions, take_options
+from onnxembed.runtime.options import Options, PromptOptions, take_options
 from onnxembed.runtime.outputs.scores import ScoresReadout
 from onnxembed.runtime.progress import Blocks, shown
 from onnxembed.runtime.public_base import OnnxModel
@@ -72,6 +72,8 @@ class OnnxReranker(OnnxModel):
             texts, "only_second" from the document alone; None does what the manifest says. A model with a
             template cuts the body of the template.
         instruction: what a model with a template is told to look for; the model's own instruction if None.
+        prompts: prompts by name, which a call names by `prompt_name`; a prompt goes before the query.
+        default_prompt_name: the name of the prompt for calls that name none.
         revision: a branch, tag or commit of a hub repository. A branch or tag is asked for each time a model is
             opened; if the hub cannot be reached, the copy in the cache is used, with a warning. A commit in the cache
             asks nothing. The attribute `revision` is the commit that is open.
@@ -103,6 +105,8 @@ class OnnxReranker(OnnxModel):
         max_length: int | None = None,
         truncation: PairTruncation | None = None,
         instruction: str | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
@@ -126,6 +130,7 @@ class OnnxReranker(OnnxModel):
             choices=AdoptionChoices(activation=activation, share_scales=share_scales),
             make_tokenizer=partial(make_pair_tokenizer, truncation=truncation, instruction=instruction),
         )
+        opened.prompting = opened.prompting.with_own(prompts, default_prompt_name)
         self._open(opened)
 
     def _use(self, model: OpenModel) -> None:
@@ -136,7 +141,7 @@ class OnnxReranker(OnnxModel):
         self._scores, self._logits = ScoresReadout(section, raw=False), ScoresReadout(section, raw=True)
 
     def score(
-        self, query: str, documents: Iterable[str], *, raw_scores: bool = False, **options: Unpack[StreamOptions]
+        self, query: str, documents: Iterable[str], *, raw_scores: bool = False, **options: Unpack[PromptOptions]
     ) -> FloatArray:
         """The score of each document for the query, float32 [N]; [N, labels] for a model with several labels.
 
@@ -144,48 +149,49 @@ class OnnxReranker(OnnxModel):
             query: one text.
             documents: any iterable of texts; none gives an empty array.
             raw_scores: return logits, without the model's activation.
-            options: batch_size, show_progress, read_ahead and truncate, as for `OnnxEmbedder.embed`.
+            options: prompt and prompt_name, of a text to put before the query; batch_size, show_progress, read_ahead
+                and truncate, as for `OnnxEmbedder.embed`.
 
         Raises:
             UsageError: the query or a document is not a str (the message names its position), the documents are
                 a single str, or the reranker is closed.
         """
-        return self._joined(_beside(query, documents), raw_scores, take_options("score", options, StreamOptions))
+        return self._joined(_beside(query, documents), raw_scores, take_options("score", options, PromptOptions))
 
     def score_pairs(
-        self, pairs: Pair | Iterable[Pair], *, raw_scores: bool = False, **options: Unpack[StreamOptions]
+        self, pairs: Pair | Iterable[Pair], *, raw_scores: bool = False, **options: Unpack[PromptOptions]
     ) -> FloatArray:
         """The score of each (query, document) pair; of one pair, a float32 scalar, or [labels].
 
         Otherwise as `score`.
         """
         given = given_pairs(pairs)
-        scores = self._joined(given, raw_scores, take_options("score_pairs", options, StreamOptions))
+        scores = self._joined(given, raw_scores, take_options("score_pairs", options, PromptOptions))
         return scores[0] if given.single else scores
 
-    def predict(self, pairs: Pair | Iterable[Pair], **options: Unpack[StreamOptions]) -> FloatArray:
+    def predict(self, pairs: Pair | Iterable[Pair], **options: Unpack[PromptOptions]) -> FloatArray:
         """`score_pairs`, by the name that sentence-transformers' CrossEncoder gives it."""
         return self.score_pairs(pairs, **options)
 
     def score_stream(
-        self, pairs: Pair | Iterable[Pair], *, raw_scores: bool = False, **options: Unpack[StreamOptions]
+        self, pairs: Pair | Iterable[Pair], *, raw_scores: bool = False, **options: Unpack[PromptOptions]
     ) -> Generator[FloatArray, None, None]:
         """Stream the score of each pair, in order: float32 scalars, or [labels] for a model with several labels.
 
         Takes any iterable, even an endless one: about two thousand pairs are read ahead, and memory stays bounded.
         """
-        blocks = self._blocks(given_pairs(pairs), raw_scores, take_options("score_stream", options, StreamOptions))
+        blocks = self._blocks(given_pairs(pairs), raw_scores, take_options("score_stream", options, PromptOptions))
         return (score for _, scores in blocks for score in scores)
 
     def rerank(
-        self, query: str, documents: Iterable[str], **options: Unpack[StreamOptions]
+        self, query: str, documents: Iterable[str], **options: Unpack[PromptOptions]
     ) -> Generator[float, None, None]:
         """Stream the logit of each document, in order, as FastEmbed's TextCrossEncoder.rerank does.
 
         For models with one label; memory stays bounded. Errors as for `score`.
         """
         self._check_one_label("rerank")
-        taken = take_options("rerank", options, StreamOptions)
+        taken = take_options("rerank", options, PromptOptions)
         blocks = self._blocks(_beside(query, documents), True, taken)
         return (float(score) for _, scores in blocks for score in scores)
 
@@ -197,7 +203,7 @@ class OnnxReranker(OnnxModel):
         top_k: int | None = None,
         return_documents: bool = False,
         raw_scores: bool = False,
-        **options: Unpack[StreamOptions],
+        **options: Unpack[PromptOptions],
     ) -> list[RankedDocument]:
         """The documents sorted by their score for the query, best first; equal scores in the documents' order.
 
@@ -217,7 +223,7 @@ class OnnxReranker(OnnxModel):
             whole_number("top_k", top_k)
         best: list[RankedDocument] = []
         index = 0
-        taken = take_options("rank", options, StreamOptions)
+        taken = take_options("rank", options, PromptOptions)
         for window, scores in self._blocks(_beside(query, documents), raw_scores, taken):
             for (_, document), score in zip(window, scores, strict=True):
                 best.append(RankedDocument(index, float(score), document if return_documents else None))
@@ -262,9 +268,18 @@ class OnnxReranker(OnnxModel):
     def _blocks(self, pairs: Given[Pair], raw_scores: bool, options: Options) -> Blocks[Pair, FloatArray]:
         """One window of pairs after another, with their scores [N] or [N, labels]."""
         readout = self._logits if raw_scores else self._scores
-        windows = partial(_windows, pairs.items)
+        windows = partial(_windows, self._prompted(pairs.items, options))
         blocks = self.model.stream(windows, readout, items="pairs", reading=options.reading)
         return shown(blocks, pairs.total, "pair") if options.show_progress else blocks
+
+    def _prompted(self, pairs: Iterator[Pair], options: Options) -> Iterator[Pair]:
+        """The pairs with a prompt before the first text, as in sentence-transformers' CrossEncoder."""
+        prompt = self.model.prompting.choose(options.prompt, options.prompt_name)
+        if not prompt:
+            return pairs
+        if self.manifest.require_reranking().template is not None:
+            raise UsageError("this model puts pairs into a template of its own; instruction=... says what to look for")
+        return ((prompt + query, document) for query, document in pairs)
 
     def _joined(self, pairs: Given[Pair], raw_scores: bool, options: Options) -> FloatArray:
         """The scores of all pairs."""

@@ -17,6 +17,11 @@ def test_the_models_of_the_book(run: Run) -> None:
     assert len(book) == len(recipe_names())
     assert book["intfloat/e5-base-v2"]["prompts"] == {"query": "query: ", "document": "passage: "}
     assert book["intfloat/e5-base-v2"]["dimension"] is None  # its files say it, its recipe does not
+    assert book["intfloat/e5-base-v2"]["tasks"] == ["embedding"]
+    assert book["BAAI/bge-m3"]["tasks"] == ["embedding", "sparse", "multi_vector"]
+    assert book["BAAI/bge-reranker-base"]["tasks"] == ["reranking"]
+    assert book["colbert-ir/colbertv2.0"]["tasks"] == ["multi_vector"]
+    assert [name for name, model in book.items() if not model["tasks"]] == []
     lines = run("models").out.splitlines()
     assert "intfloat/e5-base-v2" in lines
     assert max(map(len, lines)) <= 80

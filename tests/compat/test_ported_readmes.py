@@ -7,14 +7,19 @@ a server and training are left out. No line of either README changes in more tha
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from foreign import foreign
 from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.compat.fastembed import (
     LateInteractionTextEmbedding,
+    ModelSource,
+    PoolingType,
     SparseTextEmbedding,
     TextCrossEncoder,
     TextEmbedding,
@@ -22,11 +27,14 @@ from onnxembed.compat.fastembed import (
 from onnxembed.errors import UsageError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
+from onnxembed.manifest import FILE_NAME
 from tiny_heads import write_bge_m3, write_colbert_encoder, write_masked_lm
 from tiny_rerankers import write_reranker
 
 # The texts of the examples are long for the tokenizer of tiny models, which knows few words.
 pytestmark = pytest.mark.filterwarnings("ignore:.*and were cut")
+
+KINDS: tuple[Any, ...] = (TextEmbedding, SparseTextEmbedding, LateInteractionTextEmbedding, TextCrossEncoder)
 
 DOCUMENTS = ["This is built to be faster and lighter.", "fastembed is supported by and maintained by Qdrant."]
 
@@ -77,6 +85,76 @@ def test_other_models_of_fastembed(models: dict[str, str]) -> None:
     pairs = list(encoder.rerank_pairs([("the cat", document) for document in DOCUMENTS]))
     np.testing.assert_allclose(scores, pairs, atol=1e-6)
     np.testing.assert_allclose(scores, encoder.model.score("the cat", DOCUMENTS, raw_scores=True), atol=1e-6)
+
+
+@pytest.fixture
+def nothing_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (TextEmbedding, TextCrossEncoder):
+        monkeypatch.setattr(kind, "_added", {})
+
+
+def test_custom_models_of_fastembed(
+    checkpoint: Path, models: dict[str, str], tmp_path: Path, nothing_added: None
+) -> None:
+    graph = str(foreign(checkpoint, tmp_path / "graph", "", "token_embeddings"))
+    documents = ["the cat", "a text"]
+    TextEmbedding.add_custom_model(
+        model="intfloat/multilingual-e5-small",
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        sources=ModelSource(hf=graph),  # can be used with an `url` to load files from a private storage
+        dim=32,
+        model_file="onnx/model.onnx",
+    )
+    model = TextEmbedding(model_name="intfloat/multilingual-e5-small")
+    embeddings = list(model.embed(documents))
+    with OnnxEmbedder(graph) as own:
+        np.testing.assert_array_equal(embeddings, own.encode(documents))
+    reranker = shutil.copytree(models["reranker"], tmp_path / "reranker")
+    (reranker / FILE_NAME).unlink()
+    TextCrossEncoder.add_custom_model(
+        model="Xenova/ms-marco-MiniLM-L-4-v2",
+        model_file="onnx/model.onnx",
+        sources=ModelSource(hf=str(reranker)),
+    )
+    encoder = TextCrossEncoder(model_name="Xenova/ms-marco-MiniLM-L-4-v2")
+    pairs = [("What is AI?", "Artificial intelligence is ..."), ("What is ML?", "Machine learning is ...")]
+    np.testing.assert_array_equal(list(encoder.rerank_pairs(pairs)), encoder.model.score_pairs(pairs, raw_scores=True))
+
+
+def test_custom_models_that_are_not_what_was_said(checkpoint: Path, tmp_path: Path, nothing_added: None) -> None:
+    graph = ModelSource(hf=str(foreign(checkpoint, tmp_path / "graph", "", "token_embeddings")))
+    TextEmbedding.add_custom_model("own/wide", PoolingType.MEAN, True, graph, dim=64)
+    with pytest.raises(UsageError, match="own/Wide was added with dim=64, and its vectors have 32"):
+        TextEmbedding("own/Wide")
+    TextEmbedding.add_custom_model("own/cls", PoolingType.CLS, True, graph, dim=32)
+    with pytest.warns(UserWarning, match="not the model's own vectors: --pooling: cls instead of mean"):
+        TextEmbedding("own/cls")
+    with pytest.raises(UsageError, match="own/CLS was added already"):
+        TextEmbedding.add_custom_model("own/CLS", PoolingType.CLS, True, graph, dim=32)
+    with pytest.raises(UsageError, match="no source on the hub"):
+        TextEmbedding.add_custom_model("own/url", PoolingType.CLS, True, ModelSource(url="https://..."), dim=32)
+    with pytest.raises(UsageError, match="output_name='x': the output is found by itself"):
+        TextEmbedding.add_custom_model("own/named", PoolingType.CLS, True, graph, dim=32, output_name="x")
+
+
+def test_the_list_of_models_of_fastembed(nothing_added: None) -> None:
+    """Names by task, where FastEmbed has them too; the keys are FastEmbed's."""
+    listed = {kind: [model["model"] for model in kind.list_supported_models()] for kind in KINDS}
+    assert "BAAI/bge-small-en-v1.5" in listed[TextEmbedding]
+    assert "prithivida/Splade_PP_en_v1" in listed[SparseTextEmbedding]
+    assert "colbert-ir/colbertv2.0" in listed[LateInteractionTextEmbedding]
+    assert "BAAI/bge-reranker-base" in listed[TextCrossEncoder]
+    assert len({*map(tuple, listed.values())}) == 4
+    TextEmbedding.add_custom_model("own/model", PoolingType.MEAN, True, ModelSource(hf="own/m"), dim=9, license="mit")
+    last = TextEmbedding.list_supported_models()[-1]
+    assert {key: last[key] for key in ("model", "sources", "model_file", "license", "dim")} == {
+        "model": "own/model",
+        "sources": {"hf": "own/m", "url": None},
+        "model_file": "onnx/model.onnx",
+        "license": "mit",
+        "dim": 9,
+    }
 
 
 def test_embedding_models_of_sentence_transformers(artifact: Path, checkpoint: Path) -> None:

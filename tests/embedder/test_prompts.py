@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,31 @@ def test_impossible_prompts_are_refused(
 def test_a_model_without_prompts_says_so(raw: OnnxEmbedder) -> None:
     with pytest.raises(UsageError, match="no prompt named 'query'; it has: none"):
         raw.encode("the", prompt_name="query")
+
+
+@pytest.mark.filterwarnings("ignore:Default prompt name")
+@pytest.mark.parametrize("default", [None, "query", "own"])
+def test_prompts_of_the_caller_are_those_of_sentence_transformers(
+    artifact: Path, checkpoint: Path, default: str | None
+) -> None:
+    """They win over the model's own, and those that are not named stay."""
+    library = pytest.importorskip("sentence_transformers")
+    prompts = {"query": "of: ", "own": "as "}
+    reference = library.SentenceTransformer(str(checkpoint), device="cpu", prompts=prompts, default_prompt_name=default)
+    with OnnxEmbedder(artifact, prompts=prompts, default_prompt_name=default) as model:
+        assert model.default_prompt_name == reference.default_prompt_name == default
+        assert model.prompts == {name: text for name, text in reference.prompts.items() if text}
+        assert_vectors_equal(model.encode(["the cat"]), reference.encode(["the cat"]), atol=1e-5)
+        for name in ("query", "title", "own"):
+            theirs = reference.encode(["the cat"], prompt_name=name)
+            assert_vectors_equal(model.encode(["the cat"], prompt_name=name), theirs, atol=1e-5)
+        assert_vectors_equal(model.encode_query(["the cat"]), reference.encode_query(["the cat"]), atol=1e-5)
+        copied = copy.copy(model)
+    assert copied.prompts == model.prompts
+
+
+def test_prompts_of_the_caller_that_are_impossible(artifact: Path) -> None:
+    with pytest.raises(UsageError, match="default_prompt_name is 'own'; the prompts are: query, title, of"):
+        OnnxEmbedder(artifact, prompts={"of": ""}, default_prompt_name="own")
+    with pytest.raises(UsageError, match="of is int, not str"):
+        OnnxEmbedder(artifact, prompts={"of": 3})  # type: ignore[dict-item]

@@ -75,7 +75,7 @@ def _of_folder(folder: str | Path) -> KnownModel:
 def _of_recipe(recipe: Recipe) -> KnownModel:
     return KnownModel(
         name=recipe.model,
-        tasks=(recipe.task.value,) if recipe.task else (),
+        tasks=recipe.tasks,
         dimension=None,
         max_length=None,
         bytes=None,

@@ -1,23 +1,68 @@
 """FastEmbed's classes for texts, over onnxembed: `from onnxembed.compat.fastembed import TextEmbedding`.
 
-A model name is a folder or a hub id, as for OnnxEmbedder; it needs an ONNX graph or an artifact, and is in no list.
-The vectors are the model's own: prompts, pooling and normalization follow its files, where FastEmbed has a table.
+A model name is a folder or a hub id, as for OnnxEmbedder; it needs an ONNX graph or an artifact, and no list has to
+know it. The vectors are the model's own: prompts, pooling and normalization follow its files, where FastEmbed has a
+table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, TypedDict, TypeVar, Unpack
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar, Unpack
 
 from onnxembed.arrays import FloatArray
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import UsageError
+from onnxembed.manifest import PoolingMode, Task
+from onnxembed.recipes.book import read_recipe, recipe_names
 from onnxembed.reranker import OnnxReranker
 from onnxembed.runtime.outputs.sparse import SparseEmbedding
 from onnxembed.tokenizer.pairs import Pair
 
 Model = TypeVar("Model", OnnxEmbedder, OnnxReranker)
+
+
+class PoolingType(StrEnum):
+    """How the tokens of a custom model are pooled; DISABLED leaves it to the graph and the model's files."""
+
+    CLS = "CLS"
+    MEAN = "MEAN"
+    LAST_TOKEN = "LAST_TOKEN"
+    DISABLED = "DISABLED"
+
+
+POOLING: dict[PoolingType, PoolingMode | None] = {
+    PoolingType.CLS: "cls",
+    PoolingType.MEAN: "mean",
+    PoolingType.LAST_TOKEN: "lasttoken",
+    PoolingType.DISABLED: None,
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where the files of a custom model lie: a hub id or a folder. Archives at a URL are not fetched."""
+
+    hf: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A model of the list: published in the recipe book, or added. None is what nothing states."""
+
+    model: str
+    sources: ModelSource
+    model_file: str | None = None
+    description: str | None = None
+    license: str | None = None
+    size_in_GB: float | None = None  # noqa: N815  # FastEmbed's key
+    dim: int | None = None
+    pooling: PoolingMode | None = None
+    normalization: bool | None = None
 
 
 class Opening(TypedDict, total=False):
@@ -36,6 +81,33 @@ class _Adapter(Generic[Model]):
     """A model that is opened with FastEmbed's arguments."""
 
     _opened_as: type[Model]
+    _task: ClassVar[Task]
+    _added: ClassVar[dict[str, _Known]]
+    """The models that were added, by name in lower case."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._added = {}
+
+    @classmethod
+    def list_supported_models(cls) -> list[dict[str, Any]]:
+        """The published models of the recipe book for this task, and those that were added, by FastEmbed's keys.
+
+        Models that are not listed can be opened, too. What neither a recipe nor the caller states is None.
+        """
+        recipes = map(read_recipe, recipe_names())
+        published: list[_Known] = [
+            _Known(recipe.model, ModelSource(hf=recipe.model)) for recipe in recipes if cls._task in recipe.tasks
+        ]
+        return [asdict(known) for known in (*published, *cls._added.values())]
+
+    @classmethod
+    def _add(cls, known: _Known) -> None:
+        if known.sources.hf is None:
+            raise UsageError(f"{known.model} has no source on the hub: give ModelSource(hf=...), a hub id or a folder")
+        if known.model.lower() in cls._added:
+            raise UsageError(f"{known.model} was added already; give another name")
+        cls._added[known.model.lower()] = known
 
     def __init__(
         self, model_name: str | None = None, cache_dir: str | Path | None = None, **opening: Unpack[Opening]
@@ -43,7 +115,9 @@ class _Adapter(Generic[Model]):
         unknown = opening.keys() - Opening.__annotations__.keys()
         if unknown:
             raise UsageError(f"{type(self).__name__} does not take {', '.join(sorted(unknown))}")
-        model = opening.get("specific_model_path") or model_name
+        known = self._added.get((model_name or "").lower())
+        source = known.sources.hf if known else model_name
+        model = opening.get("specific_model_path") or source
         if model is None:
             raise UsageError("give model_name: a folder or a hub id")
         providers = opening.get("providers")
@@ -56,18 +130,62 @@ class _Adapter(Generic[Model]):
             providers=wanted,
             device_ids=opening.get("device_ids"),
             local_files_only=opening.get("local_files_only", False),
+            **self._decided(known),
         )
+
+    def _decided(self, known: _Known | None) -> dict[str, Any]:
+        """The arguments that say what a model was added with."""
+        return {"onnx_file": known.model_file} if known else {}
 
 
 class TextEmbedding(_Adapter[OnnxEmbedder]):
     """Dense vectors. Without a name, the model is FastEmbed's default."""
 
     _opened_as = OnnxEmbedder
+    _task = "embedding"
 
     def __init__(
         self, model_name: str = "BAAI/bge-small-en-v1.5", cache_dir: str | None = None, **opening: Unpack[Opening]
     ) -> None:
         super().__init__(model_name, cache_dir, **opening)
+        known = self._added.get(model_name.lower())
+        if known is not None and known.dim not in (None, self.model.dimension):
+            raise UsageError(
+                f"{model_name} was added with dim={known.dim}, and its vectors have {self.model.dimension}"
+            )
+
+    @classmethod
+    def add_custom_model(  # noqa: PLR0917  # FastEmbed's order of arguments
+        cls,
+        model: str,
+        pooling: PoolingType,
+        normalization: bool,
+        sources: ModelSource,
+        dim: int,
+        model_file: str = "onnx/model.onnx",
+        description: str = "",
+        license: str = "",
+        size_in_gb: float = 0.0,
+        additional_files: list[str] | None = None,
+        output_name: str | None = None,
+    ) -> None:
+        """Add a model with an ONNX graph from elsewhere under a name of its own.
+
+        Pooling and normalization that contradict the model's files are said when it is opened. `additional_files` is
+        taken and not needed: the graph names its files. Raises UsageError for `output_name`: the output is found.
+        """
+        if output_name is not None:
+            raise UsageError(
+                f"add_custom_model does not take output_name={output_name!r}: the output is found by itself"
+            )
+        mode = POOLING[PoolingType(pooling)]
+        details = (model_file, description or None, license or None, size_in_gb or None, dim, mode, normalization)
+        cls._add(_Known(model, sources, *details))
+
+    def _decided(self, known: _Known | None) -> dict[str, Any]:
+        if known is None:
+            return {}
+        return {"onnx_file": known.model_file, "pooling": known.pooling, "normalize": known.normalization}
 
     @property
     def embedding_size(self) -> int:
@@ -97,6 +215,7 @@ class SparseTextEmbedding(_Adapter[OnnxEmbedder]):
     """Sparse embeddings."""
 
     _opened_as = OnnxEmbedder
+    _task = "sparse"
 
     def embed(
         self, documents: str | Iterable[str], batch_size: int | None = None, parallel: int | None = None
@@ -111,6 +230,7 @@ class LateInteractionTextEmbedding(_Adapter[OnnxEmbedder]):
     """A vector for each token."""
 
     _opened_as = OnnxEmbedder
+    _task = "multi_vector"
 
     def embed(
         self, documents: str | Iterable[str], batch_size: int | None = None, parallel: int | None = None
@@ -129,6 +249,21 @@ class TextCrossEncoder(_Adapter[OnnxReranker]):
     """Logits of pairs."""
 
     _opened_as = OnnxReranker
+    _task = "reranking"
+
+    @classmethod
+    def add_custom_model(  # noqa: PLR0917  # FastEmbed's order of arguments
+        cls,
+        model: str,
+        sources: ModelSource,
+        model_file: str = "onnx/model.onnx",
+        description: str = "",
+        license: str = "",
+        size_in_gb: float = 0.0,
+        additional_files: list[str] | None = None,
+    ) -> None:
+        """Add a reranker with an ONNX graph from elsewhere under a name of its own; see TextEmbedding."""
+        cls._add(_Known(model, sources, model_file, description or None, license or None, size_in_gb or None))
 
     def rerank(
         self, query: str, documents: Iterable[str], batch_size: int | None = None

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from onnxembed.errors import UnsupportedError
 from onnxembed.manifest import (
+    TASKS,
     AttentionMode,
     Decision,
     PoolingMode,
@@ -94,6 +95,18 @@ class GoldenScores(Golden):
     raw: bool
 
 
+SCORED: dict[str, Task] = {
+    "cosine": "embedding",
+    "sparse_dot": "sparse",
+    "maxsim": "multi_vector",
+    "mean_maxsim": "multi_vector",
+}
+"""The task whose embeddings a score compares."""
+
+OF_EMBEDDERS = ("attention", "pooling", "normalize", "prompts", "end_token")
+"""The facts that are about embeddings."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One published model.
@@ -138,6 +151,22 @@ class Recipe:
         """All published numbers."""
         return (*self.vectors, *self.similarities, *self.scores)
 
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks that the recipe shows: by its fact, else by its published numbers, else by facts of embedders.
+
+        A model may do more: its own files say it.
+        """
+        if self.task:
+            return (self.task.value,)
+        shown = {
+            *(SCORED[numbers.score] for numbers in self.similarities),
+            *(["embedding"] if self.vectors else []),
+            *(["reranking"] if self.scores else []),
+        }
+        of_embedders = any(getattr(self, field) for field in OF_EMBEDDERS)
+        return tuple(task for task in TASKS if task in shown) or (("embedding",) if of_embedders else ())
+
     def refuse_precisions(self, precisions: Collection[str]) -> None:
         """Raise UnsupportedError for a precision that would damage the model's vectors."""
         for refusal in self.refused:
@@ -156,9 +185,8 @@ def contradictions(recipe: Recipe, path: Path) -> Iterator[str]:
         yield f"model is {recipe.model!r}, not organization/{path.stem}"
     if not recipe.checked.startswith((CHECKED, UNCHECKED)):
         yield f"checked begins with neither {CHECKED!r} nor {UNCHECKED!r}"
-    of_embedders = ("attention", "pooling", "normalize", "prompts", "end_token")
     of_rerankers = ("task", "template", "answers", "activation")
-    for field in (*of_embedders, *of_rerankers):
+    for field in (*OF_EMBEDDERS, *of_rerankers):
         fact: RecipeFact[Any] | None = getattr(recipe, field)
         if fact and not (fact.reason and fact.source):
             yield f"{field} has an empty reason or source"

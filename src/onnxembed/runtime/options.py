@@ -15,12 +15,14 @@ from onnxembed.runtime.streaming import DEFAULT_READING, Reading
 TRUNCATE = ("cut", "error")
 
 
-class StreamOptions(TypedDict, total=False):
+class PromptOptions(TypedDict, total=False):
     """The options of every method that embeds or scores; `OnnxEmbedder.embed` describes them.
 
     Those after `truncate` are taken because sentence-transformers and FastEmbed have them; none changes a result.
     """
 
+    prompt: str | None
+    prompt_name: str | None
     batch_size: int | None
     show_progress: bool
     read_ahead: int | None
@@ -30,13 +32,6 @@ class StreamOptions(TypedDict, total=False):
     convert_to_tensor: Literal[False]
     parallel: int | None
     num_workers: int
-
-
-class PromptOptions(StreamOptions, total=False):
-    """The options of every method of an embedder; `OnnxEmbedder.embed` describes them."""
-
-    prompt: str | None
-    prompt_name: str | None
 
 
 class EmbedOptions(PromptOptions, total=False):

@@ -29,6 +29,17 @@ class Prompting:
     """The name of the prompt that is used when the caller names none."""
     _unprompted_warning: Once = field(default_factory=Once)
 
+    def with_own(self, prompts: Mapping[str, str] | None, default: str | None) -> Prompting:
+        """The same with prompts and a default of the caller's, which win over the model's, as in sentence-transformers.
+
+        Raises UsageError for a prompt that is no text, and for a default that names no prompt.
+        """
+        own = {check_text(name, "a prompt's name"): check_text(text, name) for name, text in (prompts or {}).items()}
+        texts = {**self.texts, **own}
+        if default is not None and check_text(default, "default_prompt_name") not in texts:
+            raise UsageError(f"default_prompt_name is {default!r}; the prompts are: {', '.join(texts) or 'none'}")
+        return Prompting(texts, self.default if default is None else default)
+
     def of_kind(self, kind: TextKind) -> str:
         """The model's prompt for texts of this kind, or "".
 

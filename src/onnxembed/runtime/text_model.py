@@ -24,17 +24,17 @@ Prompted = TypeVar("Prompted", bound=PromptOptions)
 
 
 class TextModel(OnnxModel):
-    """An open model that takes texts one by one, with the prompts of its manifest."""
+    """An open model that takes texts one by one, with the prompts of its manifest, or the caller's."""
 
     @property
     def prompts(self) -> dict[str, str]:
         """The model's prompts by name, in a dictionary of your own."""
-        return dict(self.manifest.prompts.texts.value)
+        return dict(self.model.prompting.texts)
 
     @property
     def default_prompt_name(self) -> str | None:
         """The name of the prompt that is used when a call names none."""
-        return self.manifest.prompts.default.value
+        return self.model.prompting.default
 
     @staticmethod
     def sparsity(embeddings: SparseEmbeddings) -> dict[str, float]:
