@@ -15,5 +15,4 @@ def test_options_that_cannot_be_are_refused(run: Run, artifact: Path, tmp_path: 
     (tmp_path / "keys").write_text("\n")
     assert refused(run("serve", artifact, "--api-key-file", tmp_path / "keys"), "has no key")
     assert refused(run("serve", artifact, "--ssl-keyfile", "key.pem"), "--ssl-certfile")
-    assert refused(run("serve", artifact, "--uds", "a", "--workers", 2), "cannot be combined")
     assert refused(run("serve", tmp_path), str(tmp_path))

@@ -122,13 +122,11 @@ def serve(
     from onnxembed.execution.backend import Placement
     from onnxembed.hub.source import HubOptions
     from onnxembed.serve import ModelOptions, ModelSource, QueueLimits, Settings
-    from onnxembed.serve.server import Listening
+    from onnxembed.serve.listening import Listening
     from onnxembed.serve.server import serve as run
 
     if (ssl_certfile is None) != (ssl_keyfile is None):
         raise UsageError("TLS needs both --ssl-certfile and --ssl-keyfile")
-    if uds is not None and workers > 1:
-        raise UsageError("--uds and --workers cannot be combined")
     keys = [*api_keys, *(_keys(api_key_file) if api_key_file else [])]
     if "" in keys:
         raise UsageError("a key is empty")

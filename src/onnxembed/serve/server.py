@@ -10,9 +10,8 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import wait
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -20,9 +19,12 @@ import uvicorn
 
 from onnxembed.execution.opening import decide
 from onnxembed.serve.app import app
+from onnxembed.serve.listening import Listening, bound
 from onnxembed.serve.protocol import DeadlineProtocol
 from onnxembed.serve.scheduler import Scheduler
 from onnxembed.serve.settings import Settings
+
+LOG = logging.getLogger("onnxembed.serve")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -30,44 +32,27 @@ LAST_TICKS = 20
 """Ticks of a tenth of a second in which /health says 503 before a server that cannot compute any more ends."""
 
 
-@dataclass(frozen=True)
-class Listening:
-    """Where the server listens, and how it ends."""
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    uds: Path | None = None
-    """A UNIX socket, instead of host and port."""
-    certificate: Path | None = None
-    key: Path | None = None
-    """The certificate and the key of TLS."""
-    drain: float = 30.0
-    """Seconds that requests have to end after SIGTERM."""
-    workers: int = 1
-    """Processes; the threads are shared among them."""
-
-
 def serve(settings: Settings, listening: Listening) -> int:
     """Serve until SIGTERM; returns the exit code: 0, or 1 if it could not go on or dropped requests."""
     _log_to_stderr()
-    if listening.workers == 1:
-        return _serve_here(settings, listening, None)
-    return _supervise(settings, listening)
+    listening.check_tls()
+    with bound(listening) as sockets:
+        if listening.workers == 1:
+            return _serve_here(settings, listening, sockets)
+        return _supervise(settings, listening, sockets)
 
 
-def _serve_here(settings: Settings, listening: Listening, sock: socket.socket | None) -> int:
+def _serve_here(settings: Settings, listening: Listening, sockets: list[socket.socket]) -> int:
     application = app(settings=settings)
     server = Server(_config(application, settings, listening), application.state.service.scheduler)
-    server.run(sockets=[sock] if sock else None)
+    LOG.info("Listening on %s; Ctrl-C ends it", listening.url(sockets))
+    server.run(sockets=sockets)
     return server.code
 
 
 def _config(application: Any, settings: Settings, listening: Listening) -> uvicorn.Config:
     return uvicorn.Config(
         application,
-        host=listening.host,
-        port=listening.port,
-        uds=str(listening.uds) if listening.uds else None,
         loop="uvloop" if sys.platform != "win32" else "auto",
         http=DeadlineProtocol,
         ws="none",
@@ -119,14 +104,13 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _supervise(settings: Settings, listening: Listening) -> int:
-    """Serve with several processes on one socket; when one of them dies, all end, so that the supervisor acts."""
+def _supervise(settings: Settings, listening: Listening, sockets: list[socket.socket]) -> int:
+    """Serve with several processes on the same sockets; when one of them dies, all end, so that the supervisor acts."""
     placement = settings.options.placement
     threads = max(1, decide(placement).threads // listening.workers)
     options = replace(settings.options, placement=replace(placement, threads=threads))
-    sock = uvicorn.Config(app, host=listening.host, port=listening.port, log_config=None).bind_socket()
     context = multiprocessing.get_context("spawn")
-    shared = (replace(settings, options=options), listening, sock)
+    shared = (replace(settings, options=options), listening, sockets)
     workers = [context.Process(target=_worker, args=shared) for _ in range(listening.workers)]
     asked_to_end = False
 
@@ -151,10 +135,10 @@ def _supervise(settings: Settings, listening: Listening) -> int:
     return 1 if died or any(worker.exitcode not in ended for worker in workers) else 0
 
 
-def _worker(settings: Settings, listening: Listening, sock: socket.socket) -> None:
+def _worker(settings: Settings, listening: Listening, sockets: list[socket.socket]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent passes it on
     _log_to_stderr()
-    sys.exit(_serve_here(settings, listening, sock))
+    sys.exit(_serve_here(settings, listening, sockets))
 
 
 def _log_to_stderr() -> None:
