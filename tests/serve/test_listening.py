@@ -80,8 +80,8 @@ def test_a_unix_socket_is_served_and_removed(artifact: Path, tmp_path: Path, wor
 def test_tls_is_served_with_a_certificate(artifact: Path, tmp_path: Path) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-keyout", key, "-out"]
-    subprocess.run([*made, certificate, *subject], check=True, capture_output=True)
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-keyout", str(key), "-out"]
+    subprocess.run([*made, str(certificate), *subject], check=True, capture_output=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
