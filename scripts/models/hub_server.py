@@ -51,7 +51,9 @@ class HubServer:
     What goes wrong is set on the object: `tokens` (model -> the token it needs), `gated` (models whose
     files nobody may have), `cut_at` (file -> the byte before which every transfer breaks off), `cuts` (how
     often that happens before transfers work again), `corrupted` (files served with their bytes inverted),
-    `status` (the answer to every request about a model), `delay` (seconds before each answer).
+    `status` (the answer to every request about a model), `refusals` (statuses and headers of the next answers),
+    `etags` (file -> the name that the hub gives to its content), `renamed` (old -> new name of a model), `delay`
+    (seconds before each answer).
     """
 
     def __init__(self, models: Mapping[str, Mapping[str, Path]]) -> None:
@@ -65,6 +67,9 @@ class HubServer:
         self.cuts = 1_000_000
         self.corrupted: set[str] = set()
         self.status: int | None = None
+        self.refusals: list[tuple[int, dict[str, str]]] = []
+        self.etags: dict[str, str] = {}
+        self.renamed: dict[str, str] = {}
         self.delay = 0.0
         for model, revisions in models.items():
             for revision, folder in revisions.items():
@@ -124,7 +129,12 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {unquote(path)}")
         self.hub.authorizations.add(self.headers["Authorization"])
         threading.Event().wait(self.hub.delay)
-        if self.hub.status:
+        if self.hub.refusals:
+            status, headers = self.hub.refusals.pop(0)
+            self.refuse(status, "", "too many requests", headers)
+        elif (moved := self.moved(path)) is not None:
+            self.send(307, b"", {"Location": moved})
+        elif self.hub.status:
             self.refuse(self.hub.status, "", "out of order")
         elif match := re.fullmatch(r"/api/models/(.+?)(?:/(revision|tree)/([^/]+))?", path):
             self.api(match[1], match[2], unquote(match[3] or "main"))
@@ -132,6 +142,14 @@ class Handler(BaseHTTPRequestHandler):
             self.resolve(match[1], unquote(match[2]), unquote(match[3]))
         else:
             self.refuse(404, "", "no such page")
+
+    def moved(self, path: str) -> str | None:
+        """Where a renamed model's page is now, as the hub redirects to it."""
+        for old, new in self.hub.renamed.items():
+            for start in (f"/api/models/{old}", f"/{old}/resolve"):
+                if path.startswith(f"{start}/") or path == start:
+                    return path.replace(old, new, 1)
+        return None
 
     def find(self, model: str, revision: str) -> tuple[str, Files] | None:
         """The commit and its files; None if a refusal was sent."""
@@ -170,9 +188,10 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit})
             return
         content = files[file]
-        headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes", "ETag": f'"{etag(file, content)}"'}
+        name = self.hub.etags.get(file, etag(file, content))
+        headers = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes", "ETag": f'"{name}"'}
         if file.endswith(LFS):
-            headers |= {"X-Linked-Etag": f'"{etag(file, content)}"', "X-Linked-Size": str(len(content))}
+            headers |= {"X-Linked-Etag": f'"{name}"', "X-Linked-Size": str(len(content))}
         if file in self.hub.corrupted:
             content = bytes(255 - byte for byte in content)
         start, status = 0, 200

@@ -44,7 +44,7 @@ def test_a_hub_that_fails_is_3_and_one_that_says_no_is_2(run: Run, hub: HubServe
     for arguments in (["embed", "org/absent", "text"], ["export", "org/absent"], ["inspect", "org/absent"]):
         assert refused(run(*arguments, "--cache-dir", "cache"), "no such model on")
         hub.status = 503
-        assert refused(run(*arguments, "--cache-dir", "cache"), "could not reach", code=3)
+        assert refused(run(*arguments, "--cache-dir", "cache"), "is busy (503", code=3)
         hub.status = None
         assert refused(run(*arguments, "--cache-dir", "cache", "--offline"), "local_files_only is set")
 

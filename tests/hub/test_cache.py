@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
-from hub_files import ABSENT_COMMIT, CHECKPOINT, MODEL, PLAIN, contents, fetch, push, run
+from hub_files import ABSENT_COMMIT, CHECKPOINT, MODEL, PLAIN, contents, fetch, push, run, write
 from hub_server import HubServer
-from onnxembed.errors import HubError, NetworkError, OnnxEmbedError
+from models.hub_server import Handler
+from onnxembed.errors import HubError, NetworkError, OnnxEmbedError, UsageError
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
+from onnxembed.hub.model_files import open_model_files
 from onnxembed.hub.source import Fetched, HubOptions
 
 # What the hub refuses
@@ -112,8 +119,7 @@ def test_a_hub_that_answers_with_a_server_error(hub: HubServer, cache: Path, sta
     hub.status = status
     for error in both(cache):
         assert isinstance(error, NetworkError)
-        assert f"could not reach {hub.url} (" in str(error)
-        assert str(status) in str(error)
+        assert f"{hub.url} is busy ({status} " in str(error)
 
 
 def test_a_hub_that_is_not_there(nowhere: str, cache: Path) -> None:
@@ -138,6 +144,181 @@ def test_an_endpoint_that_is_not_a_hub_is_an_error(
     for error in both(cache):
         assert isinstance(error, HubError)
         assert f"no such model on {hub.url}/elsewhere" in str(error)
+
+
+# A hub that is busy, slow, or elsewhere
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch, hub: HubServer) -> list[float]:
+    """The seconds that were waited, one by one; no time passes."""
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    return waited
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_busy_hub_is_asked_again(
+    hub: HubServer, cached: HubOptions, tmp_path: Path, waits: list[float], status: int
+) -> None:
+    commit = push(hub, PLAIN, tmp_path)
+    hub.refusals = [(status, {})] * 3
+    assert fetch_checkpoint(MODEL, cached).revision == commit
+    assert waits == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"ratelimit": '"api";r=0;t=9'}, 9),
+        ({"Retry-After": "0"}, 1),
+        ({"Retry-After": "soon"}, 1),
+    ],
+)
+def test_a_busy_hub_says_how_long_to_wait(
+    hub: HubServer, cache: Path, waits: list[float], headers: dict[str, str], seconds: int
+) -> None:
+    hub.push(MODEL, write(cache.with_name("source"), PLAIN))
+    hub.refusals = [(429, headers)]
+    cached = HubOptions(cache_dir=cache)
+    said = pytest.warns(UserWarning, match=f"asks to wait {seconds} seconds") if seconds > 1 else nullcontext()
+    with said:
+        fetch_checkpoint(MODEL, cached)
+    assert waits == [seconds]
+
+
+def test_a_date_to_wait_for_is_understood(
+    hub: HubServer, cached: HubOptions, tmp_path: Path, waits: list[float]
+) -> None:
+    push(hub, PLAIN, tmp_path)
+    hub.refusals = [(503, {"Retry-After": formatdate(time.time() + 20, usegmt=True)})]
+    with pytest.warns(UserWarning, match=r"asks to wait (19|20) seconds"):
+        fetch_checkpoint(MODEL, cached)
+
+
+def test_a_hub_that_asks_for_a_long_wait_is_not_waited_for(
+    hub: HubServer, cached: HubOptions, waits: list[float]
+) -> None:
+    hub.refusals = [(429, {"Retry-After": "3600"})] * 10
+    with pytest.raises(NetworkError, match=r"is busy \(429 Too Many Requests; it asks to wait 3600 seconds\)"):
+        fetch_checkpoint(MODEL, cached)
+    assert waits == []
+    assert len(hub.requests) == 1
+
+
+def test_a_hub_that_stays_busy_is_given_up(hub: HubServer, cached: HubOptions, waits: list[float]) -> None:
+    hub.status = 503
+    with pytest.raises(NetworkError, match=r"is busy \(503 Service Unavailable\)"):
+        fetch_checkpoint(MODEL, cached)
+    assert waits == [1, 2, 4, 8]
+
+
+def test_a_busy_hub_is_not_waited_for_where_the_cache_serves(
+    hub: HubServer, cached: HubOptions, tmp_path: Path, waits: list[float]
+) -> None:
+    push(hub, PLAIN, tmp_path)
+    first = fetch_checkpoint(MODEL, cached)
+    hub.refusals = [(429, {"Retry-After": "7"})]
+    with pytest.warns(UserWarning, match="using the cached copy"):
+        assert fetch_checkpoint(MODEL, cached) == first
+    assert waits == []
+
+
+def test_downloads_of_a_busy_hub_are_tried_again(
+    hub: HubServer, cached: HubOptions, tmp_path: Path, waits: list[float]
+) -> None:
+    commit = push(hub, PLAIN, tmp_path)
+    files = open_model_files(MODEL, cached)
+    hub.refusals = [(503, {}), (429, {}), (502, {})]
+    files.get(["config.json"])
+    assert (files.folder / "config.json").read_bytes() == PLAIN["config.json"]
+    assert files.revision == commit
+
+
+def test_a_hub_that_hangs_costs_seconds_where_the_cache_serves(
+    hub: HubServer, cached: HubOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(hub, PLAIN, tmp_path)
+    first = fetch_checkpoint(MODEL, cached)
+    monkeypatch.setattr("onnxembed.hub.client.QUICK", 0.2)
+    hub.delay = 5
+    start = time.monotonic()
+    with pytest.warns(UserWarning, match=r"could not reach .* \(ReadTimeout.*; using the cached copy"):
+        assert fetch_checkpoint(MODEL, cached) == first
+    assert time.monotonic() - start < 4
+
+
+def test_a_machine_without_sockets_uses_the_cache(
+    hub: HubServer, cached: HubOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.utils import close_session
+
+    def refuse(*_: object, **__: object) -> socket.socket:
+        raise PermissionError(13, "no sockets here")
+
+    push(hub, PLAIN, tmp_path)
+    first = fetch_checkpoint(MODEL, cached)
+    close_session()
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "socket", refuse)
+    with pytest.warns(UserWarning, match=r"could not reach .*; using the cached copy"):
+        assert fetch_checkpoint(MODEL, cached) == first
+    assert fetch_checkpoint(MODEL, replace(cached, local_files_only=True)) == first
+
+
+def test_an_answer_of_something_else_than_a_hub_leaves_the_cached_copy(
+    hub: HubServer, cached: HubOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a hotel's login page answers: every request, with 200 and HTML."""
+    push(hub, PLAIN, tmp_path)
+    first = fetch_checkpoint(MODEL, cached)
+    monkeypatch.setattr(Handler, "route", lambda self: self.send(200, b"<html>Please log in</html>"))
+    with pytest.warns(UserWarning, match=r"could not get the list of files .*; using the cached copy of org/model"):
+        assert fetch_checkpoint(MODEL, cached) == first
+
+
+def test_a_renamed_model_is_found_by_its_old_name(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    commit = push(hub, PLAIN, tmp_path)
+    hub.renamed = {"old/name": MODEL}
+    fetched = fetch_checkpoint("old/name", cached)
+    assert (fetched.model, fetched.revision) == ("old/name", commit)
+    assert contents(fetched.folder) == PLAIN
+
+
+def test_a_branch_that_was_deleted_is_an_error_and_not_the_cached_copy(
+    hub: HubServer, cached: HubOptions, tmp_path: Path
+) -> None:
+    push(hub, PLAIN, tmp_path, "v1")
+    v1 = replace(cached, revision="v1")
+    fetch_checkpoint(MODEL, v1)
+    del hub.repositories[MODEL].revisions["v1"]
+    with pytest.raises(HubError, match="has no revision 'v1'"):
+        fetch_checkpoint(MODEL, v1)
+
+
+@pytest.mark.parametrize("revision", ["", "../../../x", "/etc", "a b", "a\\b", "x/", "a/../../b"])
+def test_a_revision_that_is_no_name_is_an_error(hub: HubServer, cached: HubOptions, revision: str) -> None:
+    with pytest.raises(UsageError, match="is not the name of a branch or tag"):
+        fetch_checkpoint(MODEL, replace(cached, revision=revision))
+    assert hub.requests == []
+
+
+def test_a_saved_token_that_is_not_there_is_an_error(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    push(hub, PLAIN, tmp_path)
+    with pytest.raises(UsageError, match=r"token=True asks for the saved token, and there is none: set HF_TOKEN"):
+        fetch_checkpoint(MODEL, replace(cached, token=True))
+
+
+def test_what_a_hub_says_is_one_line_that_a_terminal_does_not_obey(
+    hub: HubServer, cached: HubOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Pay\x1b[2J here"}
+    hub.refusals = [(403, headers)]
+    with pytest.raises(HubError) as caught:
+        fetch_checkpoint(MODEL, cached)
+    assert str(caught.value).isprintable()
+    assert "Pay[2J here" in str(caught.value)
 
 
 # The environment, which huggingface_hub reads when it is imported

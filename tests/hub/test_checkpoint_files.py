@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import snapshot_download
 
-from hub_files import ARTIFACT, CHECKPOINT, MODEL, PLAIN, SHARDED, SHARDS, UNWANTED, contents, fetch, push
+from hub_files import ARTIFACT, CHECKPOINT, MODEL, PLAIN, SHARDED, SHARDS, UNWANTED, contents, fetch, push, write
 from hub_server import HubServer
-from onnxembed.errors import HubError, IntegrityError, ModelFilesError
+from onnxembed.errors import HubError, IntegrityError, ModelFilesError, OnnxEmbedError, UnsupportedError
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
-from onnxembed.hub.source import HubOptions
+from onnxembed.hub.source import Fetched, HubOptions
 
 # A checkpoint
 
@@ -185,7 +187,7 @@ def test_a_hub_out_of_reach_is_a_warning_with_a_complete_copy(
     push(hub, CHECKPOINT, tmp_path)
     first = fetch_checkpoint(MODEL, cached)
     hub.status = 500
-    with pytest.warns(UserWarning, match=f"could not reach {hub.url} .*500.*; using the cached copy") as warned:
+    with pytest.warns(UserWarning, match=rf"{hub.url} is busy \(500 .*; using the cached copy") as warned:
         assert fetch_checkpoint(MODEL, cached) == first
     assert len(warned) == 1
     assert warned[0].filename == __file__
@@ -309,4 +311,158 @@ def test_a_small_file_that_was_damaged_in_the_cache_is_found_and_fetched_anew(
     with pytest.raises(IntegrityError, match=r"sentence_bert_config\.json of org/model is damaged"):
         fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
     with pytest.warns(UserWarning, match=r"sentence_bert_config\.json of org/model was damaged"):
+        assert contents(fetch_checkpoint(MODEL, cached).folder) == CHECKPOINT
+
+
+@pytest.mark.parametrize("etag", ["0" * 64, "0" * 40, "strange-name"])
+def test_a_name_of_a_file_that_is_not_its_hash(hub: HubServer, cached: HubOptions, tmp_path: Path, etag: str) -> None:
+    """A hash that is wrong is damage; a name that is no hash says nothing."""
+    push(hub, PLAIN, tmp_path)
+    hub.etags = {"model.safetensors": etag}
+    if etag == "strange-name":
+        assert contents(fetch_checkpoint(MODEL, cached).folder) == PLAIN
+        return
+    with pytest.raises(IntegrityError, match=r"model\.safetensors of org/model comes damaged from the hub"):
+        fetch_checkpoint(MODEL, cached)
+
+
+def test_a_mirror_that_names_small_files_by_their_sha1(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    push(hub, PLAIN, tmp_path)
+    hub.etags = {name: hashlib.sha1(content).hexdigest() for name, content in PLAIN.items()}
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == PLAIN
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == PLAIN
+
+
+# Terms
+
+
+TERMS = {"README.md": b"license: mit", "LICENSE": b"MIT", "NOTICE.txt": b"By us", "LICENSES/other.txt": b"no"}
+
+
+def test_terms_come_with_a_checkpoint(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    push(hub, PLAIN | TERMS, tmp_path)
+    wanted = PLAIN | {name: TERMS[name] for name in ("README.md", "LICENSE", "NOTICE.txt")}
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == wanted
+
+
+def test_terms_that_cannot_be_had_are_no_error(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    push(hub, PLAIN | TERMS, tmp_path)
+    hub.cut_at = dict.fromkeys(TERMS, 1)
+    fetched = fetch_checkpoint(MODEL, cached)
+    assert contents(fetched.folder) == PLAIN
+    assert fetch_checkpoint(MODEL, replace(cached, local_files_only=True)) == fetched
+
+
+# A LoRA adapter that lies alone
+
+
+def adapter(base: object, **config: object) -> dict[str, bytes]:
+    config = {"peft_type": "LORA", "base_model_name_or_path": base, **config}
+    return {
+        "adapter_config.json": json.dumps(config).encode(),
+        "adapter_model.safetensors": os.urandom(100),
+        "tokenizer.json": PLAIN["tokenizer.json"],
+    }
+
+
+def test_the_base_of_an_adapter_comes_from_the_hub(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    commit = hub.push("org/base", write(tmp_path / "base", PLAIN))
+    push(hub, adapter("org/base"), tmp_path)
+    fetched = fetch_checkpoint(MODEL, cached)
+    assert contents(fetched.folder) == contents(tmp_path / "source-1")
+    assert fetched.base is not None
+    assert fetched.base.name == commit
+    assert contents(fetched.base) == PLAIN
+    hub.requests.clear()
+    assert fetch_checkpoint(MODEL, replace(cached, local_files_only=True)) == fetched
+    assert hub.requests == []
+    local = fetch_checkpoint(write(tmp_path / "here", adapter("org/base")), cached)
+    assert local.base == fetched.base
+
+
+def test_the_base_is_at_the_revision_that_the_adapter_names(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    tagged = hub.push("org/base", write(tmp_path / "base", PLAIN), "v1")
+    hub.push("org/base", write(tmp_path / "newer", PLAIN | {"config.json": b'{"model_type": "newer"}'}))
+    for revision in ("v1", tagged):
+        fetched = fetch_checkpoint(write(tmp_path / f"at-{revision}", adapter("org/base", revision=revision)), cached)
+        assert fetched.base is not None
+        assert fetched.base.name == tagged
+
+
+def test_the_base_of_an_adapter_may_be_a_folder_or_lie_beside_it(
+    hub: HubServer, cached: HubOptions, tmp_path: Path
+) -> None:
+    base = write(tmp_path / "base", PLAIN)
+    assert fetch_checkpoint(write(tmp_path / "by-path", adapter(str(base))), cached).base is None
+    assert fetch_checkpoint(write(tmp_path / "beside", PLAIN | adapter("org/base")), cached).base is None
+    assert hub.requests == []
+
+
+def test_a_refused_adapter_costs_no_weights(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    hub.push("org/base", write(tmp_path / "base", PLAIN))
+    push(hub, adapter("org/base"), tmp_path)
+
+    def refuse(checkpoint: Fetched) -> None:
+        assert checkpoint.base is not None
+        assert (checkpoint.base / "config.json").is_file()
+        raise UnsupportedError("no")
+
+    with pytest.raises(UnsupportedError):
+        fetch_checkpoint(MODEL, cached, examine=refuse)
+    assert not [name for name in hub.downloaded() if name.endswith(".safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("base", "files", "message"),
+    [
+        ("org/absent", {}, "no such model on"),
+        ("org/base", {"README.md": b""}, r"org/base, the base that .*adapter_config\.json names, has no config\.json"),
+        ("org/base", {"config.json": b"{}"}, r"the base of the adapter, has no model\.safetensors"),
+        ("two words", {}, "'two words' is neither a folder nor the name of a model on the hub"),
+    ],
+)
+def test_a_base_that_cannot_be_had_is_an_error(
+    hub: HubServer, tmp_path: Path, base: str, files: dict[str, bytes], message: str
+) -> None:
+    hub.push("org/base", write(tmp_path / "base", files))
+    push(hub, adapter(base), tmp_path)
+    with pytest.raises(OnnxEmbedError, match=message):
+        fetch_checkpoint(MODEL, HubOptions(cache_dir=tmp_path / "cache"))
+
+
+def test_the_revision_of_a_base_must_be_one(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    for revision in (7, "../../x"):
+        push(hub, adapter("org/base", revision=revision), tmp_path)
+        with pytest.raises(OnnxEmbedError, match=r"revision is 7, not the name|revision '\.\./\.\./x' is not the name"):
+            fetch_checkpoint(MODEL, cached)
+
+
+# A copy that another program left out files of
+
+
+def test_a_decisive_file_that_another_program_left_out_is_an_error_offline(
+    hub: HubServer, cached: HubOptions, tmp_path: Path
+) -> None:
+    push(hub, CHECKPOINT | {"train_results.json": b"{}"}, tmp_path)
+    snapshot_download(MODEL, cache_dir=cached.cache_dir, ignore_patterns=["sentence_bert_config.json", "vocab.txt"])
+    with pytest.raises(HubError, match=r"has no sentence_bert_config\.json of org/model at main: run again with the"):
+        fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
+
+
+def test_files_that_decide_nothing_may_be_left_out_offline(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    push(hub, CHECKPOINT | {"train_results.json": b"{}", "README.md": b""}, tmp_path)
+    left_out = ["train_results.json", "vocab.txt", "merges.txt", "*.model", "README.md"]
+    snapshot_download(MODEL, cache_dir=cached.cache_dir, ignore_patterns=left_out)
+    hub.requests.clear()
+    fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
+    assert hub.requests == []
+
+
+def test_a_link_to_a_copy_that_is_gone_is_an_error_offline(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    push(hub, CHECKPOINT, tmp_path)
+    folder = fetch_checkpoint(MODEL, cached).folder
+    for file in ("config_sentence_transformers.json", "1_Pooling/config.json", "model.safetensors"):
+        (folder / file).resolve().unlink()
+        with pytest.raises(OnnxEmbedError, match=f"{file} of org/model"):
+            fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
         assert contents(fetch_checkpoint(MODEL, cached).folder) == CHECKPOINT

@@ -88,7 +88,8 @@ class DraftVerifier:
             obstacle, cure = obstacle or "its weights are not beside the graph", f"{cure} --against MODEL"
         if not obstacle:
             try:
-                return verify_against(Comparison(draft, manifest, source.folder, progress=self._progress))
+                compared = Comparison(draft, manifest, source.folder, progress=self._progress, base=source.base)
+                return verify_against(compared)
             except NoReferenceError as error:
                 obstacle, cure = str(error), ""
         self.notes = (self_check(draft), f"not verified ({obstacle}){cure}")

@@ -125,12 +125,21 @@ def _get_small_files(files: HubFiles, weights: bool) -> Collection[str] | None:
     if gaps or not files.knows(MODULES_FILE):
         names = files.look_up(gaps)
     if names is None:
+        files.get(_broken_links(files))
         return None
     files.get(_read_by_us(files, _small_files(names, "")), [MODULES_FILE])
     for _, path in module_places(files.folder):
         if path:
             files.get(_read_by_us(files, _small_files(names, path)))
     return names
+
+
+def _broken_links(files: HubFiles) -> list[str]:
+    """The files that the folder has links to, and the cache no copy of."""
+    links = [path for path in files.folder.rglob("*") if path.is_symlink() and not path.exists()]
+    names = [path.relative_to(files.folder).as_posix() for path in links]
+    places = dict.fromkeys(("", *(path for _, path in module_places(files.folder))))
+    return [name for path in places for name in _read_by_us(files, _small_files(names, path))]
 
 
 def _read_by_us(files: HubFiles, small: Sequence[str]) -> Sequence[str]:
@@ -192,7 +201,8 @@ def _checkpoint_files(folder: Path, places: Places) -> list[str]:
 
 def _small_files(names: Iterable[str], path: str) -> list[str]:
     places = (path, f"{path}/{CHAT_TEMPLATES}".lstrip("/"))
-    return [name for name in names if name.rpartition("/")[0] in places and name.endswith(SMALL)]
+    small = [name for name in names if name.rpartition("/")[0] in places and name.endswith(SMALL)]
+    return [name for name in small if not TERMS.fullmatch(name)]
 
 
 def _weights(folder: Path, names: Collection[str], path: str) -> list[str]:

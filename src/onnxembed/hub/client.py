@@ -39,13 +39,10 @@ class Listing:
 
 
 class UnreachableError(Exception):
-    """The hub cannot be reached, or, if `wanted`, must not be asked."""
+    """The hub is busy or cannot be reached, or, if `wanted`, must not be asked."""
 
-    def __init__(self, reason: str, *, wanted: bool) -> None:
-        from huggingface_hub import constants
-
-        what = f"{constants.ENDPOINT} is not asked" if wanted else f"could not reach {constants.ENDPOINT}"
-        super().__init__(f"{what} ({reason})")
+    def __init__(self, message: str, *, wanted: bool) -> None:
+        super().__init__(message)
         self.wanted = wanted
 
 
@@ -57,21 +54,22 @@ class Client:
     hub: HubOptions
 
     @property
-    def forbidden(self) -> str | None:
+    def ban(self) -> UnreachableError | None:
         """What forbids to ask the hub, if anything does."""
         from huggingface_hub import constants
 
-        if self.hub.local_files_only:
-            return "local_files_only is set"
-        return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else None
+        if not (self.hub.local_files_only or constants.HF_HUB_OFFLINE):
+            return None
+        why = "local_files_only" if self.hub.local_files_only else "HF_HUB_OFFLINE"
+        return UnreachableError(f"{constants.ENDPOINT} is not asked ({why} is set)", wanted=True)
 
     def ask(self, revision: str, *, patient: bool) -> Listing:
         """The revision's commit and the names of its files; a busy hub is asked again if `patient`.
 
         Raises UnreachableError when the hub must not or cannot be asked, HubError when it says no.
         """
-        if (why := self.forbidden) is not None:
-            raise UnreachableError(why, wanted=True)
+        if (ban := self.ban) is not None:
+            raise ban
         started, pauses = time.monotonic(), iter(PAUSES if patient else ())
         while True:
             try:
@@ -82,7 +80,7 @@ class Client:
                 if not _busy(error) or time.monotonic() - started + wait >= LONGEST:
                     raise self._no_answer(error) from error
                 if asked:
-                    warn(f"{self._no_answer(error)}; it asks to wait {asked} seconds")
+                    warn(f"{self._no_answer(error)}; waiting")
                 time.sleep(wait)
 
     def download(self, file: str, commit: str, *, anew: bool = False) -> None:
@@ -113,7 +111,13 @@ class Client:
 
     def _no_answer(self, error: Exception) -> Exception:
         """Our error for one of `_info`."""
-        return UnreachableError(_reason(error), wanted=False) if _unreachable(error) else self._explained(error)
+        from huggingface_hub import constants
+
+        if not _unreachable(error):
+            return self._explained(error)
+        if _status(error) is None:
+            return UnreachableError(f"could not reach {constants.ENDPOINT} ({_reason(error)})", wanted=False)
+        return UnreachableError(f"{constants.ENDPOINT} is busy ({_answer(error)})", wanted=False)
 
     def _explained(self, error: Exception, what: str = "list of files") -> OnnxEmbedError:
         """Our error for one of huggingface_hub's, or of its HTTP and xet clients, which it lets through."""
@@ -195,8 +199,22 @@ def _asked_to_wait(error: Exception) -> int:
 
 
 def _reason(error: Exception) -> str:
-    cause = error.__cause__ or error  # huggingface_hub wraps what happened in paragraphs of advice
-    return f"{type(cause).__name__}: {_one_line(str(cause))}"
+    if _status(error) is not None:
+        return _answer(error)
+    cause = error.__cause__  # huggingface_hub wraps what happened in paragraphs of advice
+    if cause is None:
+        return f"{type(error).__name__}: {_one_line(str(error))}"
+    return _reason(cause) if isinstance(cause, Exception) else type(cause).__name__
+
+
+def _answer(error: Exception) -> str:
+    """What the hub answered: status, its name, and how long it asks to wait."""
+    from huggingface_hub import errors
+
+    assert isinstance(error, errors.HfHubHTTPError)
+    asked = _asked_to_wait(error)
+    wait = f"; it asks to wait {asked} seconds" if asked else ""
+    return f"{error.response.status_code} {_one_line(error.response.reason_phrase)}{wait}"
 
 
 def _one_line(text: str) -> str:

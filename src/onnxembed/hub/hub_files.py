@@ -75,13 +75,13 @@ class HubFiles(ModelFiles):
         repository, kind = self._repository, HubError if obstacle.wanted else NetworkError
         return kind(
             f"no folder {repository.model} here; {obstacle}, and the cache {repository.cache_dir} has no {files} of "
-            f"{repository.model} at {repository.revision}: run once with the network, or give the cache that has it"
+            f"{repository.model} at {repository.revision}: run again with the network, or give the cache that has it"
         )
 
     @property
     def can_ask(self) -> bool:
         """Whether the hub may be asked, and answered so far."""
-        return self._client.forbidden is None and self._obstacle is None
+        return self._client.ban is None and self._obstacle is None
 
     @property
     def listed(self) -> Collection[str] | None:
@@ -175,8 +175,7 @@ class HubFiles(ModelFiles):
         missing = [file for file in dict.fromkeys(files) if anew or not self._has(file)]
         if not missing:
             return
-        if (why := self._client.forbidden) is not None:
-            self._obstacle = UnreachableError(why, wanted=True)
+        self._obstacle = self._client.ban or self._obstacle
         if self._obstacle is not None:
             raise self._missing(", ".join(missing), self._obstacle)
         for file in missing:

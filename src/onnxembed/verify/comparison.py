@@ -38,6 +38,8 @@ class Comparison:
     """Texts to compare in addition to the built-in ones."""
     progress: Progress = silent
     """Called as the comparison goes on."""
+    base: Path | None = None
+    """The folder of the base of a LoRA adapter that lies alone, if that came from the hub."""
 
 
 @dataclass(frozen=True)

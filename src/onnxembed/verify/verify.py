@@ -95,7 +95,7 @@ def verify(
         if manifest.source.revision is None and not os.path.isdir(os.path.expanduser(against)):
             raise ModelFilesError(f"the source of {folder} was the folder {against}, which is gone; see --against")
     checkpoint = fetch_checkpoint(against, hub)
-    manifest = verify_against(Comparison(folder, manifest, checkpoint.folder, texts, progress))
+    manifest = verify_against(Comparison(folder, manifest, checkpoint.folder, texts, progress, checkpoint.base))
     try:
         write_lines(folder / FILE_NAME, manifest.to_json().encode().splitlines(), force=True)
     except UsageError as error:  # an artifact on a read-only mount can be verified too
@@ -113,7 +113,7 @@ def verify_against(comparison: Comparison) -> Manifest:
         raise NoReferenceError(
             f"{_cuda_only(manifest)}; an export with --precision fp32,... is verified in all but the rounding"
         )
-    with with_adapter(comparison.checkpoint) as checkpoint:
+    with with_adapter(comparison.checkpoint, comparison.base) as checkpoint:
         adapted = replace(comparison, checkpoint=checkpoint)
         figures = {
             verification_key(precision, task): figure

@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,16 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from onnxembed import OnnxEmbedder
+from hub_server import HubServer
+from onnxembed import OnnxEmbedder, commands
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.export.checkpoint.lora import open_weights
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.facts.facts import read_facts
+from onnxembed.hub.source import HubOptions
+from onnxembed.verify.verify import verify
 from tiny import TEXTS, VOCAB, write_json, write_sentence_bert
 
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -125,6 +129,34 @@ def test_an_export_has_the_adapter_merged_beside_its_base_and_alone(folder: Path
     assert np.abs(vectors[0] - vectors[2]).max() > 0.01
     with pytest.raises(UsageError, match="has one adapter, which is merged"):
         export(adapted, tmp_path / "other", Options(flags=Flags(adapter="none")))
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_the_base_of_an_adapter_alone_may_be_a_hub_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    alone = Path(shutil.copytree(folder, tmp_path / "alone"))
+    for name in ("config.json", "model.safetensors"):
+        (alone / name).unlink()
+    write_adapter(alone, base_model_name_or_path="org/base", revision="v1")
+    beside = write_adapter(Path(shutil.copytree(folder, tmp_path / "beside")))
+    export(beside, tmp_path / "expected")
+    hub = HubOptions(cache_dir=tmp_path / "cache")
+    with HubServer({"org/base": {"v1": folder}, "org/adapter": {"main": alone}}) as server:
+        server.answer(monkeypatch)
+        model = alone if local else "org/adapter"
+        manifest = export(model, tmp_path / "out", hub=hub)
+        assert commands.inspect(model, cache_dir=tmp_path / "cache").model.adapter == manifest.model.adapter
+        if find_spec("peft") and find_spec("sentence_transformers"):
+            assert verify(tmp_path / "out", hub=hub).verification
+        commit = server.commit("org/base", "v1")
+    assert manifest.model.adapter is not None
+    assert f"merged into org/base at {commit}, scaled" in manifest.model.adapter.reason
+    vectors = []
+    for name in ("out", "expected"):
+        with OnnxEmbedder(tmp_path / name, providers="cpu") as embedder:
+            vectors.append(embedder.encode(TEXTS[:2]))
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
 
 
 def test_vectors_are_pefts(folder: Path, tmp_path: Path) -> None:

@@ -40,12 +40,13 @@ def stock_folder(checkpoint: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def with_adapter(checkpoint: Path) -> Iterator[Path]:
+def with_adapter(checkpoint: Path, base: Path | None = None) -> Iterator[Path]:
     """A folder whose LoRA adapter, if it has one, names its base by a path: where the weights lie.
 
-    Raises NoReferenceError without peft, by which transformers applies an adapter.
+    `base` is that folder if the base came from the hub. Raises NoReferenceError without peft, by which transformers
+    applies an adapter.
     """
-    facts = read_facts(checkpoint)
+    facts = read_facts(checkpoint, base)
     if facts.lora is None:
         yield checkpoint
         return
@@ -55,8 +56,8 @@ def with_adapter(checkpoint: Path) -> Iterator[Path]:
     content = read_json(facts.transformer_folder / ADAPTER_CONFIG)
     with _with_file(checkpoint, place / ADAPTER_CONFIG, content) as folder:
         beside = facts.weights_folder == facts.transformer_folder
-        base = folder / place if beside else facts.weights_folder.resolve()
-        write_json(folder / place / ADAPTER_CONFIG, {**content, "base_model_name_or_path": str(base)})
+        weights = folder / place if beside else facts.weights_folder.resolve()
+        write_json(folder / place / ADAPTER_CONFIG, {**content, "base_model_name_or_path": str(weights)})
         yield folder
 
 
