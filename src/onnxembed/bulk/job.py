@@ -58,6 +58,7 @@ def make_job(model: OnnxEmbedder, maker: VectorMaker, options: VectorOptions, in
             "prompt": maker.prompt,
             "dimensions": maker.dimensions,
             "normalized": maker.normalized,
+            "similarity": model.similarity_fn_name,
             "dtype": options.dtype,
             "ranges": None if options.ranges is None else sha256(options.ranges.tobytes()).hexdigest(),
         },

@@ -20,6 +20,7 @@ from onnxembed.cli.embed import embed
 from onnxembed.cli.explain import explain
 from onnxembed.cli.export import export
 from onnxembed.cli.inspect import inspect
+from onnxembed.cli.load import load
 from onnxembed.cli.models import models
 from onnxembed.cli.recipes import recipes
 from onnxembed.cli.rerank import rerank
@@ -119,5 +120,5 @@ def cli() -> None:
     """
 
 
-for command in (export, adopt, embed, compare, rerank, serve, inspect, verify, explain, models, recipes, doctor):
+for command in (export, adopt, embed, load, compare, rerank, serve, inspect, verify, explain, models, recipes, doctor):
     cli.add_command(command)

@@ -1,0 +1,66 @@
+"""Chroma: chroma://HOST:PORT/COLLECTION, or chroma:FOLDER/COLLECTION for files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnxembed.bulk.arrow import pa
+from onnxembed.bulk.making import vectors_of
+from onnxembed.bulk.stores.store import MARK, Collection, Target, payloads, require
+
+DISTANCES = {"cosine": "cosine", "dot": "ip", "euclidean": "l2"}
+
+PLAIN = (str, int, float, bool)
+"""What Chroma's metadata may hold; other values become strings, and nulls are left out."""
+
+
+class Chroma:
+    """A collection of Chroma. Its ids are strings; the kept columns are metadata."""
+
+    def __init__(self, target: Target) -> None:
+        chromadb: Any = require("chromadb", "chromadb")
+        settings = chromadb.Settings(anonymized_telemetry=False)
+        if target.host:
+            host, _, port = target.host.partition(":")
+            self._client = chromadb.HttpClient(host=host, port=int(port or 8000), settings=settings)
+        else:
+            self._client = chromadb.PersistentClient(target.require_path(), settings=settings)
+
+    def begin(self, collection: Collection) -> bool:
+        """Make the collection, or check the one that is there."""
+        self._kept = collection.kept
+        self._at_once = self._client.get_max_batch_size()
+        there = any(found.name == collection.name for found in self._client.list_collections())
+        if there:
+            self._collection = self._client.get_collection(collection.name, embedding_function=None)
+            collection.check((self._collection.metadata or {}).get(MARK))
+            return False
+        self._collection = self._client.create_collection(
+            collection.name,
+            metadata={MARK: collection.mark},
+            configuration={"hnsw": {"space": DISTANCES[collection.similarity]}},
+            embedding_function=None,
+        )
+        return True
+
+    def upsert(self, rows: pa.Table) -> None:
+        """Write records by their ids."""
+        for start in range(0, len(rows), self._at_once):
+            batch = rows.slice(start, self._at_once)
+            metadata = [_plain(row) for row in payloads(batch, self._kept)]
+            self._collection.upsert(
+                ids=[str(id) for id in batch["id"].to_pylist()],
+                embeddings=vectors_of(batch["vector"]),
+                metadatas=metadata if self._kept else None,
+            )
+
+    def count(self) -> int:
+        """How many records the collection has."""
+        return int(self._collection.count())
+
+    def close(self) -> None:
+        """Do nothing: every batch is written when it is given."""
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value if isinstance(value, PLAIN) else str(value) for name, value in row.items() if value is not None}

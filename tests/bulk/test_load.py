@@ -1,0 +1,257 @@
+"""Loading into databases, each with its real package: nothing is lost or doubled, and searches find the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow", reason="needs the extra [bulk]")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from onnxembed import OnnxEmbedder
+from onnxembed.arrays import Array
+from onnxembed.bulk.load import load
+from onnxembed.bulk.making import VectorOptions, vectors_of
+from onnxembed.bulk.stores.postgres import binary_vectors
+from onnxembed.bulk.stores.store import parse_target
+from onnxembed.errors import UsageError
+from postgres_server import postgres_server
+from tiny_embedders import texts_of_many_lengths
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]  # clients warn of their own affairs
+
+Embed = Callable[..., Any]
+PACKAGES = {"lancedb": "lancedb", "qdrant": "qdrant_client", "postgres": "psycopg", "milvus": "milvus_lite"}
+PACKAGES["chroma"] = "chromadb"
+
+
+@pytest.fixture(scope="module", params=PACKAGES)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of an empty store, to which the name of a collection is added."""
+    pytest.importorskip(PACKAGES[request.param], reason=f"needs {PACKAGES[request.param]}")
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "postgres":
+        with postgres_server() as uri:
+            yield uri
+    else:
+        yield f"{request.param}:{folder}/{'db.db' if request.param == 'milvus' else 'db'}"
+
+
+def at(store: str, name: str) -> str:
+    """The URI of a collection."""
+    base, mark, query = store.partition("?")
+    return f"{base}/{name}{mark}{query}"
+
+
+def read(uri: str, name: str) -> dict[Any, tuple[Array, dict[str, Any]]]:
+    """Everything that a collection holds, by its ids, read with the database's own client."""
+    return READERS[uri.partition(":")[0]](uri, name)
+
+
+def read_lancedb(uri: str, name: str) -> dict[Any, Any]:
+    import lancedb
+
+    table = lancedb.connect(uri.partition(":")[2].rpartition("/")[0]).open_table(name).to_arrow()
+    rows = table.drop_columns(["vector"]).to_pylist()
+    return {row.pop("id"): (vector, row) for vector, row in zip(vectors_of(table["vector"]), rows, strict=True)}
+
+
+def read_qdrant(uri: str, name: str) -> dict[Any, Any]:
+    from qdrant_client import QdrantClient
+
+    client = QdrantClient(path=uri.partition(":")[2].rpartition("/")[0])
+    points, _ = client.scroll(name, limit=100_000, with_vectors=True)
+    client.close()
+    found = {}
+    for point in points:
+        payload = dict(point.payload or {})
+        found[payload.pop("id")] = (np.array(point.vector, np.float32), payload)
+    return found
+
+
+def read_postgres(uri: str, name: str) -> dict[Any, Any]:
+    import psycopg
+
+    query = uri.partition("?")[2]
+    with psycopg.connect(f"postgresql:///postgres?{query}") as connection:
+        rows = connection.execute(f"SELECT id, title, vector::text FROM {name}").fetchall()
+    return {id: (np.array(json.loads(vector), np.float32), {"title": title}) for id, title, vector in rows}
+
+
+def read_milvus(uri: str, name: str) -> dict[Any, Any]:
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(uri.partition(":")[2].rpartition("/")[0])
+    client.load_collection(name)
+    rows = client.query(name, filter="", output_fields=["*"], limit=16_000)
+    client.close()
+    return {row.pop("id"): (np.array(row.pop("vector"), np.float32), row) for row in map(dict, rows)}
+
+
+def read_chroma(uri: str, name: str) -> dict[Any, Any]:
+    import chromadb
+
+    settings = chromadb.config.Settings(anonymized_telemetry=False)
+    client = chromadb.PersistentClient(uri.partition(":")[2].rpartition("/")[0], settings=settings)
+    found: Any = client.get_collection(name, embedding_function=None).get(include=["embeddings", "metadatas"])
+    return {
+        id: (np.array(vector, np.float32), dict(metadata or {}))
+        for id, vector, metadata in zip(found["ids"], found["embeddings"], found["metadatas"], strict=True)
+    }
+
+
+READERS: dict[str, Callable[[str, str], dict[Any, Any]]] = {
+    "lancedb": read_lancedb,
+    "qdrant": read_qdrant,
+    "postgres": read_postgres,
+    "milvus": read_milvus,
+    "chroma": read_chroma,
+}
+
+
+def silent(done: int, total: int) -> None:
+    assert done <= total
+
+
+def job(embed: Embed, place: Path, texts: list[str], **options: Any) -> Path:
+    """A finished job of texts with ids and titles."""
+    titles = [f"title {i}" for i in range(len(texts))]
+    table = pa.table({"key": [f"doc-{i}" for i in range(len(texts))], "text": texts, "title": titles})
+    pq.write_table(table, place / "in.parquet")
+    embed("in.parquet", id_column="key", keep=("title",), part_rows=60, **options)
+    return place / str(options.get("out", "out"))
+
+
+def test_every_row_is_there_once_with_its_vector_and_columns(store: str, embed: Embed, tmp_path: Path) -> None:
+    out = job(embed, tmp_path, texts_of_many_lengths(150))
+    uri = at(store, "docs")
+    loaded = load(out, uri, silent, batch=50)
+    assert (loaded.rows, loaded.written, loaded.count) == (150, 150, 150)
+    found = read(uri, "docs")
+    table = pq.read_table(out)
+    assert found.keys() == {*table["id"].to_pylist()}
+    columns = (table["id"].to_pylist(), table["title"].to_pylist(), vectors_of(table["vector"]))
+    for id, title, vector in zip(*columns, strict=True):
+        stored, payload = found[id]
+        assert np.allclose(stored, vector, atol=1e-6)
+        assert payload == {"title": title}
+
+
+def test_loading_again_changes_nothing_and_goes_on_where_it_stopped(store: str, embed: Embed, tmp_path: Path) -> None:
+    out = job(embed, tmp_path, texts_of_many_lengths(150))
+    uri = at(store, "again")
+
+    def stop(done: int, total: int) -> None:
+        if done > 90:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(out, uri, stop, batch=30)
+    loaded = load(out, uri, silent)
+    assert (loaded.written, loaded.count) == (90, 150)
+    assert load(out, uri, silent).written == 0
+    for record in (out / "_job").glob("loaded-*.json"):
+        record.unlink()
+    loaded = load(out, uri, silent)
+    assert (loaded.written, loaded.count) == (150, 150)
+    assert len(read(uri, "again")) == 150
+
+
+def test_a_later_row_replaces_the_one_that_has_its_id(store: str, embed: Embed, tmp_path: Path) -> None:
+    uri = at(store, "replaced")
+    load(job(embed, tmp_path, ["the cat", "it was"]), uri, silent)
+    second = job(embed, tmp_path, ["a dog", "it was"], out="second")
+    assert load(second, uri, silent).count == 2
+    vectors = vectors_of(pq.read_table(second)["vector"])
+    assert np.allclose(read(uri, "replaced")["doc-0"][0], vectors[0], atol=1e-6)
+
+
+def test_of_rows_with_one_id_the_last_one_stays(store: str, embed: Embed, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"key": "a", "text": "the {i}", "title": "{i}"}}\n' for i in range(5)))
+    embed("a.jsonl", id_column="key", keep=("title",), part_rows=3)
+    loaded = load(tmp_path / "out", at(store, "twice"), silent)
+    assert (loaded.rows, loaded.count) == (5, 1)
+    assert read(at(store, "twice"), "twice")["a"][1] == {"title": "4"}
+
+
+def test_a_collection_of_another_space_is_refused(store: str, embed: Embed, many_kinds: Path, tmp_path: Path) -> None:
+    uri = at(store, "spaces")
+    load(job(embed, tmp_path, ["the cat"]), uri, silent)
+    other = job(embed, tmp_path, ["the cat"], out="other", folder=many_kinds)
+    with pytest.raises(UsageError, match=r"spaces holds vectors of another space \(.*pooling: mean and cls"):
+        load(other, uri, silent)
+    short = job(embed, tmp_path, ["the cat"], out="short", vectors=VectorOptions(dimensions=8))
+    with pytest.raises(UsageError, match="dimensions: 32 and 8"):
+        load(short, uri, silent)
+    assert len(read(uri, "spaces")) == 1
+
+
+def test_numbers_are_ids_too_and_halves_become_whole_floats(store: str, embed: Embed, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the cat\nit was\n")
+    embed("a.txt", vectors=VectorOptions(dtype="float16"))
+    assert load(tmp_path / "out", at(store, "numbers"), silent).count == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"vectors": VectorOptions(dtype="ubinary")}, "holds ubinary vectors; a store takes dense vectors"),
+        ({"vectors": VectorOptions("sparse")}, "holds sparse; a store takes dense vectors"),
+    ],
+)
+def test_what_no_store_takes_is_refused(
+    embed: Embed, many_kinds: Path, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    out = job(embed, tmp_path, ["the cat"], folder=many_kinds, **options)
+    with pytest.raises(UsageError, match=words):
+        load(out, f"lancedb:{tmp_path}/db/docs", silent)
+
+
+def test_targets_and_jobs_that_cannot_be_are_refused(embed: Embed, tmp_path: Path) -> None:
+    out = job(embed, tmp_path, ["the cat"])
+    for uri, words in (
+        ("redis://localhost/docs", "names no known store; known are lancedb, qdrant"),
+        ("docs", "names no collection"),
+        ("qdrant://localhost:6333", "names no collection"),
+        ("postgres://me@localhost:1/db/docs", "postgres://me@localhost:1/db/docs: "),
+    ):
+        with pytest.raises(UsageError) as error:
+            load(out, uri, silent)
+        assert words in str(error.value)
+    with pytest.raises(UsageError, match="has no job of onnxembed embed"):
+        load(tmp_path, "lancedb:db/docs", silent)
+    (out / "_job/summary.json").unlink()
+    with pytest.raises(UsageError, match="is not finished: run its command again"):
+        load(out, "lancedb:db/docs", silent)
+
+
+def test_targets_are_read_in_their_parts() -> None:
+    for uri, host, path, name in (
+        ("lancedb:db/docs", "", "db", "docs"),
+        ("lancedb:///a/db/docs", "", "/a/db", "docs"),
+        ("qdrant://localhost:6333/docs", "localhost:6333", "", "docs"),
+        ("postgres://me@host/db/docs?sslmode=off", "me@host", "/db", "docs"),
+    ):
+        target = parse_target(uri)
+        assert (target.host, target.path, target.name) == (host, path, name)
+        assert target.shown == uri
+    assert parse_target("postgres://me:secret@host/db/docs").shown == "postgres://me@host/db/docs"
+
+
+def test_the_bytes_of_a_vector_are_those_that_pgvector_reads() -> None:
+    rows = binary_vectors(np.array([[1.0, -2.0]], np.float32))
+    assert rows.tobytes() == b"\x00\x02\x00\x00\x3f\x80\x00\x00\xc0\x00\x00\x00"
+
+
+def test_an_unopened_model_is_not_needed(embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("lancedb")
+    out = job(embed, tmp_path, ["the cat"])
+    monkeypatch.setattr(OnnxEmbedder, "__init__", None)
+    assert load(out, f"lancedb:{tmp_path}/db/docs", silent).count == 1
