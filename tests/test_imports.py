@@ -93,6 +93,11 @@ def test_a_local_folder_needs_no_hub_client(artifact: Path) -> None:
     assert not names & {"huggingface_hub", "httpx", "httpx2", "requests", "click", "tqdm", *BLOCKED}
 
 
+def test_importing_the_package_imports_no_event_loop() -> None:
+    """Only who awaits needs one, and it takes longer to import than most of the package."""
+    assert not imported_by("import onnxembed") & {"asyncio", "ssl", "socket"}
+
+
 def test_importing_the_package_imports_little() -> None:
     names = imported_by("import onnxembed")
     assert not names & {"onnxruntime", "tokenizers", "huggingface_hub", "click", "tqdm", *BLOCKED}

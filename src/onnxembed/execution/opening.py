@@ -9,7 +9,6 @@ from onnxembed.errors import ProviderError, UsageError
 from onnxembed.execution.backend import Backend, GraphFiles, Place, Placement
 from onnxembed.execution.cores import available_threads
 from onnxembed.execution.cpu import CpuBackend
-from onnxembed.execution.gpu import GpuBackend
 from onnxembed.execution.providers import GPU_PROVIDERS, Providers, check_device_ids, wanted_providers
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.warning import warn
@@ -61,8 +60,10 @@ def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Se
     return CpuBackend(graph, place.wanted[0], place.threads, place.tokens_per_run, open_session=open_session)
 
 
-def _open_on_gpus(graph: GraphFiles, place: Place, open_session: OpenSession) -> GpuBackend:
+def _open_on_gpus(graph: GraphFiles, place: Place, open_session: OpenSession) -> Backend:
     """A session on each GPU of the place; of the packed graph if there is one."""
+    from onnxembed.execution.gpu import GpuBackend  # not needed on the CPU
+
     path = graph.packed or graph.path
     sessions = [open_session(path, wanted, place.threads) for wanted in place.wanted]
     packed = graph.packed is not None

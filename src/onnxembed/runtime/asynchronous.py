@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -64,6 +63,7 @@ def _stoppable() -> tuple[Context, Event]:
 
 def _elsewhere(context: Context, stop: Event, work: Callable[[], Result]) -> Awaitable[Result]:
     """Do the work in the context on another thread."""
+    import asyncio  # who awaits has it; `import onnxembed` need not wait for it
 
     async def awaited() -> Result:
         try:
