@@ -76,6 +76,13 @@ def unknown(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(state))
 
 
+def huge_id(folder: Path) -> None:
+    """The tokenizers library would count to it, and write down each id that is not there."""
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["model"]["vocab"]["of"] = 2**31 - 1
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+
+
 def segments(folder: Path) -> None:
     """The last token of a pair in the first segment, where BERT's class has it in the second."""
     state = json.loads((folder / "tokenizer.json").read_text())
@@ -112,6 +119,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: change_json(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", cls_token="[X]"),
         "of 'a' alone and as a pair, and \\['\\[X\\]', 'a', '\\[SEP\\]'\\] .* tokens that its BertTokenizer has",
     ),
+    "id": (huge_id, "the id of 'of' is 2147483647, not a number from 0 to 16777215"),
     "segments": (segments, r"in segments \[0, 0, 0, 1, 0\] of .* in segments \[0, 0, 0, 1, 1\] with"),
     "class": (
         lambda folder: change_json(folder / "config_sentence_transformers.json", model_type={}),

@@ -11,6 +11,10 @@ from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
 from onnxembed.foreign import foreign_errors
 
+MAX_ID = (1 << 24) - 1
+"""The largest id, some 60 times that of the largest vocabulary: the tokenizers library counts up to it, and lists what
+is not there."""
+
 
 def vocabulary(facts: Facts) -> dict[str, int]:
     """The id of every token: from tokenizer.json, or from vocab.json if the checkpoint has only that."""
@@ -24,13 +28,13 @@ def vocabulary(facts: Facts) -> dict[str, int]:
 def ids_of(state: Mapping[str, Any], source: Path) -> tuple[dict[str, int], dict[str, int]]:
     """The ids of the vocabulary, and of the added tokens, in the content of a tokenizer.json, from the file `source`.
 
-    Raises ModelFilesError for content of another form, and for ids that are not whole numbers from 0.
+    Raises ModelFilesError for content of another form, and for ids that are not whole numbers from 0 to MAX_ID.
     """
     with foreign_errors(f"{source} has no readable vocabulary"):
         tokens = state["model"]["vocab"]
         own = dict(tokens) if isinstance(tokens, dict) else {token: number for number, (token, _) in enumerate(tokens)}
         added = {token["content"]: token["id"] for token in state.get("added_tokens") or ()}
         for token, number in (own | added).items():
-            if type(number) is not int or number < 0:
-                raise ModelFilesError(f"{source}: the id of {token!r} is {number!r}, not a number from 0")
+            if type(number) is not int or not 0 <= number <= MAX_ID:
+                raise ModelFilesError(f"{source}: the id of {token!r} is {number!r}, not a number from 0 to {MAX_ID}")
     return own, added

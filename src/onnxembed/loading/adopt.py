@@ -22,6 +22,7 @@ from onnxembed.execution.backend import GraphFiles
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
 from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.facts.token_ids import ids_of
 from onnxembed.hub.model_files import ModelFiles
 from onnxembed.loading.adoption import embedding, multi_vector, reranking, sparse
 from onnxembed.loading.adoption.measuring import run_ids
@@ -231,6 +232,7 @@ def adopt(files: ModelFiles, file: str, precision: str, choices: AdoptionChoices
     if not source.is_file():
         raise UnsupportedError(f"{found.folder} has no tokenizer.json; make one from its vocabulary with: {command}")
     state = dict(read_json(source))
+    ids_of(state, source)  # refuses ids that no library can hold
     loaded = (
         *apply_class_options(found.facts, state),
         *declared.register(found.facts, state),

@@ -10,6 +10,7 @@ from onnxembed.export.tokenizer.vocabularies import convert
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json, write_json
 from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.facts.token_ids import ids_of
 from onnxembed.tokenizer import declared, markers
 from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
 from onnxembed.tokenizer.token_ids import special_tokens
@@ -24,6 +25,7 @@ def write_tokenizer(facts: Facts, encoder: EncoderDecisions, folder: Path) -> tu
     source = facts.transformer_folder / "tokenizer.json"
     converted = None if source.is_file() else convert(facts)
     state = converted.state if converted else dict(read_json(source))
+    ids_of(state, source)  # refuses ids that no library can hold
     read = [converted.change] if converted else [*apply_class_options(facts, state)]
     if not converted and not MODEL_TYPES[facts.model_type].static:
         read += rebuilt.follow_class(facts, state)
