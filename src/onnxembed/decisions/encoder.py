@@ -112,6 +112,7 @@ def _adapter(facts: Facts, flags: Flags) -> Decision[str] | None:
             raise UsageError(f"--adapter {asked}: {facts.folder} has one adapter, which is merged into {lora.base}")
         root = "sqrt(r)" if lora.rslora else "r"
         reason = f"merged into {lora.base}, scaled by lora_alpha {lora.alpha:g} / {root}, r = {lora.rank}"
+        reason += ", each row with the length that DoRA trained" if lora.dora else ""
         return Decision("LoRA", "file", f"adapter_config.json: {reason}")
     if not tasks and asked is not None:
         raise UsageError(f"--adapter {asked}: {facts.folder} has no adapters")

@@ -33,6 +33,8 @@ class LoraFacts:
     rank_pattern: Mapping[str, Any]
     alpha_pattern: Mapping[str, Any]
     rslora: bool
+    dora: bool = False
+    """Each row of a merged weight is scaled to a trained length (DoRA, https://arxiv.org/abs/2402.09353)."""
 
     def scaling(self, module: str, rank: int) -> float:
         """The factor of the product of a module's factors, which have this rank.
@@ -75,7 +77,8 @@ def read_adapter(folder: Path) -> LoraFacts | None:
     patterns = [config.get(key) or {} for key in ("rank_pattern", "alpha_pattern")]
     if not all(isinstance(pattern, dict) for pattern in patterns):
         raise ModelFilesError(f"{file}: rank_pattern and alpha_pattern must map names of modules to numbers")
-    return LoraFacts(folder, str(base), rank, float(alpha), patterns[0], patterns[1], bool(config.get("use_rslora")))
+    rslora, dora = (bool(config.get(key)) for key in ("use_rslora", "use_dora"))
+    return LoraFacts(folder, str(base), rank, float(alpha), patterns[0], patterns[1], rslora, dora)
 
 
 def _of_module(pattern: Mapping[str, Any], module: str, default: Any) -> Any:

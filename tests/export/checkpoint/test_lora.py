@@ -26,6 +26,7 @@ from onnxembed.facts.facts import read_facts
 from onnxembed.hub.source import HubOptions
 from onnxembed.verify.verify import verify
 from tiny import TEXTS, VOCAB, write_json, write_sentence_bert
+from tiny_heads import write_masked_lm
 
 Tensors = Mapping[str, NDArray[np.float32]]
 QUERY = "encoder.layer.0.attention.self.query"
@@ -176,10 +177,65 @@ def test_vectors_are_pefts(folder: Path, tmp_path: Path) -> None:
             np.testing.assert_allclose(embedder.encode([text]), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_adapter_that_peft_saved_gives_pefts_vectors(folder: Path, tmp_path: Path, dora: bool) -> None:
+    """DoRA included: each row of the sum has the length that was trained for it."""
+    peft = pytest.importorskip("peft", reason="needs peft, which makes and applies the adapter")
+    transformers, torch = import_module("transformers"), import_module("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of peft and what it imports
+        base = transformers.AutoModel.from_pretrained(folder)
+        config = peft.LoraConfig(r=4, target_modules=["query", "dense"], use_dora=dora)
+        model = peft.get_peft_model(base, config).eval()
+        torch.manual_seed(0)
+        for name, parameter in model.named_parameters():
+            if "lora_magnitude" in name:
+                torch.nn.init.uniform_(parameter, 0.5, 2.0)
+            elif "lora_" in name:
+                torch.nn.init.normal_(parameter, 0, 0.2)
+        model.save_pretrained(tmp_path / "adapter")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(tmp_path / "adapter" / name, folder / name)
+    manifest = export(folder, tmp_path / "out", Options(flags=Flags(normalize=False)))
+    assert manifest.model.adapter is not None
+    assert ("DoRA" in manifest.model.adapter.reason) is dora
+    with OnnxEmbedder(tmp_path / "out", providers="cpu") as embedder:
+        for text in TEXTS[:2]:
+            ids = torch.tensor(np.array(embedder.tokenize([text])[0].ids))[None]
+            with torch.no_grad():
+                expected = model(input_ids=ids).last_hidden_state.mean(1).numpy()
+            np.testing.assert_allclose(embedder.encode([text]), expected, atol=2e-6)
+
+
+def test_doras_rows_have_their_trained_lengths(folder: Path) -> None:
+    lengths = np.linspace(0.5, 3, 32, dtype=np.float32)
+    factors = {name: tensor for name, tensor in FACTORS.items() if QUERY in name}
+    tensors = {**factors, f"base_model.model.{QUERY}.lora_magnitude_vector": lengths}
+    read = open_weights(read_facts(write_adapter(folder, tensors, use_dora=True)), "bert.").read(f"{QUERY}.weight")
+    np.testing.assert_allclose(np.linalg.norm(read, axis=1), lengths, rtol=1e-5)
+    for more, config, words in (
+        ({}, {}, "use_dora says otherwise"),
+        (FACTORS, {"use_dora": True}, "has no lora_magnitude_vector for embeddings.word_embeddings"),
+    ):
+        with pytest.raises(ModelFilesError, match=words):
+            open_weights(read_facts(write_adapter(folder, {**tensors, **more}, **config)), "bert.")
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_an_adapter_of_a_table_that_the_head_shares_is_refused(tmp_path: Path, replaced: bool) -> None:
+    """peft adapts the embeddings alone, and the decoder of the masked language model keeps the base's table."""
+    folder = write_masked_lm(tmp_path / "model", pooling={"pooling_strategy": "max"})
+    words = {name: tensor for name, tensor in FACTORS.items() if WORDS in name}
+    if replaced:
+        words = {f"base_model.model.bert.{WORDS}.weight": random(len(VOCAB), 32)}
+    write_adapter(folder, {name.replace("model.embeddings", "model.bert.embeddings"): words[name] for name in words})
+    with pytest.raises(UnsupportedError, match=r"changes embeddings\.word_embeddings\.weight, which .* shares"):
+        export(folder, tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"use_dora": True}, "use_dora"),
         ({"layer_replication": [[0, 1]]}, "layer_replication"),
         ({"trainable_token_indices": [1]}, "trainable_token_indices"),
         ({"init_lora_weights": "pissa"}, "pissa"),

@@ -80,6 +80,12 @@ class Checkpoint:
             )
         return record.map()
 
+    def refuse_adapted(self, name: str, sharer: str) -> None:
+        """Raise UnsupportedError if an adapter changes a tensor for one of the two that share it; `sharer`: the other.
+
+        peft gives the adapted layer weights of its own, and leaves the other one those of the base.
+        """
+
     def unused(self) -> list[str]:
         """Names of the tensors that were neither read nor asked for their shape."""
         return sorted(self._records.keys() - self._used)

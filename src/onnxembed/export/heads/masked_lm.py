@@ -86,6 +86,8 @@ def _decoder(g: Graph, config: Config, head: MaskedLM) -> Decoder:
             f"{g.weights.folder}: config.json says that {head.decoder}.weight is not tied to the embeddings, "
             "but the weights have no such tensor"
         )
+    if linear == head.table:
+        g.weights.refuse_adapted(f"{linear}.weight", head.decoder)
     expected: dict[str, tuple[int, ...]] = {f"{linear}.weight": (vocabulary, width)}
     bias = None
     if _has_bias(config, head, "decoder"):

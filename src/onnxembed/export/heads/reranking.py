@@ -155,6 +155,7 @@ def _answer_weights(g: Graph, facts: Facts, config: Config, answers: tuple[str, 
         if not config.take("tie_word_embeddings", bool, False):
             raise ModelFilesError(f"the weights in {g.weights.folder} have no tensor {LM_HEAD}, and it is not tied")
         name = TIED
+        g.weights.refuse_adapted(TIED, LM_HEAD)
     rows = [g.weights.read(name)[ids[token]].astype(np.float32) for token in answers]
     for row in rows:
         check_finite(name, row)

@@ -7,7 +7,7 @@ from onnxembed.facts.known import KnownKeys, grouped, words
 LORA = KnownKeys(
     read=words(
         """
-        peft_type base_model_name_or_path r lora_alpha rank_pattern alpha_pattern use_rslora lora_bias
+        peft_type base_model_name_or_path r lora_alpha rank_pattern alpha_pattern use_rslora use_dora lora_bias
         init_lora_weights
         """
     ),
@@ -36,7 +36,7 @@ LORA = KnownKeys(
         words(
             """
             layer_replication trainable_token_indices target_parameters alora_invocation_tokens use_qalora use_bdlora
-            arrow_config kasa_config velora_config monteclora_config megatron_config ensure_weight_tying use_dora
+            arrow_config kasa_config velora_config monteclora_config megatron_config ensure_weight_tying
             """
         ),
         "which onnxembed does not merge: merge it first, where peft is, with PeftModel.from_pretrained(BASE, FOLDER)."
