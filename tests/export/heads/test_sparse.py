@@ -318,7 +318,14 @@ def test_an_unknown_pooling_is_named(tmp_path: Path, config: dict[str, Any], wor
 def test_a_sparse_encoder_with_other_modules_is_refused(tmp_path: Path) -> None:
     source = write_masked_lm(tmp_path / "source", pooling={})
     modules = json.loads((source / "modules.json").read_text())
-    modules.append({**modules[1], "idx": 2, "type": "sentence_transformers.sparse_encoder.modules.SparseAutoEncoder"})
+    modules.append(
+        {
+            **modules[1],
+            "name": "2",
+            "path": "2",
+            "type": "sentence_transformers.sparse_encoder.modules.SparseAutoEncoder",
+        }
+    )
     (source / "modules.json").write_text(json.dumps(modules))
     assert refused(source, "modules.json", "SparseAutoEncoder", options=Options())
 
