@@ -34,23 +34,24 @@ class Message(NamedTuple):
 
     def fields(self) -> Iterator[Field]:
         """The message's fields in order; ValueError for bytes that are not a message, or are cut short."""
-        at = self.start
-        while at < self.end:
-            key, at = self._varint(at)
+        buffer, at, end = self
+        while at < end:
+            # Nearly every key and length is one byte, which is read here because a call takes longer than all else.
+            key, at = (buffer[at], at + 1) if buffer[at] < 0x80 else self._varint(at)
             number, wire = key >> 3, key & 7
             value, start = 0, at
             if wire == VARINT:
                 value, at = self._varint(at)
             elif wire == LENGTH:
-                size, start = self._varint(at)
+                size, start = (buffer[at], at + 1) if at < end and buffer[at] < 0x80 else self._varint(at)
                 at = start + size
             elif wire in _SIZES:
                 at += _SIZES[wire]
             else:
                 raise ValueError(f"wire type {wire} at byte {at}")
-            if at > self.end:
+            if at > end:
                 raise ValueError(f"it is cut off in field {number}")
-            yield Field(number, wire, value, Message(self.buffer, start, at))
+            yield Field(number, wire, value, Message(buffer, start, at))
 
     def integers(self) -> Iterator[int]:
         """The integers of a packed repeated field, which lie one after the other."""
