@@ -62,8 +62,9 @@ BELOW: dict[str, tuple[str, ...]] = {
         *("export.heads", "export.engines", "export.artifact", "export.quantize"),
     ),
     "explain": (
-        *("manifest", "execution", "facts", "runtime", "similarity", "embedder", "reranker"),
-        *("export.progress", "export.checkpoint", "export.graph", "export.architectures", "export.artifact"),
+        *("manifest", "hub", "execution", "facts", "decisions", "tokenizer", "loading", "runtime"),
+        *("similarity", "embedder", "reranker", "export.progress", "export.checkpoint", "export.graph"),
+        *("export.architectures", "export.heads", "export.artifact"),
     ),
     "verify": (
         *("manifest", "hub", "execution", "facts", "recipes", "decisions", "tokenizer", "runtime"),

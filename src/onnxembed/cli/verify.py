@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -13,7 +14,12 @@ from onnxembed.errors import UsageError, VerificationError
 
 @click.command(short_help="Compare an ONNX folder with its reference.")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--against", metavar="MODEL", help="Hub name or folder of the original model [default: as recorded].")
+@click.option(
+    "--against",
+    metavar="MODEL",
+    help="Hub name or folder of the original model [default: as recorded], or a live system: tei:URL, openai:URL, "
+    "fastembed:NAME, sentence-transformers:NAME, transformers:NAME.",
+)
 @click.option("--revision", help="Branch, tag or commit of the original model.")
 @click.option(
     "--texts",
@@ -42,21 +48,27 @@ def verify(
     Token ids and vectors are compared on built-in texts, some of them longer than the model's limit: each alone,
     all together, and padded on the left and on the right. The figures are recorded in the folder. If they exceed
     the limits, nothing is recorded and the exit code is 1. Needs the extra [torch].
+
+    A live system is asked for its vectors or scores, as `onnxembed explain` asks it: if they differ, the verdict says
+    why and the exit code is 1. Nothing is recorded, and torch is not needed.
     """
     if golden:
         if against or revision or texts:
             raise UsageError("--golden compares with published numbers: leave out --against, --revision and --texts")
         _verify_golden(folder, as_json=as_json)
         return
+    more_texts: list[str] = []
+    if texts is not None:
+        with open_texts([texts]) as source:
+            more_texts = list(source.texts)
+    if against is not None and _is_live(against):
+        _verify_live(folder, against, more_texts or None, as_json=as_json)
+        return
     from onnxembed import commands
     from onnxembed.cli.printing import print_json
     from onnxembed.cli.progress import ProgressLine
     from onnxembed.manifest.describe import describe_verification
 
-    more_texts: list[str] = []
-    if texts is not None:
-        with open_texts([texts]) as source:
-            more_texts = list(source.texts)
     with ProgressLine() as line:
         result = commands.verify(
             folder,
@@ -74,6 +86,25 @@ def verify(
         return
     for words in describe_verification(result.manifest):
         click.echo(words)
+
+
+def _is_live(against: str) -> bool:
+    from onnxembed.explain import System
+
+    return System.parse(against) is not None
+
+
+def _verify_live(folder: Path, against: str, texts: list[str] | None, *, as_json: bool) -> None:
+    """Print why a live system differs from the folder, if it does; the exit code says whether."""
+    from onnxembed.cli import CHECK_FAILED
+    from onnxembed.explain import System, explain_system
+
+    system = System.parse(against)
+    assert system is not None
+    report = explain_system(folder, system, texts)
+    click.echo(report.to_json() if as_json else "\n".join(report.lines()), nl=not as_json)
+    if not report.same:
+        sys.exit(CHECK_FAILED)
 
 
 def _verify_golden(folder: Path, *, as_json: bool) -> None:

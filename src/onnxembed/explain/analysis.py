@@ -16,8 +16,10 @@ from typing import Any
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import OnnxEmbedError
 from onnxembed.execution.backend import Backend, GraphFiles, Placement
-from onnxembed.execution.opening import decide, open_backend
+from onnxembed.execution.opening import decide as decide_place
+from onnxembed.execution.opening import open_backend
 from onnxembed.explain.setup import Build
+from onnxembed.facts.facts import read_facts
 from onnxembed.facts.json_file import read_optional_json
 from onnxembed.manifest import TOKEN_EMBEDDINGS
 from onnxembed.reranker import OnnxReranker
@@ -77,7 +79,7 @@ class AnalysisGraphs:
             raise CannotBuildError(str(error)) from None
         files = [folder / file for file in (variant.file, variant.data) if file]
         size = sum(file.stat().st_size for file in files)
-        return open_backend(GraphFiles(files[0], size), decide(Placement("cpu")))
+        return open_backend(GraphFiles(files[0], size), decide_place(Placement("cpu")))
 
     @cached_property
     def unavailable(self) -> str:
@@ -99,19 +101,35 @@ class AnalysisGraphs:
         from onnxembed.export.architectures import ARCHITECTURES
         from onnxembed.export.checkpoint.config import Config
         from onnxembed.export.graph.graph import Graph
-        from onnxembed.export.graph.inputs import B, PaddedInputs, T
+        from onnxembed.export.graph.inputs import B, Encoded, PaddedInputs, T
 
         manifest, folder = self._model.manifest, self._model.folder
         row = ARCHITECTURES[manifest.model.model_type]
         assert row.build is not None
         shifted = {"position_embeddings.weight": build.shift} if build.shift else None
         weights = StoredWeights(folder, folder / manifest.variants["fp32"].file, shifted)
-        config = Config({**self.config, **build.activation, **build.rope}, str(folder / "config.json"))
+        config = {**self.config, **build.activation, **build.rope}
         graph = Graph(weights, "fp32")
         attention = build.attention or manifest.model.attention.value
         inputs = PaddedInputs(graph, causal=attention == "causal")
         # No run is free: the kernel of free causal runs adds no biases, which the builders of encoders leave to it.
         inputs.mask = replace(inputs.mask, free="")
-        tokens = graph.to_float32(row.build(graph, config, inputs))
-        graph.output(TOKEN_EMBEDDINGS, tokens, (B, T, "width"))
+        tokens = graph.to_float32(row.build(graph, Config(config, str(folder / "config.json")), inputs))
+        if manifest.reranking is None:
+            graph.output(TOKEN_EMBEDDINGS, tokens, (B, T, "width"))
+        else:
+            self._add_head(Encoded(graph, inputs, tokens, inputs.pool), config, build)
         return graph
+
+    def _add_head(self, encoded: Any, config: dict[str, Any], build: Build) -> None:
+        """Declare the output logits of a reranker, whose head may read something else."""
+        from onnxembed.decisions.decide import decide
+        from onnxembed.export.heads import reranking
+
+        facts = replace(read_facts(self._model.folder), config=config)
+        decisions = decide(facts)
+        decided = decisions.reranking
+        if decided is None:
+            raise CannotBuildError("it needs another graph, and the folder's files do not say that it scores pairs")
+        pooling = replace(decided.pooling, value=build.head or decided.pooling.value)
+        reranking.add_output(encoded, facts, replace(decisions, reranking=replace(decided, pooling=pooling)))

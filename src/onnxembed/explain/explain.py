@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -21,6 +21,9 @@ from onnxembed.explain.search import Search
 from onnxembed.explain.setup import Hypothesis, Inputs, Pooled, Setup
 from onnxembed.facts.json_file import read_json
 
+# What a report shows of a text: characters, and tokens.
+_CHARACTERS, _PIECES = 300, 40
+
 # The rest of the closest tries is noise that helps nobody; JSON has these.
 _TRIED = 20
 
@@ -32,6 +35,7 @@ def explain(
     *,
     prompt: str | None = None,
     prompt_name: str | None = None,
+    system: str | None = None,
 ) -> Report:
     """Why somebody else's vectors of these texts are not the model's own.
 
@@ -43,6 +47,7 @@ def explain(
         texts: at least three texts, some of them long and some with capital letters: each shows other causes.
         vectors: their vectors [N, D], in the order of the texts.
         prompt, prompt_name: the prompt that the texts should have, as for `OnnxEmbedder.embed`.
+        system: the other system as the fixes name it, such as "FastEmbed"; None shows the fixes of all.
 
     Raises:
         UsageError: vectors that cannot belong to the texts, too few usable rows, or a model without dense vectors.
@@ -75,7 +80,7 @@ def explain(
             f"their vectors have {size} numbers, and nothing in this model makes vectors of that length from "
             f"{section.dimension}: they are of another model"
         )
-    return _report(search, found, given, setup)
+    return _report(search, found, given, setup, system)
 
 
 def _prompt(model: OnnxEmbedder, prompt: str | None, name: str | None) -> str:
@@ -104,16 +109,13 @@ def _lengths(model: OnnxEmbedder, replay: Replay) -> range:
     return range(replay.specials + 1, max(most, model.max_length) + 1)
 
 
-def _report(search: Search, found: list[Candidate], given: Given, setup: Setup) -> Report:
+def _report(search: Search, found: list[Candidate], given: Given, setup: Setup, system: str | None) -> Report:
     """The report of a search, whether it found a cause or not."""
     before = search.candidates[0]
     tried = sorted(search.candidates, key=lambda each: each.error)
     chosen = found[0] if found else tried[0]
-    tokens = [len(text.ids) for text in search.replay.tokenize(setup.inputs)]
-    plain = before if not before.changes else None
-    rows = zip(
-        given.places.tolist(), tokens, plain.cosines if plain else [0.0] * len(tokens), chosen.cosines, strict=True
-    )
+    own = search.replay.tokenize(setup.inputs)
+    tokens = [len(text.ids) for text in own]
     explained = bool(found) and chosen.norms_fit and chosen.is_noise
     everything = sorted((*tried, *search.rejected), key=lambda each: each.error)
     singles = [each for each in everything if len(each.changes) == 1 and not each.accepted]
@@ -122,9 +124,9 @@ def _report(search: Search, found: list[Candidate], given: Given, setup: Setup) 
         verdict=_verdict(chosen, found),
         explained=explained,
         same=explained and not chosen.changes,
-        causes=causes_of(chosen.changes) if found else (),
+        causes=causes_of(chosen.changes, system) if found else (),
         measure="cosine",
-        rows=tuple(Row(index, count, float(a), float(b)) for index, count, a, b in rows),
+        rows=tuple(_rows(search, given, before, chosen)),
         alternatives=tuple(map(_tried, found[1:])),
         runner_up=_tried(others[0]) if found and others else None,
         ruled_out=tuple(map(_tried, singles[:_TRIED])),
@@ -134,6 +136,24 @@ def _report(search: Search, found: list[Candidate], given: Given, setup: Setup) 
         ),
         notes=(*given.notes, *_cut_note(tokens, setup)),
     )
+
+
+def _rows(search: Search, given: Given, before: Candidate, chosen: Candidate) -> Iterator[Row]:
+    """One row for each text, with what both systems have made of it."""
+    plain = before.cosines if not before.changes else np.zeros(len(given.texts))
+    ours = search.own
+    norms = zip(np.linalg.norm(ours, axis=1).tolist(), np.linalg.norm(given.vectors, axis=1).tolist(), strict=True)
+    own = search.replay.tokenize(search.setup.inputs)
+    for place, (text, norm) in enumerate(zip(own, norms, strict=True)):
+        yield Row(
+            int(given.places[place]),
+            len(text.ids),
+            float(plain[place]),
+            float(chosen.cosines[place]),
+            given.texts[place][:_CHARACTERS],
+            norm,
+            tuple(search.replay.pieces(text.ids[:_PIECES])),
+        )
 
 
 def _verdict(chosen: Candidate, found: list[Candidate]) -> str:

@@ -97,11 +97,29 @@ FIXES: Mapping[str, Mapping[str, str]] = {
     },
     "token types": {
         "transformers": "pass the token_type_ids of the tokenizer, or none",
+        "all systems": "feed the token types as the tokenizer gives them",
     },
     "padding": {
         "transformers": "pass attention_mask to the model and to the pooling; set tokenizer.padding_side to right",
         "sentence-transformers": "leave the attention mask as tokenize() gives it; set tokenizer.padding_side to right",
         "text-embeddings-inference": "send one text at a time to confirm it, then update the server",
+    },
+    "activation of scores": {
+        "sentence-transformers": "CrossEncoder(..., activation_fn=torch.nn.Identity()) for raw scores, or Sigmoid()",
+        "text-embeddings-inference": 'the field "raw_scores" of /rerank: {raw}',
+        "FlagEmbedding": "FlagReranker(...).compute_score(pairs, normalize=...), which applies the sigmoid if True",
+        "transformers": "apply torch.sigmoid to the logits, or leave it out",
+        "FastEmbed": "TextCrossEncoder gives raw logits: apply the sigmoid yourself",
+    },
+    "pair order": {"all systems": "put the query first and the document second"},
+    "separator": {
+        "transformers": "tokenizer(queries, documents): two arguments, not one text",
+        "all systems": "give query and document apart, so that the tokenizer puts its separator between them",
+    },
+    "head": {
+        "transformers": "AutoModelForSequenceClassification, whose head reads what config.json says",
+        "text-embeddings-inference": "classifier_pooling of config.json, with a release that reads it",
+        "all systems": "classifier_pooling of config.json says what the head reads",
     },
     "order": {"all systems": "match vectors with texts by an id, not by the order in which they come back"},
     "scale": {"all systems": "divide the vectors by the factor, or scale both sides to length 1"},

@@ -29,7 +29,7 @@ _SLOTS = 8192
 _KEPT = 256 * 2**20
 
 Flags = NDArray[np.bool_]
-Pair = tuple[int, int]
+Special = tuple[int, int]
 """An id and its token type."""
 
 Encoded = tuple[IntArray, Flags]
@@ -152,6 +152,10 @@ class Replay:
         chosen = range(len(encodings)) if places is None else places
         return [_joined(encodings[place], (before, after), inputs) for place in chosen]
 
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """The tokens that ids stand for."""
+        return [token or "?" for token in self._model.model.tokens(ids)]
+
     def states(self, setup: Setup, places: Sequence[int] | None = None) -> list[States]:
         """What the graph of a setup makes of each text, or of those at some places.
 
@@ -258,7 +262,7 @@ def _pooled(state: States, pooled: Pooled) -> FloatArray:
     return pooling.pool(state.tokens[None], mask[None], pooled.pooling)
 
 
-def _around(tokenizer: Any) -> tuple[list[Pair], list[Pair]]:
+def _around(tokenizer: Any) -> tuple[list[Special], list[Special]]:
     """The ids and types of the special tokens before and after every text."""
     encoding = tokenizer.encode("a")
     pairs = list(zip(encoding.ids, encoding.type_ids, strict=True))
@@ -266,7 +270,7 @@ def _around(tokenizer: Any) -> tuple[list[Pair], list[Pair]]:
     return pairs[: inner[0]], pairs[inner[-1] + 1 :]
 
 
-def _joined(encoded: Encoded, around: tuple[list[Pair], list[Pair]], inputs: Inputs) -> TokenIds:
+def _joined(encoded: Encoded, around: tuple[list[Special], list[Special]], inputs: Inputs) -> TokenIds:
     """A text between its special tokens, cut to length."""
     (pairs, prompt), (before, after) = encoded, around
     room = max(0, inputs.max_length - len(before) - len(after))

@@ -35,6 +35,12 @@ class Row:
     tokens: int
     before: float
     after: float
+    text: str = ""
+    """The text, or the pair."""
+    norms: tuple[float, float] | None = None
+    """The length of our vector and of theirs."""
+    pieces: tuple[str, ...] = ()
+    """Its first tokens, as we make them."""
 
 
 @dataclass(frozen=True)
@@ -106,17 +112,15 @@ class Report:
             yield f"  and {len(worst) - _SHOWN} more, which differ less"
 
 
-def causes_of(changes: Sequence[Hypothesis]) -> tuple[Cause, ...]:
-    """The causes that changes stand for, with their fixes."""
-    return tuple(
-        Cause(
-            change.cause,
-            change.theirs,
-            change.ours,
-            {system: fix.format_map(change.words) for system, fix in FIXES[change.cause].items()},
-        )
-        for change in changes
-    )
+def causes_of(changes: Sequence[Hypothesis], system: str | None = None) -> tuple[Cause, ...]:
+    """The causes that changes stand for, with their fixes: those of one system if it is known and has some."""
+    return tuple(Cause(change.cause, change.theirs, change.ours, _fixes(change, system)) for change in changes)
+
+
+def _fixes(change: Hypothesis, system: str | None) -> dict[str, str]:
+    known = FIXES[change.cause]
+    chosen = {name: fix for name, fix in known.items() if name in (system, "all systems")} or known
+    return {name: fix.format_map(change.words) for name, fix in chosen.items()}
 
 
 def sentence(changes: Sequence[Hypothesis], things: str) -> str:

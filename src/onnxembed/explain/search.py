@@ -29,6 +29,7 @@ from onnxembed.explain.candidates import (
 from onnxembed.explain.hypotheses import LENGTHS, other_side, truncated
 from onnxembed.explain.replay import Replay, States, TokenIds
 from onnxembed.explain.setup import Hypothesis, Setup
+from onnxembed.runtime.outputs.pooling import normalize
 
 # Predictions closer than this to our own vectors cannot be told from them.
 _UNSEEN = 1e-7
@@ -86,6 +87,12 @@ class Search:
         if not self._is_explained():
             self._pairs([each for each in runs if each not in self.rounding], pooled)
         return best(self.candidates)
+
+    @property
+    def own(self) -> FloatArray:
+        """The model's own vectors [N, D], scaled as it scales them."""
+        assert self._own is not None
+        return normalize(self._own) if self.scale == "unit" else self._own
 
     # ---- which changes there are
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from onnxembed.manifest import AttentionMode, PoolingMode, TruncationSide
+from onnxembed.manifest import AttentionMode, HeadPooling, PoolingMode, TruncationSide
 
 Padding = Literal["none", "masked", "attended", "left"]
 Dropped = Literal["none", "first", "last", "all", "doubled"]
@@ -25,6 +25,8 @@ class Build:
     """Other values of the keys of config.json that name the activation."""
     rope: Mapping[str, Any] = field(default_factory=dict)
     """Other values of the keys of config.json about rotary positions."""
+    head: HeadPooling | None = None
+    """What the head of a reranker reads; as decided if None."""
     shift: int = 0
     """How many rows later in its table the position of every token is."""
 

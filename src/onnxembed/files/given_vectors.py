@@ -24,8 +24,11 @@ def read_npy(path: Path) -> Array:
     return array
 
 
-def read_jsonl(path: Path, field: str = "text") -> tuple[list[Any], Array]:
-    """The items of `field` in each JSON line, and their numbers. Raises UsageError that names the line."""
+def read_jsonl(path: Path) -> tuple[list[Any], Array]:
+    """The text of each JSON line, or its pair of query and document, and the numbers beside it.
+
+    Raises UsageError that names the line.
+    """
     items: list[Any] = []
     rows: list[Any] = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
@@ -35,11 +38,29 @@ def read_jsonl(path: Path, field: str = "text") -> tuple[list[Any], Array]:
             entry = json.loads(line)
         except ValueError as error:
             raise UsageError(f"{path}, line {number}: not JSON ({error})") from None
-        key = next((name for name in FIELDS if isinstance(entry, dict) and name in entry), None)
-        if key is None or not isinstance(entry.get(field), str):
-            raise UsageError(f"{path}, line {number}: needs {field!r}, and one of {', '.join(FIELDS)}")
-        items.append(entry[field])
-        rows.append(entry[key])
+        item, numbers = _read(entry)
+        if item is None or numbers is None:
+            raise UsageError(f"{path}, line {number}: needs 'text', or 'query' and 'document', and one of {_NAMED}")
+        if items and isinstance(item, str) is not isinstance(items[0], str):
+            raise UsageError(f"{path}, line {number}: some lines are texts and others are pairs")
+        items.append(item)
+        rows.append(numbers)
         if np.shape(rows[-1]) != np.shape(rows[0]):
-            raise UsageError(f"{path}, line {number}: {key!r} has another length than in the first line")
+            raise UsageError(f"{path}, line {number}: its numbers have another length than those of the first line")
+    if not items:
+        raise UsageError(f"{path} is empty")
     return items, np.array(rows)
+
+
+_NAMED = ", ".join(FIELDS)
+
+
+def _read(entry: Any) -> tuple[str | tuple[str, str] | None, Any]:
+    """The text or pair of a line, and its numbers; None for what it lacks."""
+    if not isinstance(entry, dict):
+        return None, None
+    numbers = next((entry[name] for name in FIELDS if name in entry), None)
+    text, query, document = (entry.get(name) for name in ("text", "query", "document"))
+    if isinstance(query, str) and isinstance(document, str):
+        return (query, document), numbers
+    return (text if isinstance(text, str) else None), numbers
