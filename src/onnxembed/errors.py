@@ -20,9 +20,30 @@ OnnxEmbedError
 
 from __future__ import annotations
 
+import re
+
+LONGEST_WORD, SHOWN = 500, 100
+"""A word of a message that is longer than the first number is shown up to the second. Paths are shorter."""
+
+LONGEST_MESSAGE = 4000
+"""The characters of a message; what names more than a screen of things names the first of them."""
+
 
 class OnnxEmbedError(Exception):
-    """Base of every error that onnxembed raises on purpose."""
+    """Base of every error that onnxembed raises on purpose. What a message takes from a file is cut to a length."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(message))
+
+
+def shortened(message: str) -> str:
+    """A message in which long words, and its end, are replaced by how long they are."""
+    words = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _cut(word[0], SHOWN), message)
+    return _cut(words, LONGEST_MESSAGE) if len(words) > LONGEST_MESSAGE else words
+
+
+def _cut(text: str, length: int) -> str:
+    return f"{text[:length]}... ({len(text)} characters)"
 
 
 class UsageError(OnnxEmbedError, ValueError):

@@ -197,6 +197,11 @@ def test_providers_are_passed_on(artifact: Path) -> None:
         OnnxEmbedder(artifact, providers="NoExecutionProvider")
 
 
+def test_a_number_of_threads_that_would_stop_the_machine_is_refused(artifact: Path) -> None:
+    with pytest.raises(UsageError, match="threads is 100000; more than 1024 would only wait for each other"):
+        OnnxEmbedder(artifact, threads=100_000)
+
+
 def test_a_missing_runtime_names_the_extra(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"onnxembed\[cpu\]"):

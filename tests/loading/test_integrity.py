@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from onnxembed.errors import IntegrityError
+from onnxembed import OnnxEmbedder
+from onnxembed.errors import IntegrityError, ModelFilesError
+from onnxembed.export.pipeline import export
+from onnxembed.hub import model_files
 from onnxembed.loading.integrity import check_files
 from onnxembed.manifest import Manifest, read_manifest
 
@@ -69,3 +72,38 @@ def test_one_changed_byte_is_seen_by_the_hash_alone(copy: Path, manifest: Manife
 def test_files_that_are_not_asked_for_are_not_looked_at(copy: Path, manifest: Manifest) -> None:
     (copy / GRAPH).unlink()
     check_files(copy, {"tokenizer.json": manifest.files["tokenizer.json"]})
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_weights_that_are_linked_from_elsewhere_are_named(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    """As many do to keep large files on another disk; ONNX Runtime says only that a path escapes."""
+    monkeypatch.setattr("onnxembed.export.artifact.graph_file.INLINE_LIMIT", 0)
+    folder = tmp_path / "model"
+    export(checkpoint, folder)
+    if not recorded:
+        (folder / "onnxembed.json").unlink()
+    data, disk = folder / "onnx/model.onnx_data", tmp_path / "disk"
+    disk.mkdir()
+    data.rename(disk / "weights")
+    data.symlink_to(disk / "weights")
+    message = rf"{data} is a link to {disk / 'weights'}, and ONNX Runtime reads weights only from the folder of"
+    with pytest.raises(ModelFilesError, match=message):
+        OnnxEmbedder(folder)
+    (folder / GRAPH).rename(disk / "graph")
+    (folder / GRAPH).symlink_to(disk / "graph")
+    OnnxEmbedder(folder).close()
+    data.unlink()
+    data.symlink_to(disk / "gone")
+    with pytest.raises(ModelFilesError, match=rf"lacks {data.relative_to(folder)}|{data} leads to no file"):
+        OnnxEmbedder(folder)
+
+
+def test_a_disk_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`onnxembed embed / text` looked at every file of the machine."""
+    monkeypatch.setattr(model_files, "MOST_FILES", 5)
+    for number in range(6):
+        (tmp_path / f"{number}.onnx").touch()
+    with pytest.raises(ModelFilesError, match=r"has no onnxembed\.json"):
+        OnnxEmbedder(tmp_path)

@@ -26,7 +26,7 @@ from onnxembed.cli.recipes import recipes
 from onnxembed.cli.rerank import rerank
 from onnxembed.cli.serve import serve
 from onnxembed.cli.verify import verify
-from onnxembed.errors import NetworkError, NoReferenceError, OnnxEmbedError, VerificationError
+from onnxembed.errors import NetworkError, NoReferenceError, OnnxEmbedError, VerificationError, shortened
 
 CHECK_FAILED, REFUSED, NETWORK, INTERRUPTED = 1, 2, 3, 130
 """The exit codes besides 0: a check failed; the command or the model is not usable; the network failed; Ctrl-C."""
@@ -94,7 +94,7 @@ def _discard_output() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"onnxembed: {_shown(message)}", err=True)
+    click.echo(f"onnxembed: {_shown(shortened(message))}", err=True)
     sys.exit(code)
 
 

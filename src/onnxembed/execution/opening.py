@@ -13,6 +13,9 @@ from onnxembed.execution.providers import GPU_PROVIDERS, Providers, check_device
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.warning import warn
 
+MOST_THREADS = 1024
+"""More than that no machine has cores for; tens of thousands stop it."""
+
 
 def decide(placement: Placement) -> Place:
     """Decide what a placement leaves open: the threads, and the providers of "auto".
@@ -20,6 +23,8 @@ def decide(placement: Placement) -> Place:
     "auto" means CUDA if GPUs are named or it seems usable, else the CPU. Raises UsageError for an impossible value.
     """
     threads = available_threads() if placement.threads is None else whole_number("threads", placement.threads)
+    if threads > MOST_THREADS:
+        raise UsageError(f"threads is {threads}; more than {MOST_THREADS} would only wait for each other")
     if placement.tokens_per_run is not None:
         whole_number("tokens_per_run", placement.tokens_per_run)
     devices = _devices(placement)

@@ -214,9 +214,8 @@ def _weights(folder: Path, names: Collection[str], path: str) -> list[str]:
             return [*adapter, place + single]
         index = f"{place}{single}.index.json"
         if index in names:
-            return adapter + sorted(
-                {place + shard for shard in _read(folder / index, lambda map: map["weight_map"].values())}
-            )
+            shards = _read(folder / index, lambda map: map["weight_map"].values())
+            return adapter + sorted({place + shard.removeprefix("./") for shard in shards})
     others = [name for name in names if name.rpartition("/")[0] == path and name.endswith(".safetensors")]
     return list(dict.fromkeys((*adapter, *others)))
 

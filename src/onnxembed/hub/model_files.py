@@ -9,10 +9,11 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
-from onnxembed.errors import IntegrityError, UsageError
-from onnxembed.hub.source import HubOptions, file_names, refuse_gaps
+from onnxembed.errors import IntegrityError, ModelFilesError, UsageError
+from onnxembed.hub.source import HubOptions, refuse_gaps, walk_files
 
 
 def is_local(model: str | os.PathLike[str]) -> bool:
@@ -93,17 +94,26 @@ class ModelFiles(ABC):
         """Let the revision's name stand for this copy in the cache: it has all that is wanted."""
 
 
+# A folder with more files than that is no model's, but perhaps a disk; models have some tens.
+MOST_FILES = 10_000
+
+
 class LocalFiles(ModelFiles):
     """The files of a folder, which nothing is added to."""
 
     @property
     def names(self) -> Collection[str]:
-        """The names of all files in the folder."""
-        return file_names(self.folder)
+        """The names of the files in the folder, if it may be a model's."""
+        names = list(islice(walk_files(self.folder), MOST_FILES + 1))
+        return names if len(names) <= MOST_FILES else ()
 
     def get(self, wanted: Iterable[str], optional: Iterable[str] = ()) -> None:
         """Raise ModelFilesError for `wanted` files that are not there."""
-        refuse_gaps([file for file in wanted if not (self.folder / file).is_file()], str(self.folder))
+        gaps = [file for file in wanted if not (self.folder / file).is_file()]
+        for file in gaps:
+            if os.path.lexists(self.folder / file):
+                raise ModelFilesError(f"{self.folder / file} leads to no file: copy or download the model again")
+        refuse_gaps(gaps, str(self.folder))
 
     def first(self, candidates: Sequence[str]) -> str | None:
         """The first of `candidates` that is there."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,4 +53,12 @@ def refuse_gaps(gaps: Sequence[str], where: str) -> None:
 
 def file_names(folder: Path) -> list[str]:
     """The paths of all files in a folder, relative to it."""
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return list(walk_files(folder))
+
+
+def walk_files(folder: Path) -> Iterator[str]:
+    """`file_names`, one after the other; folders that cannot be read are left out."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            if os.path.isfile(path):  # which is no error for what may not be looked at
+                yield path.relative_to(folder).as_posix()

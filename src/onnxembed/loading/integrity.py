@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from onnxembed.errors import IntegrityError
+from onnxembed.errors import IntegrityError, ModelFilesError
+from onnxembed.loading.onnx_file import read_onnx
 from onnxembed.manifest import FileRecord
+
+
+def check_links(graph: Path) -> None:
+    """Raise ModelFilesError for weights that are linked from elsewhere, which ONNX Runtime does not open.
+
+    It resolves links of the graph and of its weights, as the hub's cache has them, and wants both in one folder.
+    """
+    home = graph.resolve().parent
+    for data in sorted(graph.parent / name for name in read_onnx(graph).data):
+        if not data.resolve().is_relative_to(home):
+            raise ModelFilesError(
+                f"{data} is a link to {data.resolve()}, and ONNX Runtime reads weights only from the folder of their "
+                "graph: put the file itself there, or link the graph and its weights from one folder"
+            )
 
 
 def check_files(folder: Path, records: Mapping[str, FileRecord], *, hashes: bool = True) -> None:

@@ -20,6 +20,7 @@ from onnxembed.execution.opening import decide, open_backend
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.agreement import check_artifact
 from onnxembed.loading.choices import AdoptionChoices
+from onnxembed.loading.integrity import check_links
 from onnxembed.loading.locate import locate
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import Task
@@ -123,6 +124,7 @@ class OpenModel:
                 backend = open_graph()
             except (ModelFilesError, OSError):
                 checked.result()
+                check_links(located.graph.path)
                 raise
             try:
                 checked.result()

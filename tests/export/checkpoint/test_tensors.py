@@ -164,6 +164,11 @@ def test_reads_shards_through_their_index(tmp_path: Path) -> None:
     assert weights.unused() == []
 
 
+def test_a_shard_may_be_named_with_a_dot_before_it(tmp_path: Path) -> None:
+    shards(tmp_path, {name: f"./{shard}" for name, shard in MAP.items()})
+    assert [Checkpoint(tmp_path).read(name).max() for name in "abc"] == [1, 2, 3]
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     shards(tmp_path, MAP)
     (tmp_path / MAP["c"]).unlink()

@@ -124,7 +124,8 @@ def tensor_records(folder: Path) -> dict[str, TensorRecord]:
 def _sharded(folder: Path, index: str, read: Callable[[Path], dict[str, TensorRecord]]) -> dict[str, TensorRecord]:
     """The tensors of the shards that an index names."""
     with foreign_errors(f"{folder / index} is not an index of shards"):
-        weight_map = dict(read_json(folder / index)["weight_map"])
+        stored = dict(read_json(folder / index)["weight_map"])
+        weight_map = {name: shard.removeprefix("./") for name, shard in stored.items()}
         outside = [shard for shard in weight_map.values() if not shard or Path(shard).name != shard]
     if outside:
         raise ModelFilesError(f"{folder / index} names {outside[0]!r}, which is outside the model's folder")
