@@ -25,6 +25,7 @@ from onnxembed.errors import (
 from onnxembed.export.adopt import AdoptOptions, adopt
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
+from onnxembed.loading.locate import locate
 from onnxembed.loading.onnx_file import read_onnx
 from onnxembed.manifest import FILE_NAME, read_manifest
 from tiny import change_json, write_sentence_bert
@@ -71,6 +72,8 @@ def test_weights_in_a_file_of_their_own(checkpoint: Path, tmp_path: Path, expect
     path = folder / "onnx/model.onnx"
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
     assert read_onnx(path).data == {"model.onnx.data"}
+    weights = path.parent / "model.onnx.data"
+    assert locate(folder).graph.size == path.stat().st_size + weights.stat().st_size  # large ones are held once
     assert_vectors_equal(vectors(folder), expected)
     adopt(folder, tmp_path / "out")
     assert_vectors_equal(vectors(tmp_path / "out"), expected)
