@@ -2,7 +2,7 @@
 
 A Linear's weight W [out, in] becomes W + scaling * B @ A, an embedding's table [rows, width] W + scaling * (B @ A).T.
 With DoRA, each row of a Linear's sum is then scaled to the length that was trained for it.
-Biases and whole layers that were trained too replace the base's. Reference: peft 0.21, tuners/lora, layer.py and dora.py.
+Biases and whole layers that were trained too replace the base's. Reference: peft 0.21, tuners/lora: layer.py, dora.py.
 """
 
 from __future__ import annotations
