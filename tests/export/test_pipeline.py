@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from onnxembed import OnnxEmbedder
+from onnxembed.commands.new_folder import DraftVerifier
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
 from onnxembed.export.artifact import graph_file
@@ -22,6 +23,7 @@ from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.hub.source import Fetched
 from onnxembed.manifest import CARD_FILE, FILE_NAME, Manifest, Precision, read_manifest
+from onnxembed.manifest.describe import decisions
 from tiny import (
     BERT_LIKE,
     TEXTS,
@@ -216,6 +218,26 @@ def test_ignored_keys_are_recorded(tmp_path: Path) -> None:
         export(folder, tmp_path / "out")
     manifest = export(folder, tmp_path / "out", Options(ignored_config_keys=("novelty",)))
     assert manifest.model.ignored_config_keys == ("novelty",)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["mlp.dense.weight", "mlp"])
+def test_a_tensor_is_left_out_where_a_comparison_shows_that_it_may_be(tmp_path: Path, name: str) -> None:
+    """SimCSE's extra layer, which the reference does not read either; and one that the architecture needs."""
+    pytest.importorskip("sentence_transformers", reason="the reference")
+    folder, output = write_sentence_bert(tmp_path / "model"), tmp_path / "out"
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "mlp.dense.weight": np.ones((32, 32), np.float32)}, folder / "model.safetensors")
+    with pytest.raises(UnsupportedError, match=r"such as mlp\.dense\.weight\).*--ignore-tensor mlp\.dense\.weight"):
+        export(folder, output)
+    options = Options(ignored_tensors=(name,))
+    with pytest.raises(UsageError, match=f"--ignore-tensor {name}: only a comparison with the reference"):
+        export(folder, output, options)
+    assert not output.exists()
+    verifier = DraftVerifier(output, wanted=True, progress=lambda *_: None)
+    manifest = export(folder, output, options, verify=verifier)
+    assert manifest.model.ignored_tensors == (name,)
+    assert ("weights", f"{name} was left out (flag: --ignore-tensor)") in [*decisions(manifest)]
 
 
 # ---- progress

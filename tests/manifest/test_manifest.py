@@ -103,6 +103,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
             engine="build",
             inputs=tuple(draw(st.lists(st.sampled_from(INPUTS), unique=True))),
             ignored_config_keys=tuple(draw(st.lists(words, max_size=2))),
+            ignored_tensors=tuple(draw(st.lists(words, max_size=2))),
         ),
         tokenization=Tokenization(
             draw(decisions(sizes)),

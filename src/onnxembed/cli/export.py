@@ -68,6 +68,12 @@ def _precisions(context: click.Context, option: click.Parameter, given: Sequence
     help="Ignore this key of config.json, which onnxembed does not know: it must not change vectors.",
 )
 @click.option(
+    "--ignore-tensor",
+    multiple=True,
+    metavar="NAME",
+    help="Leave out this tensor, or module, which onnxembed does not know; the vectors must be compared with [torch].",
+)
+@click.option(
     "--adapter",
     metavar="TASK",
     help="For a model with adapters for several tasks: the adapter to merge, or none.",
@@ -119,6 +125,7 @@ def export(
     packed: bool,
     pooling_out: bool,
     ignore_config_key: tuple[str, ...],
+    ignore_tensor: tuple[str, ...],
     adapter: str | None,
     task: Task | None,
     activation: ScoreActivation | None,
@@ -160,6 +167,7 @@ def export(
             packed=packed,
             pooling_out=pooling_out,
             ignore_config_key=ignore_config_key,
+            ignore_tensor=ignore_tensor,
             adapter=adapter,
             task=task,
             activation=activation,

@@ -47,6 +47,7 @@ def export(
     packed: bool = False,
     pooling_out: bool = False,
     ignore_config_key: Sequence[str] = (),
+    ignore_tensor: Sequence[str] = (),
     adapter: str | None = None,
     task: Task | None = None,
     activation: ScoreActivation | None = None,
@@ -82,6 +83,7 @@ def export(
         packed: also write each graph in a form that CUDA runs without padding.
         pooling_out: leave pooling out of the graph; the runtime does it.
         ignore_config_key: keys of config.json that onnxembed does not know, and that do not change vectors.
+        ignore_tensor: tensors, or modules, that onnxembed does not know; the vectors must be compared with [torch].
         adapter: of a model with adapters for several tasks, the one to merge, or "none".
         task: the task of a model that allows several.
         activation: of a reranker, what turns logits into scores, whatever the files say.
@@ -136,6 +138,7 @@ def export(
         packed=packed,
         pooling_out=pooling_out,
         ignored_config_keys=tuple(ignore_config_key),
+        ignored_tensors=tuple(ignore_tensor),
         force=force,
     )
     hub = HubOptions(revision, cache_dir, local_files_only, refresh, token)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from onnxembed.decisions.decide import Decisions
 from onnxembed.export.engines import build as build_engine
+from onnxembed.export.engines.engine import Ignored
 from onnxembed.export.graph.graph import Graph, GraphFactory
 from onnxembed.export.graph.inputs import B, Encoded, T
 from onnxembed.export.heads import HEADS, embedding
@@ -16,8 +17,8 @@ from onnxembed.facts.facts import Facts
 from onnxembed.facts.modules import width_after
 from onnxembed.manifest import TOKEN_EMBEDDINGS, Engine, Precision
 
-WriteEncoder = Callable[[Facts, Decisions, GraphFactory, Collection[str]], Encoded]
-"""Writes the encoder of a checkpoint; the strings are keys of config.json that the caller vouches for."""
+WriteEncoder = Callable[[Facts, Decisions, GraphFactory, Ignored], Encoded]
+"""Writes the encoder of a checkpoint; with what the caller vouches for."""
 
 
 def build(plan: ExportPlan, precision: Precision, make: GraphFactory | None = None) -> Graph:
@@ -29,7 +30,7 @@ def build(plan: ExportPlan, precision: Precision, make: GraphFactory | None = No
     """
     write_encoder = ENGINES[plan.engine.value]
     make = make or partial(Graph, precision=precision)
-    encoded = write_encoder(plan.facts, plan.decisions, make, plan.options.ignored_config_keys)
+    encoded = write_encoder(plan.facts, plan.decisions, make, plan.options.ignored)
     encoded = replace(encoded, tokens=embedding.through_token_layers(encoded.graph, encoded.tokens, plan.facts))
     for task in plan.graph_tasks:
         HEADS[task].add_output(encoded, plan.facts, plan.decisions)
@@ -46,20 +47,20 @@ def build(plan: ExportPlan, precision: Precision, make: GraphFactory | None = No
 def build_packed(plan: ExportPlan, precision: Precision) -> Graph:
     """The packed graph of one precision: its output is sentence_embedding alone."""
     encoded = build_engine.write_packed_encoder(
-        plan.facts, plan.decisions, partial(Graph, precision=precision), plan.options.ignored_config_keys
+        plan.facts, plan.decisions, partial(Graph, precision=precision), plan.options.ignored
     )
     tokens = embedding.through_token_layers(encoded.graph, encoded.tokens, plan.facts)
     embedding.add_sentence_embedding(encoded.graph, tokens, encoded.inputs.pool, plan.facts, plan.decisions)
     return encoded.graph
 
 
-def _trace(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]) -> Encoded:
+def _trace(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Ignored) -> Encoded:
     from onnxembed.export.engines.trace import write_encoder  # needs the extra [torch]
 
     return write_encoder(facts, decisions, make, ignored)
 
 
-def _optimum(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]) -> Encoded:
+def _optimum(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Ignored) -> Encoded:
     from onnxembed.export.engines.optimum import write_encoder  # needs the extra [optimum]
 
     return write_encoder(facts, decisions, make, ignored)

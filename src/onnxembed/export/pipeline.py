@@ -9,6 +9,7 @@ from typing import Any
 
 from onnxembed.decisions.compose_manifest import compose_manifest, tokenization_section
 from onnxembed.decisions.overruled import find_overruled
+from onnxembed.errors import UsageError
 from onnxembed.export.artifact.folder import check_output, new_folder
 from onnxembed.export.artifact.graph_file import write_graph, write_packed
 from onnxembed.export.artifact.hashing import hash_files
@@ -79,7 +80,18 @@ def export(
             files=hash_files(draft, progress, hashed),
             model=replace(manifest.model, tensors=tensors_digest(plan.facts)),
         )
-        return record_manifest(draft, manifest, checkpoint, verify)
+        manifest = record_manifest(draft, manifest, checkpoint, verify)
+        _check_proven(manifest, options)
+        return manifest
+
+
+def _check_proven(manifest: Manifest, options: Options) -> None:
+    """Raise UsageError for tensors that were left out of a graph that was not compared with the reference."""
+    if options.ignored_tensors and not manifest.verification:
+        raise UsageError(
+            f"--ignore-tensor {options.ignored_tensors[0]}: only a comparison with the reference shows that the model "
+            "does without it, and there was none; install onnxembed[torch], and leave out --no-verify"
+        )
 
 
 def input_paths(model: str | Path, options: Options) -> list[Path]:
@@ -186,5 +198,6 @@ def _model_section(plan: ExportPlan, inputs: tuple[str, ...]) -> Model:
         engine_reason=None if engine.value == "build" else engine.reason,
         inputs=inputs,
         ignored_config_keys=plan.options.ignored_config_keys,
+        ignored_tensors=plan.options.ignored_tensors,
         adapter=plan.decisions.encoder.adapter,
     )

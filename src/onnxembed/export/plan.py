@@ -14,7 +14,7 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UnsupportedError, UsageError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.engines.build import unpooled_token
-from onnxembed.export.engines.engine import EngineOption, choose_engine
+from onnxembed.export.engines.engine import EngineOption, Ignored, choose_engine
 from onnxembed.export.heads import HEADS
 from onnxembed.export.quantize.measures import check_floors
 from onnxembed.facts.facts import Facts
@@ -40,6 +40,8 @@ class Options:
     """Leave pooling to the runtime."""
     ignored_config_keys: tuple[str, ...] = ()
     """Keys of config.json that onnxembed does not know and the caller vouches for."""
+    ignored_tensors: tuple[str, ...] = ()
+    """Tensors, or modules, that no builder reads and the caller vouches for; only a verified export leaves any out."""
     force: bool = False
     """Replace an artifact that is there."""
     engine: EngineOption = "auto"
@@ -51,6 +53,11 @@ class Options:
     """The lowest rank agreement of an integer reranker's scores with those of fp32; None: the manifest's."""
     packed: bool = False
     """Add the form that CUDA runs without padding."""
+
+    @property
+    def ignored(self) -> Ignored:
+        """What the caller vouches for."""
+        return Ignored(self.ignored_config_keys, self.ignored_tensors)
 
 
 @dataclass(frozen=True)

@@ -133,8 +133,8 @@ def decisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "architecture", f"{model.model_type}, engine {model.engine}{inputs}"
     if model.engine_reason:
         yield "engine", f"{model.engine} ({model.engine_reason})"
-    for key in model.ignored_config_keys:
-        yield "config.json", f"{key} was ignored (flag: --ignore-config-key)"
+    yield from (("config.json", f"{key} was ignored (flag: --ignore-config-key)") for key in model.ignored_config_keys)
+    yield from (("weights", f"{name} was left out (flag: --ignore-tensor)") for name in model.ignored_tensors)
     yield "attention", _decided(model.attention)
     if model.adapter:
         yield "adapter", _decided(model.adapter)

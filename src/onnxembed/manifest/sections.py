@@ -82,6 +82,7 @@ class Model:
     adapter: Decision[str] | None = None
     engine_reason: str | None = None
     tensors: str | None = None
+    ignored_tensors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from onnxembed.decisions.decide import Decisions
@@ -11,6 +10,7 @@ from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.checkpoint.adapters import open_checkpoint
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.checkpoint.lora import open_weights
+from onnxembed.export.engines.engine import Ignored
 from onnxembed.export.graph.graph import Graph, GraphFactory, Value
 from onnxembed.export.graph.inputs import Encoded, Inputs, PaddedInputs
 from onnxembed.export.graph.packed import PackedInputs
@@ -29,11 +29,11 @@ class PackedEncoded:
     tokens: Value
 
 
-def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]) -> Encoded:
+def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Ignored) -> Encoded:
     """The encoder of a checkpoint, written by the builder of its architecture.
 
     Raises UnsupportedError for a config.json with keys, and weights with tensors, that the builder does not read;
-    `ignored` are keys the caller vouches for.
+    `ignored` is what the caller vouches for.
     """
     config, graph = _open(facts, decisions, make)
     causal, one_segment = decisions.encoder.attention.value == "causal", _has_one_segment(facts, decisions)
@@ -46,9 +46,7 @@ def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignore
     return Encoded(graph, inputs, tokens, pool)
 
 
-def write_packed_encoder(
-    facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]
-) -> PackedEncoded:
+def write_packed_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Ignored) -> PackedEncoded:
     """The packed encoder of a checkpoint whose architecture is packable; errors as for `write_encoder`."""
     config, graph = _open(facts, decisions, make)
     inputs = PackedInputs(graph)
@@ -96,15 +94,16 @@ def _build(facts: Facts, graph: Graph, config: Config, inputs: Inputs) -> Value:
     return build(graph, config, inputs)
 
 
-def _check_all_read(facts: Facts, decisions: Decisions, graph: Graph, config: Config, ignored: Collection[str]) -> None:
-    config.finish(ignored)
+def _check_all_read(facts: Facts, decisions: Decisions, graph: Graph, config: Config, ignored: Ignored) -> None:
+    config.finish(ignored.config_keys)
     is_head = ARCHITECTURES[facts.model_type].is_head
-    unread = [name for name in graph.weights.unused() if not is_head(name)]
+    unread = [name for name in graph.weights.unused() if not is_head(name) and not ignored.has_tensor(name)]
     if decisions.multi_vector is not None and decisions.multi_vector.of_checkpoint:
         unread = [name for name in unread if name != STANFORD_LINEAR]
     if unread:
         names = ", ".join(unread[:3])
         raise UnsupportedError(
             f"{facts.folder} has tensors that a {facts.model_type} encoder does not use ({len(unread)}, such as "
-            f"{names}): it is not the plain architecture its config.json says it is"
+            f"{names}): it is not the plain architecture its config.json says it is; "
+            f"--ignore-tensor {unread[0]} leaves it out, if a comparison with the reference shows that it may be"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
@@ -28,6 +29,18 @@ INSTALL: dict[Engine, str] = {
     "optimum": "pip install 'onnxembed[cpu,optimum]', in an environment of its own: optimum needs an older "
     "transformers than [torch] does",
 }
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """What the caller vouches for: keys of config.json, and tensors, or modules of tensors, that change no vector."""
+
+    config_keys: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+
+    def has_tensor(self, name: str) -> bool:
+        """Whether a tensor, or a module that it belongs to, is among them."""
+        return any(name == given or name.startswith(f"{given}.") for given in self.tensors)
 
 
 def choose_engine(facts: Facts, option: EngineOption) -> Decision[Engine]:

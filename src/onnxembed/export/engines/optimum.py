@@ -6,7 +6,6 @@ verify against; there, exports are checked only against themselves.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +15,7 @@ import onnx_ir as ir
 
 from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import UnsupportedError
+from onnxembed.export.engines.engine import Ignored
 from onnxembed.export.engines.quiet import quiet
 from onnxembed.export.engines.splice import splice
 from onnxembed.export.engines.transformers_class import load_stock, open_for_heads, stock_inputs
@@ -24,8 +24,8 @@ from onnxembed.export.graph.inputs import Encoded
 from onnxembed.facts.facts import Facts
 
 
-def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]) -> Encoded:
-    """The encoder that optimum exports; `ignored` are keys of config.json that the caller vouches for.
+def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Ignored) -> Encoded:
+    """The encoder that optimum exports; `ignored` is what the caller vouches for.
 
     Raises what `load_stock` and `splice` do, and UnsupportedError for an encoder that optimum cannot export, or
     exports without one of its inputs.

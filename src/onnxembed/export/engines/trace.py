@@ -5,12 +5,12 @@ For architectures without a builder, and to compare builders with.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from importlib import import_module
 from typing import Any
 
 from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import UnsupportedError
+from onnxembed.export.engines.engine import Ignored
 from onnxembed.export.engines.quiet import quiet
 from onnxembed.export.engines.splice import splice
 from onnxembed.export.engines.transformers_class import load_stock, open_for_heads, stock_inputs
@@ -22,8 +22,8 @@ from onnxembed.facts.facts import Facts
 ROWS, LENGTH = 2, 9
 
 
-def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Collection[str]) -> Encoded:
-    """The traced encoder of a checkpoint; `ignored` are keys of config.json that the caller vouches for.
+def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Ignored) -> Encoded:
+    """The traced encoder of a checkpoint; `ignored` is what the caller vouches for.
 
     Raises what `load_stock` and `splice` do, and UnsupportedError for an encoder that cannot be traced.
     """

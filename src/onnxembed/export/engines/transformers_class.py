@@ -20,13 +20,14 @@ from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.checkpoint.lora import open_weights
 from onnxembed.export.checkpoint.tensors import Checkpoint
+from onnxembed.export.engines.engine import Ignored
 from onnxembed.export.engines.quiet import quiet
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.manifest import INPUTS, AttentionMode, Precision
 
 
-def load_stock(facts: Facts, attention: AttentionMode, precision: Precision, ignored: Collection[str]) -> Any:
+def load_stock(facts: Facts, attention: AttentionMode, precision: Precision, ignored: Ignored) -> Any:
     """The stock model in evaluation mode, its attention eager, with exactly the checkpoint's weights.
 
     Raises UnsupportedError for keys of config.json that the class does not read and weights that the precision
@@ -37,7 +38,7 @@ def load_stock(facts: Facts, attention: AttentionMode, precision: Precision, ign
     transformers: Any = import_module("transformers")
     architecture = ARCHITECTURES[facts.model_type]
     config_class = transformers.CONFIG_MAPPING[facts.model_type]
-    _check_config(facts, config_class, architecture.undeclared_keys, ignored)
+    _check_config(facts, config_class, architecture.undeclared_keys, ignored.config_keys)
     with quiet():
         config = config_class.from_pretrained(facts.weights_folder)
         config.use_cache = False
@@ -57,7 +58,7 @@ def load_stock(facts: Facts, attention: AttentionMode, precision: Precision, ign
     _refuse(
         facts,
         f"has tensors that a {class_name} does not use",
-        filterfalse(architecture.is_head, loading["unexpected_keys"]),
+        filterfalse(lambda name: architecture.is_head(name) or ignored.has_tensor(name), loading["unexpected_keys"]),
     )
     _refuse(facts, f"has tensors of other shapes than a {class_name}", (key for key, *_ in loading["mismatched_keys"]))
     for name, parameter in model.named_parameters():
