@@ -212,14 +212,18 @@ def test_a_terminal_without_unicode_is_not_an_error(
 
 
 def on_a_terminal(
-    *arguments: object, stdin: Callable[[io.BufferedWriter], None], cwd: Path, printing: bool = False
+    *arguments: object,
+    stdin: Callable[[io.BufferedWriter], None] = lambda file: None,
+    cwd: Path,
+    printing: bool = False,
+    **env: str,
 ) -> str:
     """What a command shows on a terminal: its standard error, and when `printing` its standard output."""
     parent, child = pty.openpty()
     termios.tcsetwinsize(child, (24, 80))
     out = child if printing else subprocess.DEVNULL
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": out, "stderr": child}
-    with subprocess.Popen(command(*arguments), env=USUAL, cwd=cwd, **pipes) as process:
+    with subprocess.Popen(command(*arguments), env={**USUAL, **env}, cwd=cwd, **pipes) as process:
         os.close(child)
         assert isinstance(process.stdin, io.BufferedWriter)
         stdin(process.stdin)
@@ -235,8 +239,29 @@ def on_a_terminal(
     return shown.decode()
 
 
+ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.mark.parametrize("arguments", [["inspect", "ARTIFACT"], ["export", "CHECKPOINT", "--dry-run"]])
+def test_a_terminal_gets_lines_that_fit_and_a_pipe_gets_them_whole(
+    artifact: Path, checkpoint: Path, tmp_path: Path, arguments: list[str]
+) -> None:
+    places = {"ARTIFACT": artifact, "CHECKPOINT": checkpoint}
+    call = [places.get(argument, argument) for argument in arguments]
+    shown = on_a_terminal(*call, cwd=tmp_path, printing=True, COLUMNS="60", TERM="xterm", NO_COLOR="")
+    assert "\x1b[1m" in shown  # bold
+    plain = [line for line in ESCAPES.sub("", shown).replace("\r", "").splitlines() if line]
+    piped = subprocess.run(command(*call), cwd=tmp_path, env=USUAL, capture_output=True, text=True, check=True).stdout
+    assert "\x1b" not in piped
+    assert max(map(len, piped.splitlines())) > 80
+    long = [line for line in plain if len(line) > 60 and " " in line.strip()[17:]]  # a word is kept whole
+    assert [line for line in long if "onnxembed verify" not in line] == []  # and so is a command to be copied
+    assert " ".join(plain).split() == piped.split()
+    assert ESCAPES.search(on_a_terminal(*call, cwd=tmp_path, printing=True, TERM="xterm", NO_COLOR="1")) is None
+
+
 def test_export_shows_its_stages_on_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
-    shown = on_a_terminal("export", checkpoint, "-o", "out", "--no-verify", stdin=lambda file: None, cwd=tmp_path)
+    shown = on_a_terminal("export", checkpoint, "-o", "out", "--no-verify", cwd=tmp_path)
     assert "writing fp32 weights" in shown
     assert "hashing" in shown
     assert "\n" not in shown  # one line for all

@@ -378,8 +378,8 @@ def test_recipes_lists_the_book(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("recipes") == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(BOOK)
-    line = next(line for line in lines if line.startswith("Alibaba-NLP/gte-Qwen2-1.5B-instruct "))
-    for part in ("UNCHECKED", "attention bidirectional", "end token <|endoftext|>", "prompts query", "no fp16"):
+    line = next(line for line in lines if line.startswith("Alibaba-NLP/gte-Qwen2-1.5B-instruct: "))
+    for part in ("unchecked", "attention bidirectional", "end token <|endoftext|>", "prompts query", "no fp16"):
         assert part in line
 
 

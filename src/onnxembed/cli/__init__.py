@@ -22,6 +22,7 @@ from onnxembed.cli.export import export
 from onnxembed.cli.inspect import inspect
 from onnxembed.cli.load import load
 from onnxembed.cli.models import models
+from onnxembed.cli.printing import colored
 from onnxembed.cli.recipes import recipes
 from onnxembed.cli.rerank import rerank
 from onnxembed.cli.serve import serve
@@ -94,12 +95,12 @@ def _discard_output() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"onnxembed: {_shown(shortened(message))}", err=True)
+    click.echo(f"{colored('onnxembed:', 'red', sys.stderr)} {_shown(shortened(message))}", err=True)
     sys.exit(code)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    click.echo(f"onnxembed: warning: {message}", err=True)
+    click.echo(f"{colored('onnxembed: warning:', 'yellow', sys.stderr)} {message}", err=True)
 
 
 def _stop(number: int, _: object) -> NoReturn:

@@ -18,12 +18,13 @@ def doctor(*, as_json: bool) -> None:
     the exit code is 1.
     """
     from onnxembed import commands
-    from onnxembed.cli.printing import print_json
+    from onnxembed.cli.printing import print_json, show
 
     result = commands.doctor()
     if as_json:
         print_json(result)
     else:
         for finding in result.findings:
-            click.echo(f"{finding.name:<12} {'BROKEN: ' if finding.broken else ''}{finding.text}")
+            broken = "BROKEN: " if finding.broken else ""
+            show(f"{finding.name:<12} {broken}{finding.text}", hang=13, color="red" if finding.broken else None)
     sys.exit(1 if result.broken else 0)

@@ -31,10 +31,11 @@ def inspect(
     architecture), the graphs with their sizes and operators, and what verification measured. Of a model that is not
     exported, it prints what `onnxembed export --dry-run` decides, and needs the extra [export].
     """
+    from onnxembed.cli.printing import show, show_decisions
     from onnxembed.commands.inspect import inspect_revision
     from onnxembed.hub.source import HubOptions
     from onnxembed.loading.space import with_spaces
-    from onnxembed.manifest.describe import describe, describe_verification
+    from onnxembed.manifest.describe import describe_graphs, describe_verification
 
     hub = HubOptions(revision, cache_dir, local_files_only, refresh, token)
     manifest, commit = inspect_revision(model, hub, onnx_file)
@@ -45,11 +46,9 @@ def inspect(
         manifest = with_spaces(manifest, Path())  # an artifact from before: its hashes are recorded, no file is read
     if commit is not None:
         click.echo(f"{model} at {commit}")
-    for line in describe(manifest):
-        click.echo(line)
-    click.echo()
-    for line in describe_verification(manifest):
-        click.echo(line)
+    show_decisions(manifest)
+    for line in (*describe_graphs(manifest), "", *describe_verification(manifest)):
+        show(line)
     if not manifest.variants:
         click.echo(f"not exported; to export: onnxembed export {model}")
     elif not manifest.verification:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxembed.cli.options import PATH, force_option, json_option, options
-from onnxembed.cli.printing import print_json
+from onnxembed.cli.printing import print_json, show, show_decisions
 from onnxembed.errors import UsageError
 from onnxembed.manifest import POOLING_MODES, SCORE_ACTIVATIONS, TASKS, PoolingMode
 
@@ -67,7 +67,6 @@ head_options = options(
 def report(result: NewFolder, *, as_json: bool) -> None:
     """Print what was made, or would be, and how well it was verified."""
     from onnxembed.manifest.describe import (
-        describe,
         describe_files,
         describe_output,
         describe_overruled,
@@ -81,11 +80,12 @@ def report(result: NewFolder, *, as_json: bool) -> None:
     manifest, folder = result.manifest, result.folder
     if result.written:
         for line in describe_overruled(manifest):
-            click.echo(line)
+            show(line, color="yellow")
         size = sum(size for size in result.files.values() if size is not None)
-        click.echo(f"{folder}: {describe_output(manifest)}, {megabytes(size)}")
+        show(f"{folder}: {describe_output(manifest)}, {megabytes(size)}")
     else:
-        for line in (*describe(manifest), "", f"would write {folder}:", *describe_files(result.files)):
-            click.echo(line)
+        show_decisions(manifest)
+        for line in ("", f"would write {folder}:", *describe_files(result.files)):
+            show(line)
     for line in (*result.notes, *describe_verification(manifest)):
-        click.echo(line)
+        show(line)

@@ -13,15 +13,15 @@ def recipes(*, name: str | None) -> None:
     A recipe says what the files of a published model leave out, with reasons and sources. It may also have numbers
     that were published for the model (see `onnxembed verify --golden`).
     """
+    from onnxembed.cli.printing import show
     from onnxembed.recipes.book import read_recipe, recipe_names
     from onnxembed.recipes.describe import describe_recipe, summary
 
     if name is not None:
         for line in describe_recipe(read_recipe(name)):
-            click.echo(line)
+            show(line)
         return
     book = [read_recipe(file_name) for file_name in recipe_names()]
-    width = max((len(recipe.model) for recipe in book), default=0)
     for recipe in book:
-        state = "checked" if recipe.is_checked else "UNCHECKED"
-        click.echo(f"{recipe.model:<{width}}  {state}  {summary(recipe)}".rstrip())
+        known = ", ".join(part for part in ("" if recipe.is_checked else "unchecked", summary(recipe)) if part)
+        show(recipe.model + (f": {known}" if known else ""), hang=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Unpack
 
 import click
@@ -65,6 +66,7 @@ def rerank(
     Documents are arguments, the lines of a .txt file, one field of each line of a .jsonl file, or the lines of
     standard input (-). The best document comes first. Its index is its place among the documents, counted from 0.
     """
+    from onnxembed.cli.printing import columns
     from onnxembed.cli.progress import counter
     from onnxembed.reranker import OnnxReranker
 
@@ -80,15 +82,16 @@ def rerank(
     ):
         ranked = reranker.rank(query, counted, top_k=top_k, return_documents=True, raw_scores=raw_scores)
     as_json = (output_format or output) == "json"
+    width = columns() - 20 if sys.stdout.isatty() else 100
     for result in ranked:
         if as_json:
             values = {"index": result.index, "score": result.score, "text": result.text}
             click.echo(json.dumps(values, ensure_ascii=False))
         else:
-            click.echo(f"{result.score:>10.4f}  {result.index:>6}  {_one_line(result.text or '')}")
+            click.echo(f"{result.score:>10.4f}  {result.index:>6}  {_one_line(result.text or '', width)}")
 
 
-def _one_line(text: str, width: int = 100) -> str:
+def _one_line(text: str, width: int) -> str:
     """The beginning of a text, for a table."""
     flat = " ".join(text.split())
     return flat if len(flat) <= width else f"{flat[: width - 1]}…"

@@ -65,7 +65,7 @@ def verify(
         _verify_live(folder, against, more_texts or None, as_json=as_json)
         return
     from onnxembed import commands
-    from onnxembed.cli.printing import print_json
+    from onnxembed.cli.printing import print_json, show
     from onnxembed.cli.progress import ProgressLine
     from onnxembed.manifest.describe import describe_verification
 
@@ -85,7 +85,7 @@ def verify(
         print_json(result)
         return
     for words in describe_verification(result.manifest):
-        click.echo(words)
+        show(words)
 
 
 def _is_live(against: str) -> bool:
@@ -109,13 +109,13 @@ def _verify_live(folder: Path, against: str, texts: list[str] | None, *, as_json
 
 def _verify_golden(folder: Path, *, as_json: bool) -> None:
     from onnxembed import commands
-    from onnxembed.cli.printing import print_json
+    from onnxembed.cli.printing import print_json, show
 
     result = commands.verify_golden(folder)
     if as_json:
         print_json(result)
     else:
         for outcome in result.golden:
-            click.echo(f"{'ok' if outcome.passed else 'OFF'}: {outcome.description}")
+            show(f"{'ok' if outcome.passed else 'OFF'}: {outcome.description}", color=None if outcome.passed else "red")
     if result.failures:
         raise VerificationError(f"{result.failures} of the published numbers are not met")

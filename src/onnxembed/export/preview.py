@@ -47,7 +47,7 @@ def preview(model: str | Path, options: Options, hub: HubOptions | None = None) 
         plan = make(checkpoint)
     graphs: Mapping[Precision, Graph] = {}
     notes: tuple[str, ...] = ()
-    if not has_weights(checkpoint):
+    if checkpoint.revision is not None and not has_weights(checkpoint):  # a folder without weights is refused below
         notes = ("the weights were not fetched, so their names and sizes are not checked",)
     elif plan.engine.value != "build":
         notes = (f"the graph of engine {plan.engine.value} is made by the export alone, so it is not checked",)

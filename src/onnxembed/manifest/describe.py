@@ -17,12 +17,20 @@ from onnxembed.manifest.sections import (
     Variant,
 )
 
+NAME_WIDTH = 16
+"""The width of a decision's name, in a table of them."""
+
 
 def describe(manifest: Manifest) -> Iterator[str]:
     """An artifact's decisions and their origins, then its graphs, line by line."""
     yield from describe_overruled(manifest)
-    for name, value in (*decisions(manifest), *_spaces(manifest)):
-        yield f"{name:<16} {value}"
+    for name, value in decisions(manifest):
+        yield f"{name:<{NAME_WIDTH}} {value}"
+    yield from describe_graphs(manifest)
+
+
+def describe_graphs(manifest: Manifest) -> Iterator[str]:
+    """The graphs, each after an empty line."""
     for precision, variant in manifest.variants.items():
         yield ""
         yield f"{precision}: {variant.file}, {_size(manifest, variant)}, {variant.nodes} nodes"
@@ -99,7 +107,7 @@ def _size(manifest: Manifest, variant: Variant) -> str:
 def describe_files(files: Mapping[str, int | None]) -> Iterator[str]:
     """One line for each file with its size, where that is known."""
     for name, size in files.items():
-        yield f"  {name}" + ("" if size is None else f", {megabytes(size)}")
+        yield f"  {name}" + ("" if size is None else f", {_bytes(size)}")
 
 
 def describe_output(manifest: Manifest) -> str:
@@ -118,6 +126,11 @@ def describe_output(manifest: Manifest) -> str:
 def megabytes(size: int) -> str:
     """A number of bytes in megabytes."""
     return f"{size / 1e6:.1f} MB"
+
+
+def _bytes(size: int) -> str:
+    """A number of bytes in megabytes, of a small file in kilobytes."""
+    return megabytes(size) if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def decisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -157,6 +170,7 @@ def decisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if not prompts.texts.value and not manifest.reranking:
         yield "prompts", _decided(prompts.texts, "none")
     yield "made with", ", ".join(f"{name} {version}" for name, version in manifest.created_with.items())
+    yield from _spaces(manifest)
 
 
 def _spaces(manifest: Manifest) -> Iterator[tuple[str, str]]:
