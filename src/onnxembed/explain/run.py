@@ -74,7 +74,7 @@ def explain_system(
     """
     names = ("revision", "cache_dir", "local_files_only")
     hub = HubOptions(**{name: options[name] for name in names if name in options})
-    reranker = read_model_manifest(model, hub, None).reranking is not None
+    reranker = read_model_manifest(model, hub, None).manifest.reranking is not None
     if reranker:
         pairs = [pair for pair in (PAIRS if texts is None else texts) if isinstance(pair, tuple)]
         if not pairs:
