@@ -27,19 +27,20 @@ BELOW: dict[str, tuple[str, ...]] = {
     "tokenizer": ("manifest", "facts", "decisions"),
     "loading": ("manifest", "hub", "execution", "facts", "recipes", "decisions", "tokenizer"),
     "runtime": ("manifest", "quantization", "hub", "execution", "tokenizer", "loading"),
+    "proof.probes": (),
+    "proof": ("manifest", "hub", "execution", "tokenizer", "runtime", "proof.probes"),
     "similarity": ("manifest", "runtime"),
     "rescoring": ("quantization", "similarity"),
-    "embedder": ("manifest", "quantization", "hub", "execution", "loading", "runtime", "similarity"),
-    "reranker": ("manifest", "hub", "execution", "tokenizer", "loading", "runtime"),
+    "embedder": ("manifest", "quantization", "hub", "execution", "loading", "runtime", "proof", "similarity"),
+    "reranker": ("manifest", "hub", "execution", "tokenizer", "loading", "runtime", "proof"),
     "compat": ("manifest", "recipes", "tokenizer", "runtime", "embedder", "reranker"),
     "files": ("quantization", "runtime"),
     "bulk": ("manifest", "quantization", "hub", "loading", "runtime", "embedder"),
     "export.progress": (),
-    "export.probes": (),
     "export.checkpoint": ("manifest", "hub", "facts", "decisions"),
     "export.graph": ("manifest", "execution", "facts", "export.checkpoint"),
     "export.architectures": ("export.checkpoint", "export.graph"),
-    "export.tokenizer": ("facts", "decisions", "tokenizer", "export.probes", "export.architectures"),
+    "export.tokenizer": ("facts", "decisions", "tokenizer", "proof.probes", "export.architectures"),
     "export.heads": (
         *("manifest", "facts", "decisions", "tokenizer"),
         *("export.checkpoint", "export.graph", "export.architectures"),
@@ -49,12 +50,12 @@ BELOW: dict[str, tuple[str, ...]] = {
         *("export.checkpoint", "export.graph", "export.architectures"),
     ),
     "export.artifact": (
-        *("manifest", "hub", "facts", "decisions", "loading"),
+        *("manifest", "hub", "facts", "decisions", "loading", "proof"),
         *("export.progress", "export.checkpoint", "export.graph", "export.heads"),
     ),
     "export.quantize": (
         *("manifest", "execution", "tokenizer", "runtime"),
-        *("export.progress", "export.probes", "export.checkpoint", "export.graph", "export.artifact"),
+        *("export.progress", "proof.probes", "export.checkpoint", "export.graph", "export.artifact"),
     ),
     "export": (
         *("manifest", "hub", "facts", "recipes", "decisions", "tokenizer", "loading"),
@@ -68,13 +69,13 @@ BELOW: dict[str, tuple[str, ...]] = {
     ),
     "verify": (
         *("manifest", "hub", "execution", "facts", "recipes", "decisions", "tokenizer", "runtime"),
-        *("similarity", "embedder", "reranker", "files"),
-        *("export.progress", "export.probes", "export.checkpoint", "export.architectures", "export.engines"),
+        *("proof", "proof.probes", "similarity", "embedder", "reranker", "files"),
+        *("export.progress", "proof.probes", "export.checkpoint", "export.architectures", "export.engines"),
     ),
-    "serve": (*("manifest", "hub", "execution", "tokenizer", "loading", "runtime", "reranker"),),
+    "serve": ("manifest", "hub", "execution", "tokenizer", "runtime", "proof", "proof.probes"),
     "commands": (
         *("manifest", "hub", "execution", "facts", "recipes", "decisions", "loading"),
-        *("export", "export.artifact", "verify"),
+        *("proof", "export", "export.artifact", "verify"),
     ),
     "cli": (
         *(

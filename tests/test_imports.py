@@ -24,7 +24,7 @@ RUNTIME = sorted(
 # What a text goes through, from a folder to its vector: all of these packages' modules that are brought in.
 EMBEDDING = {
     *("arguments", "arrays", "embedder", "errors", "execution", "foreign", "hub", "loading", "manifest", "reranker"),
-    *("protobuf", "quantization", "rescoring", "runtime", "similarity", "tokenizer", "warning"),
+    *("proof", "protobuf", "quantization", "rescoring", "runtime", "similarity", "tokenizer", "warning"),
 }
 # What only adoption and the hub take.
 OTHERS = {

@@ -16,6 +16,7 @@ from onnxembed.execution.providers import Providers
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.manifest import TEXT_KINDS, PoolingMode, Precision, TextKind
+from onnxembed.proof.opening import proved
 from onnxembed.quantization import quantizing
 from onnxembed.runtime.asynchronous import stream_twin, twin
 from onnxembed.runtime.given import given_texts
@@ -73,11 +74,15 @@ class OnnxEmbedder(TextModel):
         refresh: download every file anew, whatever the cache has.
         token: the hub's access token; the one of HF_TOKEN or `hf auth login` if None, no token if False.
         check_files: compare the sha256 of every file with the manifest while loading.
+        prove: whether to compare the graph's results with the artifact's proof before anything is embedded. None does
+            so once on each machine for every provider and precision but the plain fp32 graph on the CPU, or as the
+            variable ONNXEMBED_PROVE says ("once", "always", "never"); see docs/proof.md.
 
     Raises:
         ModelFilesError: the model is not an artifact, or its files are not the ones that its manifest records.
         HubError: the hub could not be reached, or it refused.
         ProviderError: a requested provider cannot be used.
+        ProofError: the graph does not give the model's own results on this machine.
         UsageError: an argument has an impossible value, or the artifact makes no embeddings.
     """
 
@@ -105,12 +110,14 @@ class OnnxEmbedder(TextModel):
         refresh: bool = False,
         token: str | bool | None = None,
         check_files: bool = True,
+        prove: bool | None = None,
     ) -> None:
+        placement = Placement(providers, threads, device_id, device_ids)
         opened = OpenModel(
             model,
             ("embedding", "sparse", "multi_vector"),
             HubOptions(revision, cache_dir, local_files_only, refresh, token),
-            Placement(providers, threads, device_id, device_ids),
+            placement,
             precision=precision,
             onnx_file=onnx_file,
             max_length=max_length,
@@ -123,7 +130,7 @@ class OnnxEmbedder(TextModel):
             ),
         )
         opened.prompting = opened.prompting.with_own(prompts, default_prompt_name)
-        self._open(opened)
+        self._open(proved(opened, placement, prove))
         if dimensions is not None:
             self._cut(dimensions)
         elif opened.manifest.embedding and opened.manifest.embedding.dense:

@@ -14,6 +14,7 @@ OnnxEmbedError
 │   └── NetworkError         the network or the hub failed; the same request may succeed later
 ├── ProviderError            an execution provider was asked for and cannot be used
 │   └── DeviceMemoryError    a run does not fit into the memory that there is
+├── ProofError               a graph does not give the model's vectors on this machine
 └── VerificationError        the artifact's vectors are not the reference's
     └── NoReferenceError     there is no reference to compare them with
 """
@@ -104,6 +105,10 @@ class ProviderError(OnnxEmbedError):
 
 class DeviceMemoryError(ProviderError):
     """A run does not fit into the memory that there is; streams halve such a run, down to a single text."""
+
+
+class ProofError(OnnxEmbedError):
+    """A graph does not give the model's results on this machine; the message has what was measured and the cure."""
 
 
 class VerificationError(OnnxEmbedError):

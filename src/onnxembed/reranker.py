@@ -17,8 +17,8 @@ from onnxembed.execution.backend import Placement
 from onnxembed.execution.providers import Providers
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
-from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation, Precision, ScoreActivation
+from onnxembed.proof.opening import proved
 from onnxembed.runtime.asynchronous import twin
 from onnxembed.runtime.given import Given, given_pairs, iterate, length, plain
 from onnxembed.runtime.open_model import OpenModel
@@ -27,8 +27,9 @@ from onnxembed.runtime.outputs.scores import ScoresReadout
 from onnxembed.runtime.progress import Blocks, shown
 from onnxembed.runtime.public_base import OnnxModel
 from onnxembed.runtime.streaming import collected, cut
-from onnxembed.tokenizer.pairs import Pair, PairTokenizer, TemplateTokenizer
-from onnxembed.tokenizer.texts import TextTokenizer, Tokens
+from onnxembed.runtime.tokenizing import make_pair_tokenizer
+from onnxembed.tokenizer.pairs import Pair
+from onnxembed.tokenizer.texts import Tokens
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,13 @@ class OnnxReranker(OnnxModel):
         refresh: download every file anew, whatever the cache has.
         token: the hub's access token; the one of HF_TOKEN or `hf auth login` if None, no token if False.
         check_files: compare the sha256 of every file with the manifest while loading.
+        prove: whether to compare the graph's scores with the artifact's proof first; see OnnxEmbedder.
 
     Raises:
         ModelFilesError: the model is not an artifact, or its files are not the ones that its manifest records.
         HubError: the hub could not be reached, or it refused.
         ProviderError: a requested provider cannot be used.
+        ProofError: the graph does not give the model's own scores on this machine.
         UsageError: an argument has an impossible value, or the artifact is not a reranker.
     """
 
@@ -113,16 +116,18 @@ class OnnxReranker(OnnxModel):
         refresh: bool = False,
         token: str | bool | None = None,
         check_files: bool = True,
+        prove: bool | None = None,
     ) -> None:
         if truncation not in (None, *PAIR_TRUNCATIONS):
             raise UsageError(f"truncation is {truncation!r}, not {' or '.join(PAIR_TRUNCATIONS)}")
         if instruction is not None:
             check_text(instruction, "instruction")
+        placement = Placement(providers, threads, device_id, device_ids)
         opened = OpenModel(
             model,
             ("reranking",),
             HubOptions(revision, cache_dir, local_files_only, refresh, token),
-            Placement(providers, threads, device_id, device_ids),
+            placement,
             precision=precision,
             onnx_file=onnx_file,
             max_length=max_length,
@@ -131,7 +136,8 @@ class OnnxReranker(OnnxModel):
             make_tokenizer=partial(make_pair_tokenizer, truncation=truncation, instruction=instruction),
         )
         opened.prompting = opened.prompting.with_own(prompts, default_prompt_name)
-        self._open(opened)
+        own = truncation is None and instruction is None
+        self._open(proved(opened, placement, prove, tokens=own))
 
     def _use(self, model: OpenModel) -> None:
         super()._use(model)
@@ -286,33 +292,6 @@ class OnnxReranker(OnnxModel):
         shape = (0,) if len(self.labels) == 1 else (0, len(self.labels))
         blocks = collected(self._blocks(pairs, raw_scores, options))
         return np.concatenate([np.empty(shape, np.float32), *blocks])
-
-
-def make_pair_tokenizer(
-    located: LocatedArtifact,
-    max_length: int,
-    *,
-    truncation: PairTruncation | None = None,
-    instruction: str | None = None,
-) -> TextTokenizer:
-    """The tokenizer of a reranker's pairs; UsageError for options that it does not have."""
-    reranking = located.manifest.require_reranking()
-    template = reranking.template.value if reranking.template else None
-    if instruction is not None and (template is None or template.instruction is None):
-        raise UsageError("this model does not take an instruction")
-    if template is None:
-        chosen = truncation or reranking.truncation.value
-        return PairTokenizer(located.files.folder, located.manifest, max_length, chosen, changed=located.tokenizer)
-    if truncation == "only_second":
-        raise UsageError("this model puts pairs into a template and cuts its body; only_second is not possible")
-    return TemplateTokenizer(
-        located.files.folder,
-        located.manifest,
-        max_length,
-        template,
-        instruction=instruction,
-        changed=located.tokenizer,
-    )
 
 
 def _beside(query: str, documents: Iterable[str]) -> Given[Pair]:

@@ -11,8 +11,8 @@ import pytest
 
 from hub_server import HubServer
 from onnxembed.commands import new_folder as making
-from onnxembed.export.probes import BRIEF
 from onnxembed.manifest import FILE_NAME, Manifest, read_manifest
+from onnxembed.proof.probes import BRIEF
 from onnxembed.verify import comparison
 from onnxembed.verify import verify as verifying
 from running import Outcome, Run, names, needs_torch, refused

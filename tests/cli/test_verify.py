@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxembed.export.probes import PROBES
 from onnxembed.manifest import FILE_NAME
+from onnxembed.proof.probes import PROBES
 from onnxembed.verify import verify as verifying
 from running import Run, needs_torch, refused
 

@@ -19,16 +19,23 @@ def change_weights(checkpoint: Path, change: Callable[[str, Any], Any]) -> None:
     save_file({name: change(name, tensor) for name, tensor in weights.items()}, checkpoint / "model.safetensors")
 
 
-def change_graph(folder: Path, change: Callable[[onnx.GraphProto], None]) -> None:
-    """Change the fp32 graph, and its hash in the manifest to match."""
-    path = folder / "onnx/model.onnx"
+def change_graph(folder: Path, change: Callable[[onnx.GraphProto], None], file: str = "onnx/model.onnx") -> None:
+    """Change a graph, the fp32 one unless another is named, and its hash in the manifest to match."""
+    path = folder / file
     proto = onnx.load(path)
     change(proto.graph)
     onnx.save(proto, path)
     manifest = read_manifest(folder)
     record = FileRecord(hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
-    changed = replace(manifest, files={**manifest.files, "onnx/model.onnx": record})
+    changed = replace(manifest, files={**manifest.files, file: record})
     (folder / FILE_NAME).write_text(changed.to_json())
+
+
+def change_tensor(graph: onnx.GraphProto, name: str, change: Callable[[Any], Any]) -> None:
+    """Change the weights of a graph whose name ends so."""
+    (tensor,) = (tensor for tensor in graph.initializer if tensor.name.endswith(name))
+    values = onnx.numpy_helper.to_array(tensor)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(change(values).astype(values.dtype), tensor.name))
 
 
 def ignore_mask(graph: onnx.GraphProto) -> None:

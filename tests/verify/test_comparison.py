@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from onnxembed.errors import VerificationError
 from onnxembed.manifest import Quality
-from onnxembed.verify.comparison import Differences, Limits, compare_token_ids, required
+from onnxembed.proof.differences import Differences
+from onnxembed.proof.limits import Limits, required
+from onnxembed.verify.comparison import compare_token_ids
 
 LOOSE = Limits(max_abs_diff=10.0, min_cosine=-1.0)
 

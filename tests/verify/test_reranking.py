@@ -18,10 +18,10 @@ from onnxembed.errors import ModelFilesError, VerificationError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.manifest import FILE_NAME, read_manifest
+from onnxembed.proof.probes import BRIEF_PAIRS, PAIRS, probe_pairs
 from onnxembed.recipes.book import read_recipe
 from onnxembed.tokenizer.pairs import PairTokenizer
 from onnxembed.verify import batches
-from onnxembed.verify.reranking import BRIEF_PAIRS, PAIRS, probe_pairs
 from onnxembed.verify.verify import self_check, verify
 from tiny import change_json, write_json
 from tiny_rerankers import DOCUMENTS, QUERY, write_cross_encoder, write_reranker
@@ -111,7 +111,7 @@ def test_a_bert_is_verified_and_the_figures_recorded(tmp_path: Path) -> None:
     manifest = verify(tmp_path / "out")
     assert read_manifest(tmp_path / "out") == manifest
     fp32, fp16 = manifest.verification.values()
-    assert fp32.texts == len(PAIRS) + 3
+    assert fp32.texts == len(PAIRS) + 4
     assert fp32.max_abs_diff <= 1e-5 <= fp32.required["max_abs_diff"]
     assert fp32.min_cosine is None
     assert 1e-5 < fp16.max_abs_diff <= fp16.required["max_abs_diff"]

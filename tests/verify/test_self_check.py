@@ -19,8 +19,8 @@ from onnxembed.errors import ModelFilesError, VerificationError
 from onnxembed.execution.cpu import CpuBackend
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.export.probes import BRIEF
 from onnxembed.manifest import FILE_NAME, PRECISIONS, read_manifest
+from onnxembed.proof.probes import BRIEF
 from onnxembed.verify import embedding as verify_embedding
 from onnxembed.verify.comparison import open_on_cpu
 from onnxembed.verify.verify import self_check

@@ -20,9 +20,9 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.errors import HubError, MissingExtraError, ModelFilesError, OnnxEmbedError, UsageError, VerificationError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.export.probes import PROBES
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FILE_NAME, PRECISIONS, PoolingMode, read_manifest
+from onnxembed.proof.probes import PROBES
 from onnxembed.verify import verify as verifying
 from onnxembed.verify.comparison import Comparison
 from onnxembed.verify.verify import missing_requirements, verify, verify_against

@@ -36,6 +36,7 @@ class RunOptions(TypedDict):
     device_ids: tuple[int, ...] | None
     threads: int | None
     max_length: int | None
+    prove: bool | None
     revision: str | None
     cache_dir: Path | None
     local_files_only: bool
@@ -120,5 +121,10 @@ run_options = options(
         help="Number of the GPU to use; repeat it to share the work among several [default: the first].",
     ),
     click.option("--threads", type=int, metavar="N", help="CPU threads [default: all that this process may use]."),
+    click.option(
+        "--prove/--no-prove",
+        default=None,
+        help="Compare the graph with the model's proof first, or never [default: once, unless it is fp32 on the CPU].",
+    ),
     hub_options,
 )

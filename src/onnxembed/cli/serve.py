@@ -145,6 +145,7 @@ def serve(
                 arguments["refresh"],
                 arguments["token"],
             ),
+            prove=arguments["prove"],
         ),
         limits=QueueLimits(
             limits.texts if max_texts is None else max_texts,

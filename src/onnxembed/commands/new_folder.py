@@ -79,6 +79,8 @@ class DraftVerifier:
 
     def __call__(self, draft: Path, manifest: Manifest, source: Fetched) -> Manifest:
         """The manifest, with the figures of the comparison if there was one."""
+        from onnxembed.proof.record import write_proof
+        from onnxembed.proof.recording import Recorder
         from onnxembed.verify.comparison import Comparison
         from onnxembed.verify.verify import missing_requirements, self_check, verify_against
 
@@ -87,9 +89,15 @@ class DraftVerifier:
         if not self._has_weights(source.folder):
             obstacle, cure = obstacle or "its weights are not beside the graph", f"{cure} --against MODEL"
         if not obstacle:
+            recorder = Recorder()
             try:
-                compared = Comparison(draft, manifest, source.folder, progress=self._progress, base=source.base)
-                return verify_against(compared)
+                comparison = Comparison(
+                    draft, manifest, source.folder, (), self._progress, source.base, recorder.keep
+                )
+                verified = verify_against(comparison)
+                if manifest.model.engine != "adopted":
+                    write_proof(draft, recorder.proof(manifest))
+                return verified
             except NoReferenceError as error:
                 obstacle, cure = str(error), ""
         self.notes = (self_check(draft), f"not verified ({obstacle}){cure}")

@@ -80,7 +80,8 @@ def export(
             files=hash_files(draft, progress, hashed),
             model=replace(manifest.model, tensors=tensors_digest(plan.facts)),
         )
-        manifest = record_manifest(draft, manifest, checkpoint, verify)
+        write_fp32 = partial(_write_fp32, plan, progress=progress)
+        manifest = record_manifest(draft, manifest, checkpoint, verify, write_fp32)
         _check_proven(manifest, options)
         return manifest
 
@@ -150,6 +151,11 @@ def _write_graphs(
         packed = {name: build_packed(plan, name) for name in variants}
         variants = {name: write_packed(packed[name], draft, variant) for name, variant in variants.items()}
     return variants
+
+
+def _write_fp32(plan: ExportPlan, draft: Path, *, progress: Progress) -> Variant:
+    """Write an fp32 graph for the proof of an artifact that has none."""
+    return write_graph(build(plan, "fp32"), draft, "fp32", progress)
 
 
 def _write_quantized(plan: ExportPlan, draft: Path, manifest: Manifest, progress: Progress) -> dict[Precision, Variant]:

@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 from onnxembed.errors import ManifestError
 from onnxembed.manifest.decoding import decode
 from onnxembed.manifest.sections import FileRecord, Manifest, Template
-from onnxembed.manifest.words import FILE_NAME, FORMAT_VERSION, INPUTS, TASKS, TOKENIZER_FILE
+from onnxembed.manifest.words import FILE_NAME, FORMAT_VERSION, INPUTS, PROOF_FILE, TASKS, TOKENIZER_FILE
 
 _LARGEST = 2**31 - 1  # sizes and token ids beyond it overflow in the libraries that get them
 
@@ -114,6 +114,7 @@ def _files_read(manifest: Manifest, precision: str, *, packed: bool) -> dict[str
     read: dict[str, tuple[str | None, ...]] = {
         "tokenization": (TOKENIZER_FILE,),
         f"variants.{precision}": (variant.file, variant.data),
+        "proof": (PROOF_FILE if PROOF_FILE in manifest.files else None,),
     }
     if packed and variant.packed:
         read[f"variants.{precision}.packed"] = (variant.packed.file,)

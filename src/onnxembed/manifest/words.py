@@ -11,6 +11,9 @@ TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "README.md"
 """The model card, which people may edit: no hash of it is recorded, and nothing but its reader depends on it."""
 
+PROOF_FILE = "proof.npz"
+"""What the model gives for a few probes, so that a graph can be checked where it runs; older artifacts have none."""
+
 FORMAT_VERSION = 1
 
 Origin = Literal["file", "recipe", "flag", "architecture"]

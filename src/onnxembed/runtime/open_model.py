@@ -208,7 +208,7 @@ class OpenModel:
 
         return stream(
             windows,
-            self._tokenizer_for(limit),
+            self.tokenizer_for(limit),
             computation,
             report,
             reading=reading,
@@ -225,9 +225,9 @@ class OpenModel:
         if backend:
             backend.close()
 
-    def _tokenizer_for(self, limit: int) -> TextTokenizer:
-        """The tokenizer that cuts to this many tokens."""
-        if limit == self.max_length:
+    def tokenizer_for(self, limit: int | None) -> TextTokenizer:
+        """The tokenizer that cuts to this many tokens, if that is less than the model's `max_length`."""
+        if limit is None or limit >= self.max_length:
             return self.tokenizer
         if limit not in self._shortened:
             self._shortened[limit] = self.tokenizer.shortened(self.folder, limit)

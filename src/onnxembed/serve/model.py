@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from onnxembed.errors import UsageError
-from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import TASKS, Task, TextKind, TruncationSide
-from onnxembed.reranker import make_pair_tokenizer
-from onnxembed.runtime.open_model import OpenModel, make_text_tokenizer
+from onnxembed.proof.checking import find_proof
+from onnxembed.proof.opening import needs_proof, wanted
+from onnxembed.proof.record import Proof, read_proof
+from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.outputs.dense import DenseReadout, dense_readout
 from onnxembed.runtime.outputs.joint import JointReadout
 from onnxembed.runtime.outputs.multi_vector import MultiVectorReadout, treats_alike
@@ -24,6 +25,7 @@ from onnxembed.runtime.outputs.sparse import SparseReadout
 from onnxembed.runtime.outputs.tokens import TokenReadout
 from onnxembed.runtime.prompts import PROMPTS_OF_KIND
 from onnxembed.runtime.streaming import Computation
+from onnxembed.runtime.tokenizing import make_tokenizer
 from onnxembed.serve.errors import Refusal
 from onnxembed.serve.settings import ModelOptions, ModelSource
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
@@ -54,10 +56,11 @@ class ServedModel:
             precision=options.precision,
             max_length=options.max_length,
             check_files=options.check_files,
-            make_tokenizer=_make_tokenizer,
+            make_tokenizer=make_tokenizer,
         )
         self.manifest = opened.manifest
-        self.precision = options.precision
+        self.precision, self.placement = options.precision, options.placement
+        self._prove = options.prove
         local = Path(source.model).is_dir()
         self.name = source.name or (opened.folder.resolve().name if local else source.model)
         self.names = {self.name, source.model, opened.manifest.source.model}
@@ -65,6 +68,13 @@ class ServedModel:
         self._dense: DenseReadout | None = None
         self._computations: dict[Hashable, Computation[Any]] = {}
         self._tokenizers: dict[tuple[TruncationSide, int], TextTokenizer] = {}
+
+    @cached_property
+    def proof(self) -> Proof | None:
+        """What the model gives for a few probes; None without a proof, and where none is wanted."""
+        if wanted(self._prove) is False:
+            return None
+        return find_proof(self.opened) if needs_proof(self.opened) else read_proof(self.opened.folder)
 
     @cached_property
     def whole_tokenizer(self) -> Any:
@@ -210,11 +220,6 @@ class ServedModel:
 
 MAX_TOKENIZERS = 64
 """Requests that cut to their own length have a tokenizer for each; so many are kept."""
-
-
-def _make_tokenizer(located: LocatedArtifact, max_length: int) -> TextTokenizer:
-    make = make_pair_tokenizer if located.manifest.reranking else make_text_tokenizer
-    return make(located, max_length)
 
 
 def _is_ids(item: Item) -> bool:

@@ -2,49 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.runtime.streaming import Computation
-from onnxembed.serve.model import Cut, ServedModel
-
-PROBES = ("a", "The quick brown fox jumps over the lazy dog.", "naïve café, 東京, 42", "one two three four " * 8)
-"""Texts of several lengths, which also make the kernels ready."""
+from onnxembed.manifest import TextKind
+from onnxembed.proof.checking import check as compare_with
+from onnxembed.proof.compare import alone, computation, rows_of, scheduled
+from onnxembed.proof.probes import BRIEF, BRIEF_PAIRS
+from onnxembed.proof.record import Part
+from onnxembed.serve.model import ServedModel
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
-"""How far the numbers of a text alone may lie from those among others; for the integers' see INTEGERS."""
+"""How far the numbers of a text alone may lie from those among others, without a proof; for integers see INTEGERS."""
 
 INTEGERS = 5e-2
 
 
 def check(model: ServedModel) -> None:
-    """Raise ModelFilesError unless a text has the same finite numbers alone and among others, in every task."""
-    tolerance = TOLERANCE.get(model.precision if model.precision != "auto" else "fp32", INTEGERS)
-    computation = _computation(model)
-    items: list[Any] = [(PROBES[1], text) for text in PROBES] if model.manifest.reranking else list(PROBES)
-    tokens = model.tokenizing(Cut())(items)
-    among = [row for part in computation.results(tokens) for row in part]
-    for item, each, row in zip(items, tokens, among, strict=True):
-        alone = next(row for part in computation.results([each]) for row in part)
-        first, second = _numbers(alone), _numbers(row)
-        if not np.isfinite(first).all() or first.shape != second.shape or np.abs(first - second).max() > tolerance:
+    """Run a model, which also makes its kernels ready.
+
+    Raises ProofError unless it gives what its proof says. Of a model without a proof, as adopted ones are, raises
+    ModelFilesError unless texts have the same finite numbers alone and among others, in every task.
+    """
+    if model.proof is not None:
+        compare_with(model.opened, model.placement, model.proof)
+        return
+    for task in model.manifest.tasks:
+        kind: TextKind | None = "document" if task == "multi_vector" else None
+        _check_alike(model, Part(task, kind, BRIEF_PAIRS if task == "reranking" else BRIEF, (), ()))
+
+
+def _check_alike(model: ServedModel, part: Part) -> None:
+    tolerance = TOLERANCE.get(model.opened.precision, INTEGERS)
+    computing, tokens = computation(model.opened, part), model.opened.tokenize(part.items)
+    for item, first, second in zip(part.items, alone(computing, tokens), scheduled(computing, tokens), strict=True):
+        ours, theirs = (np.asarray(rows_of(model.manifest, part, each), np.float64) for each in (first, second))
+        finite = np.isfinite(ours).all() and ours.shape == theirs.shape
+        if not finite or (ours.size and np.abs(ours - theirs).max() > tolerance):
             raise ModelFilesError(
                 f"{model.name} gives {item!r} other numbers alone than among other texts on this machine "
                 f"({model.opened.provider}): it cannot be served"
             )
-
-
-def _computation(model: ServedModel) -> Computation[Any]:
-    tasks = model.manifest.tasks
-    if "reranking" in tasks:
-        return model.logits()
-    if "embedding" in tasks:
-        return model.dense(normalize=None)
-    return model.sparse() if "sparse" in tasks else model.multi_vector("document")
-
-
-def _numbers(result: Any) -> Any:
-    """The numbers of a vector, of vectors, or of a sparse embedding."""
-    return np.asarray(getattr(result, "values", result), np.float64)

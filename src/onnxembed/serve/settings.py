@@ -56,6 +56,8 @@ class ModelOptions:
     max_length: int | None = None
     hub: HubOptions = field(default_factory=HubOptions)
     check_files: bool = True
+    prove: bool | None = None
+    """False serves models without comparing them with their proofs; see docs/proof.md."""
 
 
 @dataclass(frozen=True)

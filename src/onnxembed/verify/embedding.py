@@ -13,12 +13,15 @@ import numpy as np
 from onnxembed.arrays import FloatArray
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import VerificationError
-from onnxembed.export.probes import BRIEF, overlong_text, probe_texts
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.manifest import Manifest, PoolingMode, Verification
+from onnxembed.proof.differences import Differences
+from onnxembed.proof.limits import required
+from onnxembed.proof.probes import BRIEF, overlong_text, probe_texts
+from onnxembed.proof.record import Part
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 from onnxembed.verify.batches import Batch, all_ways, among_others, distinct, report_batches, with_tokens
-from onnxembed.verify.comparison import Comparison, Differences, compare_token_ids, open_on_cpu, required
+from onnxembed.verify.comparison import Comparison, compare_token_ids, open_on_cpu, verification
 from onnxembed.verify.references.embedding import EmbeddingReference
 from onnxembed.verify.references.static import StaticReference
 from onnxembed.verify.references.stock_folder import stock_folder
@@ -45,6 +48,8 @@ def verify_embedding(comparison: Comparison) -> dict[str, Verification]:
         texts, tokens = with_tokens(texts, tokens)
     batches = list(all_ways(tokens, manifest))
     expected = _expected(reference, texts, tokens, report_batches(batches, progress, "running the reference"))
+    alone = [expected[place][0] for place in range(len(texts))]  # the first batches are those of one text
+    comparison.keep(reference.name, Part("embedding", None, texts, tokens, alone))
     figures = {}
     for precision in manifest.on_cpu:
         differences = _differences(manifest, precision)
@@ -52,7 +57,7 @@ def verify_embedding(comparison: Comparison) -> dict[str, Verification]:
             reported = report_batches(batches, progress, f"verifying {precision}")
             for batch, vectors in zip(reported, expected, strict=True):
                 differences.add(batch.way, batch.of(texts), _vectors(model, texts, batch), vectors)
-        figures[precision] = differences.verification(reference.name, len(texts))
+        figures[precision] = verification(differences, reference.name, len(texts))
     return figures
 
 

@@ -13,36 +13,19 @@ import numpy as np
 
 from onnxembed.arrays import FloatArray
 from onnxembed.errors import VerificationError
-from onnxembed.export.probes import PROBES, overlong_text
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.manifest import Manifest, Verification
+from onnxembed.proof.differences import Differences, quote
+from onnxembed.proof.limits import required
+from onnxembed.proof.probes import BRIEF_PAIRS, QUERY, probe_pairs
+from onnxembed.proof.record import Part
 from onnxembed.reranker import OnnxReranker
 from onnxembed.tokenizer.pairs import Pair
 from onnxembed.tokenizer.texts import Tokens
 from onnxembed.verify.batches import Batch, all_ways, among_others, distinct, report_batches, with_tokens
-from onnxembed.verify.comparison import Comparison, Differences, compare_token_ids, open_on_cpu, quote, required
+from onnxembed.verify.comparison import Comparison, compare_token_ids, open_on_cpu, verification
 from onnxembed.verify.references.reranking import CrossEncoderReference
 from onnxembed.verify.references.stock_folder import stock_folder
-
-QUERY = "What is the capital of France?"
-
-PAIRS: tuple[Pair, ...] = (
-    *((QUERY, text) for text in PROBES),
-    *((text, "Paris is the capital of France.") for text in PROBES[::4]),
-    ("", ""),
-    (PROBES[-1], PROBES[-1]),
-    ("{query} of {document}", "{query} {instruction}"),
-)
-"""Pairs that are empty, alike, or long on either side; and placeholders of a template, which are text in a text."""
-
-BRIEF_PAIRS = tuple(pair for pair in PAIRS if max(map(len, pair)) <= 100)
-"""The short ones, for a check that must not take long on a large model."""
-
-
-def probe_pairs(max_length: int) -> list[Pair]:
-    """PAIRS, and pairs longer than a limit of up to 512 tokens: in their document, their query, and both."""
-    long = overlong_text(min(max_length, 512))
-    return [*PAIRS, (QUERY, long), (long, "Paris"), (long, long)]
 
 
 def verify_reranking(comparison: Comparison) -> dict[str, Verification]:
@@ -62,6 +45,7 @@ def verify_reranking(comparison: Comparison) -> dict[str, Verification]:
     pairs, tokens = with_tokens(pairs, tokens)
     progress("running the reference", 0, 1)
     expected, expected_scores = reference.logits(pairs), reference.scores(pairs)
+    comparison.keep(reference.name, Part("reranking", None, pairs, tokens, [row[:, None] for row in expected]))
     batches = list(all_ways(tokens, manifest, _padding_sides(manifest)))
     figures = {}
     for precision in manifest.on_cpu:
@@ -71,7 +55,7 @@ def verify_reranking(comparison: Comparison) -> dict[str, Verification]:
                 logits = _logits(model, pairs, batch)
                 differences.add(batch.way, batch.of(pairs), logits, expected[batch.places, :, None])
             scores = model.score_pairs(pairs).reshape(expected_scores.shape)
-        figure = differences.verification(reference.name, len(pairs))
+        figure = verification(differences, reference.name, len(pairs))
         if figure.required:
             _compare_scores(manifest, precision, reference, np.abs(scores - expected_scores).max(), figure)
         figures[precision] = replace(figure, min_cosine=None)

@@ -11,11 +11,14 @@ import numpy as np
 
 from onnxembed.arrays import FloatArray
 from onnxembed.embedder import OnnxEmbedder
-from onnxembed.export.probes import BRIEF, probe_texts
 from onnxembed.manifest import Manifest, Verification
-from onnxembed.tokenizer.texts import TextTokenizer
+from onnxembed.proof.differences import Differences
+from onnxembed.proof.limits import required
+from onnxembed.proof.probes import BRIEF, probe_texts
+from onnxembed.proof.record import Part
+from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 from onnxembed.verify.batches import with_tokens
-from onnxembed.verify.comparison import Comparison, Differences, compare_token_ids, open_on_cpu, required
+from onnxembed.verify.comparison import Comparison, compare_token_ids, open_on_cpu, verification
 from onnxembed.verify.references.sparse import SparseReference, load_sparse_reference
 
 
@@ -29,9 +32,10 @@ def verify_sparse(comparison: Comparison) -> dict[str, Verification]:
     texts = [*probe_texts(manifest.tokenization.max_length.value), *comparison.texts]
     progress("loading the reference of sparse", 0, 1)
     reference = load_sparse_reference(comparison.checkpoint, manifest)
-    texts = _compare_tokens(comparison, reference, texts)
+    texts, tokens = _compare_tokens(comparison, reference, texts)
     progress("running the reference of sparse", 0, 1)
     expected = reference.embed(texts)
+    comparison.keep(reference.name, Part("sparse", None, texts, tokens, expected))
     figures = {}
     for precision in manifest.on_cpu:
         progress(f"verifying {precision} sparse", 0, 1)
@@ -39,7 +43,7 @@ def verify_sparse(comparison: Comparison) -> dict[str, Verification]:
         with open_on_cpu(OnnxEmbedder, comparison.folder, precision) as model:
             differences.add("alone", texts, _embed_alone(model, texts), expected)
             differences.add("together", texts, _embed(model, texts), expected)
-        figures[precision] = differences.verification(reference.name, len(texts))
+        figures[precision] = verification(differences, reference.name, len(texts))
     return figures
 
 
@@ -73,11 +77,13 @@ def _embed(model: OnnxEmbedder, texts: Sequence[str]) -> list[FloatArray]:
     return rows
 
 
-def _compare_tokens(comparison: Comparison, reference: SparseReference, texts: Sequence[str]) -> list[str]:
-    """The texts that have tokens, after comparing the ids of all."""
+def _compare_tokens(
+    comparison: Comparison, reference: SparseReference, texts: Sequence[str]
+) -> tuple[list[str], list[Tokens]]:
+    """The texts that have tokens, and their tokens, after comparing the ids of all."""
     tokenization = comparison.manifest.tokenization
     tokenizer = TextTokenizer(comparison.folder, tokenization, tokenization.max_length.value)
     tokens = tokenizer.tokenize(texts)
     for text, text_tokens in zip(texts, tokens, strict=True):
         compare_token_ids("text", text, text_tokens.ids.tolist(), reference.token_ids(text))
-    return with_tokens(texts, tokens)[0]
+    return with_tokens(texts, tokens)

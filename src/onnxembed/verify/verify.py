@@ -18,7 +18,8 @@ from onnxembed.export.progress import Progress, silent
 from onnxembed.files.vectors import write_lines
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.source import HubOptions
-from onnxembed.manifest import FILE_NAME, Manifest, Task, Verification, read_manifest
+from onnxembed.manifest import FILE_NAME, PROOF_FILE, Manifest, Task, Verification, read_manifest
+from onnxembed.proof.recording import Recorder, add_proof
 from onnxembed.reranker import OnnxReranker
 from onnxembed.verify import embedding, multi_vector, reranking, sparse
 from onnxembed.verify.comparison import Comparison, open_on_cpu
@@ -95,7 +96,14 @@ def verify(
         if manifest.source.revision is None and not os.path.isdir(os.path.expanduser(against)):
             raise ModelFilesError(f"the source of {folder} was the folder {against}, which is gone; see --against")
     checkpoint = fetch_checkpoint(against, hub)
-    manifest = verify_against(Comparison(folder, manifest, checkpoint.folder, texts, progress, checkpoint.base))
+    recorder = Recorder()
+    compared = Comparison(folder, manifest, checkpoint.folder, texts, progress, checkpoint.base, recorder.keep)
+    manifest = verify_against(compared)
+    if manifest.model.engine != "adopted" and PROOF_FILE not in manifest.files:
+        try:
+            manifest = add_proof(folder, manifest, recorder.proof(manifest))
+        except OSError as error:
+            warn(f"the proof is not kept: {error}")
     try:
         write_lines(folder / FILE_NAME, manifest.to_json().encode().splitlines(), force=True)
     except UsageError as error:  # an artifact on a read-only mount can be verified too

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxembed.arrays import Feeds
 from onnxembed.errors import UsageError
-from onnxembed.export.probes import PROBES
+from onnxembed.proof.probes import PROBES
 from onnxembed.tokenizer.pairs import Pair
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 

@@ -1,0 +1,88 @@
+"""Which proofs were passed on this machine: a small file for each, in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from onnxembed.execution.providers import load_onnxruntime
+from onnxembed.runtime.open_model import OpenModel
+
+CPUINFO = Path("/proc/cpuinfo")
+
+NVIDIA = Path("/proc/driver/nvidia")
+"""Where NVIDIA's driver says its version, and the name of each GPU."""
+
+
+def cache_folder() -> Path:
+    """The folder of passed proofs: in XDG_CACHE_HOME or the system's usual place for caches."""
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        base = Path(given)
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path.home() / ".cache"
+    return base / "onnxembed" / "proofs"
+
+
+def key(opened: OpenModel, options: Any) -> str:
+    """What a passed proof holds for: this machine, provider with its options, versions, and the artifact's files."""
+    from onnxembed import __version__  # the package imports this module
+
+    document = {
+        "machine": [*_machine()],
+        "provider": [opened.provider, repr(options)],
+        "versions": [__version__, load_onnxruntime().__version__],
+        "precision": opened.precision,
+        "artifact": opened.manifest.to_json(),  # with the hash of each of its files
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def passed(name: str) -> dict[str, Any] | None:
+    """The figures of a proof that was passed; None if there is no such file, or it cannot be read."""
+    try:
+        figures = json.loads((cache_folder() / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: there is no home
+        return None
+    return figures if isinstance(figures, dict) else None
+
+
+def remember(name: str, figures: dict[str, Any]) -> None:
+    """Write down that a proof was passed. Where nothing can be written, it is run again next time."""
+    with suppress(OSError, RuntimeError):
+        folder = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{name}.{os.getpid()}"
+        draft.write_text(json.dumps(figures), encoding="utf-8")
+        draft.replace(folder / f"{name}.json")
+
+
+def forget(name: str) -> None:
+    """Take back that a proof was passed."""
+    with suppress(OSError, RuntimeError):
+        (cache_folder() / f"{name}.json").unlink(missing_ok=True)
+
+
+def _machine() -> Iterator[str]:
+    """What decides how this machine computes: its processor with its instructions, its GPUs and their driver."""
+    yield f"{platform.system()} {platform.machine()} {platform.processor()}"
+    with suppress(OSError):
+        text = CPUINFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+        for line in text.splitlines():
+            if re.match(r"(model name|flags|Features|CPU (part|implementer|variant))\s*:", line):
+                yield line
+    with suppress(OSError):
+        yield (NVIDIA / "version").read_text(encoding="utf-8", errors="replace")
+        for file in sorted((NVIDIA / "gpus").glob("*/information")):
+            yield from (line for line in file.read_text(errors="replace").splitlines() if line.startswith("Model"))

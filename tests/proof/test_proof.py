@@ -1,0 +1,242 @@
+"""The proof of an artifact: what it holds, who reads it, and that the same export writes the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxembed import OnnxEmbedder, OnnxReranker
+from onnxembed.errors import ModelFilesError, ProofError, UsageError
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
+from onnxembed.manifest import FILE_NAME, PROOF_FILE, read_manifest
+from onnxembed.proof import checking, remembered
+from onnxembed.proof.opening import VARIABLE
+from onnxembed.proof.probes import RECORDED
+from onnxembed.proof.record import read_proof, write_proof
+from onnxembed.proof.recording import proof_of_graph
+from tampering import change_graph, change_tensor
+from tiny import write_sentence_bert
+from tiny_rerankers import write_reranker
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of passed proofs for each test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(VARIABLE, raising=False)
+    return tmp_path / "cache/onnxembed/proofs"
+
+
+@pytest.fixture
+def copy(artifact: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny artifact, in fp32 and fp16."""
+    return shutil.copytree(artifact, tmp_path / "copy")
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The precisions of the models that are compared with their proofs, as they are."""
+    compared: list[str] = []
+    compare = checking.compare
+
+    def counting(opened: Any, *arguments: Any, **options: Any) -> Any:
+        compared.append(opened.precision)
+        return compare(opened, *arguments, **options)
+
+    monkeypatch.setattr(checking, "compare", counting)
+    return compared
+
+
+def test_numpy_alone_reads_it(artifact: Path) -> None:
+    with np.load(artifact / PROOF_FILE, allow_pickle=False) as arrays:
+        about = json.loads(bytes(arrays["about"]))
+        lengths, vectors = arrays["embedding.lengths"], arrays["embedding.values"]
+    (part,) = about["parts"]
+    assert part["task"] == "embedding"
+    assert {"a", "", "Hello World", "東京は日本の首都です。"} <= {*part["items"]}
+    assert len(part["items"]) == len(lengths) == len(vectors)
+    assert lengths.min() == 2
+    assert lengths.max() == 20
+    with OnnxEmbedder(artifact) as model, pytest.warns(UserWarning, match="cut"):
+        ours = np.stack([model.encode(text) for text in part["items"]])
+    np.testing.assert_allclose(vectors, ours, rtol=0, atol=1e-6)
+
+
+def test_it_is_small_and_recorded(artifact: Path) -> None:
+    record = read_manifest(artifact).files[PROOF_FILE]
+    assert record.bytes == (artifact / PROOF_FILE).stat().st_size < 300_000
+
+
+def test_the_same_export_writes_the_same_bytes(tmp_path: Path) -> None:
+    write_sentence_bert(tmp_path / "checkpoint")
+    for name in ("a", "b"):
+        export(tmp_path / "checkpoint", tmp_path / name)
+    assert (tmp_path / "a" / PROOF_FILE).read_bytes() == (tmp_path / "b" / PROOF_FILE).read_bytes()
+
+
+def test_it_reads_back_as_it_was_written(artifact: Path, tmp_path: Path) -> None:
+    proof = proof_of_graph(artifact)
+    write_proof(tmp_path, proof)
+    again = read_proof(tmp_path)
+    assert again is not None
+    assert again.reference == proof.reference
+    for ours, theirs in zip(again.parts, proof.parts, strict=True):
+        assert (ours.name, list(ours.items), list(ours.rows)) == (theirs.name, list(theirs.items), list(theirs.rows))
+        for one, other in zip(ours.outputs, theirs.outputs, strict=True):
+            np.testing.assert_array_equal(one, other)
+        for mine, yours in zip(ours.tokens, theirs.tokens, strict=True):
+            np.testing.assert_array_equal(mine.ids, yours.ids)
+
+
+@pytest.mark.parametrize("damage", [b"", b"nothing", None])
+def test_another_file_is_refused(copy: Path, damage: bytes | None) -> None:
+    if damage is None:
+        np.savez(copy / PROOF_FILE, about=np.zeros(3, np.uint8))
+    else:
+        (copy / PROOF_FILE).write_bytes(damage)
+    with pytest.raises(ModelFilesError, match=r"proof.npz is not a proof"):
+        read_proof(copy)
+
+
+def test_the_plain_graph_is_believed_and_others_are_checked_once(
+    artifact: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = counted(monkeypatch)
+    OnnxEmbedder(artifact).close()
+    assert compared == []
+    assert not cache.exists()
+    for _ in range(3):
+        OnnxEmbedder(artifact, precision="fp16").close()
+    assert compared == ["fp16"]
+    (file,) = cache.iterdir()
+    assert json.loads(file.read_text())["min_cosine"] > 0.9999
+    OnnxEmbedder(artifact, precision="fp16", prove=True).close()
+    OnnxEmbedder(artifact, prove=True).close()
+    assert compared == ["fp16", "fp16", "fp32"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "prove", "times"),
+    [("never", None, 0), ("always", None, 2), ("once", None, 1), ("never", True, 2), ("always", False, 0)],
+)
+def test_the_variable_decides_what_the_argument_leaves_open(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch, variable: str, prove: bool | None, times: int
+) -> None:
+    compared = counted(monkeypatch)
+    monkeypatch.setenv(VARIABLE, variable)
+    for _ in range(2):
+        OnnxEmbedder(artifact, precision="fp16", prove=prove).close()
+    assert len(compared) == times
+
+
+def test_other_values_are_refused(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="prove is 'yes', not True, False or None"):
+        OnnxEmbedder(artifact, prove="yes")  # type: ignore[arg-type]
+    monkeypatch.setenv(VARIABLE, "maybe")
+    with pytest.raises(UsageError, match="ONNXEMBED_PROVE is 'maybe', not once, always or never"):
+        OnnxEmbedder(artifact)
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(artifact: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    compared = counted(monkeypatch)
+    for _ in range(2):
+        OnnxEmbedder(artifact, precision="fp16").close()
+    assert compared == ["fp16", "fp16"]
+
+
+def test_another_machine_checks_again(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = counted(monkeypatch)
+    OnnxEmbedder(artifact, precision="fp16").close()
+    other = tmp_path / "cpuinfo"
+    other.write_text("model name\t: Another\nflags\t\t: fpu avx\n\nmodel name: more")
+    monkeypatch.setattr(remembered, "CPUINFO", other)
+    OnnxEmbedder(artifact, precision="fp16").close()
+    other.write_text("model name\t: Another\nflags\t\t: fpu avx avx512_vnni\n")
+    OnnxEmbedder(artifact, precision="fp16").close()
+    assert compared == ["fp16"] * 3
+
+
+def test_a_shorter_limit_is_no_fault(artifact: Path) -> None:
+    for limit in (3, 7, 20):
+        OnnxEmbedder(artifact, precision="fp16", prove=True, max_length=limit).close()
+
+
+def test_an_older_artifact_is_compared_with_its_plain_graph(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _make_old(copy)
+    compared = counted(monkeypatch)
+    OnnxEmbedder(copy, precision="fp16").close()
+    assert compared == ["fp16"]
+
+
+def test_without_both_it_says_how_to_get_one(copy: Path) -> None:
+    manifest = _make_old(copy)
+    del manifest["variants"]["fp32"]
+    (copy / FILE_NAME).write_text(json.dumps(manifest))
+    with pytest.warns(UserWarning, match=r"has no proof, so its fp16 graph is not checked on CPUExecutionProvider. To"):
+        OnnxEmbedder(copy, precision="fp16").close()
+    OnnxEmbedder(copy, precision="fp16", prove=False).close()
+
+
+def test_an_artifact_without_a_plain_graph_has_a_proof_of_one(tmp_path: Path) -> None:
+    """And leaves nothing of that graph behind."""
+    write_sentence_bert(tmp_path / "checkpoint")
+    export(tmp_path / "checkpoint", tmp_path / "half", Options(precisions=("fp16",)))
+    export(tmp_path / "checkpoint", tmp_path / "both", Options(precisions=("fp32", "fp16")))
+    assert (tmp_path / "half" / PROOF_FILE).read_bytes() == (tmp_path / "both" / PROOF_FILE).read_bytes()
+    assert [path.name for path in (tmp_path / "half/onnx").iterdir()] == ["model_fp16.onnx"]
+    assert [*read_manifest(tmp_path / "half").variants] == ["fp16"]
+
+
+def test_wrong_vectors_are_refused_with_the_figures_and_the_cure(copy: Path, cache: Path) -> None:
+    _spoil(copy, "fp16")
+    with pytest.raises(ProofError) as caught:
+        OnnxEmbedder(copy, precision="fp16")
+    message = str(caught.value)
+    for words in (
+        "the fp16 graph does not give the model's own vectors",
+        "min cosine",
+        "(at least 0.9999)",
+        "CPUExecutionProvider",
+        "precision fp32",
+        "prove=False",
+    ):
+        assert words in message
+    assert not cache.exists()
+    OnnxEmbedder(copy, precision="fp16", prove=False).close()
+
+
+def test_a_reranker_is_checked_alike(tmp_path: Path) -> None:
+    write_reranker(tmp_path / "checkpoint")
+    folder = tmp_path / "artifact"
+    export(tmp_path / "checkpoint", folder, Options(precisions=("fp32", "fp16")))
+    proof = read_proof(folder)
+    assert proof is not None
+    (part,) = proof.parts
+    assert part.task == "reranking"
+    assert part.items[0] == ("What is the capital of France?", RECORDED[0])
+    OnnxReranker(folder, precision="fp16", prove=True).close()
+    OnnxReranker(folder, precision="fp16", prove=True, truncation="only_second").close()
+    _spoil(folder, "fp16")
+    with pytest.raises(ProofError, match="does not give the model's own scores"):
+        OnnxReranker(folder, precision="fp16")
+
+
+def _make_old(folder: Path) -> Any:
+    """The manifest of an artifact that an earlier version wrote."""
+    (folder / PROOF_FILE).unlink()
+    manifest = json.loads((folder / FILE_NAME).read_text())
+    del manifest["files"][PROOF_FILE]
+    (folder / FILE_NAME).write_text(json.dumps(manifest))
+    return manifest
+
+
+def _spoil(folder: Path, precision: str) -> None:
+    file = read_manifest(folder).variants[precision].file
+    change_graph(folder, lambda graph: change_tensor(graph, "word_embeddings.weight", lambda weight: -weight), file)
