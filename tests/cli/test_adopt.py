@@ -62,4 +62,7 @@ def test_adopt_compares_where_the_weights_are_beside_the_graph(
     assert (code, err) == (0, "")
     assert out.splitlines()[1].startswith("verified fp32 on ")
     shutil.rmtree("out")
-    assert "to verify: onnxembed verify out\n" in run("adopt", foreign, "-o", "out", "--no-verify").out
+    assert (
+        f"to verify: onnxembed verify out --against {foreign}\n"
+        in run("adopt", foreign, "-o", "out", "--no-verify").out
+    )

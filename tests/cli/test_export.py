@@ -31,7 +31,8 @@ def test_export_names_the_folder_after_the_model(run: Run, checkpoint: Path, tmp
     assert outcome.out == (
         f"tiny-bert-onnx: 32 dimensions, {outcome.out.split()[3]} MB\n"
         "run on 21 texts: vectors are finite, and the same for a text alone and among others\n"
-        "not verified (--no-verify); to verify: onnxembed verify tiny-bert-onnx\n"
+        "not verified (--no-verify); to verify: onnxembed verify tiny-bert-onnx "
+        f"--against {checkpoint}\n"
     )
     assert names(tmp_path) == ["tiny-bert-onnx"]
 
@@ -186,7 +187,7 @@ def test_an_export_without_torch_says_what_was_done(
     assert checked.startswith("not even run: " if "onnxruntime" in missing else f"run on {len(BRIEF)} texts: ")
     extras = "cpu,torch" if "onnxruntime" in missing else "torch"
     why = f"{', '.join(missing)} not installed: pip install 'onnxembed[{extras}]'"
-    assert verified == f"not verified ({why}); to verify: onnxembed verify out"
+    assert verified == f"not verified ({why}); to verify: onnxembed verify out --against {checkpoint}"
 
 
 def test_an_export_that_does_not_run_leaves_no_folder(run: Run, checkpoint: Path, tmp_path: Path) -> None:

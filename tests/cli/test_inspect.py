@@ -24,7 +24,8 @@ def test_inspect_shows_each_decision_and_its_origin(run: Run, artifact: Path) ->
         "fp32: onnx/model.onnx, 0.1 MB, ",
         "fp16: onnx/model_fp16.onnx",
         "LayerNormalization",
-        f"not verified; to verify: onnxembed verify {artifact}",
+        f"not verified; to verify: onnxembed verify {artifact} --against ",
+        "proof: proof.npz, ",
     ):
         assert words in out
 

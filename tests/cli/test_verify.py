@@ -12,6 +12,7 @@ from onnxembed.manifest import FILE_NAME
 from onnxembed.proof.probes import PROBES
 from onnxembed.verify import verify as verifying
 from running import Run, needs_torch, refused
+from tampering import change_graph, change_tensor
 
 
 @needs_torch
@@ -23,7 +24,7 @@ def test_verify_prints_and_records_what_it_measured(run: Run, artifact: Path) ->
     assert (code, err) == (0, "")
     assert out.startswith(f"verified fp32 on {len(PROBES) + 4} texts against sentence-transformers ")
     assert out in run("inspect", "copy").out
-    code, out, _ = run("verify", "copy", "--json")
+    code, out, _ = run("verify", "copy", "--texts", "more.txt", "--json")
     assert code == 0
     assert (
         json.loads(out)["manifest"]["verification"] == json.loads(Path("copy", FILE_NAME).read_text())["verification"]
@@ -47,4 +48,48 @@ def test_verify_refuses_an_absent_folder_and_missing_extras(
     assert (code, out) == (2, "")
     assert "'absent' does not exist" in err
     monkeypatch.setattr(verifying, "find_spec", lambda name: None if name == "torch" else object())
-    assert refused(run("verify", artifact), "torch not installed", "pip install 'onnxembed[torch]'")
+    refusal = run("verify", artifact, "--against", "org/model")
+    assert refused(refusal, "torch not installed", "pip install 'onnxembed[torch]'")
+
+
+def test_verify_compares_with_the_proof(run: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verifying, "find_spec", lambda name: None if name == "torch" else object())
+    code, out, err = run("verify", artifact, "--threads", "2", "--provider", "cpu")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith(f"{artifact} against its proof, made by ")
+    assert [line for line in lines if line.endswith("threads")] == [
+        "fp32 on CPUExecutionProvider, 2 threads",
+        "fp16 on CPUExecutionProvider, 2 threads",
+    ]
+    rows = [line.split() for line in lines if line.startswith("embedding")]
+    assert [row[1] for row in rows] == ["alone", "as", "in", "padded"] * 2
+    assert all(len(line) <= 80 for line in lines[1:])
+    assert {row[-1] for row in rows} == {"0.999999", "0.9999"}
+
+
+def test_verify_of_one_graph_as_json(run: Run, artifact: Path) -> None:
+    code, out, _ = run("verify", artifact, "--precision", "fp16", "--json")
+    found = json.loads(out)
+    assert (code, found["passed"]) == (0, True)
+    (graph,) = found["graphs"]
+    assert (graph["precision"], graph["provider"]) == ("fp16", "CPUExecutionProvider")
+    assert all(figure["min_cosine"] > 0.9999 for figure in graph["figures"])
+
+
+def test_verify_ends_with_1_where_a_limit_is_broken(run: Run, artifact: Path) -> None:
+    """A flipped weight, with a hash to match: the plain graph is believed when it is loaded, and found here."""
+    shutil.copytree(artifact, "copy")
+    change_graph(Path("copy"), lambda graph: change_tensor(graph, "word_embeddings.weight", lambda weight: -weight))
+    code, out, err = run("verify", "copy", "--precision", "fp32")
+    assert (code, out.count("BROKEN")) == (1, 4)
+    assert "this graph does not give the model's own results here" in err
+    code, out, _ = run("verify", "copy", "--precision", "fp32", "--json")
+    assert (code, json.loads(out)["passed"]) == (1, False)
+
+
+def test_verify_says_how_to_get_a_proof(run: Run, artifact: Path) -> None:
+    shutil.copytree(artifact, "copy")
+    Path("copy/proof.npz").unlink()
+    assert refused(run("verify", "copy"), "copy has no proof", "--against", "adds one")
+    assert refused(run("verify", "copy", "--against", "x", "--threads", "2"), "are for the proof: leave out --against")

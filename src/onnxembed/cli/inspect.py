@@ -35,7 +35,7 @@ def inspect(
     from onnxembed.commands.inspect import inspect_revision
     from onnxembed.hub.source import HubOptions
     from onnxembed.loading.space import with_spaces
-    from onnxembed.manifest.describe import describe_graphs, describe_verification
+    from onnxembed.manifest.describe import describe_graphs, describe_proof, describe_verification
 
     hub = HubOptions(revision, cache_dir, local_files_only, refresh, token)
     manifest, commit = inspect_revision(model, hub, onnx_file)
@@ -52,5 +52,9 @@ def inspect(
     if not manifest.variants:
         click.echo(f"not exported; to export: onnxembed export {model}")
     elif not manifest.verification:
-        command = "onnxembed verify" if manifest.files else "adopt it, with onnxembed adopt"
-        click.echo(f"not verified; to verify: {command} {model}")
+        against = f"onnxembed verify {model} --against {manifest.source.model}"
+        click.echo(
+            f"not verified; to verify: {against if manifest.files else f'adopt it, with onnxembed adopt {model}'}"
+        )
+    if manifest.variants:
+        click.echo(describe_proof(manifest))

@@ -89,20 +89,7 @@ text_options = options(
     ),
 )
 
-run_options = options(
-    click.option(
-        "--max-length",
-        type=int,
-        metavar="N",
-        help="Cut longer texts to N tokens [default: the model's limit].",
-    ),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", *PRECISIONS]),
-        default="auto",
-        show_default=True,
-        help="Graph to run; auto prefers fp32.",
-    ),
+provider_options = options(
     click.option(
         "--provider",
         "providers",
@@ -121,6 +108,23 @@ run_options = options(
         help="Number of the GPU to use; repeat it to share the work among several [default: the first].",
     ),
     click.option("--threads", type=int, metavar="N", help="CPU threads [default: all that this process may use]."),
+)
+
+run_options = options(
+    click.option(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="Cut longer texts to N tokens [default: the model's limit].",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", *PRECISIONS]),
+        default="auto",
+        show_default=True,
+        help="Graph to run; auto prefers fp32.",
+    ),
+    provider_options,
     click.option(
         "--prove/--no-prove",
         default=None,

@@ -1,23 +1,41 @@
-"""`onnxembed verify`: compare an ONNX folder with its reference."""
+"""`onnxembed verify`: compare an ONNX folder with its proof, or with the original model."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import click
 
-from onnxembed.cli.options import cache_options, json_option
+from onnxembed.cli.options import cache_options, json_option, provider_options
 from onnxembed.cli.texts import open_texts
 from onnxembed.errors import UsageError, VerificationError
+from onnxembed.manifest import PRECISIONS, Precision
+from onnxembed.proof.compare import Figure
 
 
-@click.command(short_help="Compare an ONNX folder with its reference.")
+class Placed(TypedDict):
+    """The graph to verify, and where."""
+
+    precision: Precision | None
+    providers: str
+    device_ids: tuple[int, ...] | None
+    threads: int | None
+
+
+@click.command(short_help="Compare an ONNX folder with what its model should give.")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@provider_options
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="The graph to compare with the proof [default: all that the provider can run].",
+)
 @click.option(
     "--against",
     metavar="MODEL",
-    help="Hub name or folder of the original model [default: as recorded], or a live system: tei:URL, openai:URL, "
+    help="Compare with the original model, its hub name or folder, or with a live system: tei:URL, openai:URL, "
     "fastembed:NAME, sentence-transformers:NAME, transformers:NAME.",
 )
 @click.option("--revision", help="Branch, tag or commit of the original model.")
@@ -33,6 +51,10 @@ from onnxembed.errors import UsageError, VerificationError
 def verify(
     *,
     folder: Path,
+    providers: str,
+    device_ids: tuple[int, ...] | None,
+    threads: int | None,
+    precision: Precision | None,
     against: str | None,
     revision: str | None,
     texts: str | None,
@@ -43,11 +65,17 @@ def verify(
     refresh: bool,
     token: str | None,
 ) -> None:
-    """Compare FOLDER, which `onnxembed export` wrote, with the original model run by sentence-transformers.
+    """Compare FOLDER, which `onnxembed export` wrote, with what its model should give.
 
-    Token ids and vectors are compared on built-in texts, some of them longer than the model's limit: each alone,
-    all together, and padded on the left and on the right. The figures are recorded in the folder. If they exceed
-    the limits, nothing is recorded and the exit code is 1. Needs the extra [torch].
+    \b
+    onnxembed verify my-model-onnx
+    onnxembed verify my-model-onnx --provider cuda --precision fp16
+    onnxembed verify my-model-onnx --against org/my-model
+
+    Compares with the proof in the folder: results of the original model for some texts, some of them longer than its
+    limit, alone, in the runs that are made of them, in pairs and with padding. Needs no torch. --against runs the
+    original model with sentence-transformers, compares more, records the figures in the folder, and needs the extra
+    [torch]. The exit code is 1 if a limit is broken.
 
     A live system is asked for its vectors or scores, as `onnxembed explain` asks it: if they differ, the verdict says
     why and the exit code is 1. Nothing is recorded, and torch is not needed.
@@ -57,6 +85,19 @@ def verify(
             raise UsageError("--golden compares with published numbers: leave out --against, --revision and --texts")
         _verify_golden(folder, as_json=as_json)
         return
+    given = {"--against": against, "--revision": revision, "--texts": texts}
+    if not any(given.values()):
+        _verify_proof(
+            folder,
+            as_json=as_json,
+            precision=precision,
+            providers=providers,
+            device_ids=device_ids,
+            threads=threads,
+        )
+        return
+    if precision or threads or device_ids or providers != "auto":
+        raise UsageError("--precision, --provider, --device-id and --threads are for the proof: leave out --against")
     more_texts: list[str] = []
     if texts is not None:
         with open_texts([texts]) as source:
@@ -105,6 +146,35 @@ def _verify_live(folder: Path, against: str, texts: list[str] | None, *, as_json
     click.echo(report.to_json() if as_json else "\n".join(report.lines()), nl=not as_json)
     if not report.same:
         sys.exit(CHECK_FAILED)
+
+
+def _verify_proof(folder: Path, *, as_json: bool, **how: Unpack[Placed]) -> None:
+    from onnxembed import commands
+    from onnxembed.cli.printing import print_json
+
+    result = commands.verify_proof(folder, **how)
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(f"{folder} against its proof, made by {result.reference}")
+        for graph in result.graphs:
+            click.echo(f"\n{graph.precision} on {graph.provider}, {graph.threads} threads")
+            click.echo(f"{'':<22}{'run':<14}{'items':>5}{'min cosine':>12}{'max diff':>10}  allowed")
+            for figure in graph.figures:
+                click.echo(_line(figure))
+    if not result.passed:
+        raise VerificationError("limits are broken: this graph does not give the model's own results here")
+
+
+def _line(figure: Figure) -> str:
+    """A line of the table, at most 80 columns wide."""
+    cosine = "" if figure.min_cosine is None else f"{figure.min_cosine:.7f}"
+    allowed = figure.required.get("min_cosine", figure.required.get("max_abs_diff"))
+    words = "any" if allowed is None else f"{allowed:g}"
+    verdict = "  BROKEN" if figure.fault else ""
+    return (
+        f"{figure.part:<22}{figure.way:<14}{figure.items:>5}{cosine:>12}{figure.max_abs_diff:>10.1e}  {words}{verdict}"
+    )
 
 
 def _verify_golden(folder: Path, *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from onnxembed.commands.export import export
 from onnxembed.commands.inspect import inspect
 from onnxembed.commands.models import KnownModel, KnownModels, models
 from onnxembed.commands.new_folder import NewFolder
-from onnxembed.commands.verify import Golden, Verified, verify, verify_golden
+from onnxembed.commands.verify import Golden, Proved, Verified, verify, verify_golden, verify_proof
 
 __all__ = [
     "Examination",
@@ -20,6 +20,7 @@ __all__ = [
     "KnownModel",
     "KnownModels",
     "NewFolder",
+    "Proved",
     "Verified",
     "adopt",
     "doctor",
@@ -28,4 +29,5 @@ __all__ = [
     "models",
     "verify",
     "verify_golden",
+    "verify_proof",
 ]

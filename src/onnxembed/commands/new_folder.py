@@ -85,15 +85,15 @@ class DraftVerifier:
         from onnxembed.verify.verify import missing_requirements, self_check, verify_against
 
         obstacle = missing_requirements() if self._wanted else "--no-verify"
-        cure = f"; to verify: onnxembed verify {self._output}"
+        cure = f"; to verify: onnxembed verify {self._output} --against "
         if not self._has_weights(source.folder):
-            obstacle, cure = obstacle or "its weights are not beside the graph", f"{cure} --against MODEL"
+            obstacle, cure = obstacle or "its weights are not beside the graph", f"{cure}MODEL"
+        else:
+            cure += manifest.source.model
         if not obstacle:
             recorder = Recorder()
             try:
-                comparison = Comparison(
-                    draft, manifest, source.folder, (), self._progress, source.base, recorder.keep
-                )
+                comparison = Comparison(draft, manifest, source.folder, (), self._progress, source.base, recorder.keep)
                 verified = verify_against(comparison)
                 if manifest.model.engine != "adopted":
                     write_proof(draft, recorder.proof(manifest))

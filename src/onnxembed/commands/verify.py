@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,8 @@ from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import Manifest, Verification, read_manifest
 
 if TYPE_CHECKING:
+    from onnxembed.execution.providers import Providers
+    from onnxembed.proof.verifying import GraphFigures
     from onnxembed.verify.published import Outcome
 
 
@@ -41,6 +43,48 @@ class Golden(Result):
     def failures(self) -> int:
         """How many of the published numbers are not met."""
         return sum(not outcome.passed for outcome in self.golden)
+
+
+@dataclass(frozen=True)
+class Proved(Result):
+    """A folder's graphs against its proof."""
+
+    folder: Path
+    reference: str
+    """What computed the results that the proof holds."""
+    passed: bool
+    """Whether every graph keeps its limits."""
+    graphs: tuple[GraphFigures, ...]
+
+
+def verify_proof(
+    folder: str | Path,
+    *,
+    precision: str | None = None,
+    providers: Providers = "auto",
+    device_ids: Sequence[int] | None = None,
+    threads: int | None = None,
+) -> Proved:
+    """Compare an ONNX folder's graphs with its proof, here, in several ways of running. Needs no torch.
+
+    Args:
+        folder: a folder that `export` wrote.
+        precision: the graph to run; all that can run at the provider if None.
+        providers, device_ids, threads: as for OnnxEmbedder.
+
+    Raises:
+        VerificationError: token ids differ, results have another shape, or are not finite.
+        ModelFilesError: the folder has no proof; the message says how to get one.
+        ProviderError: a requested provider cannot be used.
+    """
+    from onnxembed.execution.backend import Placement
+    from onnxembed.proof.verifying import require_proof, verify_graphs
+
+    folder = Path(folder)
+    _, proof = require_proof(folder)
+    graphs = tuple(verify_graphs(folder, Placement(providers, threads, device_ids=device_ids), precision))
+    passed = not any(figure.fault for graph in graphs for figure in graph.figures)
+    return Proved(folder, proof.reference, passed, graphs)
 
 
 def verify(

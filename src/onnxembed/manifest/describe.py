@@ -16,6 +16,7 @@ from onnxembed.manifest.sections import (
     Sparse,
     Variant,
 )
+from onnxembed.manifest.words import PROOF_FILE
 
 NAME_WIDTH = 16
 """The width of a decision's name, in a table of them."""
@@ -80,6 +81,17 @@ def _quality(quality: Quality) -> Iterator[str]:
     yield f"  against fp32, on {quality.texts} {items}: {', '.join(figures)}{required}"
     if quality.kept_wider:
         yield f"  {len(quality.kept_wider)} weights in 16 bits: {', '.join(quality.kept_wider)}"
+
+
+def describe_proof(manifest: Manifest) -> str:
+    """Whether the artifact's graphs can be checked where they run."""
+    if record := manifest.files.get(PROOF_FILE):
+        return (
+            f"proof: {PROOF_FILE}, {record.bytes / 1024:.0f} KiB; other graphs than fp32 on the CPU are checked with it"
+        )
+    if manifest.model.engine == "adopted":
+        return "no proof: another program made the graph, so nothing is known that it could be checked with"
+    return "no proof: an export by this version has one, and verify --against adds one"
 
 
 def describe_verification(manifest: Manifest) -> Iterator[str]:
