@@ -80,6 +80,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "cli": (
         *(
             "manifest",
+            "proof",
             "quantization",
             "hub",
             "execution",

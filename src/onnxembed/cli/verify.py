@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
@@ -12,7 +12,9 @@ from onnxembed.cli.options import cache_options, json_option, provider_options
 from onnxembed.cli.texts import open_texts
 from onnxembed.errors import UsageError, VerificationError
 from onnxembed.manifest import PRECISIONS, Precision
-from onnxembed.proof.compare import Figure
+
+if TYPE_CHECKING:
+    from onnxembed.proof.compare import Figure
 
 
 class Placed(TypedDict):
