@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
@@ -19,6 +20,7 @@ from onnxembed.errors import MissingExtraError, ProviderError
 from onnxembed.execution import cores
 from onnxembed.execution.providers import CPU, CUDA, Wanted, wanted_providers
 from onnxembed.execution.session import Session
+from tampering import change_graph, change_tensor
 
 SMI = "0, NVIDIA H200, 12, 143771, 580.65.06, 9.0\n1, NVIDIA H200, 0, 143771, 580.65.06, 9.0\n"
 
@@ -211,3 +213,16 @@ def test_extras_and_what_they_lack(machine: Machine, monkeypatch: pytest.MonkeyP
         "[torch] lacks onnx, ml-dtypes",
         "[gpu] lacks onnxruntime-gpu",
     ]
+
+
+def test_a_models_graphs_are_compared_with_its_proof(artifact: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["doctor", str(artifact)])
+    assert result.exit_code == 0, result.output
+    graphs = [line for line in result.output.splitlines() if line.startswith("graph ")]
+    assert [line.split()[1] for line in graphs] == ["fp32", "fp16"]
+    assert all("as the proof says on CPUExecutionProvider" in line for line in graphs)
+    broken = shutil.copytree(artifact, tmp_path / "broken")
+    change_graph(broken, lambda graph: change_tensor(graph, "word_embeddings.weight", lambda weight: -weight))
+    result = CliRunner().invoke(cli, ["doctor", str(broken)])
+    assert result.exit_code == 1
+    assert "BROKEN: does not give the model's own results" in result.output

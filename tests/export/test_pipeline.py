@@ -66,6 +66,7 @@ def test_an_artifact_has_the_files_that_others_look_for(tmp_path: Path) -> None:
         "modules.json",
         "onnx/model.onnx",
         "onnx/model_fp16.onnx",
+        "proof.npz",
         "sentence_bert_config.json",
         "special_tokens_map.json",
         "tokenizer.json",

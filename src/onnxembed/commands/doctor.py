@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnxembed.commands.result import Result
 
@@ -26,13 +27,17 @@ class Examination(Result):
     findings: tuple[Finding, ...]
 
 
-def doctor() -> Examination:
+def doctor(model: str | Path | None = None) -> Examination:
     """What this environment has: versions, processor, threads, GPUs, providers and extras.
 
     Computes something on the provider that `providers="auto"` would use. If something is broken, the finding's text
     says what to do.
+
+    Args:
+        model: an ONNX folder, whose graphs are then compared with its proof on that provider.
     """
     from onnxembed.commands.environment import examine
+    from onnxembed.commands.graphs import examine_graphs
 
-    findings = tuple(examine())
+    findings = (*examine(), *(examine_graphs(Path(model)) if model is not None else ()))
     return Examination(any(finding.broken for finding in findings), findings)
