@@ -13,7 +13,7 @@ from hub_server import HubServer
 from onnxembed.commands import new_folder as making
 from onnxembed.manifest import FILE_NAME, Manifest, read_manifest
 from onnxembed.proof.probes import BRIEF
-from onnxembed.verify import comparison
+from onnxembed.proof import limits
 from onnxembed.verify import verify as verifying
 from running import Outcome, Run, names, needs_torch, refused
 from tampering import change_weights
@@ -168,7 +168,7 @@ def test_a_verified_export_can_be_repeated_byte_for_byte(run: Run, checkpoint: P
 def test_an_export_that_does_not_verify_leaves_no_folder(
     run: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(comparison.REQUIRED, "fp16", comparison.Limits(max_abs_diff=1e-6, min_cosine=0))
+    monkeypatch.setitem(limits.REQUIRED, "fp16", limits.Limits(max_abs_diff=1e-6, min_cosine=0))
     outcome = run("export", checkpoint, "-o", "out", "--precision", "fp32,fp16")
     assert refused(outcome, "fp16 vectors are not the reference's: max abs difference ", code=1)
     assert names(tmp_path) == []
