@@ -12,8 +12,8 @@ import pytest
 from hub_server import HubServer
 from onnxembed.commands import new_folder as making
 from onnxembed.manifest import FILE_NAME, Manifest, read_manifest
-from onnxembed.proof.probes import BRIEF
 from onnxembed.proof import limits
+from onnxembed.proof.probes import BRIEF
 from onnxembed.verify import verify as verifying
 from running import Outcome, Run, names, needs_torch, refused
 from tampering import change_weights
