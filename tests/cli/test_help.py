@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -10,7 +13,7 @@ import pytest
 
 from hub_server import HubServer
 from onnxembed.cli import cli
-from running import Run, names, refused
+from running import USUAL, Run, names, refused
 
 
 @pytest.mark.parametrize("arguments", [[], ["export"], ["embed"], ["inspect"], ["verify"]])
@@ -63,3 +66,25 @@ def test_a_name_that_is_neither_a_folder_nor_on_the_hub(run: Run, hub: HubServer
         outcome = run(name, "models/absent", *texts, "--cache-dir", "cache")
         assert refused(outcome, "no folder 'models/absent' here", "no such model on", hub.url)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_options_and_values(shell: str, tmp_path: Path) -> None:
+    """As docs/commands.md tells each shell to ask; the program has to have its own name."""
+    program = tmp_path / "onnxembed"
+    program.write_text(f"#!{sys.executable}\nfrom onnxembed.cli import main\nmain()\n")
+    program.chmod(0o755)
+
+    def ask(what: str, **variables: str) -> str:
+        env = {**USUAL, **variables, "_ONNXEMBED_COMPLETE": f"{shell}_{what}"}
+        return subprocess.run([program], env=env, capture_output=True, text=True, check=True).stdout
+
+    assert "_ONNXEMBED_COMPLETE" in ask("source")
+    for words, expected in (
+        (["onnxembed", "insp"], {"inspect"}),
+        (["onnxembed", "export", "--pool"], {"--pooling", "--pooling-out"}),
+        (["onnxembed", "export", "--engine", "tr"], {"trace"}),
+    ):
+        place = words[-1] if shell == "fish" else str(len(words) - 1)
+        completed = ask("complete", COMP_WORDS=" ".join(words), COMP_CWORD=place)
+        assert expected <= {*re.split(r"[\s,]+", completed)}
