@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxembed import OnnxEmbedder, semantic_search
+from onnxembed import OnnxEmbedder, paraphrase_mining, semantic_search
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.similarity import SIMILARITIES
 
@@ -59,3 +59,22 @@ def test_the_model_says_how_its_vectors_are_compared(artifact: Path, tmp_path: P
     file.unlink()
     with OnnxEmbedder(folder) as model, pytest.raises(ModelFilesError, match="says how vectors are compared"):
         model.similarity(QUERIES, DOCUMENTS)
+
+
+@pytest.mark.parametrize(("top_k", "max_pairs"), [(1, 500), (3, 500), (100, 500_000), (5, 7)])
+def test_the_pairs_are_those_that_sentence_transformers_mines(top_k: int, max_pairs: int) -> None:
+    torch = pytest.importorskip("torch")
+    mine = pytest.importorskip("sentence_transformers").util.paraphrase_mining_embeddings
+    vectors = np.random.default_rng(4).standard_normal((40, 6)).astype(np.float32)
+    theirs = mine(torch.from_numpy(vectors), top_k=top_k, max_pairs=max_pairs)
+    ours = paraphrase_mining(vectors, top_k, max_pairs=max_pairs, block=9)
+    assert [(i, j) for _, i, j in ours] == [(i, j) for _, i, j in theirs]
+    np.testing.assert_allclose([score for score, _, _ in ours], [score for score, _, _ in theirs], atol=1e-6)
+
+
+def test_equal_texts_are_pairs_and_no_text_is_its_own() -> None:
+    vectors = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
+    assert paraphrase_mining(vectors, top_k=1)[0] == (1.0, 0, 2)
+    assert paraphrase_mining(vectors[:1]) == []
+    with pytest.raises(UsageError, match="max_pairs"):
+        paraphrase_mining(vectors, max_pairs=0)

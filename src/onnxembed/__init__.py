@@ -11,7 +11,7 @@ from onnxembed.rescoring import binary_search, rescore
 from onnxembed.runtime.outputs.joint import Embeddings, TextEmbeddings
 from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseEmbeddings
 from onnxembed.runtime.outputs.tokens import TokenEmbeddings
-from onnxembed.similarity import hybrid_score, maxsim, mean_maxsim, semantic_search, sparse_dot
+from onnxembed.similarity import hybrid_score, maxsim, mean_maxsim, paraphrase_mining, semantic_search, sparse_dot
 from onnxembed.tokenizer.texts import Tokens
 
 if typing.TYPE_CHECKING:
@@ -50,6 +50,7 @@ __all__ = [
     "hybrid_score",
     "maxsim",
     "mean_maxsim",
+    "paraphrase_mining",
     "quantization_ranges",
     "quantize_embeddings",
     "rescore",

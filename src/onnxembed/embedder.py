@@ -63,6 +63,7 @@ class OnnxEmbedder(TextModel):
         device_ids: the numbers of several GPUs to share the work among, instead of `device_id`.
         max_length: texts are cut to this many tokens; at most the model's own limit, which is the default.
         dimensions: the length that dense vectors are cut to (Matryoshka), unless a call says another one.
+        truncate_dim: `dimensions`, by the name that sentence-transformers gives it.
         prompts: prompts by name, beside the model's own and in their place; those named "query", and "document" or
             "passage", are what `encode_query` and `encode_document` put before texts.
         default_prompt_name: the name of the prompt for calls that name none; the model's own default if None.
@@ -102,6 +103,7 @@ class OnnxEmbedder(TextModel):
         device_ids: Sequence[int] | None = None,
         max_length: int | None = None,
         dimensions: int | None = None,
+        truncate_dim: int | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
         revision: str | None = None,
@@ -131,8 +133,10 @@ class OnnxEmbedder(TextModel):
         )
         opened.prompting = opened.prompting.with_own(prompts, default_prompt_name)
         self._open(proved(opened, placement, prove))
-        if dimensions is not None:
-            self._cut(dimensions)
+        if truncate_dim is not None and dimensions not in (None, truncate_dim):
+            raise UsageError(f"dimensions is {dimensions}, and truncate_dim, its other name, {truncate_dim}")
+        if (cut := truncate_dim if dimensions is None else dimensions) is not None:
+            self._cut(cut)
         elif opened.manifest.embedding and opened.manifest.embedding.dense:
             _ = self._dense  # so that a file that is no Dense layer is found now
 
@@ -395,6 +399,8 @@ class OnnxEmbedder(TextModel):
     def get_sentence_embedding_dimension(self) -> int:
         """`dimension`, by the name that sentence-transformers gives it."""
         return self.dimension
+
+    get_embedding_dimension = get_sentence_embedding_dimension
 
     def forward(self, feeds: Feeds) -> FloatArray:
         """Vectors [B, D] of a padded batch: int64 [B, T] each for input_ids, attention_mask and token_type_ids.

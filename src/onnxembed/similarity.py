@@ -179,6 +179,45 @@ def semantic_search(
     ]
 
 
+def paraphrase_mining(
+    embeddings: Array, top_k: int = 100, *, max_pairs: int = 500_000, function: str = "cosine", block: int = 65536
+) -> list[tuple[float, int, int]]:
+    """The pairs of texts that are most similar: (score, i, j) with i < j, best first.
+
+    Each text is compared with all others, and its `top_k` best ones are pairs. Memory stays bounded, as for
+    `semantic_search`. Reference: sentence-transformers' util.paraphrase_mining_embeddings.
+
+    Args:
+        embeddings: vectors [N, D].
+        top_k: how many others to find for each text.
+        max_pairs: how many pairs to return at most.
+        function: "cosine", "dot", "euclidean" or "manhattan".
+        block: how many vectors are compared at a time.
+
+    Raises:
+        UsageError: an argument has an impossible value.
+    """
+    for name, number in (("top_k", top_k), ("max_pairs", max_pairs), ("block", block)):
+        whole_number(name, number)
+    score = similarity_function(function)
+    vectors = np.atleast_2d(np.asarray(embeddings, np.float32))
+    pairs: dict[tuple[int, int], float] = {}
+    for first in range(0, len(vectors), 256):
+        found = _best(score, vectors[first : first + 256], vectors, top_k + 1, block)
+        for own, (places, values) in enumerate(found, start=first):
+            others = [(int(place), float(value)) for place, value in zip(places, values, strict=True) if place != own]
+            for other, value in others[:top_k]:
+                pairs.setdefault((min(own, other), max(own, other)), value)
+        if len(pairs) > 2 * max_pairs:
+            pairs = dict(_best_pairs(pairs, max_pairs))
+    return [(value, *pair) for pair, value in _best_pairs(pairs, max_pairs)]
+
+
+def _best_pairs(pairs: dict[tuple[int, int], float], count: int) -> list[tuple[tuple[int, int], float]]:
+    """The pairs of the highest scores, best first; equal ones in their order."""
+    return sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))[:count]
+
+
 def similarity_function(name: str) -> Callable[[FloatArray, FloatArray], FloatArray]:
     """The similarity of this name; UsageError for another one."""
     if name not in SIMILARITIES:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxembed import OnnxEmbedder
+from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.errors import UsageError
 from tiny_embedders import EDGE_TEXTS, LONG, D, assert_vectors_equal, export_tiny, texts_of_many_lengths
 
@@ -164,3 +164,21 @@ def test_cancelling_drops_the_runs_that_have_not_begun(model: OnnxEmbedder) -> N
 
     asyncio.run(cancelled())
     assert model.encode("the").shape == (D,)
+
+
+@pytest.mark.parametrize("name", ["device", "cache_folder", "trust_remote_code", "model_kwargs", "similarity_fn_name"])
+def test_an_argument_that_opens_models_elsewhere_names_what_does_it_here(artifact: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=f"OnnxEmbedder does not take {name}: "):
+        OnnxEmbedder(artifact, **{name: None})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"OnnxReranker does not take {name}: "):
+        OnnxReranker(artifact, **{name: None})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nmae'"):
+        OnnxEmbedder(artifact, nmae=3)  # type: ignore[call-arg]
+
+
+def test_the_dimensions_of_a_model_have_the_name_of_sentence_transformers_too(artifact: Path) -> None:
+    with OnnxEmbedder(artifact, truncate_dim=8) as model:
+        assert model.encode("the cat").shape == (8,)
+        assert model.truncate_dim == model.get_embedding_dimension() == 8
+    with pytest.raises(UsageError, match="dimensions is 4, and truncate_dim, its other name, 8"):
+        OnnxEmbedder(artifact, dimensions=4, truncate_dim=8)

@@ -38,6 +38,25 @@ INSTEAD: Mapping[str, str] = {
 """What to use instead of an attribute of another package."""
 
 
+OPENING: Mapping[str, str] = {
+    "model_name_or_path": "model, the first argument, is a folder or a hub id",
+    "model_name": "model, the first argument, is a folder or a hub id",
+    "device": "providers='cpu', 'cuda' or 'auto' chooses it",
+    "cache_folder": "cache_dir says where hub files are kept",
+    "similarity_fn_name": "the model's files say it, and semantic_search(..., function=...) takes another",
+    "backend": "it is always ONNX Runtime; providers chooses the device",
+    "trust_remote_code": "code of a model is never run, so leave it out",
+    "model_kwargs": "precision and providers choose the graph and where it runs",
+    "config_kwargs": "onnxembed export decides what config.json decides",
+    "processor_kwargs": "max_length cuts texts; onnxembed export decides the rest",
+    "tokenizer_kwargs": "max_length cuts texts; onnxembed export decides the rest",
+    "modules": "onnxembed export makes a folder of a model that was saved",
+    "activation_fn": "activation is for a graph to adopt, and raw_scores=True gives logits to apply any function to",
+    "num_labels": "the model's files say it",
+}
+"""What to use instead of an argument with which sentence-transformers or FastEmbed opens a model."""
+
+
 class OnnxModel:
     """The base of OnnxEmbedder and OnnxReranker."""
 
@@ -46,7 +65,10 @@ class OnnxModel:
     """What the model was opened with, by name; None if it was not opened by its class."""
 
     def __new__(cls, *model: Any, **options: Any) -> Self:
-        """Keep the arguments, for pickles and copies."""
+        """Keep the arguments, for pickles and copies; UsageError for one that another package has, with what to use."""
+        for name in options:
+            if name in OPENING:
+                raise UsageError(f"{cls.__name__} does not take {name}: {OPENING[name]}")
         made = super().__new__(cls)
         made._arguments = {**options, "model": model[0]} if model else options
         return made
