@@ -138,7 +138,7 @@ def _norms(rows: Sequence[Row]) -> str:
         f"<tr><th>{name}<td class=number>{min(values):.4f}<td class=number>{max(values):.4f}"
         for name, values in (("ours", ours), ("theirs", theirs))
     )
-    return f"<table class=norms><tr><th><th>shortest<th>longest{cells}</table>"
+    return f"<table class=norms><tr><th><th class=number>shortest<th class=number>longest{cells}</table>"
 
 
 def _worst(report: Report) -> Iterator[str]:

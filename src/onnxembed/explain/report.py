@@ -91,7 +91,7 @@ class Report:
         for cause in self.causes:
             yield ""
             yield f"to change ({cause.name}):"
-            yield from (f"  {system:<24} {fix}" for system, fix in cause.fixes.items())
+            yield from (f"  {system:<25} {fix}" for system, fix in cause.fixes.items())
         if self.runner_up:
             yield ""
             yield f"runner-up: {self.runner_up.changes} ({self.measure} {self.runner_up.reached:.6f})"
