@@ -194,6 +194,7 @@ def embed(
     strict: bool,
     part_rows: int | None,
     report: Path | None,
+    ray: str | None,
     onnx_file: str | None,
     **arguments: Unpack[RunOptions],
 ) -> None:
@@ -234,11 +235,20 @@ def embed(
     )
     wanted.check()
     open_model = partial(OnnxEmbedder, model, onnx_file=onnx_file, **arguments)
-    job = JobArguments(id_column=id_column, keep=keep, strict=strict, part_rows=part_rows, report=report)
+    job = JobArguments(id_column=id_column, keep=keep, strict=strict, part_rows=part_rows, report=report, ray=ray)
     if output is not None and is_folder(output):
         if jsonl or texts:
             raise UsageError(f"{'--jsonl' if jsonl else '--text'} and a folder do not go together: a job reads files")
-        run_job(open_model, inputs, Path(output), wanted.for_job(), column=field or FIELD, force=force, arguments=job)
+        run_job(
+            open_model,
+            inputs,
+            Path(output),
+            wanted.for_job(),
+            threads=arguments["threads"],
+            column=field or FIELD,
+            force=force,
+            arguments=job,
+        )
         return
     refuse_job_options(job)
     path = None if output is None else Path(output)

@@ -32,6 +32,7 @@ class JobArguments(TypedDict):
     strict: bool
     part_rows: int | None
     report: Path | None
+    ray: str | None
 
 
 job_options = options(
@@ -43,6 +44,13 @@ job_options = options(
     click.option("--part-rows", type=int, metavar="N", help="To a folder: rows of each parquet file [default: 16384]."),
     click.option(
         "--report", type=PATH, metavar="FILE", help="To a folder: an HTML page to write about the job, with plots."
+    ),
+    click.option(
+        "--ray",
+        is_flag=False,
+        flag_value="local",
+        metavar="[ADDRESS]",
+        help="To a folder: embed on the Ray cluster at ADDRESS, auto for this machine's; without it, on this machine.",
     ),
 )
 
@@ -61,11 +69,12 @@ def refuse_job_options(arguments: JobArguments) -> None:
 
 
 def run_job(
-    open_model: Callable[[], OnnxEmbedder],
+    open_model: Callable[..., OnnxEmbedder],
     inputs: Sequence[str],
     output: Path,
     vectors: VectorOptions,
     *,
+    threads: int | None,
     column: str,
     force: bool,
     arguments: JobArguments,
@@ -74,13 +83,18 @@ def run_job(
     from onnxembed.bulk.chunks import PART_ROWS
     from onnxembed.bulk.report import check_report, write_report
     from onnxembed.bulk.rows import Columns
-    from onnxembed.bulk.run import JobOptions, embed_files
+    from onnxembed.bulk.run import Compute, JobOptions, compute_here, embed_files
 
     if not inputs or "-" in inputs:
         raise UsageError("a job reads its input again to go on: give files, folders or patterns of names")
     part_rows, report = arguments["part_rows"], arguments["report"]
     if report is not None:
         check_report(report)
+    compute: Compute = compute_here
+    if arguments["ray"] is not None:
+        from onnxembed.bulk.ray import compute_on_ray
+
+        compute = compute_on_ray(arguments["ray"], open_model, vectors, threads=threads)
     with Progress() as progress:
         job, summary = embed_files(
             open_model,
@@ -88,7 +102,7 @@ def run_job(
             output,
             columns=Columns(column, arguments["id_column"], arguments["keep"]),
             vectors=vectors,
-            options=JobOptions(PART_ROWS if part_rows is None else part_rows, arguments["strict"], force),
+            options=JobOptions(PART_ROWS if part_rows is None else part_rows, arguments["strict"], force, compute),
             watch=progress,
         )
     if report is not None:
