@@ -39,6 +39,13 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
+def test_clusters_that_cannot_be_reached(embed: Embed, artifact: Path, tmp_path: Path) -> None:
+    """Before the fixture starts a cluster, which "auto" would find."""
+    (tmp_path / "a.txt").write_text("the cat\n")
+    with pytest.raises(UsageError, match="there is no Ray cluster at auto"):
+        embed("a.txt", compute=compute_on_ray("auto", partial(OnnxEmbedder, artifact), VectorOptions()))
+
+
 def test_map_batches(artifact: Path, cluster: None) -> None:
     import ray.data
 
@@ -50,12 +57,6 @@ def test_map_batches(artifact: Path, cluster: None) -> None:
     rows = sorted(made.take_all(), key=lambda row: row["n"])
     with OnnxEmbedder(artifact) as model:
         assert np.allclose(np.stack([row["vector"] for row in rows]), model.encode(texts), atol=1e-6)
-
-
-def test_clusters_that_cannot_be_reached(embed: Embed, artifact: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("the cat\n")
-    with pytest.raises(UsageError, match="there is no Ray cluster at auto"):
-        embed("a.txt", compute=compute_on_ray("auto", partial(OnnxEmbedder, artifact), VectorOptions()))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
