@@ -166,6 +166,27 @@ def test_an_export_is_verified_and_a_wrong_one_is_not(shared_data: Path, tmp_pat
 
 @pytest.mark.torch
 @pytest.mark.parametrize("normalize", [True, False])
+def test_layers_after_the_table_are_compared_with_sentence_transformers(normalize: bool, tmp_path: Path) -> None:
+    verify = pytest.importorskip("onnxembed.verify.verify").verify
+    sentence_transformers = pytest.importorskip("sentence_transformers", reason="needs the [torch] extra")
+    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    (tmp_path / "tokenizer").mkdir()
+    write_tokenizer(tmp_path / "tokenizer")
+    static = modules.StaticEmbedding(Tokenizer.from_file(str(tmp_path / "tokenizer/tokenizer.json")), table())
+    parts = [static, modules.Dense(6, 4), modules.LayerNorm(4), modules.Normalize()][: 3 + normalize]
+    reference = sentence_transformers.SentenceTransformer(modules=parts, device="cpu")
+    reference.save(str(tmp_path / "model"))
+    actual, _ = encoded(tmp_path / "model", tmp_path / "out", MORE)
+    assert_close(actual, reference.encode(MORE))
+    assert verify(tmp_path / "out").verification.keys() == {"fp32"}
+    dense = next((tmp_path / "model").glob("*_Dense")) / "model.safetensors"
+    save_file({name: 1.1 * tensor for name, tensor in load_file(dense).items()}, dense)
+    with pytest.raises(VerificationError, match="vectors are"):
+        verify(tmp_path / "out")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("subfolder", ["", "0_StaticEmbedding"])
 def test_equals_sentence_transformers(subfolder: str, normalize: bool, tmp_path: Path) -> None:
     """A StaticEmbedding saved by sentence-transformers: it has no config.json, and unknown tokens count."""

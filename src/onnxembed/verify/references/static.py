@@ -1,8 +1,8 @@
 """The reference of static embeddings: their definition, in numpy and double precision.
 
 sentence-transformers is no reference here: it includes unknown tokens in the average, cannot read int8 tables and
-takes no padded batches. model2vec itself is asked where it is installed; else its definition is read independently of
-the exporter, with the tokenizers library and numpy.
+takes no padded batches; only its modules after the table are run. model2vec itself is asked where it is installed; else
+its definition is read independently of the exporter, with the tokenizers library and numpy.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from tokenizers import Tokenizer
 
 from onnxembed.arrays import FloatArray
 from onnxembed.decisions.encoder import UNBOUNDED
-from onnxembed.errors import VerificationError
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Manifest
+from onnxembed.verify.references.loading import reference_errors
 
 
 class StaticReference:
@@ -32,8 +32,7 @@ class StaticReference:
 
     def __init__(self, checkpoint: Path, manifest: Manifest) -> None:
         facts = read_facts(checkpoint)
-        if facts.dense:
-            raise VerificationError(f"the reference cannot be loaded ({checkpoint} has Dense modules after its table)")
+        self._layers = _layers_after_table(checkpoint) if facts.post.layers else []
         self.name = "the average of the tokens' rows, numpy, float64"
         self.prompts: Mapping[str, str] = facts.prompts
         self.default_prompt: str | None = facts.default_prompt_name
@@ -82,9 +81,33 @@ class StaticReference:
         for place, ids in enumerate(texts):
             if averaged := [token for token in ids if token != self._unknown_id]:
                 vectors[place] = self._rows[averaged].mean(axis=0)
+        if self._layers:
+            vectors = _through(self._layers, vectors)
         if self._normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors.astype(np.float32)
+
+
+@reference_errors("be loaded")
+def _layers_after_table(checkpoint: Path) -> list[Any]:
+    """sentence-transformers' own modules after the table, without the Normalize that ends the model."""
+    from sentence_transformers import SentenceTransformer
+
+    layers = list(SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True).eval())[1:]
+    while type(layers[-1]).__name__ == "Normalize":
+        layers.pop()
+    return layers
+
+
+def _through(layers: Sequence[Any], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    import torch
+
+    features = {"sentence_embedding": torch.from_numpy(vectors.astype(np.float32))}
+    with torch.no_grad():
+        for layer in layers:
+            features = layer(features)
+    given: NDArray[np.float64] = features["sentence_embedding"].numpy().astype(np.float64)
+    return given
 
 
 def _unknown_id(tokenizer: Tokenizer) -> int | None:
