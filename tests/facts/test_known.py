@@ -309,6 +309,14 @@ def test_a_module_of_another_class_is_refused(tmp_path: Path) -> None:
         read_facts(folder)
 
 
+def test_an_option_of_another_class_is_refused_with_the_class_that_the_files_name(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path)
+    change_json(folder / "sentence_bert_config.json", transformer_task="sequence-classification")
+    words = "transformer_task .* in a SentenceTransformer, as config_sentence_transformers.json makes it"
+    with pytest.raises(UnsupportedError, match=words):
+        read_facts(folder)
+
+
 def test_pylates_keys_of_a_multi_vector_encoder_are_refused(tmp_path: Path) -> None:
     """sentence-transformers takes them for the Transformer's options, whatever its own file leaves out."""
     folder = write_colbert_encoder(tmp_path)

@@ -112,7 +112,10 @@ def read_transformer_config(folder: Path, class_name: str) -> tuple[str, JsonObj
                 if not _harmless_option(key, accepted, expected):
                     if key == "modality_config" and isinstance(value, dict) and "message" in value:
                         raise UnsupportedError(CHAT_TEMPLATE.format(file=folder / name, folder=folder))
-                    raise UnsupportedError(f"{folder / name} sets {key} to {value!r}, which onnxembed does not support")
+                    raise UnsupportedError(
+                        f"{folder / name} sets {key} to {value!r}, which onnxembed does not support in a {class_name}, "
+                        "as config_sentence_transformers.json makes it (model_type)"
+                    )
             return name, config
     return TRANSFORMER_CONFIGS[0], {}
 
