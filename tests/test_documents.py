@@ -44,6 +44,23 @@ def links(text: str) -> list[str]:
     return [target for target in targets if "://" not in target]
 
 
+def anchors(text: str) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", without_blocks(text), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def missing_anchors(text: str, folder: Path = ROOT) -> list[str]:
+    """The links of a document in `folder` to headings that are not there."""
+    found = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", without_blocks(text))
+    own = [(target, anchor) for target, anchor in found if "://" not in target]
+    return [
+        f"{target}#{anchor}"
+        for target, anchor in own
+        if anchor not in anchors((folder / target).read_text(encoding="utf-8") if target else text)
+    ]
+
+
 def folders() -> set[str]:
     """What a path of the repository begins with: its folders, those of the package, and those of the tests."""
     places = [path for root in (ROOT, PACKAGE) for path in root.iterdir() if path.is_dir()]
@@ -122,6 +139,15 @@ def test_every_path_and_link_exists(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_to_a_heading_finds_it(document: str) -> None:
+    assert missing_anchors(read(document), (ROOT / document).parent) == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    assert {*DOCUMENTS} - {*links(read("README.md"))} == {"README.md"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_test_that_is_named_exists(document: str) -> None:
     sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     named = [span for span in code_spans(read(document)) if re.fullmatch(r"test_\w+", span)]
@@ -174,6 +200,12 @@ def test_the_house_is_drawn_as_it_is() -> None:
 )
 def test_a_wrong_path_would_be_noticed(text: str, lost: str) -> None:
     assert missing_paths(text) == [lost]
+
+
+@pytest.mark.parametrize("lost", ["#nowhere", "README.md#nowhere"])
+def test_a_wrong_anchor_would_be_noticed(lost: str) -> None:
+    text = f"# Some `words`, here\n[right](#some-words-here), [right](README.md#export), [wrong]({lost})"
+    assert missing_anchors(text) == [lost]
 
 
 def test_right_paths_placeholders_and_addresses_are_no_wrong_paths() -> None:
