@@ -251,7 +251,7 @@ def test_a_file_that_another_program_left_out_is_an_error_if_it_decides(
 ) -> None:
     hub.push(MODEL, foreign)
     snapshot_download(MODEL, cache_dir=cache, ignore_patterns=["sentence_bert_config.json", "README.md", "*.txt"])
-    with pytest.raises(HubError, match=r"has no sentence_bert_config\.json of org/model at main: run again"):
+    with pytest.raises(HubError, match=r"has no sentence_bert_config\.json of org/model at main: run once without it"):
         OnnxEmbedder(MODEL, cache_dir=cache, local_files_only=True)
     OnnxEmbedder(MODEL, cache_dir=cache).close()
 

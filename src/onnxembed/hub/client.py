@@ -39,11 +39,11 @@ class Listing:
 
 
 class UnreachableError(Exception):
-    """The hub is busy or cannot be reached, or, if `wanted`, must not be asked."""
+    """The hub is busy or cannot be reached, or, if `wanted`, must not be asked; `cure` is what to do."""
 
-    def __init__(self, message: str, *, wanted: bool) -> None:
+    def __init__(self, message: str, cure: str, *, wanted: bool = False) -> None:
         super().__init__(message)
-        self.wanted = wanted
+        self.cure, self.wanted = cure, wanted
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Client:
         if not (self.hub.local_files_only or constants.HF_HUB_OFFLINE):
             return None
         why = "local_files_only" if self.hub.local_files_only else "HF_HUB_OFFLINE"
-        return UnreachableError(f"{constants.ENDPOINT} is not asked ({why} is set)", wanted=True)
+        return UnreachableError(f"{constants.ENDPOINT} is not asked ({why} is set)", "run once without it", wanted=True)
 
     def ask(self, revision: str, *, patient: bool) -> Listing:
         """The revision's commit and the names of its files; a busy hub is asked again if `patient`.
@@ -116,8 +116,8 @@ class Client:
         if not _unreachable(error):
             return self._explained(error)
         if _status(error) is None:
-            return UnreachableError(f"could not reach {constants.ENDPOINT} ({_reason(error)})", wanted=False)
-        return UnreachableError(f"{constants.ENDPOINT} is busy ({_answer(error)})", wanted=False)
+            return UnreachableError(f"could not reach {constants.ENDPOINT} ({_reason(error)})", "run with the network")
+        return UnreachableError(f"{constants.ENDPOINT} is busy ({_answer(error)})", "run again later")
 
     def _explained(self, error: Exception, what: str = "list of files") -> OnnxEmbedError:
         """Our error for one of huggingface_hub's, or of its HTTP and xet clients, which it lets through."""

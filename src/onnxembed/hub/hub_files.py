@@ -51,7 +51,7 @@ class HubFiles(ModelFiles):
             listing = self._client.ask(self._repository.revision, patient=cached is None)
         except UnreachableError as error:
             if cached is None:
-                raise self._missing("copy", error) from error.__cause__
+                raise self._missing("fresh copy" if self._refresh else "copy", error) from error.__cause__
             self._use_cache(error)
             return cached
         except HubError as error:
@@ -75,7 +75,7 @@ class HubFiles(ModelFiles):
         repository, kind = self._repository, HubError if obstacle.wanted else NetworkError
         return kind(
             f"no folder {repository.model} here; {obstacle}, and the cache {repository.cache_dir} has no {files} of "
-            f"{repository.model} at {repository.revision}: run again with the network, or give the cache that has it"
+            f"{repository.model} at {repository.revision}: {obstacle.cure}, or give the cache that has it"
         )
 
     @property
