@@ -72,7 +72,7 @@ def explain_system(
     `model` and `options` are those of OnnxEmbedder, or of OnnxReranker for a model that scores pairs. Raises
     NetworkError for a system that does not answer, and UsageError for an answer that has no vectors or scores.
     """
-    names = ("revision", "cache_dir", "local_files_only")
+    names = ("revision", "cache_dir", "local_files_only", "token")
     hub = HubOptions(**{name: options[name] for name in names if name in options})
     reranker = read_model_manifest(model, hub, None).manifest.reranking is not None
     if reranker:
