@@ -150,6 +150,14 @@ def test_the_caller_may_vouch_for_a_key() -> None:
     read.finish(["alpha", "beta"])
 
 
+def test_a_mixture_of_experts_is_named_as_one() -> None:
+    """Vouching for its keys would help nobody: they say what is computed."""
+    with pytest.raises(
+        UnsupportedError, match=r"a mixture of experts \(moe_top_k, num_experts\), which onnxembed does"
+    ):
+        config(num_experts=8, moe_top_k=2, novelty=1).finish()
+
+
 def test_no_key_is_both_harmless_and_watched() -> None:
     assert not HARMLESS.keys() & NEUTRAL_VALUES.keys()
     assert not HARMLESS.keys() & BERT_KEYS.keys()

@@ -106,6 +106,10 @@ class Config:
         for key, value in NEUTRAL_VALUES.items():
             self.expect(key, value)
         unknown = sorted(self._values.keys() - self._taken - HARMLESS.keys() - {"model_type"} - set(ignored))
+        if experts := [key for key in unknown if "expert" in key or key.startswith("moe_")]:
+            raise UnsupportedError(
+                f"{self._where} is of a mixture of experts ({', '.join(experts)}), which onnxembed does not build"
+            )
         if unknown:
             raise UnsupportedError(
                 f"{self._where} has keys that onnxembed does not know: {', '.join(unknown)}; if they do not change "

@@ -76,6 +76,13 @@ CLASSES: dict[str, TokenizerClass] = {
     ),
 }
 
+# Classes of transformers that have no fast form, with what cuts their texts.
+SLOW = {
+    "BertJapaneseTokenizer": "MeCab, Sudachi or Juman++ cuts its texts into words",
+    "BertweetTokenizer": "code of its own normalizes tweets and applies its merges",
+    "PhobertTokenizer": "code of its own applies its merges to words that VnCoreNLP has segmented",
+}
+
 FIX = 'save one with transformers.AutoTokenizer.from_pretrained("...").save_pretrained("...")'
 
 
@@ -129,7 +136,12 @@ def _class(facts: Facts) -> tuple[str, str]:
     for file, config in (("tokenizer_config.json", facts.tokenizer_config), ("config.json", facts.config)):
         named = config.get("tokenizer_class")
         if named is not None:
-            if (name := str(named).removesuffix("Fast")) not in CLASSES:
+            if (name := str(named).removesuffix("Fast")) in SLOW:
+                raise UnsupportedError(
+                    f"{facts.transformer_folder / file}: tokenizer_class {named!r} has no tokenizer.json, and "
+                    f"transformers cannot write one: {SLOW[name]}, which the tokenizers library does not do"
+                )
+            if name not in CLASSES:
                 raise UnsupportedError(
                     f"{facts.transformer_folder / file}: tokenizer_class {named!r} has no tokenizer.json and is not "
                     f"one that can be converted ({', '.join(CLASSES)}); {FIX}"
