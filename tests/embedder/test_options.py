@@ -182,3 +182,12 @@ def test_the_dimensions_of_a_model_have_the_name_of_sentence_transformers_too(ar
         assert model.truncate_dim == model.get_embedding_dimension() == 8
     with pytest.raises(UsageError, match="dimensions is 4, and truncate_dim, its other name, 8"):
         OnnxEmbedder(artifact, dimensions=4, truncate_dim=8)
+
+
+def test_a_text_that_would_take_all_memory_is_refused(model: OnnxEmbedder) -> None:
+    """It may be a file that was read as one line."""
+    longest = "cat " * 2_500_000
+    with pytest.raises(UsageError, match=r"texts\[1\] has 10,000,001 characters, and at most 10,000,000 are tokenized"):
+        model.encode(["the cat", f"{longest}a"])
+    with pytest.raises(UsageError, match="prompt has 10,000,001 characters"):
+        model.encode("the cat", prompt=f"{longest}a")
