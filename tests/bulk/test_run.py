@@ -287,6 +287,16 @@ def test_a_lost_or_damaged_part_is_made_again(embed: Embed, tmp_path: Path) -> N
     assert content(tmp_path / "out") == expected
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.parquet", "a.csv.gz"])
+def test_the_share_that_is_done_grows_with_the_rows(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, ["the cat"] * 1000)
+    (tmp_path / "empty.txt").touch()
+    files = find_inputs([str(tmp_path / name), str(tmp_path / "empty.txt")], lambda stage, done, total: None)
+    inputs = open_inputs(files, Columns("text", None, ()))
+    shares = [chunk.share for chunk in pending(inputs, {}, 100)]
+    assert np.allclose(shares, np.arange(1, 11) / 10, atol=0.01)
+
+
 def test_chunks_are_the_same_wherever_reading_begins(tmp_path: Path) -> None:
     names = [str(tmp_path / name) for name in mixed_inputs(tmp_path)]
     inputs = open_inputs(find_inputs(names, lambda name, done, total: None), Columns("text", None, ()))

@@ -77,6 +77,7 @@ def read_chunks(inputs: Inputs, start: Position, number: int, part_rows: int) ->
     for place, file in enumerate(inputs.files[start.file :], start=start.file):
         file.check_unchanged()
         skip = start.row if place == start.file else 0
+        reached = 0.0  # the share of the file that was read before these rows
         for rows in file.format.rows(file.path, inputs.columns, inputs.types, skip):
             taken = 0
             while taken < len(rows):
@@ -86,9 +87,11 @@ def read_chunks(inputs: Inputs, start: Position, number: int, part_rows: int) ->
                 taken += count
                 here = Position(place, rows.numbers[taken - 1], here.total + count)
                 if growing.rows == part_rows or growing.characters >= PART_CHARACTERS:
-                    share = (before + rows.share * file.bytes) / total
+                    share = reached + (rows.share - reached) * taken / len(rows)
+                    share = (before + share * file.bytes) / total
                     yield _finished(growing, inputs, number=number, start=begin, end=here, share=share)
                     growing, begin, number = _Growing(), here, number + 1
+            reached = rows.share
         file.check_unchanged()
         before += file.bytes
     if growing.rows:
