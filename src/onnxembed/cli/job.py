@@ -149,9 +149,7 @@ class Progress:
         self._before, self._first_share = done, share
         self._started = self._said = time.monotonic()
         if self._terminal:
-            self._bar = tqdm(
-                total=1.0, initial=share, leave=False, dynamic_ncols=True, bar_format="{desc} |{bar}| {postfix}"
-            )
+            self._bar = tqdm(total=1.0, initial=share, leave=False, dynamic_ncols=True, bar_format="{desc} |{bar}|")
             self.advance(0, share)
 
     def advance(self, texts: int, share: float) -> None:
@@ -162,8 +160,7 @@ class Progress:
             self.samples.append((now - self._started, self._texts))
         if self._bar is not None:
             self._bar.n = share
-            self._bar.set_description_str(f"embedding: {share:4.0%}", refresh=False)
-            self._bar.set_postfix_str(self._rate(now, share), refresh=True)
+            self._bar.set_description_str(f"embedding: {share:.0%}, {self._rate(now, share)}")
         elif now - self._said >= self.minute:
             self._said = now
             click.echo(f"embedding: {share:.1%} done, {self._rate(now, share)}", err=True)

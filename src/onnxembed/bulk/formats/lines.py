@@ -29,6 +29,7 @@ class Lines:
         self._size = max(1, path.stat().st_size)
         self._file = pa.OSFile(os.fsencode(path).decode("utf-8", "surrogateescape"))
         codec = COMPRESSIONS.get(path.suffix.lower())
+        self._given = 0  # bytes
         self._stream: Any = self._file if codec is None else pa.CompressedInputStream(self._file, codec)
 
     def __enter__(self) -> Self:
@@ -42,8 +43,9 @@ class Lines:
 
     @property
     def share(self) -> float:
-        """Which share of the file has been read."""
-        return float(min(1.0, self._file.tell() / self._size))
+        """Which share of the file has been given as lines; of a compressed file, which share has been read."""
+        done = self._given if self._stream is self._file else self._file.tell()
+        return float(min(1.0, done / self._size))
 
     def __iter__(self) -> Iterator[bytes | None]:
         with naming_damage(self._path):
@@ -57,9 +59,11 @@ class Lines:
             start = 0
             while (end := chunk.find(b"\n", start)) >= 0:
                 length += end - start
+                self._given += end + 1 - start
                 yield None if length > MAX_LINE else b"".join((*pieces, chunk[start:end])).removesuffix(b"\r")
                 pieces, length, start = [], 0, end + 1
             length += len(chunk) - start
+            self._given += len(chunk) - start
             if length <= MAX_LINE:
                 pieces.append(chunk[start:])
             else:
