@@ -281,6 +281,25 @@ def test_a_key_that_changes_vectors_stops_with_its_file(
         read_facts(folder)
 
 
+def test_published_files_are_not_refused(shared_data: Path) -> None:
+    tables = {"config_sentence_transformers.json": known.MODEL, "tokenizer_config.json": TOKENIZER}
+    checked = 0
+    for file in sorted((shared_data / "configs").rglob("*.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        kind = re.sub(r"^\d_|_\d+$", "", file.parent.name)
+        if file.name == "modules.json":
+            for entry in content:
+                known.MODULES.check(file, entry)
+        elif file.name == "tokenizer_config.json":
+            TOKENIZER.check_off(file, content)  # other keys may be there
+        elif table := tables.get(file.name) or MODULES.get(kind):
+            table.check(file, content)
+        else:
+            continue
+        checked += 1
+    assert checked > 35
+
+
 @pytest.mark.torch
 def test_weighted_layers_change_nothing_without_output_hidden_states(tmp_path: Path) -> None:
     """sentence-transformers hands the module the layers only where config.json turns them on."""
