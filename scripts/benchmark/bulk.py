@@ -157,8 +157,8 @@ def search(corpus: Path, queries: Path, qrels: Path, stores: list[str]) -> None:
     ids, vectors = table["id"].to_pylist(), vectors_of(table["vector"])
     relevant: dict[str, dict[str, int]] = {}
     for line in qrels.read_text().splitlines()[1:]:
-        query, document, score = line.split("\t")
-        relevant.setdefault(query, {})[document] = int(score)
+        query, document, grade = line.split("\t")
+        relevant.setdefault(query, {})[document] = int(grade)
     questions = {
         id: vector
         for id, vector in zip(asked["id"].to_pylist(), vectors_of(asked["vector"]), strict=True)
@@ -195,7 +195,7 @@ def search_lancedb(uri: str) -> Callable[[Array], list[str]]:
     import lancedb
 
     folder, name = _place(uri)
-    table = lancedb.connect(folder).open_table(name)
+    table: Any = lancedb.connect(folder).open_table(name)
     return lambda vector: [row["id"] for row in table.search(vector).distance_type("cosine").limit(10).to_list()]
 
 

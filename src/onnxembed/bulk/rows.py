@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from onnxembed.arguments import check_text
+from onnxembed.arguments import MOST_CHARACTERS, check_text
 from onnxembed.bulk.arrow import pa
 from onnxembed.errors import UsageError
 
 BATCH = 4096
 """Rows that are read at a time: enough to make a call of Arrow cheap, few enough to hold long texts."""
 
-MAX_CHARACTERS = 2**24
-"""A longer text is rejected: tokenizing takes a hundred bytes and more for each character."""
+MAX_CHARACTERS = MOST_CHARACTERS
+"""A longer text is rejected, where embedding it by itself would be an error."""
 
 MAX_LINE = 2**27
 """Bytes; a longer line is not read into memory."""
