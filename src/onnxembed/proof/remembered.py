@@ -18,6 +18,9 @@ from onnxembed.runtime.open_model import OpenModel
 
 CPUINFO = Path("/proc/cpuinfo")
 
+# More characters than /proc/cpuinfo has for one core.
+_ONE_CORE = 2**14
+
 NVIDIA = Path("/proc/driver/nvidia")
 """Where NVIDIA's driver says its version, and the name of each GPU."""
 
@@ -78,7 +81,8 @@ def _machine() -> Iterator[str]:
     """What decides how this machine computes: its processor with its instructions, its GPUs and their driver."""
     yield f"{platform.system()} {platform.machine()} {platform.processor()}"
     with suppress(OSError):
-        text = CPUINFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+        with CPUINFO.open(encoding="utf-8", errors="replace") as file:  # a processor of many cores has a long one
+            text = file.read(_ONE_CORE).partition("\n\n")[0]
         for line in text.splitlines():
             if re.match(r"(model name|flags|Features|CPU (part|implementer|variant))\s*:", line):
                 yield line
