@@ -15,7 +15,16 @@ from onnxembed.export.pipeline import build_graphs, plan_checkpoint, write_small
 from onnxembed.export.plan import ExportPlan, Options
 from onnxembed.hub.checkpoint_files import fetch_checkpoint, has_weights
 from onnxembed.hub.source import HubOptions, file_names
-from onnxembed.manifest import CARD_FILE, FILE_NAME, MULTI_VECTOR, SENTENCE_EMBEDDING, Manifest, Precision, graph_file
+from onnxembed.manifest import (
+    CARD_FILE,
+    FILE_NAME,
+    MULTI_VECTOR,
+    PROOF_FILE,
+    SENTENCE_EMBEDDING,
+    Manifest,
+    Precision,
+    graph_file,
+)
 from onnxembed.recipes.book import choose_recipe
 
 
@@ -58,7 +67,7 @@ def preview(model: str | Path, options: Options, hub: HubOptions | None = None) 
         inputs, widths = (graph.input_names, graph.widths) if graph else ((), _widths(plan))
         manifest = write_small_files(plan, checkpoint, inputs=inputs, widths=widths, draft=Path(folder))
         small = {name: Path(folder, name).stat().st_size for name in file_names(Path(folder))}
-    unknown = {CARD_FILE: None, FILE_NAME: None}  # they hold figures that only the export measures
+    unknown = dict.fromkeys((CARD_FILE, FILE_NAME, PROOF_FILE))  # they hold figures that only the export measures
     return Preview(manifest, dict(sorted({**small, **unknown, **_graph_files(plan, graphs)}.items())), notes)
 
 
