@@ -75,11 +75,11 @@ class AnalysisGraphs:
         try:
             graph = self._built(build)
             variant = write_graph(graph, folder, "fp32", silent)
+            files = [folder / file for file in (variant.file, variant.data) if file]
+            size = sum(file.stat().st_size for file in files)
+            return open_backend(GraphFiles(files[0], size), decide_place(Placement("cpu")))
         except (OnnxEmbedError, KeyError) as error:
             raise CannotBuildError(str(error)) from None
-        files = [folder / file for file in (variant.file, variant.data) if file]
-        size = sum(file.stat().st_size for file in files)
-        return open_backend(GraphFiles(files[0], size), decide_place(Placement("cpu")))
 
     @cached_property
     def unavailable(self) -> str:
@@ -112,8 +112,9 @@ class AnalysisGraphs:
         graph = Graph(weights, "fp32")
         attention = build.attention or manifest.model.attention.value
         inputs = PaddedInputs(graph, causal=attention == "causal")
-        # No run is free: the kernel of free causal runs adds no biases, which the builders of encoders leave to it.
-        inputs.mask = replace(inputs.mask, free="")
+        if inputs.mask.causal:
+            # No run is free: the kernel of free causal runs adds no biases, which the builders of encoders leave to it.
+            inputs.mask = replace(inputs.mask, free="")
         tokens = graph.to_float32(row.build(graph, Config(config, str(folder / "config.json")), inputs))
         if manifest.reranking is None:
             graph.output(TOKEN_EMBEDDINGS, tokens, (B, T, "width"))
