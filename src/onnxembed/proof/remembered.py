@@ -88,5 +88,5 @@ def _machine() -> Iterator[str]:
                 yield line
     with suppress(OSError):
         yield (NVIDIA / "version").read_text(encoding="utf-8", errors="replace")
-        for file in sorted((NVIDIA / "gpus").glob("*/information")):
-            yield from (line for line in file.read_text(errors="replace").splitlines() if line.startswith("Model"))
+        for gpu in sorted((NVIDIA / "gpus").glob("*/information")):
+            yield from (line for line in gpu.read_text(errors="replace").splitlines() if line.startswith("Model"))
