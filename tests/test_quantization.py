@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sentence_transformers.util.quantization import quantize_embeddings as reference
+from sentence_transformers.util import quantization as peer
 
 from onnxembed import OnnxEmbedder, binary_search, quantization_ranges, quantize_embeddings, rescore
 from onnxembed.errors import UsageError
 from onnxembed.quantization import DTYPES, OutputDtype, restore
 from tiny_embedders import EDGE_TEXTS, D, texts_of_many_lengths
+
+reference: Any = peer.quantize_embeddings  # its types know fewer names than these tests draw
 
 INTEGERS = ("int8", "uint8", "binary", "ubinary")
 EIGHT_BITS = ("int8", "uint8")

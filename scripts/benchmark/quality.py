@@ -63,10 +63,8 @@ def main(
         return
     held = texts.read_text(encoding="utf-8").splitlines()[:count] if texts else held_back(data, count).texts
     results = {str(artifact): measure(artifact, held, data, scifact=scifact) for artifact in artifacts}
-    for artifact, rows in results.items():
-        print(
-            f"## {artifact}, {len(held)} held-back texts\n\n{table(COLUMNS, [row(*item) for item in rows.items()])}\n"
-        )
+    for name, rows in results.items():
+        print(f"## {name}, {len(held)} held-back texts\n\n{table(COLUMNS, [row(*item) for item in rows.items()])}\n")
     if raw:
         raw.write_text(json.dumps(results, indent=1), encoding="utf-8")
 

@@ -6,7 +6,7 @@ The same numbers, to the bit, as `quantize_embeddings` of sentence-transformers 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, get_args, overload
 
 import numpy as np
 
@@ -24,6 +24,24 @@ STEPS = 255
 
 FEW = 100
 """Ranges of fewer vectors than this are a matter of chance; sentence-transformers warns below this number, too."""
+
+
+@overload
+def quantize_embeddings(
+    embeddings: Array,
+    precision: OutputDtype,
+    ranges: Array | None = None,
+    calibration_embeddings: Array | None = None,
+) -> Array: ...
+
+
+@overload
+def quantize_embeddings(
+    embeddings: list[Array],
+    precision: OutputDtype,
+    ranges: Array | None = None,
+    calibration_embeddings: Array | None = None,
+) -> Array | list[Array]: ...
 
 
 def quantize_embeddings(

@@ -9,7 +9,7 @@ import pytest
 
 from onnxembed import OnnxReranker
 from onnxembed.export.pipeline import export
-from onnxembed.verify.reranking import BRIEF_PAIRS
+from onnxembed.proof.probes import BRIEF_PAIRS
 from running import Run, refused
 from tiny_rerankers import DOCUMENTS, QUERY, write_reranker
 

@@ -96,7 +96,7 @@ def test_a_dry_run_decides_what_the_export_decides_and_writes_nothing(
     made = commands.export(checkpoint, "out", precision=("fp32", "fp16"), packed=True, pooling="cls", verify=False)
     assert (shown.written, made.written) == (False, True)
     written = json.loads(made.manifest.to_json())
-    unmeasured = {"variants": {}, "files": {}, "verification": {}, "spaces": None}
+    unmeasured: dict[str, object] = {"variants": {}, "files": {}, "verification": {}, "spaces": None}
     unmeasured["model"] = {**written["model"], "tensors": None}
     assert {**written, **unmeasured} == json.loads(shown.manifest.to_json())
     assert shown.manifest.overruled == ("--pooling: cls instead of mean (1_Pooling/config.json: pooling_mode)",)

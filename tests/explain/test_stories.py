@@ -55,7 +55,8 @@ def pooled(folder: Path, pool: Callable[[Any], Any], texts: list[str] | None = N
     for key, value in config.items():
         setattr(changed, key, value)
     model = AutoModel.from_pretrained(folder, config=changed, dtype=torch.float32, attn_implementation="eager").eval()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    tokenizer = tokenizer_class(tokenizer_file=str(folder / "tokenizer.json"))
     vectors = []
     for text in texts or TEXTS:
         ids = tokenizer(text, return_tensors="pt")["input_ids"]

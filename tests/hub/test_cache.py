@@ -252,7 +252,7 @@ def test_a_hub_that_hangs_costs_seconds_where_the_cache_serves(
 def test_a_machine_without_sockets_uses_the_cache(
     hub: HubServer, cached: HubOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from huggingface_hub.utils import close_session
+    from huggingface_hub import close_session
 
     def refuse(*_: object, **__: object) -> socket.socket:
         raise PermissionError(13, "no sockets here")

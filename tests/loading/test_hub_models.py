@@ -262,7 +262,7 @@ def test_a_copy_of_which_nobody_knows_whether_it_is_whole_is_used_with_a_warning
     hub.push(MODEL, foreign)
     for file in ("config.json", "tokenizer.json", "tokenizer_config.json", "onnx/model.onnx"):
         hf_hub_download(MODEL, file, cache_dir=cache)
-    offline = {"cache_dir": cache, "local_files_only": True, "pooling": "mean", "normalize": True}
+    offline: dict[str, Any] = {"cache_dir": cache, "local_files_only": True, "pooling": "mean", "normalize": True}
     with pytest.warns(UserWarning, match=r"does not say whether org/model has modules\.json, .* absent") as said:
         OnnxEmbedder(MODEL, **offline).close()
     assert len(said) == 1

@@ -151,7 +151,7 @@ def test_another_base_of_rotary_positions_is_found(tmp_path: Path) -> None:
 def test_another_attention_of_a_decoder_is_found(tmp_path: Path) -> None:
     write_sentence_decoder(tmp_path / "decoder", "llama", pooling="mean")
     for attention in ("bidirectional", "causal"):
-        flags = Flags(attention=attention)  # type: ignore[arg-type]
+        flags = Flags(attention=attention)
         export(tmp_path / "decoder", tmp_path / attention, Options(flags=flags))
     swap(tmp_path / "bidirectional", tmp_path / "causal")
     assert refused(tmp_path / "bidirectional")
@@ -160,7 +160,7 @@ def test_another_attention_of_a_decoder_is_found(tmp_path: Path) -> None:
 def test_another_pooling_is_found(tmp_path: Path) -> None:
     write_sentence_bert(tmp_path / "checkpoint")
     for pooling in ("mean", "cls"):
-        export(tmp_path / "checkpoint", tmp_path / pooling, Options(flags=Flags(pooling=(pooling,))))  # type: ignore[arg-type]
+        export(tmp_path / "checkpoint", tmp_path / pooling, Options(flags=Flags(pooling=(pooling,))))
     swap(tmp_path / "mean", tmp_path / "cls")
     assert refused(tmp_path / "mean")
 
