@@ -14,7 +14,7 @@ from onnxembed.commands import new_folder as making
 from onnxembed.manifest import FILE_NAME, Manifest, read_manifest
 from onnxembed.proof import limits
 from onnxembed.proof.probes import BRIEF
-from onnxembed.verify import verify as verifying
+from onnxembed.verify import requirements
 from running import Outcome, Run, names, needs_torch, refused
 from tampering import change_weights
 from tiny import change_json, write_sentence_bert
@@ -178,7 +178,7 @@ def test_an_export_that_does_not_verify_leaves_no_folder(
 def test_an_export_without_torch_says_what_was_done(
     run: Run, checkpoint: Path, missing: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verifying, "find_spec", lambda name: None if name in missing else object())
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name in missing else object())
     if "onnxruntime" in missing:
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
     code, out, err = run("export", checkpoint, "-o", "out")

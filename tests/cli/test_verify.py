@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from onnxembed.manifest import FILE_NAME
 from onnxembed.proof.probes import PROBES
-from onnxembed.verify import verify as verifying
+from onnxembed.verify import requirements
 from running import Run, needs_torch, refused
 from tampering import change_graph, change_tensor
 
@@ -47,13 +49,25 @@ def test_verify_refuses_an_absent_folder_and_missing_extras(
     code, out, err = run("verify", "absent")
     assert (code, out) == (2, "")
     assert "'absent' does not exist" in err
-    monkeypatch.setattr(verifying, "find_spec", lambda name: None if name == "torch" else object())
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "torch" else object())
     refusal = run("verify", artifact, "--against", "org/model")
     assert refused(refusal, "torch not installed", "pip install 'onnxembed[torch]'")
 
 
+def test_where_only_the_runtime_is_installed_verify_names_the_extra(artifact: Path) -> None:
+    absent = ["torch", "transformers", "sentence_transformers", "onnx", "ml_dtypes"]
+    program = f"import sys; sys.modules.update(dict.fromkeys({absent})); from onnxembed.cli import main; main()"
+    command = [sys.executable, "-c", program, "verify", str(artifact), "--against", "org/model"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "onnxembed: verification compares with torch (torch, transformers, sentence_transformers, onnx, ml_dtypes "
+        "not installed: pip install 'onnxembed[torch]')\n"
+    )
+
+
 def test_verify_compares_with_the_proof(run: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "find_spec", lambda name: None if name == "torch" else object())
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "torch" else object())
     code, out, err = run("verify", artifact, "--threads", "2", "--provider", "cpu")
     assert (code, err) == (0, "")
     lines = out.splitlines()

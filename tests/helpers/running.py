@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnxembed.verify.verify import missing_requirements
+from onnxembed.verify.requirements import missing_requirements
 
 # What a process of its own sees: not how the tests' own Python was told to treat its output.
 USUAL = {name: value for name, value in os.environ.items() if name not in ("PYTHONUNBUFFERED", "PYTHONIOENCODING")}

@@ -23,9 +23,10 @@ from onnxembed.export.plan import Options
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FILE_NAME, PRECISIONS, PoolingMode, read_manifest
 from onnxembed.proof.probes import PROBES
-from onnxembed.verify import verify as verifying
+from onnxembed.verify import requirements
 from onnxembed.verify.comparison import Comparison
-from onnxembed.verify.verify import missing_requirements, verify, verify_against
+from onnxembed.verify.requirements import missing_requirements
+from onnxembed.verify.verify import verify, verify_against
 from tampering import change_graph, change_weights, ignore_mask
 from tiny import change_json, write_bert, write_encoder, write_sentence_bert
 
@@ -334,9 +335,9 @@ def test_the_reference_leaves_the_callers_settings_alone(copy: Path) -> None:
 
 
 def test_without_torch_the_cure_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "find_spec", lambda name: None if name == "torch" else object())
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "torch" else object())
     assert refused(copy, None, "torch not installed", "pip install 'onnxembed[torch]'", kind=MissingExtraError)
-    monkeypatch.setattr(verifying, "find_spec", lambda name: None)
+    monkeypatch.setattr(requirements, "find_spec", lambda name: None)
     assert refused(copy, None, "pip install 'onnxembed[cpu,torch]'", kind=MissingExtraError)
 
 

@@ -82,7 +82,8 @@ class DraftVerifier:
         from onnxembed.proof.record import write_proof
         from onnxembed.proof.recording import Recorder
         from onnxembed.verify.comparison import Comparison
-        from onnxembed.verify.verify import missing_requirements, self_check, verify_against
+        from onnxembed.verify.requirements import missing_requirements
+        from onnxembed.verify.verify import self_check, verify_against
 
         obstacle = missing_requirements() if self._wanted else "--no-verify"
         cure = f"; to verify: onnxembed verify {self._output} --against "

@@ -121,6 +121,9 @@ def verify(
         ModelFilesError: the folder is no ONNX folder, or the original model is gone.
         HubError: the hub could not be reached, or it refused.
     """
+    from onnxembed.verify.requirements import require_verification
+
+    require_verification()  # before the imports that need it
     from onnxembed.export.artifact.model_card import refresh_card
     from onnxembed.verify.verify import verify as run
 

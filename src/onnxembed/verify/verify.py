@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from onnxembed.embedder import OnnxEmbedder
@@ -24,6 +23,7 @@ from onnxembed.reranker import OnnxReranker
 from onnxembed.verify import embedding, multi_vector, reranking, sparse
 from onnxembed.verify.comparison import Comparison, open_on_cpu
 from onnxembed.verify.references.stock_folder import with_adapter
+from onnxembed.verify.requirements import require_verification
 from onnxembed.warning import warn
 
 VERIFIERS: dict[Task, Callable[[Comparison], dict[str, Verification]]] = {
@@ -40,21 +40,6 @@ SELF_CHECKS: dict[Task, Callable[[OnnxEmbedder, str], str]] = {
     "multi_vector": multi_vector.self_check,
 }
 """What runs one graph of an embedder without a reference, by task; returns what was checked, in words."""
-
-_TORCH_EXTRA = ("torch", "transformers", "sentence_transformers")
-
-
-def missing_requirements() -> str:
-    """The packages that verification needs and that are not installed, with the cure; "" if all are installed."""
-    missing = [name for name in (*_TORCH_EXTRA, "onnxruntime") if find_spec(name) is None]
-    if not missing:
-        return ""
-    extras = []
-    if "onnxruntime" in missing:
-        extras.append("cpu")
-    if any(name in missing for name in _TORCH_EXTRA):
-        extras.append("torch")
-    return f"{', '.join(missing)} not installed: pip install 'onnxembed[{','.join(extras)}]'"
 
 
 def verification_key(precision: str, task: Task) -> str:
@@ -87,8 +72,7 @@ def verify(
         VerificationError: prompts, token ids or vectors differ by more than the limits, or the reference
             cannot be run; nothing is recorded.
     """
-    if why := missing_requirements():
-        raise MissingExtraError(f"verification compares with torch ({why})")
+    require_verification()
     manifest, hub = read_manifest(folder), hub or HubOptions()
     if against is None:
         against = manifest.source.model

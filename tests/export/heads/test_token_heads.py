@@ -19,7 +19,8 @@ from onnxembed.errors import OnnxEmbedError, UsageError, VerificationError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.manifest import FILE_NAME, Precision, read_manifest
-from onnxembed.verify.verify import missing_requirements, self_check, verify
+from onnxembed.verify.requirements import missing_requirements
+from onnxembed.verify.verify import self_check, verify
 from tampering import change_weights
 from tiny_heads import write_bge_m3, write_colbert_encoder, write_masked_lm
 
