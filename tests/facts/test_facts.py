@@ -256,6 +256,16 @@ def test_modules_between_pooling_and_the_last_normalize_keep_their_order(folder:
     assert post.normalize
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_name_that_no_file_system_takes_is_refused(folder: Path, place: int) -> None:
+    listed = json.loads((folder / "modules.json").read_text())
+    listed[place]["path"] = "x" * 100_000
+    write_json(folder / "modules.json", listed)
+    with pytest.raises(ModelFilesError, match="too long") as refused:
+        read_facts(folder)
+    assert len(str(refused.value)) < 1000
+
+
 @pytest.mark.parametrize("path", ["../1_Pooling", "/etc", "1_Pooling/../../other", "C/../.."])
 def test_a_module_outside_the_folder_is_refused(folder: Path, path: str) -> None:
     listed = json.loads((folder / "modules.json").read_text())

@@ -151,6 +151,8 @@ def read_modules(folder: Path) -> list[dict[str, str]]:
         modules: list[dict[str, str]] = read_any_json(path)
         classes = [module_class(module) for module in modules]
         places = [(folder / module["path"]).resolve() for module in modules]
+        for place in places:
+            place.exists()  # raises for a name that no file system takes
     first_modules = {"Transformer", "MLMTransformer", "StaticEmbedding"}
     if places and "lora_adaptations" in read_optional_json(places[0] / "config.json"):
         first_modules.add(JINA_TRANSFORMER)
