@@ -2,6 +2,9 @@
 # onnxembed, and perhaps other packages, in it.
 # Safe to repeat: it installs again only when pyproject.toml or the constraints have changed.
 
+# Tests and benchmarks import ONNX Runtime without onnxembed, too, and are to send nothing either.
+export ORT_DISABLE_TELEMETRY=${ORT_DISABLE_TELEMETRY:-1}
+
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
