@@ -220,7 +220,6 @@ def test_targets_and_jobs_that_cannot_be_are_refused(embed: Embed, tmp_path: Pat
         ("redis://localhost/docs", "names no known store; known are lancedb, qdrant"),
         ("docs", "names no collection"),
         ("qdrant://localhost:6333", "names no collection"),
-        ("postgres://me@localhost:1/db/docs", "postgres://me@localhost:1/db/docs: "),
     ):
         with pytest.raises(UsageError) as error:
             load(out, uri, silent)
@@ -230,6 +229,12 @@ def test_targets_and_jobs_that_cannot_be_are_refused(embed: Embed, tmp_path: Pat
     (out / "_job/summary.json").unlink()
     with pytest.raises(UsageError, match="is not finished: run its command again"):
         load(out, "lancedb:db/docs", silent)
+
+
+def test_a_server_that_does_not_answer_is_named(embed: Embed, tmp_path: Path) -> None:
+    pytest.importorskip("psycopg", reason="needs psycopg")
+    with pytest.raises(UsageError, match="postgres://me@localhost:1/db/docs: "):
+        load(job(embed, tmp_path, ["the cat"]), "postgres://me@localhost:1/db/docs", silent)
 
 
 def test_targets_are_read_in_their_parts() -> None:

@@ -42,7 +42,9 @@ def test_every_option_is_explained() -> None:
             assert not isinstance(parameter, click.Option) or parameter.help, f"{name} {parameter.name}"
 
 
-def test_the_examples_of_the_help_are_commands() -> None:
+def test_the_examples_of_the_help_are_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-model-onnx").mkdir()
     examples = []
     for command in (cli, *cli.commands.values()):
         lines = [line.strip() for line in (command.help or "").splitlines()]

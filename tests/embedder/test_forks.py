@@ -107,21 +107,21 @@ def test_a_reranker_works_in_forked_children(reranker: Path, busy: int) -> None:
 
 @pytest.mark.parametrize("kind", ["embedder", "reranker"])
 def test_a_model_that_nothing_refers_to_is_freed_with_its_threads(artifact: Path, reranker: Path, kind: str) -> None:
-    texts, before = texts_of_many_lengths(200), threading.active_count()
+    texts, before = texts_of_many_lengths(200), set(threading.enumerate())
     model = OnnxEmbedder(artifact, threads=2) if kind == "embedder" else OnnxReranker(reranker, threads=2)
     if isinstance(model, OnnxEmbedder):
         model.encode(texts)
     else:
         model.score("the cat", texts)
     backend = weakref.ref(model.model.backend)
-    workers = [thread for thread in threading.enumerate() if thread.name.startswith("onnxembed")]
+    workers = set(threading.enumerate()) - before
     assert workers
     del model
     gc.collect()
     assert backend() is None
     for worker in workers:
         worker.join(60)
-    assert threading.active_count() <= before
+    assert not [worker for worker in workers if worker.is_alive()]
 
 
 @pytest.mark.parametrize("begun", ["in a thread", "at exit"])

@@ -63,6 +63,8 @@ def test_a_multi_vector_graph_takes_no_segments_where_the_tokenizer_sets_none(tm
         ours = list(model.embed_multi_vector(TEXTS[:3], kind="document"))
     tokenizer = tmp_path / "checkpoint/tokenizer.json"
     change_json(tokenizer, post_processor=_with_segments(tokenizer))
+    # BertTokenizer makes segments of its own; this class takes those of the file.
+    change_json(tmp_path / "checkpoint/tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     export(tmp_path / "checkpoint", tmp_path / "segments")
     with OnnxEmbedder(tmp_path / "segments") as model:
         assert model.manifest.model.inputs == ("input_ids", "attention_mask", "token_type_ids")

@@ -19,6 +19,7 @@ from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.locate import SIMILARITY_FILE, read_model_manifest
+from onnxembed.manifest import PROOF_FILE
 from tiny_embedders import DENSE, assert_vectors_equal, export_tiny
 from tiny_rerankers import write_reranker
 
@@ -75,7 +76,8 @@ def test_only_what_is_read_is_downloaded(kind: Kind, artifacts: dict[Kind, Path]
     commit = hub.push(MODEL, artifacts[kind])
     with kind(MODEL, cache_dir=cache) as model:
         assert model.revision == commit
-    assert set(hub.downloaded()) == {"onnxembed.json", "tokenizer.json", "onnx/model.onnx", SIMILARITY_FILE}
+    read = {"onnxembed.json", "tokenizer.json", "onnx/model.onnx", SIMILARITY_FILE}
+    assert set(hub.downloaded()) == {*read, PROOF_FILE}  # only an open model shows whether it has to be proved
     assert hub.requests[:1] == ASKED
 
 

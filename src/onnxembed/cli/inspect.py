@@ -57,4 +57,4 @@ def inspect(
             f"not verified; to verify: {against if manifest.files else f'adopt it, with onnxembed adopt {model}'}"
         )
     if manifest.variants:
-        click.echo(describe_proof(manifest))
+        show(describe_proof(manifest))
