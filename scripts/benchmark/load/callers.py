@@ -155,8 +155,7 @@ async def overload(server: Server, texts: Texts, rate: float, seconds: float) ->
     requests = [server.request([text]) for text in texts.texts]
     tasks: set[asyncio.Task[None]] = set()
 
-    async def one(number: int) -> None:
-        connection = free.pop()
+    async def one(number: int, connection: Connection) -> None:
         begun = time.perf_counter()
         try:
             status, body = await connection.ask(requests[number])
@@ -172,7 +171,7 @@ async def overload(server: Server, texts: Texts, rate: float, seconds: float) ->
     begun, sent = time.perf_counter(), 0
     while (now := time.perf_counter() - begun) < seconds:
         while sent < now * rate and free:
-            task = asyncio.create_task(one(sent % len(requests)))
+            task = asyncio.create_task(one(sent % len(requests), free.pop()))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             sent += 1
