@@ -107,3 +107,18 @@ def test_verify_says_how_to_get_a_proof(run: Run, artifact: Path) -> None:
     Path("copy/proof.npz").unlink()
     assert refused(run("verify", "copy"), "copy has no proof", "--against", "adds one")
     assert refused(run("verify", "copy", "--against", "x", "--threads", "2"), "are for the proof: leave out --against")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--golden", "--precision", "fp16"), "--golden compares the graph on the CPU"),
+        (("--golden", "--provider", "cuda"), "--golden compares the graph on the CPU"),
+        (("--golden", "--against", "x"), "--golden compares the graph on the CPU"),
+        (("--against", "tei:http://127.0.0.1:9", "--revision", "main"), "--revision names a version of the original"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(
+    run: Run, artifact: Path, options: tuple[str, ...], words: str
+) -> None:
+    assert refused(run("verify", artifact, *options), words)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 import click
 
-from onnxembed.cli.new_folder import head_options, new_folder_options, report
+from onnxembed.cli.new_folder import NewFolderArguments, head_options, new_folder_options, report
 from onnxembed.cli.options import hub_options, onnx_file_option
-from onnxembed.manifest import PoolingMode, ScoreActivation, Task
 
 
 @click.command(short_help="Make an ONNX folder from a model that has an ONNX graph.")
@@ -26,24 +26,12 @@ from onnxembed.manifest import PoolingMode, ScoreActivation, Task
 def adopt(
     *,
     model: str,
-    onnx_file: str | None,
     output: Path | None,
-    pooling: tuple[PoolingMode, ...] | None,
-    normalize: bool | None,
-    max_length: int | None,
-    recipe: str | None,
-    task: Task | None,
-    activation: ScoreActivation | None,
-    plain_pairs: bool,
+    onnx_file: str | None,
     share_scales: bool,
     no_verify: bool,
-    force: bool,
     as_json: bool,
-    revision: str | None,
-    cache_dir: Path | None,
-    local_files_only: bool,
-    refresh: bool,
-    token: str | None,
+    **arguments: Unpack[NewFolderArguments],
 ) -> None:
     """Make an ONNX folder from MODEL, a folder or a model on the Hugging Face hub that has its own ONNX graph.
 
@@ -65,21 +53,9 @@ def adopt(
             model,
             output,
             onnx_file=onnx_file,
-            pooling=pooling,
-            normalize=normalize,
-            max_length=max_length,
-            task=task,
-            activation=activation,
-            plain_pairs=plain_pairs,
             share_scales=share_scales,
-            recipe=recipe,
             verify=not no_verify,
-            force=force,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            refresh=refresh,
-            token=token,
             progress=line,
+            **arguments,
         )
     report(result, as_json=as_json)

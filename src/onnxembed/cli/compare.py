@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Unpack
 
 import click
 
-from onnxembed.cli.options import hub_options, json_option
+from onnxembed.cli.options import HubArguments, hub_options, json_option
 from onnxembed.errors import VerificationError
 
 
@@ -20,11 +20,7 @@ def compare(
     ours: str,
     theirs: str,
     as_json: bool,
-    revision: str | None,
-    cache_dir: Path | None,
-    local_files_only: bool,
-    refresh: bool,
-    token: str | None,
+    **arguments: Unpack[HubArguments],
 ) -> None:
     """Say whether A and B hold vectors of one space: models, folders that `onnxembed embed` wrote, or parquet files.
 
@@ -41,7 +37,7 @@ def compare(
     from onnxembed.cli.printing import print_json
     from onnxembed.hub.source import HubOptions
 
-    hub = HubOptions(revision, cache_dir, local_files_only, refresh, token)
+    hub = HubOptions(**arguments)
     compared = compare_spaces(held_spaces(ours, hub), held_spaces(theirs, hub))
     different = [each for each in compared if each.differences]
     if as_json:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import click
 
-from onnxembed.cli.new_folder import head_options, new_folder_options, report
+from onnxembed.cli.new_folder import NewFolderArguments, head_options, new_folder_options, report
 from onnxembed.cli.options import PATH, hub_options
 from onnxembed.errors import UsageError
 from onnxembed.manifest import (
@@ -18,11 +18,25 @@ from onnxembed.manifest import (
     PRECISIONS,
     AttentionMode,
     Engine,
-    PoolingMode,
     Precision,
-    ScoreActivation,
-    Task,
 )
+
+
+class ExportArguments(NewFolderArguments):
+    """The options of `export` that `commands.export` takes by the same names."""
+
+    precision: tuple[Precision, ...]
+    attention: Literal["auto"] | AttentionMode
+    engine: Literal["auto"] | Engine
+    packed: bool
+    pooling_out: bool
+    ignore_config_key: tuple[str, ...]
+    ignore_tensor: tuple[str, ...]
+    adapter: str | None
+    calibration: Path | None
+    min_cosine: float | None
+    min_agreement: float | None
+    dry_run: bool
 
 
 def _precisions(context: click.Context, option: click.Parameter, given: Sequence[str]) -> tuple[Precision, ...]:
@@ -112,33 +126,9 @@ def export(
     *,
     model: str,
     output: Path | None,
-    pooling: tuple[PoolingMode, ...] | None,
-    normalize: bool | None,
-    max_length: int | None,
-    recipe: str | None,
     no_verify: bool,
-    force: bool,
     as_json: bool,
-    precision: tuple[Precision, ...],
-    attention: Literal["auto"] | AttentionMode,
-    engine: Literal["auto"] | Engine,
-    packed: bool,
-    pooling_out: bool,
-    ignore_config_key: tuple[str, ...],
-    ignore_tensor: tuple[str, ...],
-    adapter: str | None,
-    task: Task | None,
-    activation: ScoreActivation | None,
-    plain_pairs: bool,
-    calibration: Path | None,
-    min_cosine: float | None,
-    min_agreement: float | None,
-    dry_run: bool,
-    revision: str | None,
-    cache_dir: Path | None,
-    local_files_only: bool,
-    refresh: bool,
-    token: str | None,
+    **arguments: Unpack[ExportArguments],
 ) -> None:
     """Make an ONNX folder from MODEL, a folder or a model on the Hugging Face hub.
 
@@ -155,35 +145,5 @@ def export(
     from onnxembed.cli.progress import ProgressLine
 
     with ProgressLine() as line:
-        result = commands.export(
-            model,
-            output,
-            precision=precision,
-            pooling=pooling,
-            normalize=normalize,
-            max_length=max_length,
-            attention=attention,
-            engine=engine,
-            packed=packed,
-            pooling_out=pooling_out,
-            ignore_config_key=ignore_config_key,
-            ignore_tensor=ignore_tensor,
-            adapter=adapter,
-            task=task,
-            activation=activation,
-            plain_pairs=plain_pairs,
-            calibration=calibration,
-            min_cosine=min_cosine,
-            min_agreement=min_agreement,
-            recipe=recipe,
-            verify=not no_verify,
-            force=force,
-            dry_run=dry_run,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            refresh=refresh,
-            token=token,
-            progress=line,
-        )
+        result = commands.export(model, output, verify=not no_verify, progress=line, **arguments)
     report(result, as_json=as_json)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Unpack
 
 import click
 
-from onnxembed.cli.options import hub_options, onnx_file_option
+from onnxembed.cli.options import HubArguments, hub_options, onnx_file_option
 
 
 @click.command(short_help="Show what a model's folder contains and decides.")
@@ -19,11 +20,7 @@ def inspect(
     model: str,
     as_json: bool,
     onnx_file: str | None,
-    revision: str | None,
-    cache_dir: Path | None,
-    local_files_only: bool,
-    refresh: bool,
-    token: str | None,
+    **arguments: Unpack[HubArguments],
 ) -> None:
     """Show what MODEL contains, a folder that `onnxembed export` wrote, a hub repository with its files, or any model.
 
@@ -37,7 +34,7 @@ def inspect(
     from onnxembed.loading.space import with_spaces
     from onnxembed.manifest.describe import describe_graphs, describe_proof, describe_verification
 
-    hub = HubOptions(revision, cache_dir, local_files_only, refresh, token)
+    hub = HubOptions(**arguments)
     manifest, commit = inspect_revision(model, hub, onnx_file)
     if as_json:
         click.echo(manifest.to_json().encode(), nl=False)

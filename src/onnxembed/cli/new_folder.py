@@ -6,13 +6,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxembed.cli.options import PATH, force_option, json_option, options
+from onnxembed.cli.options import PATH, HubArguments, force_option, json_option, options
 from onnxembed.cli.printing import print_json, show, show_decisions
 from onnxembed.errors import UsageError
-from onnxembed.manifest import POOLING_MODES, SCORE_ACTIVATIONS, TASKS, PoolingMode
+from onnxembed.manifest import POOLING_MODES, SCORE_ACTIVATIONS, TASKS, PoolingMode, ScoreActivation, Task
 
 if TYPE_CHECKING:
     from onnxembed.commands.new_folder import NewFolder
+
+
+class NewFolderArguments(HubArguments):
+    """The arguments that both commands pass on as they are, of `new_folder_options`, `head_options` and the hub's."""
+
+    pooling: tuple[PoolingMode, ...] | None
+    normalize: bool | None
+    max_length: int | None
+    recipe: str | None
+    force: bool
+    task: Task | None
+    activation: ScoreActivation | None
+    plain_pairs: bool
 
 
 def _pooling(context: click.Context, option: click.Parameter, value: str | None) -> tuple[PoolingMode, ...] | None:

@@ -28,7 +28,22 @@ def options(*given: Option) -> Option:
     return add
 
 
-class RunOptions(TypedDict):
+class CacheArguments(TypedDict):
+    """The arguments that `cache_options` adds to a command."""
+
+    cache_dir: Path | None
+    local_files_only: bool
+    refresh: bool
+    token: str | None
+
+
+class HubArguments(CacheArguments):
+    """The arguments that `hub_options` adds to a command: those of HubOptions."""
+
+    revision: str | None
+
+
+class RunOptions(HubArguments):
     """The arguments of OnnxEmbedder and OnnxReranker that `run_options` adds to a command."""
 
     precision: Literal["auto"] | Precision
@@ -37,11 +52,6 @@ class RunOptions(TypedDict):
     threads: int | None
     max_length: int | None
     prove: bool | None
-    revision: str | None
-    cache_dir: Path | None
-    local_files_only: bool
-    refresh: bool
-    token: str | None
 
 
 onnx_file_option = click.option(

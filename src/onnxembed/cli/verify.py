@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from onnxembed.cli.options import cache_options, json_option, provider_options
+from onnxembed.cli.options import CacheArguments, cache_options, json_option, provider_options
 from onnxembed.cli.texts import open_texts
 from onnxembed.errors import UsageError, VerificationError
 from onnxembed.manifest import PRECISIONS, Precision
@@ -62,10 +62,7 @@ def verify(
     texts: str | None,
     golden: bool,
     as_json: bool,
-    cache_dir: Path | None,
-    local_files_only: bool,
-    refresh: bool,
-    token: str | None,
+    **cache: Unpack[CacheArguments],
 ) -> None:
     """Compare FOLDER, which `onnxembed export` wrote, with what its model should give.
 
@@ -82,13 +79,16 @@ def verify(
     A live system is asked for its vectors or scores, as `onnxembed explain` asks it: if they differ, the verdict says
     why and the exit code is 1. Nothing is recorded, and torch is not needed.
     """
+    placed = bool(precision or threads or device_ids or providers != "auto")
     if golden:
-        if against or revision or texts:
-            raise UsageError("--golden compares with published numbers: leave out --against, --revision and --texts")
+        if against or revision or texts or placed:
+            raise UsageError(
+                "--golden compares the graph on the CPU with published numbers: leave out --against, --revision, "
+                "--texts, --precision, --provider, --device-id and --threads"
+            )
         _verify_golden(folder, as_json=as_json)
         return
-    given = {"--against": against, "--revision": revision, "--texts": texts}
-    if not any(given.values()):
+    if not (against or revision or texts):
         _verify_proof(
             folder,
             as_json=as_json,
@@ -98,13 +98,15 @@ def verify(
             threads=threads,
         )
         return
-    if precision or threads or device_ids or providers != "auto":
+    if placed:
         raise UsageError("--precision, --provider, --device-id and --threads are for the proof: leave out --against")
     more_texts: list[str] = []
     if texts is not None:
         with open_texts([texts]) as source:
             more_texts = list(source.texts)
     if against is not None and _is_live(against):
+        if revision:
+            raise UsageError(f"--revision names a version of the original model, and {against} is a system that runs")
         _verify_live(folder, against, more_texts or None, as_json=as_json)
         return
     from onnxembed import commands
@@ -118,11 +120,8 @@ def verify(
             against=against,
             texts=more_texts,
             revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            refresh=refresh,
-            token=token,
             progress=line,
+            **cache,
         )
     if as_json:
         print_json(result)
