@@ -163,6 +163,16 @@ def test_another_machine_checks_again(artifact: Path, tmp_path: Path, monkeypatc
     assert compared == ["fp16"] * 3
 
 
+def test_what_passed_with_a_shorter_limit_is_checked_again_with_a_longer_one(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shorter limit leaves out all longer probes."""
+    compared = counted(monkeypatch)
+    for limit in (3, 3, None, None):
+        OnnxEmbedder(artifact, precision="fp16", max_length=limit).close()
+    assert compared == ["fp16", "fp16"]
+
+
 def test_a_shorter_limit_is_no_fault(artifact: Path) -> None:
     for limit in (3, 7, 20):
         OnnxEmbedder(artifact, precision="fp16", prove=True, max_length=limit).close()
@@ -212,7 +222,7 @@ def test_wrong_vectors_are_refused_with_the_figures_and_the_cure(copy: Path, cac
     OnnxEmbedder(copy, precision="fp16", prove=False).close()
 
 
-def test_a_reranker_is_checked_alike(tmp_path: Path) -> None:
+def test_a_reranker_is_checked_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_reranker(tmp_path / "checkpoint")
     folder = tmp_path / "artifact"
     export(tmp_path / "checkpoint", folder, Options(precisions=("fp32", "fp16")))
@@ -221,8 +231,11 @@ def test_a_reranker_is_checked_alike(tmp_path: Path) -> None:
     (part,) = proof.parts
     assert part.task == "reranking"
     assert part.items[0] == ("What is the capital of France?", RECORDED[0])
-    OnnxReranker(folder, precision="fp16", prove=True).close()
     OnnxReranker(folder, precision="fp16", prove=True, truncation="only_second").close()
+    compared = counted(monkeypatch)
+    for _ in range(2):  # the tokens of the model's own way are not compared yet
+        OnnxReranker(folder, precision="fp16").close()
+    assert compared == ["fp16"]
     _spoil(folder, "fp16")
     with pytest.raises(ProofError, match="does not give the model's own scores"):
         OnnxReranker(folder, precision="fp16")

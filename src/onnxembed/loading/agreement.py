@@ -67,15 +67,9 @@ def _embedding_output(embedding: Embedding) -> Output:
     """Sentence embeddings, or the token embeddings that the runtime pools, side by side for several poolings."""
     if embedding.pooled_by == "graph":
         return Output(embedding.graph_output, 2, embedding.dimension, "embedding.dimension")
-    first = embedding.dense[0] if embedding.dense else None
-    pooled, key = (
-        (first.in_features, "embedding.dense[0].in_features")
-        if first
-        else (
-            embedding.dimension,
-            "embedding.dimension",
-        )
-    )
+    pooled, key = embedding.dimension, "embedding.dimension"
+    if embedding.dense:
+        pooled, key = embedding.dense[0].in_features, "embedding.dense[0].in_features"
     modes = len(embedding.pooling.value)
     return Output(embedding.graph_output, 3, pooled // modes if pooled % modes == 0 else -1, key)
 
@@ -118,7 +112,7 @@ def _output_differences(graph: OnnxFile, output: Output, variant: Variant) -> It
 def _table_differences(graph: OnnxFile, manifest: Manifest) -> Iterator[str]:
     """Whether the tables of token and of position embeddings have the rows that the manifest asks for."""
     tokenization = manifest.tokenization
-    tables = [node.inputs[0] for node in graph.nodes if node.operator == "Gather" and node.inputs[1] == "input_ids"]
+    tables = [node.inputs[0] for node in graph.nodes if node.operator == "Gather" and node.inputs[1:] == ("input_ids",)]
     rows = [graph.shapes[name][0] for name in tables if graph.shapes.get(name)]
     if rows and tokenization.pad_token_id.value >= min(rows):
         yield f"tokenization.pad_token_id is {tokenization.pad_token_id.value}, but its table has {min(rows)} rows"

@@ -38,8 +38,12 @@ def cache_folder() -> Path:
     return base / "onnxembed" / "proofs"
 
 
-def key(opened: OpenModel, options: Any) -> str:
-    """What a passed proof holds for: this machine, provider with its options, versions, and the artifact's files."""
+def key(opened: OpenModel, options: Any, *, tokens: bool) -> str:
+    """What a passed proof holds for: this machine, provider with its options, versions, and the artifact's files.
+
+    A shorter `max_length` leaves items out, and without `tokens` the tokenizer was not compared: what passed so has not
+    passed as a whole.
+    """
     from onnxembed import __version__  # the package imports this module
 
     document = {
@@ -47,6 +51,7 @@ def key(opened: OpenModel, options: Any) -> str:
         "provider": [opened.provider, repr(options)],
         "versions": [__version__, load_onnxruntime().__version__],
         "precision": opened.precision,
+        "compared": [opened.max_length, tokens],
         "artifact": opened.manifest.to_json(),  # with the hash of each of its files
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
