@@ -114,6 +114,8 @@ class OnnxEmbedder(TextModel):
         check_files: bool = True,
         prove: bool | None = None,
     ) -> None:
+        if truncate_dim is not None and dimensions not in (None, truncate_dim):
+            raise UsageError(f"dimensions is {dimensions}, and truncate_dim, its other name, {truncate_dim}")
         placement = Placement(providers, threads, device_id, device_ids)
         opened = OpenModel(
             model,
@@ -133,8 +135,6 @@ class OnnxEmbedder(TextModel):
         )
         opened.prompting = opened.prompting.with_own(prompts, default_prompt_name)
         self._open(proved(opened, placement, prove))
-        if truncate_dim is not None and dimensions not in (None, truncate_dim):
-            raise UsageError(f"dimensions is {dimensions}, and truncate_dim, its other name, {truncate_dim}")
         if (cut := truncate_dim if dimensions is None else dimensions) is not None:
             self._cut(cut)
         elif opened.manifest.embedding and opened.manifest.embedding.dense:
@@ -145,7 +145,7 @@ class OnnxEmbedder(TextModel):
     @cached_property
     def _dense(self) -> DenseReadout:
         """How the model's own dense vectors are made; UsageError for a model that makes none."""
-        return dense_readout(self.folder, self.manifest.embedding or self.manifest.require_embedding())
+        return dense_readout(self.folder, self.manifest.require_embedding())
 
     def _cut(self, dimensions: int) -> None:
         """Cut dense vectors to a length, where a call does not say another one."""
