@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,9 @@ def test_targets_and_jobs_that_cannot_be_are_refused(embed: Embed, tmp_path: Pat
         assert words in str(error.value)
     with pytest.raises(UsageError, match="has no job of onnxembed embed"):
         load(tmp_path, "lancedb:db/docs", silent)
+    (out / "part-00000.parquet").rename(tmp_path / "lost.parquet")
+    with pytest.raises(UsageError, match="has 0 of the 1 parts of its job: run its command again"):
+        load(out, "lancedb:db/docs", silent)
     (out / "_job/summary.json").unlink()
     with pytest.raises(UsageError, match="is not finished: run its command again"):
         load(out, "lancedb:db/docs", silent)
@@ -235,6 +239,36 @@ def test_a_server_that_does_not_answer_is_named(embed: Embed, tmp_path: Path) ->
     pytest.importorskip("psycopg", reason="needs psycopg")
     with pytest.raises(UsageError, match="postgres://me@localhost:1/db/docs: "):
         load(job(embed, tmp_path, ["the cat"]), "postgres://me@localhost:1/db/docs", silent)
+
+
+def test_what_a_store_refuses_is_told_in_its_words(embed: Embed, tmp_path: Path) -> None:
+    """Closing the store fails then, too, which nobody wants to read."""
+    pytest.importorskip("lancedb")
+    with pytest.raises(UsageError, match=r"docs!: .*name"):
+        load(job(embed, tmp_path, ["the cat"]), f"lancedb:{tmp_path}/db/docs!", silent)
+
+
+def test_postgres_has_columns_of_their_own_types(embed: Embed, tmp_path: Path) -> None:
+    psycopg = pytest.importorskip("psycopg", reason="needs psycopg")
+    here, there = datetime(2020, 1, 2, 3, 4, 5), datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+    kept: dict[str, Any] = {
+        "tags": [["x", "y"], None],
+        "facts": [{"k": "v"}, {"k": None}],
+        "days": [[date(2020, 1, 2)], []],
+        "here": [here, None],
+        "there": pa.array([there, None], pa.timestamp("us", "UTC")),
+        "yes": [True, False],
+    }
+    pq.write_table(pa.table({"key": [1, 2], "text": ["a", "b"], **kept}), tmp_path / "in.parquet")
+    embed("in.parquet", id_column="key", keep=tuple(kept))
+    with postgres_server() as store:
+        load(tmp_path / "out", at(store, "docs"), silent)
+        with psycopg.connect(f"postgresql:///postgres?{store.partition('?')[2]}") as connection:
+            rows = connection.execute(f"SELECT {', '.join(kept)} FROM docs ORDER BY id").fetchall()
+    assert rows == [
+        (["x", "y"], {"k": "v"}, ["2020-01-02"], here, there, True),
+        (None, {"k": None}, [], None, None, False),
+    ]
 
 
 def test_targets_are_read_in_their_parts() -> None:

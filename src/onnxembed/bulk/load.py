@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -53,21 +53,19 @@ def load(output: Path, uri: str, advance: Callable[[int, int], None], *, batch: 
     The collection is made if it is not there, with the dimension and the similarity of the vectors. What is finished is
     remembered in the job's folder, part by part. `advance` is told how many rows are written, of how many.
 
-    Raises UsageError for a job that is not finished, for vectors that are not dense floats, for a URI of no known
-    store, and for a collection of another space.
+    Raises UsageError for a job that is not finished or has lost a part, for vectors that are not dense floats, for a
+    URI of no known store, and for a collection of another space.
     """
     target = parse_target(uri)
     if target.scheme not in STORES:
         raise UsageError(f"{target.shown} names no known store; known are {', '.join(STORES)}")
     vectors = _finished_job(output)
-    parts = sorted(output.glob("part-*.parquet"))
-    if not parts:
-        raise UsageError(f"{output} has no vectors")
+    parts = _all_parts(output)
     collection = _collection(target, vectors, parts[0])
     with _naming_store(target):
         module, name = STORES[target.scheme]
         store: Store = getattr(import_module(f"onnxembed.bulk.stores.{module}"), name)(target)
-        with closing(store):
+        with _closed(store):
             return _load(output, store, collection, parts, advance, target=target, batch=batch)
 
 
@@ -81,6 +79,18 @@ def _naming_store(target: Target) -> Iterator[None]:
     except Exception as error:
         cause = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise UsageError(f"{target.shown}: {cause}") from error
+
+
+@contextmanager
+def _closed(store: Store) -> Iterator[None]:
+    """Close the store at the end. Where something failed, that is the error, and not what closing says of it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            store.close()
+        raise
+    store.close()
 
 
 def _finished_job(output: Path) -> dict[str, Any]:
@@ -97,6 +107,17 @@ def _finished_job(output: Path) -> dict[str, Any]:
     if vectors["similarity"] not in SIMILARITIES:
         raise UsageError(f"the vectors of {output} are compared by {vectors['similarity']}, which no store has")
     return vectors
+
+
+def _all_parts(output: Path) -> list[Path]:
+    """The parts of a finished job; UsageError if there are none, or some were lost since."""
+    parts = sorted(output.glob("part-*.parquet"))
+    finished = json.loads((output / JOB_FOLDER / SUMMARY_FILE).read_text(encoding="utf-8"))["parts"]
+    if len(parts) != finished:
+        raise UsageError(f"{output} has {len(parts)} of the {finished} parts of its job: run its command again")
+    if not parts:
+        raise UsageError(f"{output} has no vectors")
+    return parts
 
 
 def _collection(target: Target, vectors: dict[str, Any], part: Path) -> Collection:

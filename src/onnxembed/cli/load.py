@@ -34,4 +34,5 @@ def load(*, output: Path, uri: str) -> None:
     there = f", {loaded.rows - loaded.written:,} were there already" if loaded.written < loaded.rows else ""
     click.echo(f"{loaded.target.shown}: {loaded.written:,} rows written{there}; the collection has {loaded.count:,}")
     if loaded.count < loaded.rows:
-        click.echo(f"{loaded.rows - loaded.count:,} rows share their ids with others, which replaced them")
+        fewer = loaded.rows - loaded.count
+        click.echo(f"{fewer:,} fewer than the job has rows: of one id the last row stays, or some were deleted there")

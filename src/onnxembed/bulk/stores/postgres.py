@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,10 +21,14 @@ TYPES: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
     (pa.types.is_integer, "int8"),
     (pa.types.is_floating, "float8"),
     (pa.types.is_string, "text"),
+    (lambda kind: pa.types.is_timestamp(kind) and kind.tz is None, "timestamp"),
     (pa.types.is_timestamp, "timestamptz"),
     (pa.types.is_date, "date"),
 )
 """The types of columns; values of other types are stored as JSON."""
+
+# What JSON has no form for, such as a date in a list, is stored as a string.
+_JSON = partial(json.dumps, default=str)
 
 
 class Postgres:
@@ -32,6 +37,7 @@ class Postgres:
     def __init__(self, target: Target) -> None:
         psycopg: Any = require("psycopg", "'psycopg[binary]'")
         self._sql = psycopg.sql
+        self._as_json = partial(require("psycopg.types.json", "'psycopg[binary]'").Jsonb, dumps=_JSON)
         parts = urlsplit(target.uri)
         query = f"?{parts.query}" if parts.query else ""
         database = f"postgresql://{parts.netloc}{target.path}{query}"
@@ -95,7 +101,7 @@ class Postgres:
             if name == "vector":
                 columns.append(map(bytes, binary_vectors(vectors_of(rows[name]))))
             elif kind == "jsonb":
-                columns.append(json.dumps(value, default=str) for value in rows[name].to_pylist())
+                columns.append(value if value is None else self._as_json(value) for value in rows[name].to_pylist())
             else:
                 columns.append(rows[name].to_pylist())
         return zip(*columns, strict=True)
