@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnxembed.errors import UsageError
+from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.files.texts import read_texts
 from onnxembed.files.vectors import check_vector_file, vector_line, write_lines, write_npy
 
@@ -112,6 +112,12 @@ def test_vectors_that_are_slices_are_written_whole(tmp_path: Path) -> None:
     wide = vectors(5, 6)
     write_npy(tmp_path / "v.npy", iter(wide[:, ::2]), 3)
     assert np.array_equal(np.load(tmp_path / "v.npy"), wide[:, ::2])
+
+
+def test_no_npy_file_is_written_of_vectors_of_another_length(tmp_path: Path) -> None:
+    with pytest.raises(ModelFilesError, match=r"shape \(32,\), but all have 8 numbers"):
+        write_npy(tmp_path / "v.npy", [np.zeros(32, np.float32)], 8)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_json_lines_round_trip_to_the_same_numbers(tmp_path: Path) -> None:

@@ -25,10 +25,14 @@ def change_graph(folder: Path, change: Callable[[onnx.GraphProto], None], file: 
     proto = onnx.load(path)
     change(proto.graph)
     onnx.save(proto, path)
-    manifest = read_manifest(folder)
-    record = FileRecord(hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
-    changed = replace(manifest, files={**manifest.files, file: record})
-    (folder / FILE_NAME).write_text(changed.to_json())
+    record_anew(folder, file)
+
+
+def record_anew(folder: Path, file: str) -> None:
+    """Let the manifest's record of a file match what is there."""
+    manifest, content = read_manifest(folder), (folder / file).read_bytes()
+    record = FileRecord(hashlib.sha256(content).hexdigest(), len(content))
+    (folder / FILE_NAME).write_text(replace(manifest, files={**manifest.files, file: record}).to_json())
 
 
 def change_tensor(graph: onnx.GraphProto, name: str, change: Callable[[Any], Any]) -> None:

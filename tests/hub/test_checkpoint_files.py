@@ -1,8 +1,7 @@
-"""Fetching a whole checkpoint from the hub."""
+"""Which files of a model are its checkpoint, and what a cache that has them serves."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import replace
@@ -11,13 +10,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import snapshot_download
 
-from hub_files import ARTIFACT, CHECKPOINT, MODEL, PLAIN, SHARDED, SHARDS, UNWANTED, contents, fetch, push, write
+from hub_files import CHECKPOINT, MODEL, PLAIN, SHARDED, SHARDS, UNWANTED, contents, push
 from hub_server import HubServer
-from onnxembed.errors import HubError, IntegrityError, ModelFilesError, OnnxEmbedError, UnsupportedError
+from onnxembed.errors import HubError, ModelFilesError, OnnxEmbedError
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
-from onnxembed.hub.source import Fetched, HubOptions
-
-# A checkpoint
+from onnxembed.hub.source import HubOptions
 
 
 def test_a_checkpoint_is_what_an_export_reads(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
@@ -209,234 +206,6 @@ def test_a_read_only_cache_serves(hub: HubServer, cache: Path, cached: HubOption
             folder.chmod(0o700)
 
 
-# Damage
-
-
-def test_a_file_that_comes_damaged_is_an_error_until_the_hub_sends_it_whole(
-    hub: HubServer, cached: HubOptions, tmp_path: Path
-) -> None:
-    push(hub, CHECKPOINT, tmp_path)
-    hub.corrupted = {"model.safetensors"}
-    for _ in range(2):
-        with pytest.raises(IntegrityError, match=r"model\.safetensors of org/model comes damaged .*\(sha256"):
-            fetch_checkpoint(MODEL, cached)
-    with pytest.raises(HubError, match=r"has no copy of org/model at main"):
-        fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
-    hub.corrupted.clear()
-    with pytest.warns(UserWarning, match=r"model\.safetensors of org/model was damaged, and has been downloaded anew"):
-        assert contents(fetch_checkpoint(MODEL, cached).folder) == CHECKPOINT
-
-
-def test_damage_in_the_cache_is_found(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
-    commit = push(hub, CHECKPOINT, tmp_path)
-    weights = fetch_checkpoint(MODEL, cached).folder / "2_Dense/model.safetensors"
-    weights.write_bytes(bytes(10_000))
-    cannot = r"2_Dense/model\.safetensors of org/model is damaged in the cache, and cannot .*local_files_only is set"
-    with pytest.raises(IntegrityError, match=cannot):
-        fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
-    with pytest.warns(UserWarning, match=r"2_Dense/model\.safetensors of org/model was damaged"):
-        fetched = fetch_checkpoint(MODEL, replace(cached, revision=commit))
-    assert contents(fetched.folder) == CHECKPOINT
-    assert fetch_checkpoint(MODEL, replace(cached, local_files_only=True)) == fetched
-
-
-def test_a_blob_in_a_shared_store_is_hashed_by_its_own_name(
-    hub: HubServer, cache: Path, cached: HubOptions, tmp_path: Path
-) -> None:
-    """Newer caches link blobs to a store whose files are named by another hash of 64 digits."""
-    push(hub, PLAIN, tmp_path)
-    fetched = fetch_checkpoint(MODEL, cached)
-    blob = (fetched.folder / "model.safetensors").resolve()
-    stored = cache / "blobs/ab" / ("ab" * 32)
-    stored.parent.mkdir(parents=True)
-    blob.rename(stored)
-    blob.symlink_to(stored)
-    assert fetch_checkpoint(MODEL, cached) == fetched
-    stored.write_bytes(b"damaged")
-    with pytest.warns(UserWarning, match=r"model\.safetensors of org/model was damaged"):
-        assert contents(fetch_checkpoint(MODEL, cached).folder) == PLAIN
-
-
-def test_a_broken_connection_is_resumed(
-    hub: HubServer, cached: HubOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)
-    push(hub, PLAIN, tmp_path)
-    hub.cut_at = {"model.safetensors": 100_000}
-    hub.cuts = 1
-    assert contents(fetch_checkpoint(MODEL, cached).folder) == PLAIN
-    assert hub.ranges == ["bytes=100000-"]
-
-
-@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "2_Dense/model.safetensors"])
-def test_an_interrupted_download_is_not_complete_and_can_be_repeated(
-    hub: HubServer, cached: HubOptions, tmp_path: Path, file: str
-) -> None:
-    push(hub, CHECKPOINT, tmp_path)
-    hub.cut_at = {file: len(CHECKPOINT[file]) // 2}
-    with pytest.raises(HubError, match=rf"could not get the {file} of {MODEL} from {hub.url}") as caught:
-        fetch_checkpoint(MODEL, cached)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(HubError, match="has no"):
-        fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
-    hub.cut_at = {}
-    assert contents(fetch_checkpoint(MODEL, cached).folder) == CHECKPOINT
-
-
-def test_an_interrupted_update_leaves_the_older_copy(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
-    push(hub, PLAIN, tmp_path)
-    old = fetch_checkpoint(MODEL, cached)
-    push(hub, PLAIN | {"model.safetensors": os.urandom(200_000)}, tmp_path)
-    hub.cut_at = {"model.safetensors": 1_000}
-    with pytest.raises(HubError):
-        fetch_checkpoint(MODEL, cached)
-    assert fetch_checkpoint(MODEL, replace(cached, local_files_only=True)) == old
-
-
-def test_fetch_after_an_interruption(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
-    push(hub, ARTIFACT, tmp_path)
-    hub.cut_at = {"onnx/model.onnx": 1_000}
-    with pytest.raises(HubError, match=r"could not get the onnx/model\.onnx"):
-        fetch(MODEL, cached, wanted=list(ARTIFACT))
-    hub.cut_at = {}
-    assert contents(fetch(MODEL, cached, wanted=list(ARTIFACT)).folder) == ARTIFACT
-
-
-def test_a_small_file_that_was_damaged_in_the_cache_is_found_and_fetched_anew(
-    hub: HubServer, cached: HubOptions, tmp_path: Path
-) -> None:
-    push(hub, CHECKPOINT, tmp_path)
-    file = fetch_checkpoint(MODEL, cached).folder / "sentence_bert_config.json"
-    file.resolve().write_bytes(b'{"max_seq_length": 511}')
-    with pytest.raises(IntegrityError, match=r"sentence_bert_config\.json of org/model is damaged"):
-        fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
-    with pytest.warns(UserWarning, match=r"sentence_bert_config\.json of org/model was damaged"):
-        assert contents(fetch_checkpoint(MODEL, cached).folder) == CHECKPOINT
-
-
-@pytest.mark.parametrize("etag", ["0" * 64, "0" * 40, "strange-name"])
-def test_a_name_of_a_file_that_is_not_its_hash(hub: HubServer, cached: HubOptions, tmp_path: Path, etag: str) -> None:
-    """A hash that is wrong is damage; a name that is no hash says nothing."""
-    push(hub, PLAIN, tmp_path)
-    hub.etags = {"model.safetensors": etag}
-    if etag == "strange-name":
-        assert contents(fetch_checkpoint(MODEL, cached).folder) == PLAIN
-        return
-    with pytest.raises(IntegrityError, match=r"model\.safetensors of org/model comes damaged from the hub"):
-        fetch_checkpoint(MODEL, cached)
-
-
-def test_a_mirror_that_names_small_files_by_their_sha1(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
-    push(hub, PLAIN, tmp_path)
-    hub.etags = {name: hashlib.sha1(content).hexdigest() for name, content in PLAIN.items()}
-    assert contents(fetch_checkpoint(MODEL, cached).folder) == PLAIN
-    assert contents(fetch_checkpoint(MODEL, cached).folder) == PLAIN
-
-
-# Terms
-
-
-TERMS = {"README.md": b"license: mit", "LICENSE": b"MIT", "NOTICE.txt": b"By us", "LICENSES/other.txt": b"no"}
-
-
-def test_terms_come_with_a_checkpoint(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
-    push(hub, PLAIN | TERMS, tmp_path)
-    wanted = PLAIN | {name: TERMS[name] for name in ("README.md", "LICENSE", "NOTICE.txt")}
-    assert contents(fetch_checkpoint(MODEL, cached).folder) == wanted
-
-
-def test_terms_that_cannot_be_had_are_no_error(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
-    push(hub, PLAIN | TERMS, tmp_path)
-    hub.cut_at = dict.fromkeys(TERMS, 1)
-    fetched = fetch_checkpoint(MODEL, cached)
-    assert contents(fetched.folder) == PLAIN
-    assert fetch_checkpoint(MODEL, replace(cached, local_files_only=True)) == fetched
-
-
-# A LoRA adapter that lies alone
-
-
-def adapter(base: object, **config: object) -> dict[str, bytes]:
-    config = {"peft_type": "LORA", "base_model_name_or_path": base, **config}
-    return {
-        "adapter_config.json": json.dumps(config).encode(),
-        "adapter_model.safetensors": os.urandom(100),
-        "tokenizer.json": PLAIN["tokenizer.json"],
-    }
-
-
-def test_the_base_of_an_adapter_comes_from_the_hub(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
-    commit = hub.push("org/base", write(tmp_path / "base", PLAIN))
-    push(hub, adapter("org/base"), tmp_path)
-    fetched = fetch_checkpoint(MODEL, cached)
-    assert contents(fetched.folder) == contents(tmp_path / "source-1")
-    assert fetched.base is not None
-    assert fetched.base.name == commit
-    assert contents(fetched.base) == PLAIN
-    hub.requests.clear()
-    assert fetch_checkpoint(MODEL, replace(cached, local_files_only=True)) == fetched
-    assert hub.requests == []
-    local = fetch_checkpoint(write(tmp_path / "here", adapter("org/base")), cached)
-    assert local.base == fetched.base
-
-
-def test_the_base_is_at_the_revision_that_the_adapter_names(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
-    tagged = hub.push("org/base", write(tmp_path / "base", PLAIN), "v1")
-    hub.push("org/base", write(tmp_path / "newer", PLAIN | {"config.json": b'{"model_type": "newer"}'}))
-    for revision in ("v1", tagged):
-        fetched = fetch_checkpoint(write(tmp_path / f"at-{revision}", adapter("org/base", revision=revision)), cached)
-        assert fetched.base is not None
-        assert fetched.base.name == tagged
-
-
-def test_the_base_of_an_adapter_may_be_a_folder_or_lie_beside_it(
-    hub: HubServer, cached: HubOptions, tmp_path: Path
-) -> None:
-    base = write(tmp_path / "base", PLAIN)
-    assert fetch_checkpoint(write(tmp_path / "by-path", adapter(str(base))), cached).base is None
-    assert fetch_checkpoint(write(tmp_path / "beside", PLAIN | adapter("org/base")), cached).base is None
-    assert hub.requests == []
-
-
-def test_a_refused_adapter_costs_no_weights(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
-    hub.push("org/base", write(tmp_path / "base", PLAIN))
-    push(hub, adapter("org/base"), tmp_path)
-
-    def refuse(checkpoint: Fetched) -> None:
-        assert checkpoint.base is not None
-        assert (checkpoint.base / "config.json").is_file()
-        raise UnsupportedError("no")
-
-    with pytest.raises(UnsupportedError):
-        fetch_checkpoint(MODEL, cached, examine=refuse)
-    assert not [name for name in hub.downloaded() if name.endswith(".safetensors")]
-
-
-@pytest.mark.parametrize(
-    ("base", "files", "message"),
-    [
-        ("org/absent", {}, "no such model on"),
-        ("org/base", {"README.md": b""}, r"org/base, the base that .*adapter_config\.json names, has no config\.json"),
-        ("org/base", {"config.json": b"{}"}, r"the base of the adapter, has no model\.safetensors"),
-        ("two words", {}, "'two words' is neither a folder nor the name of a model on the hub"),
-    ],
-)
-def test_a_base_that_cannot_be_had_is_an_error(
-    hub: HubServer, tmp_path: Path, base: str, files: dict[str, bytes], message: str
-) -> None:
-    hub.push("org/base", write(tmp_path / "base", files))
-    push(hub, adapter(base), tmp_path)
-    with pytest.raises(OnnxEmbedError, match=message):
-        fetch_checkpoint(MODEL, HubOptions(cache_dir=tmp_path / "cache"))
-
-
-def test_the_revision_of_a_base_must_be_one(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
-    for revision in (7, "../../x"):
-        push(hub, adapter("org/base", revision=revision), tmp_path)
-        with pytest.raises(OnnxEmbedError, match=r"revision is 7, not the name|revision '\.\./\.\./x' is not the name"):
-            fetch_checkpoint(MODEL, cached)
-
-
 # A copy that another program left out files of
 
 
@@ -466,3 +235,23 @@ def test_a_link_to_a_copy_that_is_gone_is_an_error_offline(hub: HubServer, cache
         with pytest.raises(OnnxEmbedError, match=f"{file} of org/model"):
             fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
         assert contents(fetch_checkpoint(MODEL, cached).folder) == CHECKPOINT
+
+
+# Terms
+
+
+TERMS = {"README.md": b"license: mit", "LICENSE": b"MIT", "NOTICE.txt": b"By us", "LICENSES/other.txt": b"no"}
+
+
+def test_terms_come_with_a_checkpoint(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    push(hub, PLAIN | TERMS, tmp_path)
+    wanted = PLAIN | {name: TERMS[name] for name in ("README.md", "LICENSE", "NOTICE.txt")}
+    assert contents(fetch_checkpoint(MODEL, cached).folder) == wanted
+
+
+def test_terms_that_cannot_be_had_are_no_error(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
+    push(hub, PLAIN | TERMS, tmp_path)
+    hub.cut_at = dict.fromkeys(TERMS, 1)
+    fetched = fetch_checkpoint(MODEL, cached)
+    assert contents(fetched.folder) == PLAIN
+    assert fetch_checkpoint(MODEL, replace(cached, local_files_only=True)) == fetched

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 
@@ -16,7 +15,6 @@ from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.errors import ManifestError, ModelFilesError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.files.vectors import write_npy
 from tampering import change_graph
 from tiny_rerankers import write_reranker
 
@@ -104,9 +102,3 @@ def test_weights_in_a_file_that_the_manifest_does_not_name_are_refused(copy: Pat
     change_graph(copy, move)
     with pytest.raises(ModelFilesError, match="it keeps weights in 'other', which nothing would check"):
         OnnxEmbedder(copy)
-
-
-def test_no_npy_file_is_written_of_vectors_of_another_length(tmp_path: Path) -> None:
-    with pytest.raises(ModelFilesError, match=r"shape \(32,\), but all have 8 numbers"):
-        write_npy(tmp_path / "v.npy", [np.zeros(32, np.float32)], 8)
-    assert not [*tmp_path.iterdir()]

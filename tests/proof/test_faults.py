@@ -6,11 +6,10 @@ opened as `prove=True` and `onnxembed verify` run it.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from onnxembed.errors import ProofError
 from onnxembed.execution.session import Session
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.manifest import FILE_NAME, FileRecord, read_manifest
+from onnxembed.manifest import read_manifest
 from stock_models import write_sentence_decoder
-from tampering import change_graph, change_tensor, ignore_mask
+from tampering import change_graph, change_tensor, ignore_mask, record_anew
 from tiny import write_sentence_bert
 
 Change = Callable[[Any], Any]
@@ -134,9 +133,7 @@ def test_changed_graphs_are_found(copy: Path, fault: str) -> None:
 def swap(folder: Path, other: Path) -> None:
     """Put the graph of another artifact in the place of this one's."""
     shutil.copyfile(other / FILE, folder / FILE)
-    manifest = read_manifest(folder)
-    record = FileRecord(hashlib.sha256((folder / FILE).read_bytes()).hexdigest(), (folder / FILE).stat().st_size)
-    (folder / FILE_NAME).write_text(replace(manifest, files={**manifest.files, FILE: record}).to_json())
+    record_anew(folder, FILE)
 
 
 def test_another_base_of_rotary_positions_is_found(tmp_path: Path) -> None:
@@ -165,21 +162,22 @@ def test_another_pooling_is_found(tmp_path: Path) -> None:
     assert refused(tmp_path / "mean")
 
 
-def _forged(folder: Path, name: str) -> None:
-    manifest = read_manifest(folder)
-    record = FileRecord(hashlib.sha256((folder / name).read_bytes()).hexdigest(), (folder / name).stat().st_size)
-    (folder / FILE_NAME).write_text(replace(manifest, files={**manifest.files, name: record}).to_json())
-
-
 @pytest.mark.parametrize(
     "change", [{"normalizer": None}, {"post_processor": None}], ids=["lower case", "special tokens"]
 )
 def test_a_changed_tokenizer_is_found(copy: Path, change: dict[str, Any]) -> None:
     state = json.loads((copy / "tokenizer.json").read_text())
     (copy / "tokenizer.json").write_text(json.dumps(state | change))
-    _forged(copy, "tokenizer.json")
+    record_anew(copy, "tokenizer.json")
     assert refused(copy, words="token ids are not those of the proof")
     assert refused(copy, "fp16", "token ids are not those of the proof")
+
+
+def test_other_segments_are_found(copy: Path) -> None:
+    text = (copy / "tokenizer.json").read_text()
+    (copy / "tokenizer.json").write_text(re.sub(r'"type_id":\s*0', '"type_id": 1', text))
+    record_anew(copy, "tokenizer.json")
+    assert refused(copy, words=r"segments are not those of the proof: 'a' has \[1, 1, 1\].*, not \[0, 0, 0\]")
 
 
 def test_numbers_beyond_fp16_are_found(copy: Path) -> None:

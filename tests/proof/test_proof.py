@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
+import onnxembed
 from onnxembed import OnnxEmbedder, OnnxReranker
-from onnxembed.errors import ModelFilesError, ProofError, UsageError
+from onnxembed.errors import ModelFilesError, ProofError, UsageError, VerificationError
+from onnxembed.execution.providers import CPU, CUDA
+from onnxembed.execution.session import Session
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.manifest import FILE_NAME, PROOF_FILE, read_manifest
+from onnxembed.manifest import FILE_NAME, PROOF_FILE, Task, read_manifest
 from onnxembed.proof import checking, remembered
 from onnxembed.proof.compare import compare as run_proof
 from onnxembed.proof.opening import VARIABLE
 from onnxembed.proof.probes import RECORDED
-from onnxembed.proof.record import read_proof, write_proof
+from onnxembed.proof.record import Part, brief, read_proof, write_proof
 from onnxembed.proof.recording import proof_of_graph
+from onnxembed.tokenizer.texts import Tokens
 from tampering import change_graph, change_tensor
 from tiny import write_sentence_bert
 from tiny_rerankers import write_reranker
@@ -91,6 +98,41 @@ def test_it_reads_back_as_it_was_written(artifact: Path, tmp_path: Path) -> None
             np.testing.assert_array_equal(one, other)
         for mine, yours in zip(ours.tokens, theirs.tokens, strict=True):
             np.testing.assert_array_equal(mine.ids, yours.ids)
+
+
+def part(task: Task, outputs: list[Any]) -> Part:
+    """A part with these outputs."""
+    items = [f"text {number}" for number in range(len(outputs))]
+    tokens = [Tokens(np.zeros(1, np.int64), np.zeros(1, np.int64), truncated=False)] * len(items)
+    return Part(task, None, items, tokens, outputs)
+
+
+@pytest.mark.parametrize(
+    ("task", "output", "number"),
+    [
+        ("embedding", np.ones((1, 4096), np.float32), 12),
+        ("multi_vector", np.ones((30, 2048), np.float32), 2),
+        ("sparse", np.eye(1, 30_000, dtype=np.float32), 15),
+        ("embedding", np.ones((1, 2**20), np.float32), 1),
+    ],
+)
+def test_there_are_as_many_probes_as_there_is_room_for(task: Task, output: Any, number: int) -> None:
+    """Of a text's many vectors, some from the first to the last; at least one probe is recorded."""
+    whole = part(task, [output] * 15)
+    kept = brief(whole, [*reversed(whole.items), "another"])
+    assert kept.items == [*reversed(whole.items)][:number]
+    assert kept.rows == [len(output)] * number
+    assert len(kept.tokens) == len(kept.outputs) == number
+    for places, rows in zip(kept.places, kept.outputs, strict=True):
+        assert (places[0], places[-1], len(places)) == (0, len(output) - 1, min(12, len(output)))
+        np.testing.assert_array_equal(rows, output[places])
+
+
+def test_a_graph_without_finite_numbers_makes_no_proof(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Session.run
+    monkeypatch.setattr(Session, "run", lambda *given, **options: [each * np.nan for each in run(*given, **options)])
+    with pytest.raises(VerificationError, match=r"the fp32 graph of .* gives numbers that are not finite"):
+        proof_of_graph(artifact)
 
 
 @pytest.mark.parametrize("damage", [b"", b"nothing", None])
@@ -173,6 +215,47 @@ def test_what_passed_with_a_shorter_limit_is_checked_again_with_a_longer_one(
     assert compared == ["fp16", "fp16"]
 
 
+def test_each_of_what_decides_the_numbers_is_in_what_is_remembered(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(artifact)
+
+    def key(options: Any = "cpu", *, tokens: bool = True, **changed: Any) -> str:
+        opened: Any = {"provider": CPU, "precision": "fp16", "max_length": 20, "manifest": manifest, **changed}
+        return remembered.key(SimpleNamespace(**opened), options, tokens=tokens)  # type: ignore[arg-type]
+
+    keys = [
+        key(),
+        key([(CUDA, {"use_tf32": 1})]),
+        key(tokens=False),
+        key(provider=CUDA),
+        key(precision="fp32"),
+        key(max_length=19),
+        key(manifest=replace(manifest, files={})),
+    ]
+    for module in (onnxembed, onnxruntime):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "__version__", "another")
+            keys.append(key())
+    monkeypatch.setattr(remembered, "NVIDIA", tmp_path)
+    for file, line in (("version", "driver 1"), ("version", "driver 2"), ("gpus/0/information", "Model: another")):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(line)
+        keys.append(key())
+    assert keys[-1] == key()
+    assert len({*keys}) == len(keys)
+
+
+def test_what_fails_later_is_not_believed_any_more(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    OnnxEmbedder(artifact, precision="fp16").close()
+    run = Session.run
+    monkeypatch.setattr(Session, "run", lambda *given, **options: [-each for each in run(*given, **options)])
+    OnnxEmbedder(artifact, precision="fp16").close()  # it passed on this machine
+    for prove in (True, None):
+        with pytest.raises(ProofError, match="does not give the model's own vectors"):
+            OnnxEmbedder(artifact, precision="fp16", prove=prove)
+
+
 def test_a_shorter_limit_is_no_fault(artifact: Path) -> None:
     for limit in (3, 7, 20):
         OnnxEmbedder(artifact, precision="fp16", prove=True, max_length=limit).close()
@@ -185,10 +268,15 @@ def test_an_older_artifact_is_compared_with_its_plain_graph(copy: Path, monkeypa
     assert compared == ["fp16"]
 
 
-def test_without_both_it_says_how_to_get_one(copy: Path) -> None:
+@pytest.mark.parametrize("fetched", [True, False])
+def test_without_both_it_says_how_to_get_one(copy: Path, fetched: bool) -> None:
+    """The fp32 graph may not have come from the hub, where only what is run is fetched."""
     manifest = _make_old(copy)
-    del manifest["variants"]["fp32"]
-    (copy / FILE_NAME).write_text(json.dumps(manifest))
+    if fetched:
+        del manifest["variants"]["fp32"]
+        (copy / FILE_NAME).write_text(json.dumps(manifest))
+    else:
+        (copy / manifest["variants"]["fp32"]["file"]).unlink()
     with pytest.warns(UserWarning, match=r"has no proof, so its fp16 graph is not checked on CPUExecutionProvider. To"):
         OnnxEmbedder(copy, precision="fp16").close()
     OnnxEmbedder(copy, precision="fp16", prove=False).close()

@@ -116,13 +116,17 @@ def fitting(part: Part, max_length: int) -> Part:
 
 
 def check_tokens(opened: OpenModel, part: Part) -> None:
-    """Raise VerificationError unless the model's tokenizer gives the recorded ids."""
+    """Raise VerificationError unless the model's tokenizer gives the recorded ids and segments."""
     for item, theirs, ours in zip(part.items, part.tokens, tokenize(opened, part), strict=True):
-        if not (np.array_equal(ours.ids, theirs.ids) and np.array_equal(ours.type_ids, theirs.type_ids)):
-            raise VerificationError(
-                f"token ids are not those of the proof: {quote(item)} has {ours.ids[:8].tolist()}... "
-                f"({len(ours)} tokens), not {theirs.ids[:8].tolist()}... ({len(theirs)})"
-            )
+        for what, have, recorded in (
+            ("token ids", ours.ids, theirs.ids),
+            ("segments", ours.type_ids, theirs.type_ids),
+        ):
+            if not np.array_equal(have, recorded):
+                raise VerificationError(
+                    f"{what} are not those of the proof: {quote(item)} has {have[:8].tolist()}... "
+                    f"({len(have)} tokens), not {recorded[:8].tolist()}... ({len(recorded)})"
+                )
 
 
 def tokenize(opened: OpenModel, part: Part) -> list[Tokens]:
