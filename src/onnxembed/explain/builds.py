@@ -48,7 +48,7 @@ def _attention(manifest: Manifest) -> Hypothesis:
     other = "bidirectional" if own.value == "causal" else "causal"
     return Hypothesis(
         "attention",
-        f"{words[other]}",
+        words[other],
         f"{words[own.value]} ({own.reason})",
         build={"attention": other},
         words={"causal": str(own.value == "causal"), "lowered": str(own.value == "causal").lower()},
@@ -132,14 +132,14 @@ def _in_parameters(parameters: Config, values: Config) -> dict[str, Any]:
 
 
 def _unscaled(config: Config) -> dict[str, Any]:
-    """The keys about rotary positions without a scaling."""
-    kept = {key: value for key, value in _changed(config).items() if key != "rope_scaling"}
-    parameters = kept.get("rope_parameters")
-    if isinstance(parameters, dict):
-        kept["rope_parameters"] = _plain(parameters)
-    if "rope_scaling" in config:
-        kept["rope_scaling"] = None
-    return kept if kept != {**_changed(config), "rope_scaling": None} else _changed(config)
+    """The keys about rotary positions without a scaling; as they are if they have none."""
+    kept = _changed(config)
+    if "rope_parameters" in kept:
+        return {**kept, "rope_parameters": _plain(kept["rope_parameters"])}
+    scaling = kept.get("rope_scaling")
+    if scaling is None or "default" in (scaling.get("rope_type"), scaling.get("type")):
+        return kept
+    return {**kept, "rope_scaling": None}
 
 
 def _plain(parameters: Config) -> dict[str, Any]:
