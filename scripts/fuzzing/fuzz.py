@@ -4,9 +4,10 @@
     scripts/fuzz --campaign export --only 12 --seed 7 --keep DIR
 
 A case depends on campaign, seed and number alone. Outcomes: "same" as the reference (or as before the change),
-"different" (of an artifact whose files were changed on purpose), "refused" (one error of the package), "stricter" (the
-same, though the reference gives results; the error names the changed file or key), and the bad ones: "foreign" (another
-exception), "hang", "abort", "unexplained" (stricter, and the error does not name the cause) and "wrong": results that
+"different" (of an artifact whose files were changed on purpose), "overflow" (the same where the reference gives
+numbers, and something else where it gives none), "refused" (one error of the package), "stricter" (the same, though the
+reference gives results; the error names the changed file or key), and the bad ones: "foreign" (another exception),
+"hang", "abort", "unexplained" (stricter, and the error does not name the cause) and "wrong": results that
 sentence-transformers does not give. The exit code is 1 if there is a bad one.
 """
 
@@ -145,9 +146,16 @@ def _judge(ended: Ended, expected: Ended, otherwise: str) -> Outcome:
     ours, theirs = np.asarray(ended.value), np.asarray(expected.value)
     if ours.shape != theirs.shape:
         return otherwise, f"shapes {ours.shape} and {theirs.shape}"
-    scale = max(1.0, float(np.abs(theirs[np.isfinite(theirs)]).max(initial=1.0)))
+    known = np.isfinite(theirs)
+    scale = max(1.0, float(np.abs(theirs[known]).max(initial=1.0)))
     close = np.isclose(ours, theirs, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
-    return ("same", "") if close.all() else (otherwise, f"up to {np.nanmax(np.abs(ours - theirs)):.1e} apart")
+    if close.all():
+        return "same", ""
+    if close[known].all():
+        return "overflow", f"{np.count_nonzero(~close)} numbers where the reference gives none that is finite"
+    if lost := np.count_nonzero(~np.isfinite(ours[known])):
+        return otherwise, f"{lost} numbers of the reference are not finite"
+    return otherwise, f"up to {np.abs(ours - theirs)[known].max():.1e} apart"
 
 
 def _rehash(folder: Path) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fuzzing.isolated import isolated
+from fuzzing.fuzz import BAD, Fuzzer, _judge
+from fuzzing.isolated import Ended, isolated
 from fuzzing.mutations import mutate_bytes, mutate_json
 from onnxembed.errors import UsageError
 
@@ -47,13 +49,31 @@ def test_a_mutation_depends_on_its_seed_alone() -> None:
     assert mutate_bytes(Random("1"), b"abcdef") == mutate_bytes(Random("1"), b"abcdef")
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "outcome"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], "same"),
+        ([1.0, np.nan], [1.0, np.nan], "same"),
+        ([1.0, 2.5], [1.0, 2.0], "wrong"),
+        ([1.0, np.nan], [1.0, 2.0], "wrong"),
+        ([1.0, np.inf], [1.0, 2.0], "wrong"),
+        ([1.0, 3.0], [1.0, np.nan], "overflow"),
+        ([1.5, 3.0], [1.0, np.nan], "wrong"),
+    ],
+)
+def test_numbers_are_compared_where_the_reference_gives_some(
+    ours: list[float], theirs: list[float], outcome: str
+) -> None:
+    found, remark = _judge(Ended("value", np.array(ours)), Ended("value", np.array(theirs)), "wrong")
+    assert found == outcome
+    assert "nan" not in remark
+
+
 @pytest.mark.torch
 @pytest.mark.timeout(900)  # each case is a process of its own
 @pytest.mark.filterwarnings("ignore")
 def test_some_cases_of_every_campaign_end_as_they_should(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers", reason="the reference of the exports")
-    from fuzzing.fuzz import BAD, Fuzzer
-
     fuzzer = Fuzzer(tmp_path)
     for campaign, cases in CASES.items():
         for number in range(cases):
