@@ -16,9 +16,9 @@ import numpy as np
 
 from onnxembed import __version__
 from onnxembed.commands.doctor import Finding
-from onnxembed.commands.processor import read_processor
 from onnxembed.errors import MissingExtraError, OnnxEmbedError
 from onnxembed.execution.cores import available_threads, cpu_quota, usable_cores
+from onnxembed.execution.processor import read_processor
 from onnxembed.execution.providers import load_onnxruntime, wanted_providers, wants_cuda, why_unavailable
 from onnxembed.execution.session import Session
 from onnxembed.protobuf import encode_field as field

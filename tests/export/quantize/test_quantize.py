@@ -14,18 +14,20 @@ from safetensors.numpy import save_file
 from onnxembed import OnnxEmbedder
 from onnxembed.arrays import Array, row_cosines
 from onnxembed.errors import ManifestError, MissingExtraError, UnsupportedError, UsageError, VerificationError
+from onnxembed.execution.processor import Processor
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.export.progress import silent
+from onnxembed.export.quantize import quantize
 from onnxembed.export.quantize.calibration_texts import TEXTS, read_texts
 from onnxembed.export.quantize.int8 import Int8Graph
 from onnxembed.export.quantize.int8w import Int8WGraph
 from onnxembed.export.quantize.int16 import Int16Graph
 from onnxembed.export.quantize.rounding import ActivationQuant, QuantPlan, rounded_residual, rounded_rows, row_scales
-from onnxembed.manifest import FILE_NAME, Quality, parse_manifest, read_manifest
+from onnxembed.manifest import FILE_NAME, Precision, Quality, parse_manifest, read_manifest
 from tiny import TEXTS as TINY_TEXTS
 from tiny import VOCAB, write_json, write_sentence_bert, write_tokenizer
 
@@ -197,6 +199,30 @@ def test_a_graph_under_its_floor_is_refused(tmp_path: Path, checkpoint: Path, pr
     ):
         export(checkpoint, tmp_path / "out", options)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("precision", "instructions", "said"),
+    [
+        ("int8", ("AVX2", "FMA"), True),
+        ("int8", ("AVX2", "AVX-512", "AVX-512 VNNI"), False),
+        ("int8", (), False),
+        ("int8w", ("AVX2", "FMA"), False),
+    ],
+)
+def test_the_error_names_a_processor_that_is_known_to_cut_off_sums(
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    precision: Precision,
+    instructions: tuple[str, ...],
+    said: bool,
+) -> None:
+    monkeypatch.setattr(quantize, "read_processor", lambda: Processor("EPYC 7B12", instructions))
+    with pytest.raises(VerificationError) as caught:
+        export(checkpoint, tmp_path / "out", Options(precisions=(precision,), min_cosine=0.9999999))
+    assert ("EPYC 7B12 has no VNNI" in str(caught.value)) is said
 
 
 def test_the_error_says_what_costs_most(tmp_path: Path, checkpoint: Path) -> None:

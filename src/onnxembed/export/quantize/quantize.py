@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed.errors import UnsupportedError, VerificationError
+from onnxembed.execution.processor import read_processor
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Graph
@@ -33,6 +34,9 @@ from onnxembed.export.quantize.opened_graph import OpenedGraph, open_graph, temp
 from onnxembed.export.quantize.rounding import BuildModel, QuantPlan
 from onnxembed.export.quantize.sensitivity import GatedGraph
 from onnxembed.manifest import Precision, Variant
+
+PRODUCTS_OF_BYTES = ("int16", "int8")
+"""The precisions that want a processor with integer dot products."""
 
 # The search goes on until a text's distance to its fp32 vector is this share of what is allowed: other texts may be
 # further away than those it sees.
@@ -95,7 +99,7 @@ def write_quantized(
         raise VerificationError(
             f"{precision} {measure.what} are too far from those of fp32: {name} {lowest:.6f} over {quality.texts} "
             f"{samples.what}, at least {measure.floor:g} is required{_most_sensitive(integer.damage)}. {measure.flag} "
-            "sets another limit, --calibration FILE calibrates on texts like yours"
+            f"sets another limit, --calibration FILE calibrates on texts like yours{_of_processor(precision)}"
         )
     return replace(variant, quality=quality)
 
@@ -104,6 +108,17 @@ def _most_sensitive(damage: Mapping[str, float]) -> str:
     """The layer groups that cost most, as the end of a message; "" without any."""
     worst = sorted(damage, key=lambda group: -damage[group])[:3]
     return f"; what costs most: {', '.join(f'{group} ({damage[group]:.1e})' for group in worst)}" if worst else ""
+
+
+def _of_processor(precision: Precision) -> str:
+    """What this processor may have to do with it, as the end of a message; "" where it is not known to."""
+    processor = read_processor()
+    if precision not in PRODUCTS_OF_BYTES or not processor.cuts_off_sums:
+        return ""
+    return (
+        f". This processor may be the cause: {processor.name} has no VNNI, and adds products of bytes in 16 bits, "
+        f"where large ones are cut off. Use fp32 or fp16 here, and export {precision} on a processor that has it"
+    )
 
 
 def _integer_graph(

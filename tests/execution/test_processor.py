@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from onnxembed.commands.processor import Processor, parse_cpuinfo, parse_sysctl
+import pytest
+
+from onnxembed.execution.processor import Processor, parse_cpuinfo, parse_sysctl
 
 XEON = """processor\t: 0
 model name\t: Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz
@@ -45,3 +47,19 @@ def test_processors_of_macos() -> None:
 def test_a_machine_that_says_nothing_has_a_name() -> None:
     assert parse_cpuinfo("").name
     assert parse_sysctl("").instructions == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "cut_off"),
+    [
+        ("fma avx2", True),
+        ("fma avx2 avx512f avx512_bf16", True),
+        ("fma avx2 avx_vnni", False),
+        ("fma avx2 avx512f avx512_vnni", False),
+        ("sse2", False),
+        ("asimd asimddp", False),
+        ("", False),
+    ],
+)
+def test_sums_of_bytes_are_known_to_be_cut_off_with_avx2_and_without_vnni(flags: str, cut_off: bool) -> None:
+    assert parse_cpuinfo(f"flags : {flags}").cuts_off_sums is cut_off

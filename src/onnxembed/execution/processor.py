@@ -60,6 +60,11 @@ class Processor:
     name: str
     instructions: tuple[str, ...]
 
+    @property
+    def cuts_off_sums(self) -> bool:
+        """Whether it is known to add products of bytes in 16 bits, where large ones are cut off: AVX2 without VNNI."""
+        return "AVX2" in self.instructions and not any("VNNI" in words for words in self.instructions)
+
 
 def read_processor() -> Processor:
     """The processor of this machine, from /proc/cpuinfo or macOS's sysctl; elsewhere its name alone."""
