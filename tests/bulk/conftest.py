@@ -28,31 +28,11 @@ def model(artifact: Path) -> Iterator[OnnxEmbedder]:
         yield model
 
 
-class Silent:
-    """Watches a job and keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.texts = 0
-        self.shares: list[float] = []
-
-    def stage(self, name: str, done: int, total: int) -> None:
-        assert done <= total, name
-
-    def begin(self, share: float, done: Any) -> None:
-        self.shares.append(share)
-
-    def advance(self, texts: int, share: float) -> None:
-        self.texts += texts
-        self.shares.append(share)
-
-
-Embed = Callable[..., Any]
-
-
 @pytest.fixture
-def embed(artifact: Path, tmp_path: Path) -> Embed:
+def embed(artifact: Path, tmp_path: Path) -> Callable[..., Any]:
     """Runs a job into the folder out of the test's own folder; returns its counts."""
     pytest.importorskip("pyarrow", reason="needs the extra [bulk]")
+    from jobs import Silent
     from onnxembed.bulk.making import VectorOptions
     from onnxembed.bulk.rows import Columns
     from onnxembed.bulk.run import JobOptions, embed_files

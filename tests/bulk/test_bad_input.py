@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ pytest.importorskip("pyarrow", reason="needs the extra [bulk]")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs import Embed
 from onnxembed.bulk import rows as bulk_rows
 from onnxembed.bulk.formats import csv_rows, lines, parquet_rows, text_lines
 from onnxembed.errors import UsageError
-
-Embed = Callable[..., Any]
 
 
 def test_a_wrong_column_names_the_ones_there_are(embed: Embed, tmp_path: Path) -> None:

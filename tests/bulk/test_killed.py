@@ -18,6 +18,7 @@ pytest.importorskip("pyarrow", reason="needs the extra [bulk]")
 
 import pyarrow.parquet as pq
 
+from jobs import content
 from running import USUAL, command
 from tiny_embedders import texts_of_many_lengths
 
@@ -35,14 +36,6 @@ def run(self, *arguments, **options):
 original, Session.run = Session.run, run
 main(sys.argv[1:])
 """
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "lock"
-    }
 
 
 @pytest.fixture(scope="module")

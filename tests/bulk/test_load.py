@@ -16,6 +16,7 @@ pytest.importorskip("pyarrow", reason="needs the extra [bulk]")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs import Embed
 from onnxembed import OnnxEmbedder
 from onnxembed.arrays import Array
 from onnxembed.bulk.load import load
@@ -28,7 +29,6 @@ from tiny_embedders import texts_of_many_lengths
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]  # clients warn of their own affairs
 
-Embed = Callable[..., Any]
 PACKAGES = {"lancedb": "lancedb", "qdrant": "qdrant_client", "postgres": "psycopg", "milvus": "milvus_lite"}
 PACKAGES["chroma"] = "chromadb"
 

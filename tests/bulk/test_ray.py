@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("pyarrow", reason="needs the extra [bulk]")
 ray: Any = pytest.importorskip("ray", reason="needs ray[data]")
 
+from jobs import Embed, content
 from onnxembed import OnnxEmbedder
 from onnxembed.bulk.making import VectorOptions
 from onnxembed.bulk.ray import EmbedBatch, compute_on_ray
@@ -21,22 +22,12 @@ from tiny_embedders import texts_of_many_lengths
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
 
-Embed = Callable[..., Any]
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "lock"
-    }
 
 
 def test_clusters_that_cannot_be_reached(embed: Embed, artifact: Path, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_a_report_shows_the_counts_and_plots(run: Run, artifact: Path) -> None:
     Path("a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run("embed", artifact, "a.jsonl", "-o", "out/", "--report", "r.html").code == 0
     page = Path("r.html").read_text()
+    assert "Nothing was embedded" not in page
     tree = ElementTree.fromstring(
         page.replace("<!DOCTYPE html>", "")
         .replace('<meta charset="utf-8">', "")

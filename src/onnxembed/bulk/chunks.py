@@ -54,8 +54,10 @@ class Chunk:
     beside: dict[str, pa.ChunkedArray]
     """The ids, then the kept columns, by their names in the output."""
     rejected: list[Rejected]
+    begun: float
+    """Which share of the bytes of all inputs comes before this chunk; about, where reading began within a file."""
     share: float
-    """Which share of the bytes of all inputs has been read with this chunk."""
+    """Which share has been read with it."""
 
 
 @dataclass
@@ -72,13 +74,18 @@ class _Growing:
 def read_chunks(inputs: Inputs, start: Position, number: int, part_rows: int) -> Iterator[Chunk]:
     """The chunks from a position on, the first of which has this number."""
     growing, begin, here = _Growing(), start, start
+    begun: float | None = None
     total = max(1, inputs.bytes)
     before = sum(file.bytes for file in inputs.files[: start.file])
     for place, file in enumerate(inputs.files[start.file :], start=start.file):
         file.check_unchanged()
         skip = start.row if place == start.file else 0
-        reached = 0.0  # the share of the file that was read before these rows
+        reached: float | None = None  # the share of the file that was read before these rows
         for rows in file.format.rows(file.path, inputs.columns, inputs.types, skip):
+            if reached is None:
+                reached = rows.share * skip / rows.numbers[-1]  # as if all rows were of one length
+            if begun is None:
+                begun = (before + reached * file.bytes) / total
             taken = 0
             while taken < len(rows):
                 count = _room(growing, rows, taken, part_rows)
@@ -89,13 +96,13 @@ def read_chunks(inputs: Inputs, start: Position, number: int, part_rows: int) ->
                 if growing.rows == part_rows or growing.characters >= PART_CHARACTERS:
                     share = reached + (rows.share - reached) * taken / len(rows)
                     share = (before + share * file.bytes) / total
-                    yield _finished(growing, inputs, number=number, start=begin, end=here, share=share)
-                    growing, begin, number = _Growing(), here, number + 1
+                    yield _finished(growing, inputs, number=number, ends=(begin, here), shares=(begun, share))
+                    growing, begin, begun, number = _Growing(), here, share, number + 1
             reached = rows.share
         file.check_unchanged()
         before += file.bytes
     if growing.rows:
-        yield _finished(growing, inputs, number=number, start=begin, end=here, share=1.0)
+        yield _finished(growing, inputs, number=number, ends=(begin, here), shares=(begun or 0.0, 1.0))
 
 
 def _room(growing: _Growing, rows: Rows, taken: int, part_rows: int) -> int:
@@ -136,10 +143,12 @@ def _slice(rows: Rows, name: str, places: range) -> pa.Array:
     return rows.beside[name].slice(places.start, len(places))
 
 
-def _finished(growing: _Growing, inputs: Inputs, *, number: int, start: Position, end: Position, share: float) -> Chunk:
+def _finished(
+    growing: _Growing, inputs: Inputs, *, number: int, ends: tuple[Position, Position], shares: tuple[float, float]
+) -> Chunk:
     types = beside_types(inputs.columns, inputs.types)
     beside = {name: pa.chunked_array([arrays[name] for arrays in growing.beside], kind) for name, kind in types.items()}
-    return Chunk(number, start, end, growing.texts, beside, growing.rejected, share)
+    return Chunk(number, *ends, growing.texts, beside, growing.rejected, *shares)
 
 
 def beside_types(columns: Columns, types: Mapping[str, pa.DataType]) -> dict[str, pa.DataType]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -58,22 +59,19 @@ def compute_here(
     chunks: Iterator[Chunk], maker: VectorMaker, ranges: FloatArray | None, watch: Watch
 ) -> Iterator[Made]:
     """Embed chunks in this process, with all threads of the model."""
-    share = 0.0
     for chunk in chunks:
-        columns, ranges = maker.columns(chunk.texts, ranges, _advancing(chunk, share, watch))
-        share = chunk.share
+        columns, ranges = maker.columns(chunk.texts, ranges, _advancing(chunk, watch))
         yield Made(chunk, columns, ranges)
 
 
-def _advancing(chunk: Chunk, share: float, watch: Watch) -> Callable[[int], None]:
+def _advancing(chunk: Chunk, watch: Watch) -> Callable[[int], None]:
     """Tells the watch of windows, each with its share of the chunk."""
     count = 0
 
     def embedded(texts: int) -> None:
         nonlocal count
         count += texts
-        done = share + (chunk.share - share) * count / len(chunk.texts)
-        watch.advance(texts, done)
+        watch.advance(texts, chunk.begun + (chunk.share - chunk.begun) * count / len(chunk.texts))
 
     return embedded
 
@@ -151,7 +149,6 @@ def _run(
     finished = {number: (record.start, record.end) for number, record in done.items()}
     ranges = next((record.ranges for record in done.values() if record.ranges is not None), given_ranges)
     id_type = beside_types(inputs.columns, inputs.types)[ID]
-    watch.begin(_share(inputs, done), summarize(done.values()))
 
     def write(made: Made) -> tuple[int, PartRecord]:
         chunk = made.chunk
@@ -174,7 +171,9 @@ def _run(
             closing(pending(inputs, finished, options.part_rows)) as chunks,
             closing(_ahead(_judged(chunks, strict=options.strict), reading)) as read,
         ):
-            for made in options.compute(read, maker, ranges, watch):
+            first = next(read, None)
+            watch.begin(1.0 if first is None else first.begun, summarize(done.values()))
+            for made in () if first is None else options.compute(chain([first], read), maker, ranges, watch):
                 if writes:
                     number, record = writes.pop().result()
                     records[number] = record
@@ -182,14 +181,6 @@ def _run(
         for number, record in (future.result() for future in writes):
             records[number] = record
     return dict(sorted(records.items()))
-
-
-def _share(inputs: Inputs, done: Mapping[int, PartRecord]) -> float:
-    """About which share of the inputs is done, by the files of the parts that are."""
-    if not done:
-        return 0.0
-    furthest = max(record.end.file for record in done.values())
-    return sum(file.bytes for file in inputs.files[:furthest]) / max(1, inputs.bytes)
 
 
 def _judged(chunks: Iterator[Chunk], *, strict: bool) -> Iterator[Chunk]:

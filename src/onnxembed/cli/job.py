@@ -126,8 +126,8 @@ class Progress:
         self._texts = 0
         self._before: Summary | None = None
         self._first_share = 0.0
-        self.samples: list[tuple[float, int]] = []
-        """Seconds since embedding began, with the texts that were embedded by then."""
+        self.samples: list[tuple[float, int]] = [(0.0, 0)]
+        """Seconds since embedding began, with the texts that were embedded by then; the last one is the latest."""
 
     def __enter__(self) -> Self:
         return self
@@ -149,18 +149,20 @@ class Progress:
         self._before, self._first_share = done, share
         self._started = self._said = time.monotonic()
         if self._terminal:
-            self._bar = tqdm(total=1.0, initial=share, leave=False, dynamic_ncols=True, bar_format="{desc} |{bar}|")
-            self.advance(0, share)
+            words = self._words(self._started, share)
+            shape = "{desc} |{bar}|"
+            self._bar = tqdm(desc=words, total=1.0, initial=share, leave=False, dynamic_ncols=True, bar_format=shape)
 
     def advance(self, texts: int, share: float) -> None:
         """Count texts; say it, if it is time."""
         self._texts += texts
         now = time.monotonic()
-        if not self.samples or now - self.samples[-1][0] - self._started >= SAMPLE_SECONDS:
-            self.samples.append((now - self._started, self._texts))
+        if len(self.samples) > 1 and now - self._started - self.samples[-2][0] < SAMPLE_SECONDS:
+            self.samples.pop()
+        self.samples.append((now - self._started, self._texts))
         if self._bar is not None:
             self._bar.n = share
-            self._bar.set_description_str(f"embedding: {share:.0%}, {self._rate(now, share)}")
+            self._bar.set_description_str(self._words(now, share))
         elif now - self._said >= self.minute:
             self._said = now
             click.echo(f"embedding: {share:.1%} done, {self._rate(now, share)}", err=True)
@@ -180,6 +182,9 @@ class Progress:
         if self._texts:
             words.append(f"{self._texts / max(seconds, 1e-9):,.0f} texts/s")
         return ", ".join(words)
+
+    def _words(self, now: float, share: float) -> str:
+        return f"embedding: {share:.0%}, {self._rate(now, share)}"
 
     def _rate(self, now: float, share: float) -> str:
         """The texts that are embedded, how fast, and how long the rest takes."""
