@@ -12,6 +12,7 @@ from onnxembed.bulk.making import VectorMaker, VectorOptions, vectors_of
 from onnxembed.bulk.model_options import ModelOptions
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import UsageError
+from onnxembed.quantization import needs_ranges
 from onnxembed.runtime.given import given_texts
 
 _MAKERS: dict[bytes, VectorMaker] = {}
@@ -46,7 +47,7 @@ class EmbedBatch:
     ) -> None:
         self.model, self.column, self.options = str(model), column, options
         self.vectors = vectors or VectorOptions()
-        if self.vectors.dtype in ("int8", "uint8") and self.vectors.ranges is None:
+        if needs_ranges(self.vectors.dtype) and self.vectors.ranges is None:
             raise UsageError(f"{self.vectors.dtype} vectors of batches need ranges, which are the same for all of them")
 
     def __call__(self, batch: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from glob import glob, has_magic
@@ -63,8 +64,8 @@ def find_inputs(arguments: Sequence[str], progress: Progress) -> list[InputFile]
     UsageError for an argument that names no file, for a file of another format, and for a file that is named twice.
     """
     paths = [path for argument in arguments for path in _named(argument)]
-    for number, path in enumerate(paths):
-        if path in paths[:number]:
+    for path, times in Counter(paths).items():
+        if times > 1:
             raise UsageError(f"{path} is named twice")
     total, done = sum(path.stat().st_size for path in paths), 0
     files = []

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
@@ -25,22 +25,13 @@ JOB_FILE, SUMMARY_FILE, REJECTED_FILE, LOCK_FILE = "job.json", "summary.json", "
 
 @dataclass(frozen=True)
 class Job:
-    """What decides the output of a job, down to its bytes."""
+    """What decides the output of a job, down to its bytes; it is written to job.json."""
 
     vectors: dict[str, Any]
     """What the vectors are; every part has it in its metadata."""
     columns: dict[str, Any]
     inputs: list[dict[str, Any]]
     part_rows: int
-
-    def as_json(self) -> dict[str, Any]:
-        """What is written to job.json."""
-        return {
-            "vectors": self.vectors,
-            "columns": self.columns,
-            "inputs": self.inputs,
-            "part_rows": self.part_rows,
-        }
 
 
 def make_job(model: OnnxEmbedder, maker: VectorMaker, options: VectorOptions, inputs: Inputs, part_rows: int) -> Job:
@@ -78,9 +69,9 @@ def begin(folder: Path, job: Job, *, force: bool) -> dict[int, PartRecord]:
     if force and (own / JOB_FILE).is_file():
         _remove(folder)
     if (own / JOB_FILE).is_file():
-        _check_same(folder, json.loads((own / JOB_FILE).read_text(encoding="utf-8")), job.as_json())
+        _check_same(folder, json.loads((own / JOB_FILE).read_text(encoding="utf-8")), asdict(job))
     else:
-        write_json(own / JOB_FILE, job.as_json(), folder)
+        write_json(own / JOB_FILE, asdict(job), folder)
     for draft in own.glob(".*.part"):  # of a run that was killed
         draft.unlink(missing_ok=True)
     return done_parts(folder)

@@ -101,11 +101,6 @@ class VectorMaker:
         """Whether vectors become numbers of 8 bits, which takes the range of each dimension."""
         return needs_ranges(self._quantizing.dtype)
 
-    @property
-    def types(self) -> dict[str, pa.DataType]:
-        """The columns with their types."""
-        return {name: array.type for name, array in self._columns([], np.empty(0, np.int64), np.empty(0, bool)).items()}
-
     def columns(
         self, texts: Sequence[str], ranges: FloatArray | None = None, embedded: Callable[[int], None] | None = None
     ) -> tuple[dict[str, pa.Array], FloatArray | None]:

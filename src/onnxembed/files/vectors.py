@@ -11,6 +11,7 @@ import numpy as np
 from onnxembed.arrays import Array, FloatArray
 from onnxembed.atomic import write_whole
 from onnxembed.errors import ModelFilesError, UsageError
+from onnxembed.files.given_vectors import read_npy
 from onnxembed.quantization import OutputDtype, check_ranges, numpy_type, quantization_ranges
 from onnxembed.runtime.outputs.sparse import SparseEmbedding
 
@@ -78,10 +79,7 @@ def read_ranges(path: Path) -> FloatArray:
 
     Raises UsageError for a file that holds neither.
     """
-    try:
-        numbers = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{path} is not a .npy file of numbers: {error}") from error
+    numbers = read_npy(path)
     if not isinstance(numbers, np.ndarray) or numbers.ndim != 2 or not np.issubdtype(numbers.dtype, np.floating):
         raise UsageError(f"{path} holds neither ranges [2, D] nor vectors [M, D] of floats to take them from")
     return check_ranges(numbers, numbers.shape[1]) if len(numbers) == 2 else quantization_ranges(numbers)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from onnxembed.errors import UsageError
 from onnxembed.manifest import TOKENIZER_FILE, Embedding, Manifest, MultiVector, Sparse, Task
@@ -127,7 +126,7 @@ def _none(manifest: Manifest, normalize: bool | None) -> dict[str, str]:
     raise UsageError("a reranker makes scores, which are in no vector space")
 
 
-_PARTS: Mapping[Task, Any] = {
+_PARTS: Mapping[Task, Callable[[Manifest, bool | None], dict[str, str]]] = {
     "embedding": _dense,
     "sparse": _sparse,
     "multi_vector": _multi_vector,
