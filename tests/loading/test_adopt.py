@@ -19,6 +19,7 @@ from onnxembed.errors import (
     ModelFilesError,
     UsageError,
 )
+from onnxembed.execution.session import Session
 from onnxembed.export.adopt import adopt
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
@@ -180,6 +181,25 @@ def test_a_sum_over_tokens_is_not_the_first_token(tmp_path: Path) -> None:
     change(folder, sum_of_all)
     with pytest.raises(ModelFilesError, match=r"sentence_embedding is a sum over the tokens .* but pooling is cls"):
         OnnxEmbedder(folder)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [(1, "of a short text has numbers that are not finite"), (2, "of a text changes with the padding")],
+)
+def test_a_graph_whose_numbers_are_not_finite_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: int, message: str
+) -> None:
+    """For any text, or only beside a longer one, as where a mask takes all that there is to attend to."""
+    run = Session.run
+
+    def running(self: Session, outputs: Any, feeds: Any, **options: Any) -> Any:
+        results = run(self, outputs, feeds, **options)
+        return [each * np.float32(np.nan) for each in results] if len(feeds["input_ids"]) >= texts else results
+
+    monkeypatch.setattr(Session, "run", running)
+    with pytest.raises(ModelFilesError, match=f"token_embeddings {message}"):
+        OnnxEmbedder(foreign(checkpoint, tmp_path / "foreign"))
 
 
 def test_a_graph_that_does_not_follow_its_mask_is_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.errors import ManifestError, ModelFilesError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
+from onnxembed.loading.agreement import check_artifact
+from onnxembed.loading.locate import locate
+from onnxembed.manifest import read_manifest
 from tampering import change_graph
 from tiny_rerankers import write_reranker
 
@@ -43,8 +46,11 @@ DIFFERENCES: dict[str, Change] = {
     r"token_embeddings has 32 numbers, which does not go with embedding\.dimension": lambda m: m["embedding"].update(
         pooled_by="runtime", dimension=64
     ),
-    r"tokenization\.max_length is 4000, but it has \d+ positions": lambda m: m["tokenization"]["max_length"].update(
-        value=4000
+    r"tokenization\.max_length is 65, but it has 64 positions": lambda m: m["tokenization"]["max_length"].update(
+        value=65
+    ),
+    r"tokenization\.pad_token_id is 87, but its table has 87 rows": lambda m: m["tokenization"]["pad_token_id"].update(
+        value=87
     ),
     r"tokenization\.pad_token_id is 2147483647": lambda m: m["tokenization"]["pad_token_id"].update(value=2**31 - 1),
 }
@@ -82,8 +88,9 @@ def test_a_reranker_whose_manifest_names_more_labels_is_found(tmp_path: Path) ->
         OnnxReranker(folder)
 
 
-def test_weights_in_a_file_that_the_manifest_does_not_name_are_refused(copy: Path) -> None:
-    weights = (copy / "onnx/other").open("wb")
+def move_weights(folder: Path, file: str) -> None:
+    """Keep the weights of a graph in a file beside it."""
+    weights = (folder / "onnx/other").open("wb")
 
     def move(graph: onnx.GraphProto) -> None:
         for tensor in graph.initializer:
@@ -99,6 +106,33 @@ def test_weights_in_a_file_that_the_manifest_does_not_name_are_refused(copy: Pat
             )
         weights.close()
 
-    change_graph(copy, move)
-    with pytest.raises(ModelFilesError, match="it keeps weights in 'other', which nothing would check"):
+    change_graph(folder, move, file)
+
+
+UNNAMED = "it keeps weights in 'other', which nothing would check"
+
+
+def test_weights_in_a_file_that_the_manifest_does_not_name_are_refused(copy: Path) -> None:
+    move_weights(copy, "onnx/model.onnx")
+    with pytest.raises(ModelFilesError, match=UNNAMED):
+        OnnxEmbedder(copy)
+
+
+def test_weights_of_a_packed_graph_are_looked_at_where_a_gpu_may_run_it(tmp_path: Path, checkpoint: Path) -> None:
+    export(checkpoint, tmp_path / "packed", Options(packed=True))
+    packed = read_manifest(tmp_path / "packed").variants["fp32"].packed
+    assert packed is not None
+    move_weights(tmp_path / "packed", packed.file)
+    check_artifact(locate(tmp_path / "packed"), hashes=True)
+    with pytest.raises(ModelFilesError, match=UNNAMED):
+        check_artifact(locate(tmp_path / "packed", gpu=True), hashes=True)
+
+
+def test_an_output_of_integers_that_stand_for_nothing_is_named(copy: Path) -> None:
+    def retype(graph: onnx.GraphProto) -> None:
+        for output in graph.output:
+            output.type.tensor_type.elem_type = onnx.TensorProto.INT8
+
+    change_graph(copy, retype)
+    with pytest.raises(ModelFilesError, match="sentence_embedding is int8, and integer_outputs does not say"):
         OnnxEmbedder(copy)

@@ -20,8 +20,9 @@ _SHORT, _LONG = 3, 6
 def check_padding(backend: Backend, manifest: Manifest, precision: str) -> None:
     """Run a short text alone and beside a longer one.
 
-    Raises ModelFilesError for a graph that cannot be run or gives another width than the manifest says, and for one
-    whose output for the text is another then: it would give texts other vectors in other company.
+    Raises ModelFilesError for a graph that cannot be run, gives numbers that are not finite, or has another width than
+    the manifest says, and for one whose output for the text is another then: it would give texts other vectors in other
+    company.
     """
     outputs, file = outputs_read(manifest), manifest.variants[precision].file
     tolerance = _FLOATS if precision in ("fp32", "fp16") else _INTEGERS
@@ -32,7 +33,11 @@ def check_padding(backend: Backend, manifest: Manifest, precision: str) -> None:
             raise ModelFilesError(f"{file}: {name} has {width} numbers, but the manifest says {output.width}")
         per_token = single.ndim == 3 or name == SPARSE_WEIGHTS
         ours = both[0, :_SHORT] if per_token else both[0]
-        if np.linalg.norm(ours - single[0]) > tolerance * np.linalg.norm(single[0]):
+        if not np.isfinite(single).all():
+            raise ModelFilesError(
+                f"{file}: {name} of a short text has numbers that are not finite: make the graph again"
+            )
+        if not np.linalg.norm(ours - single[0]) <= tolerance * np.linalg.norm(single[0]):  # so that NaN is a change
             raise ModelFilesError(
                 f"{file}: {name} of a text changes with the padding beside it, so the graph does not follow its "
                 "attention_mask; make the graph again, for instance with onnxembed export"

@@ -37,8 +37,8 @@ def _check_alike(model: ServedModel, part: Part) -> None:
     computing, tokens = computation(model.opened, part), model.opened.tokenize(part.items)
     for item, first, second in zip(part.items, alone(computing, tokens), scheduled(computing, tokens), strict=True):
         ours, theirs = (np.asarray(rows_of(model.manifest, part, each), np.float64) for each in (first, second))
-        finite = np.isfinite(ours).all() and ours.shape == theirs.shape
-        if not finite or (ours.size and np.abs(ours - theirs).max() > tolerance):
+        alike = ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=0, atol=tolerance)
+        if not (alike and np.isfinite(ours).all()):
             raise ModelFilesError(
                 f"{model.name} gives {item!r} other numbers alone than among other texts on this machine "
                 f"({model.opened.provider}): it cannot be served"
