@@ -24,6 +24,7 @@ from onnxembed.errors import (
 )
 from onnxembed.export.plan import Options
 from onnxembed.manifest import FILE_NAME
+from tampering import record_anew
 from tiny_embedders import DENSE, EDGE_TEXTS, D, assert_vectors_equal, export_tiny
 
 # ---- files
@@ -132,6 +133,17 @@ def test_a_broken_dense_layer_whose_hash_is_not_checked_is_still_an_error_of_the
     path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(ModelFilesError, match="is not an array"):
         OnnxEmbedder(folder, check_files=False)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_dense_layer_of_another_shape_than_the_manifest_says_is_refused(tmp_path: Path, name: str) -> None:
+    """Numpy would add a bias of one number to all of a vector."""
+    folder = export_tiny(tmp_path, Options(pooling_out=True), dense=DENSE)
+    path = folder / f"2_Dense/{name}.npy"
+    np.save(path, np.load(path)[:1])
+    record_anew(folder, f"2_Dense/{name}.npy")
+    with pytest.raises(ModelFilesError, match=r"has another shape than embedding\.dense says: \d+ numbers from 32"):
+        OnnxEmbedder(folder)
 
 
 def test_an_unknown_activation_is_refused_while_loading(tmp_path: Path) -> None:

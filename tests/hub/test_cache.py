@@ -122,8 +122,9 @@ def test_a_hub_that_answers_with_a_server_error(hub: HubServer, cache: Path, sta
         assert f"{hub.url} is busy ({status} " in str(error)
 
 
-def test_a_hub_that_is_not_there(nowhere: str, cache: Path) -> None:
+def test_a_hub_that_is_not_there_is_not_waited_for(waits: list[float], nowhere: str, cache: Path) -> None:
     for error in both(cache):
+        assert waits == []
         assert isinstance(error, NetworkError)
         assert str(error).startswith(f"no folder {MODEL} here; ")
         assert f"could not reach {nowhere} (ConnectError: " in str(error)

@@ -127,6 +127,7 @@ def test_a_cached_commit_asks_nothing(hub: HubServer, cache: Path, tmp_path: Pat
     hub.requests.clear()
     assert fetch_checkpoint(MODEL, HubOptions(revision=commit, cache_dir=cache)) == first
     assert hub.requests == []
+    assert not [path for path in cache.rglob("refs/*") if path.is_file()]  # a commit stands for itself
 
 
 def test_a_commit_that_another_program_cached_in_part_is_completed(hub: HubServer, cache: Path, tmp_path: Path) -> None:

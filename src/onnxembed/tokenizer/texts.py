@@ -54,12 +54,9 @@ PROBE = "a 東 🙂 [x]"
 
 def check_encodes(tokenizer: Any, source: Path) -> None:
     """Raise ModelFilesError for a tokenizer that was read and cannot tokenize: its parts contradict each other."""
-    try:
+    with foreign_errors(f"{source} cannot tokenize a text"):
         for text in ("", PROBE):
             tokenizer.encode(text)
-    except BaseException:
-        with foreign_errors(f"{source} cannot tokenize a text"):
-            raise
 
 
 class TextTokenizer:
@@ -77,11 +74,8 @@ class TextTokenizer:
 
         file = folder / TOKENIZER_FILE
         self._file = file
-        try:
+        with foreign_errors(f"{file} cannot be read"):
             self._tokenizer = Tokenizer.from_file(str(file)) if changed is None else Tokenizer.from_str(changed)
-        except BaseException:
-            with foreign_errors(f"{file} cannot be read"):
-                raise
         check_encodes(self._tokenizer, file)
         specials = self._tokenizer.num_special_tokens_to_add(False)
         if max_length <= specials:
