@@ -1,4 +1,4 @@
-"""How often `onnxembed explain` names a cause that was injected through transformers: the table of the closing note.
+"""How often `onnxembed explain` names a cause that was injected through transformers, as a table.
 
 Every single cause, and random pairs of them, are injected for all-MiniLM-L6-v2 (if its checkpoint is there) and for a
 tiny random model of every architecture. A verdict is right if it names the injected causes and no others, wrong if it

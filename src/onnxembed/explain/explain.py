@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,9 @@ from onnxembed.explain.candidates import Candidate, Scale, noise
 from onnxembed.explain.given import Given, checked
 from onnxembed.explain.hypotheses import Traits, hypotheses
 from onnxembed.explain.replay import Replay, check_tokens
-from onnxembed.explain.report import Report, Row, Tried, causes_of, sentence
+from onnxembed.explain.report import Report, Row, Tried, causes_of, sentence, untested_lines
 from onnxembed.explain.search import Search
 from onnxembed.explain.setup import Hypothesis, Inputs, Pooled, Setup
-from onnxembed.facts.json_file import read_json
 
 # What a report shows of a text: characters, and tokens.
 _CHARACTERS, _PIECES = 300, 40
@@ -67,7 +67,7 @@ def explain(
         replay = Replay(model, given.texts, setup.pooled, graphs)
         check_tokens(replay, model, given.texts, setup.inputs)
         scale: Scale = "unit" if section.normalize.value else "none"
-        search = Search(replay, setup, given.vectors, given.everything, scale, _lengths(model, replay))
+        search = Search(replay, setup, given.vectors, given.everything, scale, _lengths(model, replay, graphs.config))
         traits = Traits(
             graphs.config,
             size if size < section.dimension else None,
@@ -95,10 +95,9 @@ def _prompt(model: OnnxEmbedder, prompt: str | None, name: str | None) -> str:
     return prompt if prompt is not None else model.prompts[str(name)]
 
 
-def _lengths(model: OnnxEmbedder, replay: Replay) -> range:
+def _lengths(model: OnnxEmbedder, replay: Replay, config: Mapping[str, Any]) -> range:
     """The limits that the graph can take: above the special tokens, up to its positions as config.json has them."""
-    path = model.folder / "config.json"
-    positions = read_json(path).get("max_position_embeddings") if path.is_file() else None
+    positions = config.get("max_position_embeddings")
     # Positions of RoBERTa begin after the padding token's.
     after = (
         model.manifest.tokenization.pad_token_id.value + 1
@@ -131,9 +130,7 @@ def _report(search: Search, found: list[Candidate], given: Given, setup: Setup, 
         runner_up=_tried(others[0]) if found and others else None,
         ruled_out=tuple(map(_tried, singles[:_TRIED])),
         unseen=_words([*search.unseen, *search.rounding]),
-        untested=tuple(
-            f"{reason}: {'; '.join(_words(changes))}" for reason, changes in search.untested.items() if changes
-        ),
+        untested=tuple(untested_lines(search.untested)),
         notes=(*given.notes, *_cut_note(tokens, setup)),
     )
 

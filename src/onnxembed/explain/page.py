@@ -58,7 +58,7 @@ def _notes(report: Report) -> Iterator[str]:
     words = [*report.notes, *(f"These texts cannot tell it from: {each.changes}." for each in report.alternatives)]
     if report.runner_up:
         reached = f"{report.measure} {report.runner_up.reached:.6f}"
-        words.append(f"The runner-up, if their vectors {report.runner_up.changes}, reaches only {reached}.")
+        words.append(f"The runner-up, if their {report.things} {report.runner_up.changes}, reaches only {reached}.")
     if words:
         yield f"<ul class=notes>{''.join(f'<li>{escape(each)}' for each in words)}</ul>"
 
@@ -121,7 +121,7 @@ def _ladder(report: Report) -> str:
             f"<td class=number>{each.reached:.6f}"
         )
     return (
-        f"<p>If their vectors ..., this {report.measure} is reached in the worst text; "
+        f"<p>If their {report.things} ..., this {report.measure} is reached in the worst text; "
         f"the bar is what remains.</p><table class=ladder>{''.join(rows)}</table>"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnxembed.explain.fixes import FIXES
@@ -77,6 +77,11 @@ class Report:
     """Single changes that cannot be tried with this graph."""
     notes: tuple[str, ...]
 
+    @property
+    def things(self) -> str:
+        """What was compared: "vectors" or "scores"."""
+        return "vectors" if self.measure == "cosine" else "scores"
+
     def to_json(self) -> str:
         """The report as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
@@ -121,6 +126,13 @@ def _fixes(change: Hypothesis, system: str | None) -> dict[str, str]:
     known = FIXES[change.cause]
     chosen = {name: fix for name, fix in known.items() if name in (system, "all systems")} or known
     return {name: fix.format_map(change.words) for name, fix in chosen.items()}
+
+
+def untested_lines(untested: Mapping[str, Sequence[Hypothesis]]) -> Iterator[str]:
+    """One line for each reason, with the changes that could not be tried for it."""
+    for reason, changes in untested.items():
+        if changes:
+            yield f"{reason}: {'; '.join(dict.fromkeys(change.theirs for change in changes))}"
 
 
 def sentence(changes: Sequence[Hypothesis], things: str) -> str:

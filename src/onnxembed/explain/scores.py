@@ -14,7 +14,7 @@ from onnxembed.explain.analysis import AnalysisGraphs, CannotBuildError
 from onnxembed.explain.builds import builds
 from onnxembed.explain.given import FEWEST
 from onnxembed.explain.hypotheses import LENGTHS
-from onnxembed.explain.report import Report, Row, Tried, causes_of, sentence
+from onnxembed.explain.report import Report, Row, Tried, causes_of, sentence, untested_lines
 from onnxembed.explain.setup import Build, Hypothesis, Inputs, Pooled, Setup
 from onnxembed.manifest import LOGITS, HeadPooling
 from onnxembed.reranker import OnnxReranker
@@ -88,7 +88,7 @@ def explain_scores(model: OnnxReranker, pairs: Sequence[Pair], scores: Array, *,
         runner_up=others[0].tried() if found and others else None,
         ruled_out=tuple(each.tried() for each in tried if len(each.changes) == 1 and each.error > ACCEPTED),
         unseen=tuple(change.theirs for change in search.unseen),
-        untested=tuple(f"{reason}: {words}" for words, reason in search.untested.items()),
+        untested=tuple(untested_lines(search.untested)),
         notes=(),
     )
 
@@ -115,7 +115,7 @@ class _Search:
         self.own = model.model.tokenize(list(pairs))
         self.candidates: list[_Candidate] = []
         self.unseen: list[Hypothesis] = []
-        self.untested: dict[str, str] = {}
+        self.untested: dict[str, list[Hypothesis]] = {}
 
     def run(self) -> list[_Candidate]:
         """The accepted candidates that nothing tells apart, the fewest changes first."""
@@ -198,7 +198,9 @@ class _Search:
         try:
             logits = self._logits(tokens, setup.build)
         except CannotBuildError as error:
-            self.untested |= {change.hypothesis.theirs: str(error) for change in changes if change.tokens is None}
+            self.untested.setdefault(str(error), []).extend(
+                change.hypothesis for change in changes if change.tokens is None
+            )
             return None
         own = self._section.activation.value
         for name in dict.fromkeys((own, "identity", "sigmoid")):

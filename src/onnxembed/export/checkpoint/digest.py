@@ -8,12 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from onnxembed.export.checkpoint.linear import FORMATS
-from onnxembed.export.checkpoint.pickles import read_pickle
-from onnxembed.export.checkpoint.safetensors import read_safetensors
+from onnxembed.export.checkpoint.lora import adapter_records
 from onnxembed.export.checkpoint.tensor_record import TensorRecord
 from onnxembed.export.checkpoint.tensors import WEIGHT_DTYPES, tensor_records
 from onnxembed.facts.facts import Facts
-from onnxembed.hub.checkpoint_files import ADAPTERS
 
 LENGTH = 16
 """Hexadecimal digits: 64 bits."""
@@ -40,11 +38,8 @@ def tensors_digest(facts: Facts) -> str:
 def _records(facts: Facts) -> Iterator[tuple[str, TensorRecord]]:
     """Every tensor with its name: those of the transformer, of an adapter, of the modules after it, and of heads."""
     yield from tensor_records(facts.weights_folder).items()
-    for file in (facts.transformer_folder / name for name in ADAPTERS) if facts.lora is not None else ():
-        if file.is_file():
-            read = read_safetensors if file.suffix == ".safetensors" else read_pickle
-            yield from ((f"adapter {name}", record) for name, record in read(file).items())
-            break
+    if facts.lora is not None:
+        yield from ((f"adapter {name}", record) for name, record in adapter_records(facts.lora.folder).items())
     for place, layer in enumerate((*facts.post.token_layers, *facts.post.layers)):
         folder = getattr(layer, "folder", None)
         if folder is not None:

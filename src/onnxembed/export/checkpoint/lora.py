@@ -46,7 +46,7 @@ class LoraCheckpoint(Checkpoint):
         self._lora = lora
         self._factors: dict[str, dict[str, TensorRecord]] = {}
         self._replaced: set[str] = set()
-        for stored, record in _read_adapter(lora.folder).items():
+        for stored, record in adapter_records(lora.folder).items():
             name = without_prefix(prefix, stored.removeprefix("base_model.model."))
             if (factor := FACTOR.fullmatch(name.replace(f"{LENGTHS}.weight", LENGTHS))) is not None:
                 self._factors.setdefault(factor[1], {})[factor[2]] = record
@@ -129,7 +129,8 @@ class LoraCheckpoint(Checkpoint):
         return self._lora.scaling(module, self._factors[module][self._names(module)[0]].shape[0])
 
 
-def _read_adapter(folder: Path) -> dict[str, TensorRecord]:
+def adapter_records(folder: Path) -> dict[str, TensorRecord]:
+    """All tensors of an adapter's folder, in the first format that it has."""
     for name, read in READERS.items():
         if (folder / name).is_file():
             return read(folder / name)
