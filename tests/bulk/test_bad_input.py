@@ -79,7 +79,7 @@ def test_ids_are_numbers_or_strings(embed: Embed, tmp_path: Path) -> None:
         embed("a.parquet", id_column="n")
 
 
-@pytest.mark.parametrize("name", ["id", "vector", "token_count"])
+@pytest.mark.parametrize("name", ["id", "vector", "indices", "token_count", "truncated"])
 def test_a_kept_column_with_the_name_of_another_one_is_refused(embed: Embed, tmp_path: Path, name: str) -> None:
     pq.write_table(pa.table({"text": ["a"], name: ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(UsageError, match=f"a column '{name}' cannot be kept: the output has one of its own"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -165,6 +166,15 @@ def test_loading_again_changes_nothing_and_goes_on_where_it_stopped(store: str, 
     assert len(read(uri, "again")) == 150
 
 
+def test_a_collection_that_was_thrown_away_is_loaded_anew(embed: Embed, tmp_path: Path) -> None:
+    pytest.importorskip("lancedb")
+    out = job(embed, tmp_path, texts_of_many_lengths(150))
+    for _ in range(2):
+        loaded = load(out, f"lancedb:{tmp_path}/db/docs", silent)
+        assert (loaded.written, loaded.count) == (150, 150)
+        shutil.rmtree(tmp_path / "db")
+
+
 def test_a_later_row_replaces_the_one_that_has_its_id(store: str, embed: Embed, tmp_path: Path) -> None:
     uri = at(store, "replaced")
     load(job(embed, tmp_path, ["the cat", "it was"]), uri, silent)
@@ -195,9 +205,10 @@ def test_a_collection_of_another_space_is_refused(store: str, embed: Embed, many
 
 
 def test_numbers_are_ids_too_and_halves_become_whole_floats(store: str, embed: Embed, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("the cat\nit was\n")
-    embed("a.txt", vectors=VectorOptions(dtype="float16"))
+    (tmp_path / "a.jsonl").write_text('{"n": 7, "text": "the cat", "title": "a"}\n{"n": -1, "text": "it was"}\n')
+    embed("a.jsonl", id_column="n", keep=("title",), vectors=VectorOptions(dtype="float16"))
     assert load(tmp_path / "out", at(store, "numbers"), silent).count == 2
+    assert {int(id) for id in read(at(store, "numbers"), "numbers")} == {7, -1}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ pytest.importorskip("pyarrow", reason="needs the extra [bulk]")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs import Embed
+from jobs import Embed, content
 from onnxembed.errors import UsageError
 
 
@@ -23,6 +23,8 @@ def test_rows_without_a_text_are_rejected_with_the_reason(embed: Embed, tmp_path
     summary = embed("a.jsonl")
     assert (summary.texts, summary.rejected, summary.rows) == (2, 7, 9)
     assert pq.read_table(tmp_path / "out")["id"].to_pylist() == [7, 8]
+    names = sorted(content(tmp_path / "out"))
+    assert names == ["_job/job.json", "_job/rejected.parquet", "_job/summary.json", "part-00000.parquet"]
     rejected = pq.read_table(tmp_path / "out/_job/rejected.parquet").to_pylist()
     assert [row["row"] for row in rejected] == [1, 2, 3, 4, 5, 6, 7]
     assert {row["file"] for row in rejected} == {"a.jsonl"}
@@ -31,6 +33,15 @@ def test_rows_without_a_text_are_rejected_with_the_reason(embed: Embed, tmp_path
     assert reasons[4].startswith("not JSON (")
     assert reasons[5] == "not Unicode"
     assert reasons[6].startswith("not UTF-8 (")
+
+
+def test_a_parquet_column_that_is_not_utf_8_loses_the_wrong_rows_alone(embed: Embed, tmp_path: Path) -> None:
+    texts = pa.array([b"the cat", b"\xff", "東京".encode()], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+    assert embed("a.parquet").texts == 2
+    assert pq.read_table(tmp_path / "out")["id"].to_pylist() == [0, 2]
+    (row,) = pq.read_table(tmp_path / "out/_job/rejected.parquet").to_pylist()
+    assert (row["row"], row["reason"]) == (2, "not UTF-8 (invalid start byte)")
 
 
 def test_rows_with_a_wrong_id_or_column_are_rejected(embed: Embed, tmp_path: Path) -> None:
@@ -48,11 +59,15 @@ def test_rows_with_a_wrong_id_or_column_are_rejected(embed: Embed, tmp_path: Pat
 
 
 def test_rows_of_a_csv_file_that_are_not_whole_are_rejected(embed: Embed, tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(b'text,n\r\n"two\nlines",1\r\nx\r\n\r\n\xff,3\r\n"a ""b""",4\r\n')
+    (tmp_path / "a.csv").write_bytes(b'text,n\r\n"two\nlines",1\r\nx\r\n\r\n\xff,3\r\n"a ""b""",4\r\ny,5,6\r\n')
     embed("a.csv", keep=("text",))
     assert pq.read_table(tmp_path / "out")["text"].to_pylist() == ["two\nlines", 'a "b"']
     rejected = pq.read_table(tmp_path / "out/_job/rejected.parquet").to_pylist()
-    assert [(row["row"], row["reason"]) for row in rejected] == [(2, "1 fields, not 2"), (3, "not Unicode")]
+    assert [(row["row"], row["reason"]) for row in rejected] == [
+        (2, "1 fields, not 2"),
+        (3, "not Unicode"),
+        (5, "3 fields, not 2"),
+    ]
 
 
 def test_a_strict_job_stops_at_the_first_row_without_a_text(embed: Embed, tmp_path: Path) -> None:

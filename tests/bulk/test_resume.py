@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,19 @@ def test_a_lost_or_damaged_part_is_made_again(embed: Embed, tmp_path: Path) -> N
     assert content(tmp_path / "out") == expected
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.parquet", "a.jsonl", "a.csv.gz"])
+def test_a_part_ends_with_the_row_that_fills_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Where texts are long, parts have fewer rows, which bounds memory."""
+    monkeypatch.setattr("onnxembed.bulk.chunks.PART_CHARACTERS", 10)
+    write(tmp_path / name, ["aaaa", "bbbb", "cc", "d" * 12, "e", "f", "g" * 9])
+    inputs = open_inputs(
+        find_inputs([str(tmp_path / name)], lambda stage, done, total: None), Columns("text", None, ())
+    )
+    texts = [["aaaa", "bbbb", "cc"], ["d" * 12], ["e", "f", "g" * 9]]
+    assert [chunk.texts for chunk in pending(inputs, {}, 16)] == texts
+    assert [len(chunk.texts) for chunk in pending(inputs, {}, 2)] == [2, 2, 2, 1]
+
+
 @pytest.mark.parametrize("name", ["a.txt", "a.parquet", "a.jsonl"])
 def test_the_share_that_is_done_grows_with_the_rows(tmp_path: Path, name: str) -> None:
     write(tmp_path / name, ["the cat"] * 10_000)
@@ -77,6 +91,15 @@ def test_the_share_that_is_done_grows_with_the_rows(tmp_path: Path, name: str) -
     done = {chunk.number: (chunk.start, chunk.end) for chunk in whole[:4]}
     for chunks, first in ((whole, 0), (list(pending(inputs, done, 1000)), 4)):
         assert np.allclose([chunk.begun for chunk in chunks], np.arange(first, 10) / 10, atol=0.01)
+
+
+def test_the_share_of_a_compressed_file_is_that_of_its_own_bytes(tmp_path: Path) -> None:
+    """Its lines are ten times as long as what is read of it."""
+    letters = np.random.default_rng(3).integers(97, 123, (10_000, 100), np.uint8)
+    write(tmp_path / "a.txt.gz", [10 * line.tobytes().decode() for line in letters])
+    files = find_inputs([str(tmp_path / "a.txt.gz")], lambda stage, done, total: None)
+    shares = [chunk.share for chunk in pending(open_inputs(files, Columns("text", None, ())), {}, 1000)]
+    assert np.allclose(shares, np.arange(1, 11) / 10, atol=0.2)
 
 
 def test_a_job_that_goes_on_tells_which_share_was_done_before(embed: Embed, tmp_path: Path) -> None:
@@ -105,6 +128,26 @@ def test_chunks_are_the_same_wherever_reading_begins(tmp_path: Path) -> None:
         assert (again.number, again.start, again.end) == (first.number, first.start, first.end)
         assert (again.texts, again.rejected) == (first.texts, first.rejected)
         assert again.beside == first.beside
+
+
+def test_a_part_is_safe_on_the_disk_before_it_has_its_name(
+    embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what a run that was killed left of one is removed."""
+    saved: list[tuple[int, bool]] = []
+    part, fsync = tmp_path / "out/part-00000.parquet", os.fsync
+
+    def note(descriptor: int) -> None:
+        fsync(descriptor)
+        saved.append((os.fstat(descriptor).st_ino, part.exists()))
+
+    monkeypatch.setattr("os.fsync", note)
+    (tmp_path / "out/_job").mkdir(parents=True)
+    (tmp_path / "out/_job/.part-00000.parquet.1234.part").touch()
+    write(tmp_path / "a.txt", TEXTS)
+    embed("a.txt")
+    assert (part.stat().st_ino, False) in saved
+    assert sorted(content(tmp_path / "out")) == ["_job/job.json", "_job/summary.json", "part-00000.parquet"]
 
 
 def test_a_finished_job_does_nothing_when_it_runs_again(embed: Embed, tmp_path: Path) -> None:
@@ -179,6 +222,14 @@ def test_an_input_that_is_lost_or_changes_meanwhile_is_named_and_the_job_goes_on
 
     with pytest.raises(UsageError, match=r"e\.csv\.gz is gone; put it back and run the same command again"):
         embed(*inputs, part_rows=16, watch=Losing(2))
+
+    class Changing(Stopping):
+        def advance(self, texts: int, share: float) -> None:
+            (tmp_path / "e.csv.gz").write_bytes(kept + kept)
+
+    (tmp_path / "e.csv.gz").write_bytes(kept)
+    with pytest.raises(UsageError, match=r"e\.csv\.gz changed while it was read; finish writing it before a job"):
+        embed(*inputs, part_rows=16, watch=Changing(0))
     (tmp_path / "e.csv.gz").write_bytes(kept)
     embed(*inputs, part_rows=16)
     assert content(tmp_path / "out") == content(tmp_path / "whole")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,20 @@ def test_ids_and_kept_columns_stand_beside_the_vectors(embed: Embed, tmp_path: P
     assert table["id"].to_pylist() == ["000", "001", "002", "003", "004", "005"]
     assert table["text"].to_pylist() == TEXTS
     assert table["year"].to_pylist()[3] == year
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.csv.gz"])
+def test_the_mark_that_editors_on_windows_write_is_no_text(
+    embed: Embed, model: OnnxEmbedder, tmp_path: Path, name: str
+) -> None:
+    write(tmp_path / name, SHORT)
+    opened = gzip.open if name.endswith(".gz") else open
+    with opened(tmp_path / name, "rb") as file:
+        data = file.read()
+    with opened(tmp_path / name, "wb") as file:
+        file.write(codecs.BOM_UTF8 + data)
+    assert embed(name, id_column="id").rejected == 0
+    assert np.allclose(vectors(tmp_path / "out"), model.encode(SHORT), atol=1e-6)
 
 
 def test_folders_patterns_and_files_are_read_in_order(embed: Embed, model: OnnxEmbedder, tmp_path: Path) -> None:
@@ -166,6 +182,15 @@ def test_arrow_arrays_lie_over_the_memory_of_the_vectors() -> None:
     array = fixed_lists(matrix)
     assert array.flatten().buffers()[1].address == matrix.ctypes.data
     assert vectors_of(array).ctypes.data == matrix.ctypes.data
+
+
+def test_the_bytes_of_floats_are_split_and_ids_have_statistics(embed: Embed, tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", SHORT)
+    embed("a.txt")
+    group = pq.read_metadata(tmp_path / "out/part-00000.parquet").row_group(0)
+    columns = {group.column(place).path_in_schema: group.column(place) for place in range(group.num_columns)}
+    assert "BYTE_STREAM_SPLIT" in columns["vector.list.element"].encodings
+    assert (columns["vector.list.element"].statistics, columns["id"].statistics.max) == (None, len(SHORT) - 1)
 
 
 def test_no_inputs_rows_make_no_parts(embed: Embed, tmp_path: Path) -> None:

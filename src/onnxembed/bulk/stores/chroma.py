@@ -47,7 +47,7 @@ class Chroma:
         """Write records by their ids."""
         for start in range(0, len(rows), self._at_once):
             batch = rows.slice(start, self._at_once)
-            metadata = [_plain(row) for row in payloads(batch, self._kept)]
+            metadata = [_plain(row) or None for row in payloads(batch, self._kept)]  # an empty one is refused
             self._collection.upsert(
                 ids=[str(id) for id in batch["id"].to_pylist()],
                 embeddings=vectors_of(batch["vector"]),
