@@ -19,6 +19,7 @@ from onnxembed.loading.agreement import check_artifact
 from onnxembed.loading.locate import locate
 from onnxembed.manifest import read_manifest
 from tampering import change_graph
+from tiny_heads import write_stanford_colbert
 from tiny_rerankers import write_reranker
 
 Change = Callable[[dict[str, Any]], object]
@@ -136,3 +137,30 @@ def test_an_output_of_integers_that_stand_for_nothing_is_named(copy: Path) -> No
     change_graph(copy, retype)
     with pytest.raises(ModelFilesError, match="sentence_embedding is int8, and integer_outputs does not say"):
         OnnxEmbedder(copy)
+
+
+def free_width(graph: onnx.GraphProto) -> None:
+    """Let no output name the length of its vectors."""
+    for output in graph.output:
+        output.type.tensor_type.shape.dim[-1].ClearField("dim_value")
+
+
+def test_vectors_of_another_length_are_found_by_a_run_where_the_graph_names_none(copy: Path) -> None:
+    change_graph(copy, free_width)
+    with (
+        OnnxEmbedder(edit(copy, lambda m: m["embedding"].update(dimension=7))) as model,
+        pytest.raises(ModelFilesError, match=r"makes vectors of 32 numbers, not the manifest's 7 \(embedding\."),
+    ):
+        model.encode("the cat")
+
+
+def test_vectors_of_tokens_of_another_length_are_found_by_a_run(tmp_path: Path) -> None:
+    write_stanford_colbert(tmp_path / "checkpoint")
+    export(tmp_path / "checkpoint", tmp_path / "onnx", Options())
+    change_graph(tmp_path / "onnx", free_width)
+    edit(tmp_path / "onnx", lambda m: m["multi_vector"].update(dimension=7))
+    with (
+        OnnxEmbedder(tmp_path / "onnx") as model,
+        pytest.raises(ModelFilesError, match=r"makes vectors of \d+ numbers, not the manifest's 7 \(multi_vector\."),
+    ):
+        model.encode_query("the cat")

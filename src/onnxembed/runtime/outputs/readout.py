@@ -1,4 +1,4 @@
-"""The protocol of readouts: what is fetched from a graph for one run, and what is made of it."""
+"""The protocol of readouts: what is fetched from a graph for one run, and made of it; and the check of a width."""
 
 from __future__ import annotations
 
@@ -6,8 +6,21 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from onnxembed.arrays import Feeds, FloatArray
+from onnxembed.errors import ModelFilesError
 
 Result_co = TypeVar("Result_co", covariant=True)
+
+
+def check_width(vectors: FloatArray, dimension: int, key: str) -> None:
+    """Raise ModelFilesError for vectors [..., D] of another length than the manifest says, whose key this is.
+
+    A graph that names no size of its output shows it only when it runs.
+    """
+    if vectors.shape[-1] != dimension:
+        raise ModelFilesError(
+            f"the graph makes vectors of {vectors.shape[-1]} numbers, not the manifest's {dimension} ({key}): "
+            "export or download the model again"
+        )
 
 
 class Readout(Protocol[Result_co]):
