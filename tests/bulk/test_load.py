@@ -166,6 +166,26 @@ def test_loading_again_changes_nothing_and_goes_on_where_it_stopped(store: str, 
     assert len(read(uri, "again")) == 150
 
 
+def test_collections_compare_as_the_model_does_and_qdrant_gets_ids_that_its_servers_take(
+    embed: Embed, tmp_path: Path
+) -> None:
+    qdrant = pytest.importorskip("qdrant_client")
+    milvus = pytest.importorskip("pymilvus")
+    pytest.importorskip("milvus_lite")
+    (tmp_path / "a.jsonl").write_text('{"n": 7, "text": "the cat"}\n{"n": -1, "text": "it was"}\n')
+    embed("a.jsonl", id_column="n")
+    load(tmp_path / "out", f"qdrant:{tmp_path}/q/docs", silent)
+    load(tmp_path / "out", f"milvus:{tmp_path}/m.db/docs", silent)
+    client = qdrant.QdrantClient(path=f"{tmp_path}/q")
+    assert client.get_collection("docs").config.params.vectors.distance == "Cosine"
+    points, _ = client.scroll("docs")
+    client.close()
+    assert {point.payload["id"]: type(point.id) for point in points} == {7: int, -1: str}
+    client = milvus.MilvusClient(f"{tmp_path}/m.db")
+    assert client.describe_index("docs", "vector")["metric_type"] == "COSINE"
+    client.close()
+
+
 def test_a_collection_that_was_thrown_away_is_loaded_anew(embed: Embed, tmp_path: Path) -> None:
     pytest.importorskip("lancedb")
     out = job(embed, tmp_path, texts_of_many_lengths(150))
