@@ -9,7 +9,9 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+import tokenizers
 
 from onnxembed import OnnxEmbedder
 from onnxembed.cli import STOPPING, main
@@ -38,6 +40,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("exact_bytes") and not adds_bytes_exactly():
         pytest.skip("this processor has no VNNI: sums of products of bytes saturate in 16 bits")
+    asks_hub = item.get_closest_marker("hub") or "hub" in getattr(item, "fixturenames", ())
+    if asks_hub and huggingface_hub.__version__.startswith("0."):
+        pytest.skip("asking the hub needs huggingface_hub 1.0; older ones are for folders only")
+    if item.get_closest_marker("quiet_tokenizers") and tokenizers.__version__.startswith(("0.20.", "0.21.")):
+        pytest.skip("these tokenizers print remarks on the tiny vocabulary to standard output")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sentence_transformers.util import quantization as peer
 
 from onnxembed import OnnxEmbedder, binary_search, quantization_ranges, quantize_embeddings, rescore
 from onnxembed.errors import UsageError
 from onnxembed.quantization import DTYPES, OutputDtype, restore
 from tiny_embedders import EDGE_TEXTS, D, texts_of_many_lengths
 
-reference: Any = peer.quantize_embeddings  # its types know fewer names than these tests draw
-
 INTEGERS = ("int8", "uint8", "binary", "ubinary")
 EIGHT_BITS = ("int8", "uint8")
+
+
+def reference(*arguments: Any, **options: Any) -> Any:
+    """What sentence-transformers makes of vectors."""
+    from sentence_transformers.util.quantization import quantize_embeddings as theirs
+
+    return theirs(*arguments, **options)
 
 
 def vectors(count: int = 200, dimensions: int = 37, seed: int = 3) -> Any:
@@ -36,6 +40,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
     np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("given", ["itself", "ranges", "calibration"])
 def test_numbers_are_those_of_sentence_transformers(dtype: OutputDtype, given: str) -> None:
@@ -51,6 +56,7 @@ def test_numbers_are_those_of_sentence_transformers(dtype: OutputDtype, given: s
     assert_same(quantize_embeddings(found, "float32"), found)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_the_vectors_of_tokens_share_their_ranges(dtype: OutputDtype) -> None:
     texts = [vectors(60), vectors(80, seed=4), np.empty((0, 37), np.float32)]
@@ -121,6 +127,7 @@ def test_an_embedder_gives_each_type(model: OnnxEmbedder, dtype: OutputDtype) ->
     assert_same(model.encode(texts, **options), expected)
 
 
+@pytest.mark.torch
 def test_cut_vectors_are_quantized_after_the_cut(model: OnnxEmbedder) -> None:
     texts = short_texts()
     plain = model.encode(texts, dimensions=12)

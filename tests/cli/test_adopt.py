@@ -21,6 +21,7 @@ def foreign(artifact: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.torch  # without it, that is what the note says
 def test_adopt_names_the_folder_and_says_what_was_not_compared(run: Run, foreign: Path) -> None:
     code, out, err = run("adopt", foreign)
     assert (code, err) == (0, "")

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -58,6 +59,9 @@ def test_the_examples_of_the_help_are_commands(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("arguments", [["--nonsense"], ["embed", "--nonsense"], ["embed"], ["nonsense"], []])
 def test_a_mistaken_command_shows_how_to_use_it(run: Run, arguments: list[str]) -> None:
     code, out, err = run(*arguments)
+    if not arguments and version("click").startswith("8.1."):  # which prints the help of a group that is called alone
+        assert (code, out[:7], err) == (0, "Usage: ", "")
+        return
     assert (code, out) == (2, "")
     assert err.startswith("Usage: ")
 

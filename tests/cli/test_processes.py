@@ -26,6 +26,7 @@ from onnxembed.manifest import FILE_NAME
 from running import USUAL, command, names, rows
 
 
+@pytest.mark.quiet_tokenizers
 def test_export_and_embed_in_processes_of_their_own(checkpoint: Path, tmp_path: Path) -> None:
     def call(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -242,6 +243,7 @@ def on_a_terminal(
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
+@pytest.mark.quiet_tokenizers
 @pytest.mark.parametrize("arguments", [["inspect", "ARTIFACT"], ["export", "CHECKPOINT", "--dry-run"]])
 def test_a_terminal_gets_lines_that_fit_and_a_pipe_gets_them_whole(
     artifact: Path, checkpoint: Path, tmp_path: Path, arguments: list[str]
@@ -319,6 +321,7 @@ def test_the_output_is_not_the_input_through_redirections(
     assert (tmp_path / "docs.jsonl").read_text() == '{"text": "my only copy"}\n'
 
 
+@pytest.mark.quiet_tokenizers
 @pytest.mark.parametrize(
     "arguments", [("embed", "ARTIFACT", "texts.txt", "-o", "out"), ("export", "MODEL", "-o", "out")]
 )

@@ -49,6 +49,7 @@ def test_a_reranker_pickles_as_its_arguments(tmp_path: Path) -> None:
         assert copied.threads == 1
 
 
+@pytest.mark.hub
 def test_a_pickle_of_a_hub_model_names_its_commit(
     artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_hub_that_answers_with_a_server_error(hub: HubServer, cache: Path, sta
         assert f"{hub.url} is busy ({status} " in str(error)
 
 
+@pytest.mark.hub
 def test_a_hub_that_is_not_there_is_not_waited_for(nowhere: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)

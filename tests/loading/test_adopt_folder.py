@@ -34,6 +34,7 @@ from tiny_embedders import assert_vectors_equal
 GELU = "torch.nn.modules.activation.GELU"
 
 
+@pytest.mark.torch  # without it, that is what the note says
 @pytest.mark.parametrize("names", [("", "last_hidden_state"), ("sentence_embedding", "token_embeddings")])
 def test_an_adopted_folder_is_an_artifact(
     checkpoint: Path, tmp_path: Path, expected: Any, names: tuple[str, str]

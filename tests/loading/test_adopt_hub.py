@@ -22,6 +22,8 @@ from onnxembed.manifest import read_manifest
 from tiny import change_json
 from tiny_embedders import assert_vectors_equal
 
+pytestmark = pytest.mark.hub
+
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:

@@ -159,6 +159,7 @@ def test_a_folder_has_a_recipe_only_when_it_is_named(book: Path, tmp_path: Path)
     assert read_manifest(tmp_path / "out") == manifest
 
 
+@pytest.mark.hub
 def test_a_hub_model_has_its_recipe_without_being_asked(
     book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,7 @@ def test_an_export_has_the_adapter_merged_beside_its_base_and_alone(folder: Path
         export(adapted, tmp_path / "other", Options(flags=Flags(adapter="none")))
 
 
+@pytest.mark.hub
 @pytest.mark.parametrize("local", [True, False])
 def test_the_base_of_an_adapter_alone_may_be_a_hub_model(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: bool
