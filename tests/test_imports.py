@@ -24,7 +24,7 @@ RUNTIME = sorted(
 # What a text goes through, from a folder to its vector: all of these packages' modules that are brought in.
 EMBEDDING = {
     *("arguments", "arrays", "embedder", "errors", "execution", "foreign", "hub", "loading", "manifest", "reranker"),
-    *("proof", "protobuf", "quantization", "rescoring", "runtime", "similarity", "tokenizer", "warning"),
+    *("proof", "protobuf", "public", "quantization", "rescoring", "runtime", "similarity", "tokenizer", "warning"),
 }
 # What only adoption and the hub take.
 OTHERS = {
@@ -95,18 +95,24 @@ def test_a_local_folder_needs_no_hub_client(artifact: Path) -> None:
 
 def test_importing_the_package_imports_no_event_loop() -> None:
     """Only who awaits needs one, and it takes longer to import than most of the package."""
-    assert not imported_by("import onnxembed") & {"asyncio", "ssl", "socket"}
+    assert not imported_by("import onnxembed.public") & {"asyncio", "ssl", "socket"}
+
+
+def test_the_command_begins_before_anything_else_is_imported() -> None:
+    """So that Ctrl-C is answered while it is."""
+    new = run("import sys; old = set(sys.modules); import onnxembed.__main__; print(*sorted({*sys.modules} - old))")
+    assert not {*new.split()} & {"numpy", "click", "typing", "dataclasses", "onnxembed.cli", "onnxembed.embedder"}
 
 
 def test_importing_the_package_imports_little() -> None:
-    names = imported_by("import onnxembed")
+    names = imported_by("import onnxembed.public")
     assert not names & {"onnxruntime", "tokenizers", "huggingface_hub", "click", "tqdm", *BLOCKED}
 
 
 def test_importing_the_package_imports_what_embedding_takes_and_no_more() -> None:
     """Not what adoption or the hub take; nor modules that take longer to import than all of these."""
     new = run(
-        "import sys, numpy; old = set(sys.modules); import onnxembed; print(*sorted({*sys.modules} - old))"
+        "import sys, numpy; old = set(sys.modules); import onnxembed.public; print(*sorted({*sys.modules} - old))"
     ).split()
     own = {name.removeprefix("onnxembed.") for name in new if name.startswith("onnxembed.")}
     assert "runtime.open_model" in own

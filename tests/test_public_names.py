@@ -7,19 +7,28 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import onnxembed
+from onnxembed import public
 
 DUNDERS = {"__version__"}
 
 
 def test_all_lists_what_is_visible() -> None:
-    modules = {name for name, value in vars(onnxembed).items() if inspect.ismodule(value)}
-    visible = {name for name in vars(onnxembed) if not name.startswith("_")} - modules
+    visible = {name for name in vars(public) if not name.startswith("_")}
     assert {*onnxembed.__all__} == visible | DUNDERS
+    assert {*dir(onnxembed)} == {*onnxembed.__all__, "commands", "errors", "manifest"}
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'onnxembed' has no attribute 'Embedder'$"):
+        _ = onnxembed.Embedder  # type: ignore[attr-defined]
+    assert not hasattr(onnxembed, "__wrapped__")
 
 
 def test_all_is_sorted_and_has_no_name_twice() -> None:
-    assert onnxembed.__all__ == sorted(set(onnxembed.__all__))
+    assert public.__all__ == sorted(set(public.__all__))
 
 
 def test_every_public_name_is_documented() -> None:

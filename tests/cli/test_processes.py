@@ -335,3 +335,28 @@ def test_a_file_that_may_not_grow_is_named(
     assert (done.returncode, done.stdout) == (2, b"")
     assert re.fullmatch(r"onnxembed: cannot write .*out\.npy: File too large\n", done.stderr.decode())
     assert names(tmp_path) == ["texts.txt"]
+
+
+MOMENTS = [0.05 * step for step in range(2, 22)]
+
+
+@pytest.mark.parametrize("line", ["embed ARTIFACT -", "serve ARTIFACT --port 0", "export CHECKPOINT --dry-run"])
+def test_ctrl_c_at_any_moment_is_one_line(line: str, artifact: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """From where Python reads the command on: modules import for a second."""
+    program = "print(flush=True); import sys; from onnxembed.__main__ import main; main()"
+    places = {"ARTIFACT": str(artifact), "CHECKPOINT": str(checkpoint)}
+    arguments = [places.get(word, word) for word in line.split()]
+    for moment in MOMENTS:
+        with start(*arguments, program=program, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.readline()
+            time.sleep(moment)
+            process.send_signal(signal.SIGINT)
+            printed = process.stderr.read().decode()
+        assert "Traceback" not in printed, moment
+        if arguments[0] == "serve":
+            assert process.returncode == 0, (moment, printed)
+        elif process.returncode:  # else it had ended before
+            assert (process.returncode, printed.strip()) == (130, "onnxembed: interrupted"), moment
+    assert names(tmp_path) == []

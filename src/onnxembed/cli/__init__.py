@@ -46,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that cannot show every letter
     try:
-        cli.main(arguments, standalone_mode=False)
+        _call(arguments)
     except OnnxEmbedError as error:
         _fail(f"{error}", exit_code(error))
     except click.Abort:
-        _fail("interrupted", INTERRUPTED)
+        given = sys.argv[1:] if arguments is None else arguments
+        _fail("interrupted", 0 if [*given[:1]] == [serve.name] else INTERRUPTED)  # Ctrl-C is how a server ends
     except click.ClickException as error:
         error.show()
         sys.exit(REFUSED)
@@ -64,6 +65,28 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _discard_output()
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", REFUSED)
     sys.exit(0)
+
+
+def _call(arguments: Sequence[str] | None) -> None:
+    """Run the command. Whatever comes out of it after Ctrl-C is click.Abort: imports turn it into their own errors."""
+    interrupted = False
+
+    def interrupt(*_: object) -> NoReturn:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        if callable(before):  # in the background it is ignored
+            signal.signal(signal.SIGINT, interrupt)
+        cli.main(arguments, standalone_mode=False)
+    except BaseException as error:
+        if interrupted:
+            raise click.Abort from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def exit_code(error: OnnxEmbedError) -> int:
