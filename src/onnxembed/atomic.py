@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -43,20 +45,110 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], int], *, force: bool) -
     """
     refuse_replacing(path, force=force)
     target = path.resolve()
-    # Nobody can guess the name, and "x" follows no link: in a shared folder nobody can lead it elsewhere.
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    remove_abandoned(target)
     try:
-        file = draft.open("xb")
+        draft, holder = new_draft(target, lambda name: name.open("xb").close())
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
     try:
-        with naming_full_disks(path), file:
+        with naming_full_disks(path), draft.open("r+b") as file:
             count = write(file)
         refuse_replacing(path, force=force)  # it may have been created meanwhile
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
+        release(holder)
     return count
+
+
+def new_draft(target: Path, create: Callable[[Path], None]) -> tuple[Path, int | None]:
+    """A new file or folder beside `target`, as `create` makes it, and the lock that this process holds on it.
+
+    A lock ends with its process, however that ends: `remove_abandoned` takes only what nobody holds. None where the
+    system or the disk has no locks.
+    """
+    while True:
+        # Nobody can guess the name, and creating follows no link: in a shared folder nobody can lead it elsewhere.
+        draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        create(draft)
+        holder = _lock(draft, wait=True)
+        if holder is None or _is_there(draft, holder):
+            return draft, holder
+        release(holder)  # another process took it for abandoned before it was locked
+
+
+def release(holder: int | None) -> None:
+    """Give up the lock of a draft."""
+    if holder is not None:
+        os.close(holder)
+
+
+def remove_abandoned(target: Path) -> None:
+    """Remove the drafts of `target` whose processes are gone: killed, or cut off from power."""
+    for draft in siblings(target, "part"):
+        holder = _lock(draft, wait=False)
+        if holder is None:
+            continue
+        if draft.is_dir():
+            remove_folder(draft)
+        else:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+        release(holder)
+
+
+def siblings(target: Path, suffix: str) -> list[Path]:
+    """What stands beside `target` under its name, eight digits and the suffix, and belongs to this user.
+
+    Nothing on Windows, where no lock says whose process is gone.
+    """
+    if os.name != "posix":
+        return []
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.{suffix}")
+    try:
+        with os.scandir(target.parent) as entries:
+            names = [entry.name for entry in entries if pattern.fullmatch(entry.name)]
+        return [path for path in map(target.with_name, sorted(names)) if _is_ours(path)]
+    except OSError:  # a folder that is not there, or cannot be listed
+        return []
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder as far as possible."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a file or folder of this user, and no link."""
+    found = path.lstat()
+    return (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)) and found.st_uid == os.geteuid()
+
+
+def _lock(path: Path, *, wait: bool) -> int | None:
+    """Lock a file or folder for this process alone; None if another process holds it, or nothing can be locked."""
+    if os.name != "posix":
+        return None
+    import fcntl  # not on Windows
+
+    try:
+        holder = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        os.close(holder)
+        return None
+    return holder
+
+
+def _is_there(path: Path, holder: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(holder))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -161,6 +161,47 @@ def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path, 
     assert names(tmp_path) == []
 
 
+def test_what_a_killed_embed_left_is_removed_by_the_next_run_and_a_live_one_keeps_its_own(
+    artifact: Path, tmp_path: Path
+) -> None:
+    def begun() -> subprocess.Popen[bytes]:
+        before = {*part_files(tmp_path)}
+        process = start("embed", artifact, "-", "-o", "v.npy", cwd=tmp_path)
+        assert process.stdin is not None
+        process.stdin.write(b"the cat\n" * 5000)
+        process.stdin.flush()
+        wait_for(lambda: {*part_files(tmp_path)} - before)
+        return process
+
+    foreign = [".v.npy.part", ".v.npy.12.part", ".w.npy.12345678.part"]
+    for name in foreign:
+        (tmp_path / name).write_text("somebody else's")
+    with begun() as killed:
+        killed.kill()
+    (left,) = {*part_files(tmp_path)} - {*foreign}
+    with begun() as live:
+        (kept,) = {*part_files(tmp_path)} - {*foreign}
+        assert kept != left
+        done = subprocess.run(
+            command("embed", artifact, "the cat", "-o", "v.npy"), cwd=tmp_path, env=USUAL, check=False, timeout=60
+        )
+        assert done.returncode == 0
+        assert {*part_files(tmp_path)} == {*foreign, kept}
+        live.kill()
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next_run(checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ("export", checkpoint, "-o", "out", "--no-verify")
+    with start(*arguments, program=SLOW, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        while process.stdout.readline().strip() != b"hashing":
+            pass
+        process.kill()
+    assert part_files(tmp_path)
+    subprocess.run(command(*arguments), cwd=tmp_path, env=USUAL, check=True, timeout=60, capture_output=True)
+    assert names(tmp_path) == ["out"]
+
+
 def test_a_reader_that_stops_early_is_not_an_error(artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("".join(f"the cat {i}\n" for i in range(5000)))
     with start("embed", artifact, tmp_path / "texts.txt", stderr=subprocess.PIPE) as process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from onnxembed.atomic import new_draft, release
 from onnxembed.errors import UsageError
 from onnxembed.export.artifact import graph_file
 from onnxembed.export.artifact.folder import check_output, new_folder
@@ -113,6 +115,57 @@ def test_leftovers_of_an_interrupted_process_do_not_get_in_the_way(tmp_path: Pat
             fill(tmp_path / "out", force=True)
             (outer / FILE_NAME).write_text("{}")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_a_killed_process_was_replacing_comes_back(tmp_path: Path) -> None:
+    """It was renamed, and the new one not yet."""
+    old_artifact(tmp_path / ".out.12345678.old")
+    (tmp_path / ".out.12345678.part").mkdir()
+    with pytest.raises(UsageError, match="pass --force to replace it"):
+        fill(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out/old").read_text() == "old"
+
+
+def test_a_folder_that_a_killed_process_had_replaced_is_removed(tmp_path: Path) -> None:
+    old_artifact(tmp_path / ".out.12345678.old")
+    old_artifact(tmp_path / "out")
+    fill(tmp_path / "out", force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out/new").exists()
+
+
+def test_a_process_that_is_replacing_a_folder_is_left_alone(tmp_path: Path) -> None:
+    def in_between() -> None:
+        (draft,) = tmp_path.glob(".out.*.part")
+        old_artifact(draft.with_suffix(".old"))
+        fill(tmp_path / "out")
+        assert draft.with_suffix(".old").exists()
+        (tmp_path / "out").rename(tmp_path / "elsewhere")
+
+    fill(tmp_path / "out", then=in_between)
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "elsewhere"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no locks")
+def test_a_draft_lost_before_it_was_locked_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    made: list[Path] = []
+
+    def create(path: Path) -> None:
+        path.touch()
+        made.append(path)
+
+    def flock(file: int, how: int) -> None:
+        if len(made) == 1:  # another process was faster
+            made[0].unlink()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    draft, holder = new_draft(tmp_path / "v.npy", create)
+    release(holder)
+    assert [draft] == made[1:]
+    assert draft.exists()
 
 
 def test_a_link_to_an_artifact_stays_a_link(tmp_path: Path) -> None:

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from onnxembed.atomic import naming_full_disks, refuse_overwriting_input, refuse_replacing
+from onnxembed.atomic import (
+    naming_full_disks,
+    new_draft,
+    refuse_overwriting_input,
+    refuse_replacing,
+    release,
+    remove_abandoned,
+    remove_folder,
+    siblings,
+)
 from onnxembed.errors import UsageError
 from onnxembed.manifest import FILE_NAME
+
+OLD = ".old"
+"""The ending of a folder that is being replaced."""
 
 
 @contextmanager
@@ -21,16 +31,15 @@ def new_folder(output: Path, *, force: bool) -> Iterator[Path]:
     Raises UsageError when `output` exists, unless `force` is given and it holds an artifact (or nothing).
     Any failure, Ctrl-C included, leaves `output` as it was.
     """
+    _clean_up(output.resolve())
     check_output(output, force=force)
     output = output.resolve()
-    unique = secrets.token_hex(4)
-    draft = output.parent / f".{output.name}.{unique}.part"
-    old = output.parent / f".{output.name}.{unique}.old"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        draft.mkdir()
+        draft, holder = new_draft(output, Path.mkdir)
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
+    old = draft.with_suffix(OLD)
     try:
         with naming_full_disks(output):
             yield draft
@@ -41,8 +50,21 @@ def new_folder(output: Path, *, force: bool) -> Iterator[Path]:
     finally:
         if old.exists() and not output.exists():
             old.rename(output)
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        remove_folder(draft)
+        remove_folder(old)
+        release(holder)
+
+
+def _clean_up(output: Path) -> None:
+    """Remove what killed runs left beside `output`; the folder that one of them was about to replace comes back."""
+    remove_abandoned(output)
+    for old in siblings(output, OLD.removeprefix(".")):
+        if old.with_suffix(".part").exists():  # of a process that goes on
+            continue
+        if output.exists():
+            remove_folder(old)
+        else:
+            old.rename(output)
 
 
 def check_output(output: Path, *, force: bool, inputs: Sequence[Path] = ()) -> None:
