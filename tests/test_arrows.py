@@ -33,7 +33,6 @@ BELOW: dict[str, tuple[str, ...]] = {
     "rescoring": ("quantization", "similarity"),
     "embedder": ("manifest", "quantization", "hub", "execution", "loading", "runtime", "proof", "similarity"),
     "reranker": ("manifest", "hub", "execution", "tokenizer", "loading", "runtime", "proof"),
-    "public": ("manifest", "quantization", "tokenizer", "runtime", "similarity", "rescoring", "embedder", "reranker"),
     "compat": ("manifest", "recipes", "tokenizer", "runtime", "embedder", "reranker"),
     "files": ("quantization", "runtime"),
     "bulk": ("manifest", "quantization", "hub", "loading", "runtime", "embedder"),

@@ -23,14 +23,17 @@ RUNTIME = sorted(
 
 # What a text goes through, from a folder to its vector: all of these packages' modules that are brought in.
 EMBEDDING = {
-    *("arguments", "arrays", "embedder", "errors", "execution", "foreign", "hub", "loading", "manifest", "reranker"),
-    *("proof", "protobuf", "public", "quantization", "rescoring", "runtime", "similarity", "tokenizer", "warning"),
+    *("arguments", "arrays", "embedder", "errors", "execution", "foreign", "hub", "loading", "manifest"),
+    *("proof", "protobuf", "quantization", "runtime", "similarity", "tokenizer", "warning"),
 }
 # What only adoption and the hub take.
 OTHERS = {
     *("hub.checkpoint_files", "hub.hub_files", "hub.client", "hub.cache", "loading.adopt", "loading.found_graph"),
     *("tokenizer.changes", "tokenizer.end_token"),
 }
+
+# Modules of the standard library that take longer to import than most of the package.
+SLOW = ("asyncio", "email", "hashlib", "importlib.metadata", "socket", "ssl", "zipfile")
 
 BLOCKED = ("torch", "transformers", "sentence_transformers", "onnx", "safetensors", "ml_dtypes", "onnxembed.export")
 
@@ -93,9 +96,11 @@ def test_a_local_folder_needs_no_hub_client(artifact: Path) -> None:
     assert not names & {"huggingface_hub", "httpx", "httpx2", "requests", "click", "tqdm", *BLOCKED}
 
 
-def test_importing_the_package_imports_no_event_loop() -> None:
-    """Only who awaits needs one, and it takes longer to import than most of the package."""
-    assert not imported_by("import onnxembed.public") & {"asyncio", "ssl", "socket"}
+def test_importing_the_package_imports_none_of_its_modules_and_no_other_package() -> None:
+    """Each public name brings in what it needs when it is first used."""
+    new = run("import sys; old = set(sys.modules); import onnxembed; print(*{*sys.modules} - old)").split()
+    assert {name for name in new if name.partition(".")[0] not in sys.stdlib_module_names} == {"onnxembed"}
+    assert not {*new} & {"asyncio", "dataclasses", "hashlib", "importlib.metadata", "pathlib", "ssl", "typing"}
 
 
 def test_the_command_begins_before_anything_else_is_imported() -> None:
@@ -104,32 +109,43 @@ def test_the_command_begins_before_anything_else_is_imported() -> None:
     assert not {*new.split()} & {"numpy", "click", "typing", "dataclasses", "onnxembed.cli", "onnxembed.embedder"}
 
 
-def test_importing_the_package_imports_little() -> None:
-    names = imported_by("import onnxembed.public")
+def test_the_command_line_tells_what_it_does_without_the_libraries_of_its_commands() -> None:
+    program = "from onnxembed.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    names = imported_by(program)
+    assert "click" in names
+    assert not names & {"onnxruntime", "tokenizers", "huggingface_hub", "asyncio", *BLOCKED}
+
+
+def test_importing_the_embedder_imports_little() -> None:
+    names = imported_by("from onnxembed import OnnxEmbedder")
+    assert "numpy" in names
     assert not names & {"onnxruntime", "tokenizers", "huggingface_hub", "click", "tqdm", *BLOCKED}
 
 
-def test_importing_the_package_imports_what_embedding_takes_and_no_more() -> None:
-    """Not what adoption or the hub take; nor modules that take longer to import than all of these."""
+def test_importing_the_embedder_imports_what_embedding_takes_and_no_more() -> None:
+    """Not what adoption, the hub or the reranker take; nor modules that take longer to import than all of these.
+
+    Only who awaits needs an event loop.
+    """
     new = run(
-        "import sys, numpy; old = set(sys.modules); import onnxembed.public; print(*sorted({*sys.modules} - old))"
+        "import sys, numpy; old = set(sys.modules); from onnxembed import OnnxEmbedder\n"
+        "print(*sorted({*sys.modules} - old))"
     ).split()
     own = {name.removeprefix("onnxembed.") for name in new if name.startswith("onnxembed.")}
     assert "runtime.open_model" in own
     assert not own & OTHERS
     assert {name.partition(".")[0] for name in own} == EMBEDDING
-    assert not {"hashlib", "importlib.metadata"} & {*new}
+    assert not {*SLOW} & {*new}
 
 
-def test_a_local_artifact_takes_nothing_of_adoption_or_the_hub(artifact: Path) -> None:
+def test_a_local_artifact_takes_nothing_of_adoption_the_hub_or_the_metadata_of_packages(artifact: Path) -> None:
     program = "import sys\nfrom onnxembed import OnnxEmbedder\nOnnxEmbedder(sys.argv[1]).encode('the cat')\n"
-    new = run(
-        program + "print(*(name for name in sys.modules if name.startswith('onnxembed.')))", str(artifact)
-    ).split()
-    own = {name.removeprefix("onnxembed.") for name in new}
+    new = {*run(program + "print(*sys.modules)", str(artifact)).split()}
+    own = {name.removeprefix("onnxembed.") for name in new if name.startswith("onnxembed.")}
     assert "runtime.open_model" in own
     assert not own & OTHERS
     assert {name.partition(".")[0] for name in own} == EMBEDDING
+    assert not {*SLOW} - {"hashlib"} & new  # every file is hashed
 
 
 def test_onnx_runtime_reports_nothing_unless_it_is_told_to(artifact: Path, tmp_path: Path) -> None:

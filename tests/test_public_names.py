@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 import re
 import tomllib
@@ -10,25 +12,45 @@ from pathlib import Path
 import pytest
 
 import onnxembed
-from onnxembed import public
 
 DUNDERS = {"__version__"}
 
 
-def test_all_lists_what_is_visible() -> None:
-    visible = {name for name in vars(public) if not name.startswith("_")}
-    assert {*onnxembed.__all__} == visible | DUNDERS
-    assert {*dir(onnxembed)} == {*onnxembed.__all__, "commands", "errors", "manifest"}
+def imports() -> set[tuple[str, str]]:
+    """The modules and names that `onnxembed/__init__.py` imports for type checkers."""
+    tree = ast.parse(Path(onnxembed.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    found = [
+        (node.module, alias.name) for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    ]
+    return {(str(module), name) for module, name in found}
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match=r"^module 'onnxembed' has no attribute 'Embedder'$"):
-        _ = onnxembed.Embedder  # type: ignore[attr-defined]
+def test_what_type_checkers_see_is_what_programs_get() -> None:
+    for module, name in imports():
+        if module == "onnxembed":
+            assert getattr(onnxembed, name) is importlib.import_module(f"onnxembed.{name}")
+        else:
+            assert getattr(onnxembed, name) is getattr(importlib.import_module(module), name)
+    assert {name for module, name in imports() if module != "onnxembed"} == {*onnxembed.__all__} - DUNDERS
+
+
+def test_all_and_the_public_modules_are_what_is_visible() -> None:
+    modules = {name for module, name in imports() if module == "onnxembed"}
+    assert modules == {"commands", "errors", "manifest"}
+    assert {*dir(onnxembed)} == {*onnxembed.__all__} | modules
+
+
+def test_an_unknown_name_is_an_error_that_names_it() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'onnxembed' has no attribute 'OnnxEmbeder'$"):
+        _ = onnxembed.OnnxEmbeder  # type: ignore[attr-defined]
+    with pytest.raises(ImportError, match="cannot import name 'OnnxEmbeder' from 'onnxembed'"):
+        exec("from onnxembed import OnnxEmbeder")
     assert not hasattr(onnxembed, "__wrapped__")
 
 
 def test_all_is_sorted_and_has_no_name_twice() -> None:
-    assert public.__all__ == sorted(set(public.__all__))
+    assert onnxembed.__all__ == sorted(set(onnxembed.__all__))
 
 
 def test_every_public_name_is_documented() -> None:

@@ -35,7 +35,7 @@ class Machine:
         self.cuda: Exception | None = None
         self.tried: list[str] = []
         monkeypatch.setattr(doctor, "version", self.version)
-        monkeypatch.setattr("importlib.metadata.distribution", self.version)
+        monkeypatch.setattr("onnxembed.execution.providers.is_installed", lambda name: name in self.wheels)
         monkeypatch.setattr("onnxruntime.get_available_providers", lambda: self.available)
         monkeypatch.setattr("subprocess.run", lambda *arguments, **keywords: self.smi())
         monkeypatch.setattr(doctor, "Session", self.session)

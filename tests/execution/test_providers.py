@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from onnxembed.errors import ModelFilesError, ProviderError, UsageError
 from onnxembed.execution import cuda
 from onnxembed.execution.backend import GraphFiles, Placement
 from onnxembed.execution.opening import decide, open_backend
-from onnxembed.execution.providers import CPU, CUDA, TENSORRT, wanted_providers
+from onnxembed.execution.providers import CPU, CUDA, TENSORRT, is_installed, wanted_providers
 from onnxembed.execution.session import Session
 from stand_in_runtime import KNOWN, ON_CUDA, Runtime, install
 
@@ -330,3 +332,29 @@ def test_auto_says_that_the_cpu_wheel_has_overwritten_the_gpu_wheel(
     install(monkeypatch, "onnxruntime", "onnxruntime-gpu")
     with pytest.warns(UserWarning, match="running on the CPU, because .* are both installed"):
         assert auto(graph) == CPU
+
+
+# ---- what is installed
+
+
+def test_the_distributions_that_are_installed_are_those_of_importlib_metadata() -> None:
+    names = {distribution.name for distribution in distributions()}
+    assert {"numpy", "pytest", "huggingface_hub"} <= {name.replace("-", "_") for name in names}
+    assert [name for name in sorted(names) if not is_installed(name)] == []
+    assert not is_installed("onnxruntime-none")
+
+
+def test_a_wheel_counts_as_installed_even_if_its_files_were_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "missing"), str(tmp_path / "archive.zip")])
+    (tmp_path / "archive.zip").touch()
+    for name in ("onnxruntime", "onnxruntime_gpu-1.32.0.data", "onnxruntime_gpu_tools-1.0.dist-info"):
+        (tmp_path / name).mkdir()
+    assert not is_installed("onnxruntime-gpu")
+    (tmp_path / "onnxruntime_gpu-1.32.0.dist-info").mkdir()
+    assert is_installed("onnxruntime-gpu")
+    assert not is_installed("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [""])  # the folder that the interpreter was started in
+    assert is_installed("onnxruntime-gpu")

@@ -163,7 +163,7 @@ def vectors_of(column: pa.ChunkedArray | pa.Array) -> Array:
 
 def _counted(block: Block[str, Any]) -> Block[str, Any]:
     """The block without what takes memory."""
-    return replace(block, window=[], futures=[])
+    return block._replace(window=[], futures=[])
 
 
 def _offsets(lengths: Iterator[int]) -> pa.Array:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.execution.providers import Providers, Wanted
@@ -15,8 +15,7 @@ Run = TypeVar("Run")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class GraphFiles:
+class GraphFiles(NamedTuple):
     """The files of one graph."""
 
     path: Path
@@ -48,8 +47,7 @@ class Placement:
     """The most slots of a run, padding included; what suits the device if None."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where and how a graph will run: a placement of which everything is decided."""
 
     wanted: tuple[Wanted, ...]

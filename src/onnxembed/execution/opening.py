@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from onnxembed.arguments import whole_number
 from onnxembed.errors import ProviderError, UsageError
 from onnxembed.execution.backend import Backend, GraphFiles, Place, Placement
@@ -51,7 +49,7 @@ def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Se
     that only a GPU can run never goes to the CPU: ProviderError says why not.
     """
     if graph.cuda_only and place.automatic:
-        place = replace(place, wanted=(wanted_providers("cuda"),), on_gpu=True, automatic=False)
+        place = place._replace(wanted=(wanted_providers("cuda"),), on_gpu=True, automatic=False)
     if place.on_gpu:
         try:
             return _open_on_gpus(graph, place, open_session)
@@ -59,7 +57,7 @@ def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Se
             if not place.automatic:
                 raise
             warn(f"running on the CPU, because {error}")
-            place = replace(place, wanted=(wanted_providers("cpu"),))
+            place = place._replace(wanted=(wanted_providers("cpu"),))
     elif graph.cuda_only:
         raise ProviderError(f"{graph.path} runs on CUDA only: the CPU has no kernels for its numbers")
     return CpuBackend(graph, place.wanted[0], place.threads, place.tokens_per_run, open_session=open_session)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from contextlib import redirect_stdout, suppress
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from onnxembed.errors import MissingExtraError, UsageError
 
@@ -64,8 +64,7 @@ def wants_cuda() -> bool:
     return CUDA in load_onnxruntime().get_available_providers() or is_installed("onnxruntime-gpu")
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """ONNX Runtime, and the providers that a graph is wanted on, in order of preference; the CPU is among them."""
 
     runtime: Any
@@ -148,14 +147,29 @@ def why_unavailable(name: str, available: list[str]) -> str:
 
 
 def is_installed(name: str) -> bool:
-    """Whether a distribution of this name is installed, even if its files were overwritten."""
-    from importlib.metadata import PackageNotFoundError, distribution  # it imports email, csv and zipfile
+    """Whether a distribution of this name is installed, even if its files were overwritten.
 
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return False
-    return True
+    Installers leave a folder NAME-VERSION.dist-info beside the packages. importlib.metadata would find it, too, but it
+    imports email, csv and zipfile, and every model that is opened would wait for them.
+    """
+    wanted = _normalized(name)
+    return any(_distribution(entry) == wanted for place in sys.path for entry in _entries(place))
+
+
+def _entries(place: str) -> list[str]:
+    with suppress(OSError):  # a place that modules are imported from may be an archive, or missing
+        return os.listdir(place or ".")
+    return []
+
+
+def _distribution(entry: str) -> str | None:
+    """The name of the distribution that a folder describes; None for other folders and files."""
+    stem, kind = os.path.splitext(entry)
+    return _normalized(stem.partition("-")[0]) if kind in (".dist-info", ".egg-info") else None
+
+
+def _normalized(name: str) -> str:
+    return name.lower().replace("-", "_").replace(".", "_")
 
 
 def check_device_ids(device_ids: Sequence[int]) -> tuple[int, ...]:

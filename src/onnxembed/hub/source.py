@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from onnxembed.errors import ModelFilesError, UsageError
 
@@ -35,8 +36,7 @@ class HubOptions:
             raise UsageError("the token is empty, or has characters that no token has, such as a line break")
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(NamedTuple):
     """Where a model's files lie."""
 
     model: str  # the id or path as given

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.loading.integrity import check_files
@@ -16,8 +16,7 @@ FLOAT_OUTPUTS = ("float32", "float16", "float64")
 """The types of outputs that are the numbers themselves."""
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """An output that a task reads, as the manifest describes it; `key` is the manifest's key that gives the width."""
 
     name: str

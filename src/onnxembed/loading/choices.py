@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnxembed.manifest import PoolingMode, ScoreActivation, Task
 
 
-@dataclass(frozen=True)
-class AdoptionChoices:
+class AdoptionChoices(NamedTuple):
     """What the caller decides about a graph to adopt; None leaves a decision to the model's files."""
 
     pooling: tuple[PoolingMode, ...] | None = None

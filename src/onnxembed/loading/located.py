@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from onnxembed.execution.backend import GraphFiles
 from onnxembed.hub.model_files import ModelFiles
 from onnxembed.manifest import FileRecord, Manifest
 
 
-@dataclass(frozen=True)
-class LocatedArtifact:
+class LocatedArtifact(NamedTuple):
     """An artifact with the files of one of its graphs."""
 
     files: ModelFiles

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +61,7 @@ _RAW = {1: "<f4", 2: "<u1", 3: "<i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", 10
 EXTERNAL = 1  # TensorProto.data_location
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """An input or output; a size is None if it is free, the shape if the file gives none."""
 
     name: str
@@ -70,8 +69,7 @@ class Value:
     element_type: str = "float32"
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A node of the main graph; `integers` are those attributes that are an integer, or several."""
 
     operator: str

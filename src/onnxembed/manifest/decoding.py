@@ -6,6 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -39,7 +40,7 @@ def _decode_dataclass(cls: Any, args: tuple[Any, ...], value: Any, where: str, p
     if not isinstance(value, dict):
         problems.append(f"{where} is {value!r}, not an object")
         return None
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     prefix = where + "." if where else ""
     problems.extend(f"{prefix}{key} is unknown" for key in sorted(value.keys() - hints.keys()))
     required = {field.name for field in dataclasses.fields(cls) if _is_required(field)}
@@ -50,6 +51,12 @@ def _decode_dataclass(cls: Any, args: tuple[Any, ...], value: Any, where: str, p
         kind = args[0] if args and isinstance(hints[name], TypeVar) else hints[name]
         fields[name] = decode(kind, value[name], prefix + name, problems)
     return cls(**{name: fields.get(name) for name in hints if name in fields or name in required})
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """The types of a dataclass's fields; kept, because a manifest has many decisions and files."""
+    return typing.get_type_hints(cls)
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:

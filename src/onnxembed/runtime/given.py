@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,8 +15,7 @@ from onnxembed.tokenizer.pairs import Pair
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class Given(Generic[Item]):
+class Given(NamedTuple, Generic[Item]):
     """Texts or pairs, to be read once; each is checked when it is read."""
 
     items: Iterator[Item]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from onnxembed.arguments import whole_number
 from onnxembed.arrays import Array
@@ -55,8 +54,7 @@ class KindOptions(PromptOptions, total=False):
     multi_vector: bool
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The options of one call, by the package's own names; None does what the model does."""
 
     prompt: str | None = None

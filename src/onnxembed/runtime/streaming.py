@@ -8,10 +8,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import CancelledError, Future
 from contextvars import ContextVar
 from copy import deepcopy
-from dataclasses import dataclass
 from itertools import chain
 from threading import Event
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +31,7 @@ WINDOW_TEXTS = 1024
 WINDOW_CHARACTERS = 2**20
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """How far a stream reads ahead, how many texts a run may hold, and what becomes of texts that are too long."""
 
     read_ahead: int | None = None
@@ -79,8 +77,7 @@ def cut(items: Iterator[Item], characters: Callable[[Item], int], limit: int | N
         yield window
 
 
-@dataclass(frozen=True)
-class Computation(Generic[Result]):
+class Computation(NamedTuple, Generic[Result]):
     """Computes runs: pads their texts, runs the graph and reads its outputs."""
 
     backend: Backend
@@ -144,8 +141,7 @@ def joined(results: list[Result]) -> Result:
     return items  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
-class Block(Generic[Item, Result]):
+class Block(NamedTuple, Generic[Item, Result]):
     """A window whose runs have been started."""
 
     process: int
