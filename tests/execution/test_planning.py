@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxembed.execution.planning import CPU_TOKENS_PER_RUN, MAX_PADDING, SMALL_RUN, plan_runs
+from onnxembed.execution.planning import (
+    CPU_TOKENS_PER_RUN,
+    LONGEST_PADDED,
+    MAX_PADDING,
+    RUN_COST,
+    plan_padded,
+    plan_runs,
+)
 
 # Short texts in plenty, so that runs fill up; some so long that one alone is over the budget.
 lengths = st.lists(st.integers(0, 40) | st.integers(0, 2 * CPU_TOKENS_PER_RUN), max_size=200)
@@ -38,28 +45,63 @@ def test_a_run_holds_its_budget_of_slots_or_one_text(lengths: list[int], budget:
 
 @unhurried
 @given(lengths, budgets)
-def test_longest_texts_come_first(lengths: list[int], budget: int) -> None:
-    flat = [lengths[index] for run in plan_runs(lengths, budget) for index in run]
-    assert flat == sorted(lengths, reverse=True)
+def test_runs_of_longest_texts_come_first(lengths: list[int], budget: int) -> None:
+    runs = [of(run, lengths) for run in plan_runs(lengths, budget)]
+    assert all(run == sorted(run, reverse=True) for run in runs)
+    assert [run[0] for run in runs] == sorted((run[0] for run in runs), reverse=True)
+
+
+def cost(runs: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
+    return sum(RUN_COST + len(run) * max(of(run, lengths)) for run in runs)
+
+
+def every_division(items: list[int]) -> Iterator[list[list[int]]]:
+    """All ways to put items into runs, by brute force."""
+    if not items:
+        yield []
+        return
+    for rest in every_division(items[1:]):
+        yield [[items[0]], *rest]
+        for place in range(len(rest)):
+            yield [*rest[:place], [items[0], *rest[place]], *rest[place + 1 :]]
+
+
+@unhurried
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=7))
+def test_no_division_of_a_few_texts_costs_less(lengths: list[int]) -> None:
+    least = min(cost(division, lengths) for division in every_division(list(range(len(lengths)))))
+    assert cost(plan_runs(lengths), lengths) == least
 
 
 @unhurried
 @given(lengths, budgets)
-def test_only_a_small_run_takes_a_shorter_text_and_only_with_little_padding(lengths: list[int], budget: int) -> None:
-    for run in plan_runs(lengths, budget):
-        tokens = of(run, lengths)
-        for size in range(1, len(run)):
-            if tokens[size] < tokens[0]:
-                assert sum(tokens[:size]) < SMALL_RUN
-                slots = (size + 1) * tokens[0]
-                assert slots - sum(tokens[: size + 1]) <= MAX_PADDING * slots
+def test_no_division_costs_more_than_a_run_for_each_length(lengths: list[int], budget: int) -> None:
+    assert cost(plan_runs(lengths, budget), lengths) <= cost(plan_runs(lengths, budget, run_cost=0), lengths)
 
 
 @unhurried
-@given(st.lists(st.integers(SMALL_RUN, 600), max_size=200), budgets)
-def test_texts_that_are_not_small_are_never_padded(lengths: list[int], budget: int) -> None:
+@given(st.lists(st.integers(LONGEST_PADDED + 1, 600), max_size=200), budgets)
+def test_long_texts_are_never_padded(lengths: list[int], budget: int) -> None:
     for run in plan_runs(lengths, budget):
         assert len(set(of(run, lengths))) == 1
+
+
+@unhurried
+@given(lengths, budgets)
+def test_nothing_is_padded_where_a_run_costs_nothing(lengths: list[int], budget: int) -> None:
+    for run in plan_runs(lengths, budget, run_cost=0):
+        assert len(set(of(run, lengths))) == 1
+
+
+@unhurried
+@given(lengths, budgets)
+def test_padded_runs_of_a_gpu_keep_both_limits(lengths: list[int], budget: int) -> None:
+    runs = plan_padded(lengths, budget)
+    assert sorted(index for run in runs for index in run) == list(range(len(lengths)))
+    for run in runs:
+        slots = len(run) * max(of(run, lengths))
+        assert len(run) == 1 or slots <= budget
+        assert slots - sum(of(run, lengths)) <= MAX_PADDING * slots
 
 
 @unhurried
@@ -89,12 +131,17 @@ def test_a_text_over_the_budget_runs_alone() -> None:
 @pytest.mark.parametrize(
     ("lengths", "runs"),
     [
-        ([4, 3, 3], 1),  # 2 of 12 slots are padding
-        ([4, 2], 1),  # 2 of 8 slots: exactly the limit
-        ([4, 1], 2),  # 3 of 8 slots
-        ([SMALL_RUN - 1, SMALL_RUN - 2], 1),
-        ([SMALL_RUN, SMALL_RUN - 1], 2),
+        ([20, 11], [[0, 1]]),  # 9 slots of padding cost less than a run
+        ([20, 10], [[0], [1]]),  # 10 cost as much
+        ([20, 19, 19, 18, 9, 9], [[0, 1, 2, 3], [4, 5]]),
+        ([LONGEST_PADDED, LONGEST_PADDED - 1], [[0, 1]]),
+        ([LONGEST_PADDED + 1, LONGEST_PADDED], [[0], [1]]),
     ],
 )
-def test_the_limits_of_small_runs(lengths: list[int], runs: int) -> None:
-    assert len(plan_runs(lengths)) == runs
+def test_leftovers_share_a_run_where_that_is_cheaper(lengths: list[int], runs: list[list[int]]) -> None:
+    assert plan_runs(lengths) == runs
+
+
+@pytest.mark.parametrize(("lengths", "runs"), [([4, 3, 3], 1), ([4, 2], 1), ([4, 1], 2)])
+def test_the_largest_share_of_padding_on_a_gpu(lengths: list[int], runs: int) -> None:
+    assert len(plan_padded(lengths, 1024)) == runs

@@ -28,7 +28,7 @@ class Backend:
         self.go.set()
 
     def plan(self, lengths: Sequence[int]) -> list[list[int]]:
-        return plan_runs(lengths, 8, small_run=0)
+        return plan_runs(lengths, 8, run_cost=0)
 
     def start(self, work: Any, runs: Sequence[Any]) -> None:
         work(runs[0])
@@ -69,7 +69,8 @@ def tokenize(items: Sequence[Any]) -> list[Tokens]:
 
 
 def job(computation: Any, items: Sequence[tuple[int, int]]) -> tuple[Job, list[Text]]:
-    made = Job(computation, tokenize, items, lambda: None)
+    nobody: Any = None
+    made = Job(computation, tokenize, items, nobody)
     return made, [Text(made, place, each) for place, each in enumerate(tokenize(items))]
 
 
@@ -201,3 +202,36 @@ def test_an_error_of_the_tokenizer_is_the_callers(scheduler: Scheduler) -> None:
     with pytest.raises(Refusal, match="no"):
         asyncio.run(scheduler.compute(Computation(), broken, [(1, 1)]))  # type: ignore[arg-type]
     assert scheduler.texts == 0
+
+
+def test_texts_of_several_requests_are_tokenized_together_and_a_bad_one_fails_alone(scheduler: Scheduler) -> None:
+    computation: Any = Computation()
+    calls: list[int] = []
+    go = threading.Event()
+
+    def careful(items: Sequence[Any]) -> list[Tokens]:
+        calls.append(len(items))
+        assert go.wait(10)
+        if any(length > 7 for _, length in items):
+            raise Refusal("validation", "too long")
+        return tokenize(items)
+
+    async def all_callers() -> list[Any]:
+        async def ask(number: int, length: int = 2) -> Any:
+            return (await scheduler.compute(computation, careful, [(number, length)])).results
+
+        busy = []
+        for number in range(3):  # as many as there are threads
+            busy.append(asyncio.create_task(ask(number)))
+            while len(calls) <= number:
+                await asyncio.sleep(0.01)
+        rest = [asyncio.create_task(ask(number, 8 if number == 5 else 2)) for number in range(3, 9)]
+        await asyncio.sleep(0.05)
+        go.set()
+        done: list[Any] = await asyncio.gather(*busy, *rest, return_exceptions=True)
+        return done
+
+    results = asyncio.run(all_callers())
+    assert [each for each in results if not isinstance(each, Refusal)] == [[n] for n in range(9) if n != 5]
+    assert isinstance(results[5], Refusal)
+    assert calls == [1, 1, 1, 6] + [1] * 6

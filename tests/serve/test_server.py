@@ -65,6 +65,27 @@ def test_it_answers_and_ends_on_sigterm_with_0(artifact: Path, options: tuple[ob
         assert process.wait(30) == 0
 
 
+def test_any_worker_tells_what_all_of_them_counted(artifact: Path) -> None:
+    with served(artifact, "--threads", 2, "--workers", 2) as (_, port):
+        counts = {}
+        for _ in range(40):  # each on a new connection, which either of them may accept
+            assert ask(port, "/embed", {"inputs": ["the cat"]})[0] == 200
+        for _ in range(20):
+            text = ask(port, "/metrics")[1].decode()
+            numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+            counts[numbers['te_request_count{method="POST"}'], numbers["te_request_duration_count"]] = numbers
+        assert {*counts} == {("40.0", "40.0")}
+        assert 0 < float(numbers["te_batch_next_size_count"]) <= 40
+
+
+def test_workers_end_when_the_process_above_them_is_killed(artifact: Path) -> None:
+    with served(artifact, "--threads", 2, "--workers", 2) as (process, port):
+        process.kill()
+        process.communicate(timeout=60)  # they hold its stderr until they end
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 5)
+
+
 @contextmanager
 def on_a_thread(model: Path) -> Iterator[Any]:
     """A server in this process, for tests that look inside."""

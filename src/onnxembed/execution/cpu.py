@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.execution.backend import GraphFiles
-from onnxembed.execution.planning import CPU_TOKENS_PER_RUN, SMALL_RUN, plan_runs, plan_single
+from onnxembed.execution.planning import CPU_TOKENS_PER_RUN, RUN_COST, plan_runs, plan_single
 from onnxembed.execution.providers import CPU, Wanted
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.execution.workers import OPENING, Workers, done, give_up
@@ -61,7 +61,7 @@ class CpuBackend:
         self._graph, self._providers, self._threads = graph, wanted, threads
         self._tokens_per_run = CPU_TOKENS_PER_RUN if tokens_per_run is None else tokens_per_run
         # Padding changes sums by their last bit, and rounding would make a whole step of that.
-        self._small_run = 0 if graph.quantized else SMALL_RUN
+        self._run_cost = 0 if graph.quantized else RUN_COST
         self._open_session, self._clock = open_session, clock
         self._keep_both = graph.size <= KEEP_BOTH
         self.runs_at_once = threads
@@ -104,12 +104,12 @@ class CpuBackend:
         return tuple(self._sessions)
 
     def plan(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Group texts into runs of equal lengths; small runs may hold a little padding."""
+        """Group texts into runs of equal lengths; a run of short texts may hold a little padding."""
         if len(lengths) == 1:  # as for a single query, which should not wait
             return [[0]]
         if self._graph.one_text:
             return plan_single(lengths)
-        return plan_runs(lengths, self._tokens_per_run, self._small_run)
+        return plan_runs(lengths, self._tokens_per_run, self._run_cost)
 
     def start(self, work: Callable[[Run], Result], runs: Sequence[Run]) -> list[Future[Result]]:
         """Do the work of each run on worker threads; that of a single run on the caller's, which spares a detour."""

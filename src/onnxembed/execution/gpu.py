@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.errors import DeviceMemoryError, UsageError
 from onnxembed.execution.packing import pack
-from onnxembed.execution.planning import GPU_TOKENS_PER_RUN, plan_packed, plan_runs, plan_single
+from onnxembed.execution.planning import GPU_TOKENS_PER_RUN, plan_packed, plan_padded, plan_runs, plan_single
 from onnxembed.execution.session import Session
 from onnxembed.execution.workers import Workers, give_up
 from onnxembed.warning import Once
@@ -71,7 +71,9 @@ class GpuBackend:
             return plan_single(lengths)
         if self._packed:
             return plan_packed(lengths, self._tokens_per_run)
-        return plan_runs(lengths, self._tokens_per_run, small_run=0 if self._quantized else self._tokens_per_run)
+        if self._quantized:  # padding changes sums by their last bit, and rounding would make a whole step of that
+            return plan_runs(lengths, self._tokens_per_run, run_cost=0)
+        return plan_padded(lengths, self._tokens_per_run)
 
     def start(self, work: Callable[[Run], Result], runs: Sequence[Run]) -> list[Future[Result]]:
         """Do the work of each run on worker threads; RuntimeError after `close`, UsageError in a forked child."""

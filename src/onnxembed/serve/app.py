@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +57,22 @@ def app(*models: str | ModelSource, settings: Settings | None = None) -> Starlet
     chosen = settings or Settings(models=sources)
     if bool(sources) == bool(settings and settings.models):
         raise UsageError("name the models to serve, either as arguments or in the settings")
-    opened = [ServedModel(source, chosen.options) for source in sources or chosen.models]
+    return application(replace(chosen, models=sources or chosen.models), Metrics())
+
+
+def application(settings: Settings, metrics: Metrics) -> Starlette:
+    """As `app`, of the models in the settings; `metrics` counts for this process."""
+    opened = [ServedModel(source, settings.options) for source in settings.models]
     for model in opened:
         readiness.check(model)
-    metrics = Metrics()
     at_once = max(model.opened.backend.runs_at_once for model in opened)
-    scheduler = Scheduler(at_once, chosen.limits, metrics)
-    return _application(Service(chosen, Models(opened, chosen.default), scheduler, metrics))
+    scheduler = Scheduler(at_once, settings.limits, metrics)
+    return _routed(Service(settings, Models(opened, settings.default), scheduler, metrics))
 
 
-def _application(service: Service) -> Starlette:
+def _routed(service: Service) -> Starlette:
     settings = service.settings
+    endpoints = {each.path: EndpointApp(each, service) for each in ENDPOINTS}
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -75,9 +81,9 @@ def _application(service: Service) -> Starlette:
         for model in service.models:
             model.opened.close()
 
-    application = Starlette(
+    routed = Starlette(
         routes=[
-            *(Route(each.path, EndpointApp(each, service), methods=["POST"]) for each in ENDPOINTS),
+            *(Route(path, endpoint, methods=["POST"]) for path, endpoint in endpoints.items()),
             *_pages(service),
         ],
         middleware=[
@@ -87,17 +93,24 @@ def _application(service: Service) -> Starlette:
                 allow_methods=["GET", "POST"],
                 allow_headers=["content-type", "authorization"],
             ),
-            Middleware(_gate, settings=settings),
+            Middleware(_gate, settings=settings, endpoints=endpoints),
         ],
         exception_handlers={HTTPException: _refused},
         lifespan=lifespan,
     )
-    application.state.service = service
-    return application
+    routed.state.service = service
+    return routed
 
 
-def _gate(app: ASGIApp, settings: Settings) -> ASGIApp:
-    return Gate(app, settings.api_keys, FAMILIES, errors.tei, settings.log_requests)
+def _gate(app: ASGIApp, settings: Settings, endpoints: Mapping[str, ASGIApp]) -> ASGIApp:
+    return Gate(
+        app,
+        keys=settings.api_keys,
+        endpoints=endpoints,
+        families=FAMILIES,
+        default=errors.tei,
+        log=settings.log_requests,
+    )
 
 
 def _refused(request: Request, error: Exception) -> Response:

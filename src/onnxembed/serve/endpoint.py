@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -33,6 +34,11 @@ class Service:
     models: Models
     scheduler: Scheduler
     metrics: Metrics
+
+    @cached_property
+    def device(self) -> bytes:
+        """What the default model runs on, in the word of text-embeddings-inference."""
+        return b"cpu" if self.models.find(None).opened.provider.startswith("CPU") else b"gpu"
 
 
 @dataclass
@@ -72,19 +78,17 @@ class Call:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The times of the request in milliseconds, under the names of text-embeddings-inference."""
-        total = time.perf_counter() - self.started
-        values = {
-            b"x-compute-characters": self.characters,
-            b"x-compute-tokens": self.tokens,
-            b"x-compute-time": round(total * 1000),
-            b"x-total-time": round(total * 1000),
-            b"x-tokenization-time": round(self.tokenization * 1000),
-            b"x-queue-time": round(self.queue * 1000),
-            b"x-inference-time": round(self.inference * 1000),
-        }
-        device = self.service.models.find(None).opened.provider
-        kind = b"cpu" if device.startswith("CPU") else b"gpu"
-        return [(b"x-compute-type", kind), *((name, b"%d" % value) for name, value in values.items())]
+        total = round((time.perf_counter() - self.started) * 1000)
+        return [
+            (b"x-compute-type", self.service.device),
+            (b"x-compute-characters", b"%d" % self.characters),
+            (b"x-compute-tokens", b"%d" % self.tokens),
+            (b"x-compute-time", b"%d" % total),
+            (b"x-total-time", b"%d" % total),
+            (b"x-tokenization-time", b"%d" % round(self.tokenization * 1000)),
+            (b"x-queue-time", b"%d" % round(self.queue * 1000)),
+            (b"x-inference-time", b"%d" % round(self.inference * 1000)),
+        ]
 
 
 Handler = Callable[[Call, Any], Awaitable[Any]]
@@ -115,7 +119,6 @@ class EndpointApp:
         """Answer one request."""
         metrics, call = self._service.metrics, Call(self._service)
         metrics.begin("POST")
-        metrics.open += 1
         watcher: asyncio.Task[None] | None = None
         try:
             try:
@@ -142,7 +145,7 @@ class EndpointApp:
             metrics.fail(None)  # the client has gone: there is nobody to answer
             scope["refused"] = "dropped"
         finally:
-            metrics.open -= 1
+            metrics.end()
             if watcher:
                 watcher.cancel()
 

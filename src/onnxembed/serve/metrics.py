@@ -1,20 +1,29 @@
-"""What the server counts, for Prometheus: under the names of text-embeddings-inference, and some of our own."""
+"""What the server counts, for Prometheus: under the names of text-embeddings-inference, and some of our own.
+
+Every number has a place in one row of floats. The processes of a server share a table of such rows, one for each, and
+whoever is asked gives the sums. So any of them tells of all of them, and nothing is written to files.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
 )
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from onnxembed.serve.errors import Kind
 
@@ -44,43 +53,111 @@ DROPPED = "dropped"
 """The `err` of a request whose client has gone."""
 
 
-class Metrics:
-    """The server's counters. Safe to use from many threads."""
+@dataclass(frozen=True)
+class Numbered:
+    """A counter or a gauge, with a value of its label for each of its numbers, or none."""
 
-    def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = registry = CollectorRegistry()
+    name: str
+    help: str
+    family: type[CounterMetricFamily] | type[GaugeMetricFamily]
+    label: str = ""
+    values: Sequence[str] = ("",)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
+    @property
+    def places(self) -> int:
+        """How many numbers it has."""
+        return len(self.values)
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...] = DURATIONS) -> Histogram:
-            return Histogram(name, text, buckets=buckets, registry=registry)
+    def collected(self, numbers: Sequence[float]) -> Metric:
+        """What Prometheus is told."""
+        family: Any = self.family(self.name, self.help, labels=[self.label] if self.label else [])
+        for value, number in zip(self.values, numbers, strict=True):
+            family.add_metric([value] if self.label else [], number)
+        return family  # type: ignore[no-any-return]
 
-        self._requests = counter("te_request_count", "Requests, by method", "method")
-        self._successes = counter("te_request_success", "Requests that were answered, by method", "method")
-        self._failures = counter("te_request_failure", "Requests that were not answered, by cause", "err")
-        self._stages = {
-            stage: histogram(f"te_request_{stage}", f"Seconds of {words}")
-            for stage, words in {
-                "duration": "a request",
-                "tokenization_duration": "the tokenization of a request's texts",
-                "queue_duration": "a request's wait for its first run",
-                "inference_duration": "a request's runs, the first to the last",
-            }.items()
-        }
-        self._input_length = histogram("te_request_input_length", "Tokens of a request", SIZES)
-        self._queue_texts = Gauge("te_queue_size", "Texts that wait for a run", registry=registry)
-        self._queue_tokens = Gauge("onnxembed_queue_tokens", "Tokens that wait for a run", registry=registry)
-        self._run_texts = histogram("te_batch_next_size", "Texts of a run", SIZES)
-        self._run_tokens = histogram("te_batch_next_tokens", "Tokens of a run", SIZES)
-        self._run_seconds = histogram("onnxembed_run_duration", "Seconds of a run")
-        self._tokens = counter("onnxembed_tokens", "Tokens computed; their rate is the speed")
-        self._padding = counter("onnxembed_padding", "Slots computed that hold no token")
-        self._answering = histogram("onnxembed_answer_duration", "Seconds of writing an answer as JSON")
-        Gauge("onnxembed_requests", "Requests that are open", registry=registry).set_function(lambda: self.open)
+
+@dataclass(frozen=True)
+class Distributed:
+    """A histogram: a number for each upper bound, one for what is above them all, and the sum."""
+
+    name: str
+    help: str
+    bounds: Sequence[float] = DURATIONS
+
+    @property
+    def places(self) -> int:
+        """How many numbers it has."""
+        return len(self.bounds) + 2
+
+    def collected(self, numbers: Sequence[float]) -> Metric:
+        """What Prometheus is told."""
+        upper = [*map(floatToGoString, self.bounds), floatToGoString(float("inf"))]  # type: ignore[no-untyped-call]
+        counts = np.cumsum(numbers[:-1]).tolist()
+        return HistogramMetricFamily(self.name, self.help, list(zip(upper, counts, strict=True)), numbers[-1])
+
+
+METHODS = ("POST",)
+ERRORS = (*dict.fromkeys([*FAILURES.values(), "validation", DROPPED]),)
+
+REQUESTS = Numbered("te_request_count", "Requests, by method", CounterMetricFamily, "method", METHODS)
+SUCCESSES = Numbered(
+    "te_request_success", "Requests that were answered, by method", CounterMetricFamily, "method", METHODS
+)
+FAILED = Numbered("te_request_failure", "Requests that were not answered, by cause", CounterMetricFamily, "err", ERRORS)
+DURATION = Distributed("te_request_duration", "Seconds of a request")
+TOKENIZATION = Distributed("te_request_tokenization_duration", "Seconds of the tokenization of a request's texts")
+QUEUE = Distributed("te_request_queue_duration", "Seconds of a request's wait for its first run")
+INFERENCE = Distributed("te_request_inference_duration", "Seconds of a request's runs, the first to the last")
+INPUT_LENGTH = Distributed("te_request_input_length", "Tokens of a request", SIZES)
+QUEUE_TEXTS = Numbered("te_queue_size", "Texts that wait for a run", GaugeMetricFamily)
+QUEUE_TOKENS = Numbered("onnxembed_queue_tokens", "Tokens that wait for a run", GaugeMetricFamily)
+RUN_TEXTS = Distributed("te_batch_next_size", "Texts of a run", SIZES)
+RUN_TOKENS = Distributed("te_batch_next_tokens", "Tokens of a run", SIZES)
+RUN_SECONDS = Distributed("onnxembed_run_duration", "Seconds of a run")
+TOKENS = Numbered("onnxembed_tokens", "Tokens computed; their rate is the speed", CounterMetricFamily)
+PADDING = Numbered("onnxembed_padding", "Slots computed that hold no token", CounterMetricFamily)
+ANSWERING = Distributed("onnxembed_answer_duration", "Seconds of writing an answer as JSON")
+OPEN = Numbered("onnxembed_requests", "Requests that are open", GaugeMetricFamily)
+
+ALL: Sequence[Numbered | Distributed] = (
+    REQUESTS, SUCCESSES, FAILED, DURATION, TOKENIZATION, QUEUE, INFERENCE, INPUT_LENGTH, QUEUE_TEXTS, QUEUE_TOKENS,
+    RUN_TEXTS, RUN_TOKENS, RUN_SECONDS, TOKENS, PADDING, ANSWERING, OPEN,
+)  # fmt: skip
+"""Every metric, in the order in which they are shown."""
+
+FIRST: Mapping[str, int] = {
+    metric.name: sum(before.places for before in ALL[:number]) for number, metric in enumerate(ALL)
+}
+"""The place of each metric's first number in a row, by the metric's name."""
+
+PLACES = sum(metric.places for metric in ALL)
+"""How many numbers a row has."""
+
+
+class Metrics(Collector):
+    """The counters of one process. Safe to use from many threads.
+
+    Args:
+        table: a row of PLACES numbers for each process of the server, zero at first, [processes, PLACES].
+        row: the one of this process.
+    """
+
+    def __init__(self, table: NDArray[np.float64] | None = None, row: int = 0) -> None:
+        self._table = np.zeros((1, PLACES)) if table is None else table
+        # The numbers of a memoryview are Python's own, which are faster to add.
+        self._row = cast("MutableSequence[float]", memoryview(self._table[row]))
+        self._lock = threading.Lock()
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
         self.open = 0
-        """Requests that are being read, computed or answered."""
+        """Requests of this process that are being read, computed or answered."""
+
+    def collect(self) -> Iterator[Metric]:
+        """The sums of all processes, for the registry."""
+        sums = self._table.sum(axis=0).tolist()
+        for metric in ALL:
+            first = FIRST[metric.name]
+            yield metric.collected(sums[first : first + metric.places])
 
     def text(self) -> tuple[bytes, str]:
         """All values as Prometheus reads them, and their content type."""
@@ -88,34 +165,60 @@ class Metrics:
 
     def begin(self, method: str) -> None:
         """A request has come."""
-        self._requests.labels(method).inc()
+        with self._lock:
+            self.open += 1
+            self._set(OPEN, self.open)
+            self._add(REQUESTS, 1, METHODS.index(method))
+
+    def end(self) -> None:
+        """A request has been answered, refused or dropped."""
+        with self._lock:
+            self.open -= 1
+            self._set(OPEN, self.open)
 
     def succeed(self, method: str, seconds: float, answering: float) -> None:
         """A request has been answered."""
-        self._successes.labels(method).inc()
-        self._stages["duration"].observe(seconds)
-        self._answering.observe(answering)
+        with self._lock:
+            self._add(SUCCESSES, 1, METHODS.index(method))
+            self._observe(DURATION, seconds)
+            self._observe(ANSWERING, answering)
 
     def fail(self, kind: Kind | None) -> None:
         """A request was refused; None if its client has gone."""
-        self._failures.labels(FAILURES.get(kind, "validation") if kind else DROPPED).inc()
+        error = FAILURES.get(kind, "validation") if kind else DROPPED
+        with self._lock:
+            self._add(FAILED, 1, ERRORS.index(error))
 
     def computed(self, computed: Computed) -> None:
         """The texts of a request have been computed."""
-        self._stages["tokenization_duration"].observe(computed.tokenization)
-        self._stages["queue_duration"].observe(computed.queue)
-        self._stages["inference_duration"].observe(computed.inference)
-        self._input_length.observe(computed.tokens)
+        with self._lock:
+            self._observe(TOKENIZATION, computed.tokenization)
+            self._observe(QUEUE, computed.queue)
+            self._observe(INFERENCE, computed.inference)
+            self._observe(INPUT_LENGTH, computed.tokens)
 
     def run(self, texts: int, tokens: int, slots: int, seconds: float) -> None:
         """A run has been computed."""
-        self._run_texts.observe(texts)
-        self._run_tokens.observe(tokens)
-        self._run_seconds.observe(seconds)
-        self._tokens.inc(tokens)
-        self._padding.inc(slots - tokens)
+        with self._lock:
+            self._observe(RUN_TEXTS, texts)
+            self._observe(RUN_TOKENS, tokens)
+            self._observe(RUN_SECONDS, seconds)
+            self._add(TOKENS, tokens)
+            self._add(PADDING, slots - tokens)
 
     def queue(self, texts: int, tokens: int) -> None:
         """So many texts and tokens wait."""
-        self._queue_texts.set(texts)
-        self._queue_tokens.set(tokens)
+        with self._lock:
+            self._set(QUEUE_TEXTS, texts)
+            self._set(QUEUE_TOKENS, tokens)
+
+    def _set(self, metric: Numbered, number: float) -> None:
+        self._row[FIRST[metric.name]] = number
+
+    def _add(self, metric: Numbered, number: float, place: int = 0) -> None:
+        self._row[FIRST[metric.name] + place] += number
+
+    def _observe(self, metric: Distributed, value: float) -> None:
+        first = FIRST[metric.name]
+        self._row[first + bisect_left(metric.bounds, value)] += 1
+        self._row[first + len(metric.bounds) + 1] += value

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from onnxembed.runtime.tokenizing import make_tokenizer
 from onnxembed.serve.errors import Refusal
 from onnxembed.serve.settings import ModelOptions, ModelSource
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 Item = Any
 """What is computed: a text (str), a pair of texts (tuple[str, str]), or the token ids of a text (tuple[int, ...])."""
@@ -68,6 +71,7 @@ class ServedModel:
         self._dense: DenseReadout | None = None
         self._computations: dict[Hashable, Computation[Any]] = {}
         self._tokenizers: dict[tuple[TruncationSide, int], TextTokenizer] = {}
+        self._tokenizing: dict[Cut, Callable[[Sequence[Item]], list[Tokens]]] = {}
 
     @cached_property
     def proof(self) -> Proof | None:
@@ -171,8 +175,11 @@ class ServedModel:
     def tokenizing(self, cut: Cut) -> Callable[[Sequence[Item]], list[Tokens]]:
         """What tokenizes texts, pairs and lists of ids; it raises Refusal for one that may not be cut and is too long.
 
-        Raises Refusal for a side on which pairs cannot be cut.
+        It is the same one for every equal cut, so that texts of several requests are tokenized together. Raises Refusal
+        for a side on which pairs cannot be cut.
         """
+        if cut in self._tokenizing:
+            return self._tokenizing[cut]
         own = self.manifest.tokenization.truncation_side.value
         side = cut.side or own
         if side != own and self.manifest.reranking:
@@ -188,6 +195,7 @@ class ServedModel:
                 self._refuse_truncated(items, tokens, limit)
             return tokens
 
+        _keep(self._tokenizing, cut, tokenize)
         return tokenize
 
     def check_ids(self, ids: Sequence[int]) -> None:
@@ -203,9 +211,7 @@ class ServedModel:
         if side == self.manifest.tokenization.truncation_side.value and limit == opened.max_length:
             return opened.tokenizer
         if (side, limit) not in self._tokenizers:
-            if len(self._tokenizers) > MAX_TOKENIZERS:
-                self._tokenizers.clear()
-            self._tokenizers[side, limit] = opened.tokenizer.shortened(opened.folder, limit, side)
+            _keep(self._tokenizers, (side, limit), opened.tokenizer.shortened(opened.folder, limit, side))
         return self._tokenizers[side, limit]
 
     def _refuse_truncated(self, items: Sequence[Item], tokens: Sequence[Tokens], limit: int) -> None:
@@ -220,6 +226,12 @@ class ServedModel:
 
 MAX_TOKENIZERS = 64
 """Requests that cut to their own length have a tokenizer for each; so many are kept."""
+
+
+def _keep(kept: dict[Key, Value], key: Key, value: Value) -> None:
+    if len(kept) > MAX_TOKENIZERS:
+        kept.clear()
+    kept[key] = value
 
 
 def _is_ids(item: Item) -> bool:

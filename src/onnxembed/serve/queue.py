@@ -7,6 +7,7 @@ therefore passes a long one that came before it, and no request waits forever.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -36,13 +37,14 @@ class Text:
 
 @dataclass(eq=False)
 class Job:
-    """The texts of one request that are computed in the same way; `done` is called when the last one is."""
+    """The texts of one request that are computed in the same way."""
 
     computation: Computation[Any]
     tokenize: Callable[[Sequence[Any]], list[Tokens]]
     items: Sequence[Any]
     """Distinct texts, pairs or lists of token ids."""
-    done: Callable[[], None]
+    finished: asyncio.Future[None]
+    """What its request waits for."""
     number: int = field(default_factory=lambda: next(_numbers))
     given: int = 0
     """Tokens that it has been given of its fair share."""

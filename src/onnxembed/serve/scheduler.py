@@ -1,9 +1,9 @@
 """Texts of all callers -> runs on the backends' workers -> each caller's results, as soon as its own are done.
 
-The event loop hands over a job and waits. A thread of the scheduler tokenizes its texts, a slice at a time, and puts
-them into the queue. Whoever finishes something (a slice, a run) fills the places that are free with the next runs. A
-text that arrives while nothing runs is computed at once, on the thread that tokenized it, with all of the backend's
-threads, as the library does it. Nothing ever waits for a timer.
+The event loop hands over a job and waits. A thread of the scheduler tokenizes the texts of all jobs that have come, a
+slice at a time, and puts them into the queue. Whoever finishes something (a slice, a run) fills the places that are
+free with the next runs. A text that arrives while nothing runs is computed at once, on the thread that tokenized it,
+with all of the backend's threads, as the library does it. Nothing ever waits for a timer.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Protocol
 
 from onnxembed.runtime.streaming import WINDOW_CHARACTERS, WINDOW_TEXTS, Computation
@@ -25,7 +26,7 @@ from onnxembed.serve.settings import QueueLimits
 from onnxembed.tokenizer.texts import Tokens
 
 SLICE = 256
-"""Texts that are tokenized before the next job has its turn."""
+"""Texts that are tokenized together, of one job or several, before the next jobs have their turn."""
 
 SLICE_CHARACTERS = WINDOW_CHARACTERS // 4
 """The same for long texts."""
@@ -69,6 +70,8 @@ class Scheduler:
         self._queue = FairQueue()
         self._running = 0
         self._lock = threading.Lock()
+        self._untokenized: deque[Job] = deque()
+        self._called = False  # whether a thread is about to take what is in there
         self._tokenizing = ThreadPoolExecutor(runs_at_once + 1, "onnxembed-tokenize")
         self._texts = self._tokens = 0
         self._rate = 0.0  # tokens per second
@@ -98,18 +101,8 @@ class Scheduler:
         drops the texts that have not begun.
         """
         distinct = dict.fromkeys(items) if len(items) > 1 else items
-        loop = asyncio.get_running_loop()
-        finished: asyncio.Future[None] = loop.create_future()
-
-        def finish() -> None:
-            if not finished.done():
-                finished.set_result(None)
-
-        def done() -> None:
-            with suppress(RuntimeError):  # the loop is closed, so nobody waits
-                loop.call_soon_threadsafe(finish)
-
-        job = Job(computation, tokenize, list(distinct), done)
+        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        job = Job(computation, tokenize, list(distinct), finished)
         self._admit(len(job.items))
         try:
             self._tokenize_more(job)
@@ -152,7 +145,17 @@ class Scheduler:
 
     def _tokenize_more(self, job: Job) -> None:
         job.tokenizing = True
-        self._tokenizing.submit(self._guard, lambda: self._tokenize_slice(job))
+        with self._lock:
+            self._untokenized.append(job)
+        self._call_tokenizer()
+
+    def _call_tokenizer(self) -> None:
+        """Wake a thread for what is not tokenized yet; one call is enough for all that comes before it wakes."""
+        with self._lock:
+            if self._called or not self._untokenized:
+                return
+            self._called = True
+        self._tokenizing.submit(self._guard, self._tokenize_waiting)
 
     def _guard(self, work: Callable[[], None]) -> None:
         """Do the work; an error in the scheduler itself is the end of it, and the supervisor has to know."""
@@ -162,29 +165,55 @@ class Scheduler:
             self.failed = error
             raise
 
-    def _tokenize_slice(self, job: Job) -> None:
-        """Tokenize the next slice of a job and queue it; then start what can be started."""
-        if job.ended:
-            return
-        started = time.perf_counter()
-        first = job.tokenized
-        items = _slice(job.items, first)
-        try:
-            tokens = job.tokenize(items)
-        except Exception as error:  # whatever it is, this request has to learn of it, and no other
-            self._end(job, error)
-            return
-        job.queued_at = job.queued_at or time.perf_counter()
-        job.spent_tokenizing += time.perf_counter() - started
-        job.lengths[first : first + len(tokens)] = map(len, tokens)
-        texts = [Text(job, place, each) for place, each in enumerate(tokens, start=first)]
+    def _tokenize_waiting(self) -> None:
+        """Tokenize the next slices and queue them; then start what can be started."""
         with self._lock:
-            job.tokenizing = False
-            job.tokenized += len(texts)
+            slices = self._next_slices()
+            self._called = False
+        self._call_tokenizer()
+        if slices:
+            self._tokenize(slices)
+            self._start_runs(here=True)
+
+    def _next_slices(self) -> list[tuple[Job, Sequence[Any]]]:
+        """The next items of the jobs that came first, as far as they are tokenized in the same way."""
+        slices: list[tuple[Job, Sequence[Any]]] = []
+        texts, characters = SLICE, SLICE_CHARACTERS
+        while self._untokenized and texts > 0 and characters > 0:
+            job = self._untokenized[0]
+            if slices and job.tokenize is not slices[0][0].tokenize:
+                break
+            self._untokenized.popleft()
             if not job.ended:
-                self._count_tokens(job, sum(map(len, tokens)))
-                self._queue.add(job, texts)
-        self._start_runs(here=True)
+                items, taken = _slice(job.items, job.tokenized, texts, characters)
+                texts, characters = texts - len(items), characters - taken
+                slices.append((job, items))
+        return slices
+
+    def _tokenize(self, slices: Sequence[tuple[Job, Sequence[Any]]]) -> None:
+        started = time.perf_counter()
+        try:
+            tokens = iter(slices[0][0].tokenize([item for _, items in slices for item in items]))
+        except Exception as error:  # whatever it is, the request that caused it has to learn of it, and no other
+            if len(slices) == 1:
+                self._end(slices[0][0], error)
+            else:
+                for each in slices:
+                    self._tokenize([each])
+            return
+        now = time.perf_counter()
+        made = [(job, list(islice(tokens, len(items)))) for job, items in slices]
+        with self._lock:
+            for job, own in made:
+                job.queued_at = job.queued_at or now
+                job.spent_tokenizing += now - started
+                first = job.tokenized
+                job.lengths[first : first + len(own)] = map(len, own)
+                job.tokenizing = False
+                job.tokenized += len(own)
+                if not job.ended:
+                    self._count_tokens(job, sum(map(len, own)))
+                    self._queue.add(job, [Text(job, place, each) for place, each in enumerate(own, start=first)])
 
     def _start_runs(self, *, here: bool) -> None:
         """Fill the free places with runs. A lone one is computed `here`, on this thread, if it may be."""
@@ -243,8 +272,7 @@ class Scheduler:
                     if not job.remaining:
                         job.ended = True
                         ended.append(job)
-        for job in ended:
-            job.done()
+        _tell(ended)
         if error:
             for job in {text.job for text in run}:
                 self._end(job, error)
@@ -259,21 +287,37 @@ class Scheduler:
             self._texts -= job.remaining
             self._count_tokens(job, -job.waiting_tokens)
             self._queue.drop(job)
-        job.done()
+        _tell([job])
 
     def _count_tokens(self, job: Job, tokens: int) -> None:
         job.waiting_tokens += tokens
         self._tokens += tokens
 
 
-def _slice(items: Sequence[Any], first: int) -> Sequence[Any]:
-    """The items from `first` on that are tokenized together: few, or few characters."""
+def _tell(jobs: Sequence[Job]) -> None:
+    """Wake those who wait for the jobs: each event loop once, however many there are."""
+    finished: defaultdict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = defaultdict(list)
+    for job in jobs:
+        finished[job.finished.get_loop()].append(job.finished)
+    for loop, futures in finished.items():
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits
+            loop.call_soon_threadsafe(_finish, futures)
+
+
+def _finish(futures: Sequence[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+def _slice(items: Sequence[Any], first: int, most: int, most_characters: int) -> tuple[Sequence[Any], int]:
+    """The items from `first` on that are tokenized together, and their characters: at least one, then few of both."""
     end = characters = 0
-    for end in range(first, min(first + SLICE, len(items))):
+    for end in range(first, min(first + most, len(items))):
         characters += sum(map(len, items[end])) if _is_pair(items[end]) else len(items[end])
-        if characters >= SLICE_CHARACTERS:
+        if characters >= most_characters:
             break
-    return items[first : end + 1]
+    return items[first : end + 1], characters
 
 
 def _is_pair(item: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import sys
@@ -15,11 +16,13 @@ from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import uvicorn
 
 from onnxembed.execution.opening import decide
-from onnxembed.serve.app import app
+from onnxembed.serve.app import application
 from onnxembed.serve.listening import Listening, bound
+from onnxembed.serve.metrics import PLACES, Metrics
 from onnxembed.serve.protocol import DeadlineProtocol
 from onnxembed.serve.scheduler import Scheduler
 from onnxembed.serve.settings import Settings
@@ -38,21 +41,21 @@ def serve(settings: Settings, listening: Listening) -> int:
     listening.check_tls()
     with bound(listening) as sockets:
         if listening.workers == 1:
-            return _serve_here(settings, listening, sockets)
+            return _serve_here(settings, listening, sockets, Metrics())
         return _supervise(settings, listening, sockets)
 
 
-def _serve_here(settings: Settings, listening: Listening, sockets: list[socket.socket]) -> int:
-    application = app(settings=settings)
-    server = Server(_config(application, settings, listening), application.state.service.scheduler)
+def _serve_here(settings: Settings, listening: Listening, sockets: list[socket.socket], metrics: Metrics) -> int:
+    made = application(settings, metrics)
+    server = Server(_config(made, settings, listening), made.state.service.scheduler)
     LOG.info("Listening on %s; Ctrl-C ends it", listening.url(sockets))
     server.run(sockets=sockets)
     return server.code
 
 
-def _config(application: Any, settings: Settings, listening: Listening) -> uvicorn.Config:
+def _config(made: Any, settings: Settings, listening: Listening) -> uvicorn.Config:
     return uvicorn.Config(
-        application,
+        made,
         loop="uvloop" if sys.platform != "win32" else "auto",
         http=DeadlineProtocol,
         ws="none",
@@ -60,6 +63,7 @@ def _config(application: Any, settings: Settings, listening: Listening) -> uvico
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         root_path=settings.root_path,
         timeout_graceful_shutdown=max(1, round(listening.drain)),
         ssl_certfile=listening.certificate,
@@ -110,8 +114,9 @@ def _supervise(settings: Settings, listening: Listening, sockets: list[socket.so
     threads = max(1, decide(placement).threads // listening.workers)
     options = replace(settings.options, placement=replace(placement, threads=threads))
     context = multiprocessing.get_context("spawn")
-    shared = (replace(settings, options=options), listening, sockets)
-    workers = [context.Process(target=_worker, args=shared) for _ in range(listening.workers)]
+    counts = context.RawArray("d", listening.workers * PLACES)
+    shared = (replace(settings, options=options), listening, sockets, counts)
+    workers = [context.Process(target=_worker, args=(*shared, number)) for number in range(listening.workers)]
     asked_to_end = False
 
     def end(*_: int | FrameType | None) -> None:
@@ -135,10 +140,20 @@ def _supervise(settings: Settings, listening: Listening, sockets: list[socket.so
     return 1 if died or any(worker.exitcode not in ended for worker in workers) else 0
 
 
-def _worker(settings: Settings, listening: Listening, sockets: list[socket.socket]) -> None:
+def _worker(settings: Settings, listening: Listening, sockets: list[socket.socket], counts: Any, number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent passes it on
     _log_to_stderr()
-    sys.exit(_serve_here(settings, listening, sockets))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    metrics = Metrics(np.frombuffer(counts).reshape(listening.workers, PLACES), number)
+    sys.exit(_serve_here(settings, listening, sockets, metrics))
+
+
+def _end_with_parent() -> None:
+    """End as on SIGTERM when the supervising process is gone; a worker that is left alone would keep the port."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _log_to_stderr() -> None:
