@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from onnxembed.bulk.making import VectorOptions, vectors_of
 from onnxembed.bulk.stores.postgres import binary_vectors
 from onnxembed.bulk.stores.store import parse_target
 from onnxembed.errors import UsageError
-from postgres_server import postgres_server
+from postgres_server import NoServerError, postgres_server
 from tiny_embedders import texts_of_many_lengths
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]  # clients warn of their own affairs
@@ -40,10 +41,20 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     pytest.importorskip(PACKAGES[request.param], reason=f"needs {PACKAGES[request.param]}")
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "postgres":
-        with postgres_server() as uri:
+        with server() as uri:
             yield uri
     else:
         yield f"{request.param}:{folder}/{'db.db' if request.param == 'milvus' else 'db'}"
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The URI of a database of a PostgreSQL server that is started for it."""
+    try:
+        with postgres_server() as uri:
+            yield uri
+    except NoServerError as error:
+        pytest.skip(str(error))
 
 
 def at(store: str, name: str) -> str:
@@ -166,24 +177,97 @@ def test_loading_again_changes_nothing_and_goes_on_where_it_stopped(store: str, 
     assert len(read(uri, "again")) == 150
 
 
-def test_collections_compare_as_the_model_does_and_qdrant_gets_ids_that_its_servers_take(
-    embed: Embed, tmp_path: Path
-) -> None:
+def test_qdrant_gets_ids_that_its_servers_take(embed: Embed, tmp_path: Path) -> None:
     qdrant = pytest.importorskip("qdrant_client")
-    milvus = pytest.importorskip("pymilvus")
-    pytest.importorskip("milvus_lite")
     (tmp_path / "a.jsonl").write_text('{"n": 7, "text": "the cat"}\n{"n": -1, "text": "it was"}\n')
     embed("a.jsonl", id_column="n")
     load(tmp_path / "out", f"qdrant:{tmp_path}/q/docs", silent)
-    load(tmp_path / "out", f"milvus:{tmp_path}/m.db/docs", silent)
     client = qdrant.QdrantClient(path=f"{tmp_path}/q")
-    assert client.get_collection("docs").config.params.vectors.distance == "Cosine"
     points, _ = client.scroll("docs")
     client.close()
     assert {point.payload["id"]: type(point.id) for point in points} == {7: int, -1: str}
-    client = milvus.MilvusClient(f"{tmp_path}/m.db")
-    assert client.describe_index("docs", "vector")["metric_type"] == "COSINE"
+
+
+def compared_by(out: Path, similarity: str) -> None:
+    """Have a job say that its model compares vectors so."""
+    said = json.loads((out / "_job/job.json").read_text())
+    said["vectors"]["similarity"] = similarity
+    (out / "_job/job.json").write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean"])
+def test_collections_compare_as_the_model_does(store: str, embed: Embed, tmp_path: Path, similarity: str) -> None:
+    out = job(embed, tmp_path, ["the cat", "it was"])
+    assert json.loads((out / "_job/job.json").read_text())["vectors"]["similarity"] == "cosine"
+    compared_by(out, similarity)
+    uri, scheme = at(store, similarity), store.partition(":")[0]
+    load(out, uri, silent)
+    assert METRICS[scheme](uri, similarity) == NAMES[scheme].get(similarity, similarity)
+    compared_by(out, "dot" if similarity == "cosine" else "cosine")
+    with pytest.raises(UsageError, match=rf"similarity: {similarity} and (dot|cosine)"):
+        load(out, uri, silent)
+
+
+def qdrant_metric(uri: str, name: str) -> str:
+    from qdrant_client import QdrantClient
+
+    client: Any = QdrantClient(path=uri.partition(":")[2].rpartition("/")[0])
+    distance = str(client.get_collection(name).config.params.vectors.distance.value)
     client.close()
+    return distance
+
+
+def milvus_metric(uri: str, name: str) -> str:
+    from pymilvus import MilvusClient
+
+    client: Any = MilvusClient(uri.partition(":")[2].rpartition("/")[0])
+    metric = str(client.describe_index(name, "vector")["metric_type"])
+    client.close()
+    return metric
+
+
+def chroma_metric(uri: str, name: str) -> str:
+    import chromadb
+
+    settings = chromadb.config.Settings(anonymized_telemetry=False)
+    client: Any = chromadb.PersistentClient(uri.partition(":")[2].rpartition("/")[0], settings=settings)
+    return str(client.get_collection(name, embedding_function=None).configuration["hnsw"]["space"])
+
+
+def lancedb_metric(uri: str, name: str) -> str:
+    """A table has none: a search names it, and the table says which."""
+    import lancedb
+
+    metadata = lancedb.connect(uri.partition(":")[2].rpartition("/")[0]).open_table(name).schema.metadata or {}
+    return str(json.loads(metadata[b"onnxembed"])["similarity"])
+
+
+def postgres_metric(uri: str, name: str) -> str:
+    """A table has none: a search has an operator for it, and the comment of the table says which similarity."""
+    import psycopg
+
+    with psycopg.connect(f"postgresql:///postgres?{uri.partition('?')[2]}") as connection:
+        found = connection.execute("SELECT obj_description(to_regclass(%s))", [name]).fetchone()
+    assert found is not None
+    return str(json.loads(found[0].removeprefix("onnxembed "))["similarity"])
+
+
+METRICS: dict[str, Callable[[str, str], str]] = {
+    "lancedb": lancedb_metric,
+    "qdrant": qdrant_metric,
+    "postgres": postgres_metric,
+    "milvus": milvus_metric,
+    "chroma": chroma_metric,
+}
+
+NAMES: dict[str, dict[str, str]] = {
+    "lancedb": {},
+    "qdrant": {"cosine": "Cosine", "dot": "Dot", "euclidean": "Euclid"},
+    "postgres": {},
+    "milvus": {"cosine": "COSINE", "dot": "IP", "euclidean": "L2"},
+    "chroma": {"dot": "ip", "euclidean": "l2"},
+}
+"""What stores call the similarities, where they do not call them as we do."""
 
 
 def test_a_collection_that_was_thrown_away_is_loaded_anew(embed: Embed, tmp_path: Path) -> None:
@@ -193,6 +277,19 @@ def test_a_collection_that_was_thrown_away_is_loaded_anew(embed: Embed, tmp_path
         loaded = load(out, f"lancedb:{tmp_path}/db/docs", silent)
         assert (loaded.written, loaded.count) == (150, 150)
         shutil.rmtree(tmp_path / "db")
+
+
+def test_a_collection_that_another_job_filled_since_is_loaded_anew(embed: Embed, tmp_path: Path) -> None:
+    """It has the same name and is not empty, but it is not the one that is remembered."""
+    lancedb = pytest.importorskip("lancedb")
+    out = job(embed, tmp_path, texts_of_many_lengths(150))
+    other = job(embed, tmp_path, ["the cat"], out="other")
+    load(out, f"lancedb:{tmp_path}/db/docs", silent)
+    lancedb.connect(tmp_path / "db").drop_table("docs")
+    load(other, f"lancedb:{tmp_path}/db/docs", silent)
+    loaded = load(out, f"lancedb:{tmp_path}/db/docs", silent)
+    assert (loaded.written, loaded.count) == (150, 150)
+    assert load(out, f"lancedb:{tmp_path}/db/docs", silent).written == 0
 
 
 def test_a_later_row_replaces_the_one_that_has_its_id(store: str, embed: Embed, tmp_path: Path) -> None:
@@ -292,7 +389,7 @@ def test_postgres_has_columns_of_their_own_types(embed: Embed, tmp_path: Path) -
     }
     pq.write_table(pa.table({"key": [1, 2], "text": ["a", "b"], **kept}), tmp_path / "in.parquet")
     embed("in.parquet", id_column="key", keep=tuple(kept))
-    with postgres_server() as store:
+    with server() as store:
         load(tmp_path / "out", at(store, "docs"), silent)
         with psycopg.connect(f"postgresql:///postgres?{store.partition('?')[2]}") as connection:
             rows = connection.execute(f"SELECT {', '.join(kept)} FROM docs ORDER BY id").fetchall()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,9 +23,39 @@ from onnxembed import OnnxEmbedder
 from onnxembed.bulk.making import VectorOptions
 from onnxembed.bulk.ray import EmbedBatch, compute_on_ray
 from onnxembed.errors import UsageError
+from running import USUAL, command
 from tiny_embedders import texts_of_many_lengths
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals of POSIX")
+def test_a_job_that_was_killed_on_ray_goes_on_with_ray_and_without_it(artifact: Path, tmp_path: Path) -> None:
+    """On the command line, with relative paths; before the fixture starts a cluster, which would not be local."""
+    texts = texts_of_many_lengths(3000)
+    (tmp_path / "a.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    (tmp_path / "model").symlink_to(artifact)
+
+    def line(out: str, *options: str) -> list[str]:
+        return command("embed", "model", "a.txt", "-o", f"{out}/", "--part-rows", "50", "--threads", "1", *options)
+
+    def run(out: str, *options: str) -> None:
+        subprocess.run(line(out, *options), env=USUAL, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+
+    run("plain")
+    expected = content(tmp_path / "plain")
+    with subprocess.Popen(line("out", "--ray"), env=USUAL, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(list((tmp_path / "out").glob("part-*"))) < 2:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    done = sorted((tmp_path / "out").glob("part-*"))
+    assert 2 <= len(done) < 60
+    assert all(path.read_bytes() == expected[path.name] for path in done)
+    shutil.copytree(tmp_path / "out", tmp_path / "without")
+    run("out", "--ray")
+    assert content(tmp_path / "out") == expected
+    run("without")
+    assert content(tmp_path / "without") == expected
 
 
 @pytest.fixture(scope="module")

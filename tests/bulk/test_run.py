@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import gc
 import gzip
 import json
 from pathlib import Path
@@ -19,9 +20,10 @@ import pyarrow.parquet as pq
 
 from jobs import Embed, content, write
 from onnxembed import OnnxEmbedder
-from onnxembed.bulk.making import VectorOptions, fixed_lists, vectors_of
+from onnxembed.bulk.making import VectorMaker, VectorOptions, fixed_lists, vectors_of
 from onnxembed.errors import UsageError
 from onnxembed.quantization import OutputDtype, quantization_ranges, quantize_embeddings
+from onnxembed.runtime.streaming import Block
 from tiny_embedders import texts_of_many_lengths
 
 TEXTS = ["the cat", "", "Straße 東京", "it was " * 30, "the cat", 'a "quoted", text']
@@ -205,3 +207,19 @@ def test_a_million_empty_strings(embed: Embed, model: OnnxEmbedder, tmp_path: Pa
     assert (summary.texts, summary.parts, summary.rejected) == (1_000_000, 4, 0)
     scanner = ds.dataset(tmp_path / "out", format="parquet").head(5)
     assert np.allclose(vectors_of(scanner["vector"]), model.encode([""]), atol=1e-6)
+
+
+def test_texts_of_a_part_that_are_embedded_are_not_held_twice(
+    model: OnnxEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part has many windows: of those that are done, only the results stay."""
+    monkeypatch.setattr("onnxembed.runtime.streaming.WINDOW_TEXTS", 16)
+    held = []
+
+    def embedded(texts: int) -> None:
+        blocks = [block for block in gc.get_objects() if isinstance(block, Block)]
+        held.append(sum(bool(block.window or block.futures) for block in blocks))
+
+    made, _ = VectorMaker(model, VectorOptions()).columns(["the cat"] * 640, embedded=embedded)
+    assert (len(made["vector"]), len(held)) == (640, 40)
+    assert max(held) < 6  # what is read ahead

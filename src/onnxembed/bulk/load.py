@@ -138,8 +138,8 @@ def _load(
     batch: int,
 ) -> Loaded:
     record = output / JOB_FOLDER / f"loaded-{hashlib.sha256(target.shown.encode()).hexdigest()[:12]}.json"
-    made = store.begin(collection)
-    done = 0 if made or not store.count() else _loaded_parts(record)
+    which = store.begin(collection)
+    done = _loaded_parts(record, which) if which and store.count() else 0
     counts = [pq.read_metadata(part).num_rows for part in parts]
     rows, written = sum(counts), sum(counts[:done])
     before = written
@@ -148,7 +148,7 @@ def _load(
             store.upsert(_as_float32(_last_of_each_id(pa.table(rows_of_part)), collection.schema))
             written += len(rows_of_part)
             advance(written, rows)
-        write_json(record, {"parts": number}, output)
+        write_json(record, {"collection": which, "parts": number}, output)
     return Loaded(target, rows, written - before, store.count())
 
 
@@ -166,6 +166,7 @@ def _as_float32(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return rows.select(schema.names).cast(schema)
 
 
-def _loaded_parts(record: Path) -> int:
-    """How many parts an earlier run has loaded."""
-    return int(json.loads(record.read_text())["parts"]) if record.is_file() else 0
+def _loaded_parts(record: Path, which: str) -> int:
+    """How many parts an earlier run has loaded into this collection, and not into one that had its name before."""
+    found = json.loads(record.read_text()) if record.is_file() else {}
+    return int(found["parts"]) if found.get("collection") == which else 0

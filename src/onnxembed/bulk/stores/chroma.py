@@ -26,22 +26,21 @@ class Chroma:
         else:
             self._client = chromadb.PersistentClient(target.require_path(), settings=settings)
 
-    def begin(self, collection: Collection) -> bool:
-        """Make the collection, or check the one that is there."""
+    def begin(self, collection: Collection) -> str | None:
+        """Make the collection, or check the one that is there; returns which one it is."""
         self._kept = collection.kept
         self._at_once = self._client.get_max_batch_size()
         there = any(found.name == collection.name for found in self._client.list_collections())
         if there:
             self._collection = self._client.get_collection(collection.name, embedding_function=None)
-            collection.check((self._collection.metadata or {}).get(MARK))
-            return False
+            return collection.check((self._collection.metadata or {}).get(MARK))
         self._collection = self._client.create_collection(
             collection.name,
             metadata={MARK: collection.mark},
             configuration={"hnsw": {"space": DISTANCES[collection.similarity]}},
             embedding_function=None,
         )
-        return True
+        return collection.made
 
     def upsert(self, rows: pa.Table) -> None:
         """Write records by their ids."""

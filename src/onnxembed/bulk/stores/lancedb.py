@@ -15,17 +15,16 @@ class LanceDb:
     def __init__(self, target: Target) -> None:
         self._database: Any = require("lancedb", "lancedb").connect(Path(target.require_path()))
 
-    def begin(self, collection: Collection) -> bool:
-        """Make the table, or check the one that is there."""
+    def begin(self, collection: Collection) -> str | None:
+        """Make the table, or check the one that is there; returns which one it is."""
         names = self._database.list_tables().tables
         if collection.name in names:
             self._table = self._database.open_table(collection.name)
             mark = (self._table.schema.metadata or {}).get(MARK.encode())
-            collection.check(mark and mark.decode())
-            return False
+            return collection.check(mark and mark.decode())
         schema = collection.schema.with_metadata({MARK: collection.mark})
         self._table = self._database.create_table(collection.name, schema=schema)
-        return True
+        return collection.made
 
     def upsert(self, rows: pa.Table) -> None:
         """Merge rows by their ids."""

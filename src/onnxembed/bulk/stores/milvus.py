@@ -24,14 +24,14 @@ class Milvus:
         uri = f"http://{target.host}" if target.host else target.require_path()
         self._client = self._milvus.MilvusClient(uri)
 
-    def begin(self, collection: Collection) -> bool:
-        """Make the collection, or check the one that is there."""
+    def begin(self, collection: Collection) -> str | None:
+        """Make the collection, or check the one that is there; returns which one it is."""
         self._collection = collection
         if self._client.has_collection(collection.name):
             properties = self._client.describe_collection(collection.name)["properties"]
-            collection.check(properties.get(MARK))
+            which = collection.check(properties.get(MARK))
             self._client.load_collection(collection.name)
-            return False
+            return which
         types = self._milvus.DataType
         schema = self._client.create_schema(enable_dynamic_field=True)
         if collection.ids_are_numbers:
@@ -43,7 +43,7 @@ class Milvus:
         index.add_index("vector", index_type="FLAT", metric_type=METRICS[collection.similarity])
         properties = {MARK: collection.mark}
         self._client.create_collection(collection.name, schema=schema, index_params=index, properties=properties)
-        return True
+        return collection.made
 
     def upsert(self, rows: pa.Table) -> None:
         """Write entities by their ids."""

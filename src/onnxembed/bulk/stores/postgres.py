@@ -43,8 +43,8 @@ class Postgres:
         database = f"postgresql://{parts.netloc}{target.path}{query}"
         self._connection = psycopg.connect(database)
 
-    def begin(self, collection: Collection) -> bool:
-        """Make the table, or check the one that is there."""
+    def begin(self, collection: Collection) -> str | None:
+        """Make the table, or check the one that is there; returns which one it is."""
         self._collection, self._staging = collection, f"{collection.name}_staging"
         self._types = {field.name: _type(field.type, collection.dimension, field.name) for field in collection.schema}
         with self._connection.transaction(), closing(self._connection.cursor()) as cursor:
@@ -53,15 +53,16 @@ class Postgres:
             comment, there = cursor.fetchone()
             if there is not None:
                 mark = (comment or "").removeprefix(f"{MARK} ")
-                collection.check(mark if comment and comment.startswith(f"{MARK} ") else None)
+                which = collection.check(mark if comment and comment.startswith(f"{MARK} ") else None)
             else:
+                which = collection.made
                 cursor.execute(self._create(collection.name, "TABLE", key=True))
                 comment = self._sql.SQL("COMMENT ON TABLE {} IS {}").format(
                     self._sql.Identifier(collection.name), self._sql.Literal(f"{MARK} {collection.mark}")
                 )
                 cursor.execute(comment)
             cursor.execute(self._create(self._staging, "TEMPORARY TABLE", key=False))
-        return there is None
+        return which
 
     def _create(self, name: str, what: str, *, key: bool) -> Any:
         sql = self._sql

@@ -28,20 +28,19 @@ class Qdrant:
             else client.QdrantClient(path=target.require_path())
         )
 
-    def begin(self, collection: Collection) -> bool:
-        """Make the collection, or check the one that is there."""
+    def begin(self, collection: Collection) -> str | None:
+        """Make the collection, or check the one that is there; returns which one it is."""
         self._collection = collection
         if self._client.collection_exists(collection.name):
             metadata = self._client.get_collection(collection.name).config.metadata
-            collection.check((metadata or {}).get(MARK))
-            return False
+            return collection.check((metadata or {}).get(MARK))
         distance = self._models.Distance(DISTANCES[collection.similarity])
         self._client.create_collection(
             collection.name,
             vectors_config=self._models.VectorParams(size=collection.dimension, distance=distance),
             metadata={MARK: collection.mark},
         )
-        return True
+        return collection.made
 
     def upsert(self, rows: pa.Table) -> None:
         """Write points by their ids."""

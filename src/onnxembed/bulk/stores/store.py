@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
+from secrets import token_hex
 from types import ModuleType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -68,12 +69,15 @@ class Collection:
     """What the vectors are, as parts say it."""
     schema: pa.Schema
     """The id, the kept columns, and the vector, float32."""
+    made: str = field(default_factory=lambda: token_hex(8))
+    """Tells the collection, if it is made now, from others that had or will have its name."""
 
     @property
     def mark(self) -> str:
         """What the collection says of itself, as JSON."""
-        kept = ("space", "model", "revision", "precision", "prompt", "dimensions", "task")
-        return json.dumps({key: self.vectors.get(key) for key in kept}, ensure_ascii=False, sort_keys=True)
+        kept = ("space", "model", "revision", "precision", "prompt", "dimensions", "task", "similarity")
+        said = {key: self.vectors.get(key) for key in kept} | {"made": self.made}
+        return json.dumps(said, ensure_ascii=False, sort_keys=True)
 
     @property
     def kept(self) -> list[str]:
@@ -85,26 +89,31 @@ class Collection:
         """Whether ids are whole numbers; otherwise they are strings."""
         return bool(pa.types.is_integer(self.schema.field("id").type))
 
-    def check(self, mark: object) -> None:
-        """Raise UsageError for a collection that is there and says something else, or nothing, of its vectors."""
+    def check(self, mark: object) -> str | None:
+        """Which collection it is that says this of itself; None if an earlier version made it.
+
+        Raises UsageError for a collection that says something else, or nothing, of its vectors.
+        """
         if not isinstance(mark, str):
             raise UsageError(f"{self.name} is there and does not say in which vector space it is: choose another name")
         found = json.loads(mark)
         different = differences(found["space"]["parts"], self.vectors["space"]["parts"])
-        if found["dimensions"] != self.dimension:
-            different.append(f"dimensions: {found['dimensions']} and {self.dimension}")
+        for name, own in (("dimensions", self.dimension), ("similarity", self.similarity)):
+            if found.get(name, own) != own:
+                different.append(f"{name}: {found[name]} and {own}")
         if different:
             raise UsageError(
                 f"{self.name} holds vectors of another space (there and here: {'; '.join(different)}): "
                 "choose another name, or embed with the model of that space"
             )
+        return str(found["made"]) if "made" in found else None
 
 
 class Store(Protocol):
     """A database."""
 
-    def begin(self, collection: Collection) -> bool:
-        """Make the collection, or check the one that is there; returns whether it was made.
+    def begin(self, collection: Collection) -> str | None:
+        """Make the collection, or check the one that is there; returns which collection it is.
 
         Raises UsageError for a collection of another space.
         """

@@ -1,0 +1,1 @@
+"""What bulk jobs cost, and whether they keep their promises."""
