@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
 from parity import random_checkpoint, transformers
-from tiny import VOCAB, change_json, write_sentence_bert
+from tiny import VOCAB, WORDS, change_json, write_json, write_sentence_bert
 
 SIZES: dict[str, Any] = {
     "vocab_size": len(VOCAB),
@@ -20,6 +23,7 @@ SIZES: dict[str, Any] = {
     "bos_token_id": 2,
     "eos_token_id": 3,
 }
+QWEN2_TOKENS = 320
 DECODER = {**SIZES, "num_attention_heads": 6, "num_key_value_heads": 2}
 
 FAMILIES: Mapping[str, dict[str, Any]] = {
@@ -45,14 +49,29 @@ FAMILIES: Mapping[str, dict[str, Any]] = {
     "eurobert": {**SIZES, "num_key_value_heads": 2, "mask_token_id": 4},
     "llama": DECODER,
     "mistral": {**DECODER, "sliding_window": 11},
-    "qwen2": DECODER,
+    "qwen2": {
+        **DECODER,
+        "vocab_size": QWEN2_TOKENS,
+        "use_sliding_window": True,
+        "sliding_window": 9,
+        "max_window_layers": 1,
+    },
     "qwen3": {**DECODER, "head_dim": 20},
-    "gemma3_text": {**DECODER, "head_dim": 20, "query_pre_attn_scalar": 30, "sliding_window": 13},
+    "gemma3_text": {
+        **DECODER,
+        "head_dim": 20,
+        "query_pre_attn_scalar": 30,
+        "sliding_window": 13,
+        "sliding_window_pattern": 3,
+    },
 }
 """Keys of the stock config, by model_type."""
 
 WEAK = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
 """Families whose norms magnify: their weights are smaller, as in the tests of their architectures."""
+
+END = "<|endoftext|>"
+"""The token that ends a text of Qwen."""
 
 TANH = "torch.nn.modules.activation.Tanh"
 
@@ -74,4 +93,35 @@ def write_tiny(folder: Path, family: str, *, dense: bool = False) -> Path:
     stock = transformers.AutoConfig.for_model(family, **config)
     random_checkpoint(folder, stock, std=0.1 if family in WEAK else 0.15)
     change_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", model_max_length=60)
+    if family == "qwen2":
+        _write_byte_level(folder)
+    elif config["pad_token_id"] == 1:
+        _swap_first_two(folder / "tokenizer.json")
     return folder
+
+
+def _swap_first_two(file: Path) -> None:
+    """Give [PAD] the id 1, as RoBERTa has it, and [UNK] the id 0: pad tokens inside a text have no position."""
+    content = json.loads(file.read_text())
+    swapped = {"[PAD]": 1, "[UNK]": 0}
+    vocab = {**content["model"]["vocab"], **swapped}
+    content["model"]["vocab"] = dict(sorted(vocab.items(), key=lambda entry: entry[1]))
+    for token in content["added_tokens"]:
+        token["id"] = swapped.get(token["content"], token["id"])
+    content["added_tokens"].sort(key=lambda token: token["id"])
+    file.write_text(json.dumps(content))
+
+
+def _write_byte_level(folder: Path) -> None:
+    """A tokenizer as Qwen2Tokenizer reads it: byte-level BPE, no lower-casing, one special token at the end."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=QWEN2_TOKENS, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 2, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 0)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": END, "pad_token": END, "add_eos_token": True}
+    write_json(folder / "tokenizer_config.json", {**config, "model_max_length": 60})

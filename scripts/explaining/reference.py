@@ -37,6 +37,12 @@ class Reference:
         self.config = transformers.AutoConfig.from_pretrained(folder)
         self.decoder = self.config.model_type in ("llama", "mistral", "qwen2", "qwen3", "gemma3_text")
         self._dense = _dense(folder)
+        inner = [
+            place for place, special in enumerate(self._tokenizer({}).encode("a").special_tokens_mask) if not special
+        ]
+        whole = len(self._tokenizer({}).encode("a").ids)
+        self.around = (inner[0], whole - 1 - inner[-1])
+        """How many special tokens stand before a text, and behind it."""
         self._models: dict[str, Any] = {}
 
     def vectors(self, texts: Sequence[str], **how: Any) -> Vectors:
@@ -60,7 +66,10 @@ class Reference:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         state = json.loads(tokenizer.to_str())
-        state["normalizer"] = {**state["normalizer"], **how.get("normalizer", {})}
+        if changed := how.get("normalizer"):
+            if state["normalizer"]["type"] != "BertNormalizer":
+                raise NotApplicableError("normalizer")
+            state["normalizer"] |= changed
         if how.get("other_vocabulary"):
             vocab = state["model"]["vocab"]
             names = sorted(vocab, key=lambda name: vocab[name])
@@ -72,10 +81,11 @@ class Reference:
         key = json.dumps({name: how.get(name) for name in ("config", "precision", "other_model")}, sort_keys=True)
         if key not in self._models:
             config = transformers.AutoConfig.from_pretrained(self.folder)
-            for name, value in how.get("config", {}).items():
-                if not hasattr(config, name):
-                    raise NotApplicableError(name)
-                setattr(config, name, value)
+            changed = how.get("config", {})
+            if strange := [name for name in changed if not hasattr(config, name) and name != "is_causal"]:
+                raise NotApplicableError(strange[0])
+            # Some classes derive values of one key from others when they are made.
+            config = type(config)(**{**config.to_dict(), **changed})
             options = {"dtype": torch.float32, "attn_implementation": "eager", "config": config}
             model = transformers.AutoModel.from_pretrained(self.folder, **options).eval()
             if how.get("other_model"):
@@ -103,8 +113,10 @@ class Reference:
             inner = pooled.clone()
             for place, (row, _) in enumerate(rows):
                 start = width - len(row) if side == "left" else 0
-                if len(row) > 2:
-                    inner[place, start], inner[place, start + len(row) - 1] = 0, 0
+                before, after = self.around
+                if len(row) > before + after:
+                    inner[place, start : start + before] = 0
+                    inner[place, start + len(row) - after : start + len(row)] = 0
             pooled = inner
         if how.get("prompt_out"):
             pooled = pooled.clone()
@@ -133,7 +145,13 @@ class Reference:
             extra["token_type_ids"] = torch.ones_like(ids)
         if how.get("causal"):
             allowed = torch.tril(torch.ones(ids.shape[1], ids.shape[1]))[None] * mask[:, None, :]
-            extra["attention_mask"] = torch.where(allowed[:, None] > 0, 0.0, torch.finfo(torch.float32).min)
+            near = torch.triu(torch.ones_like(allowed), -getattr(self.config, "sliding_window", 0))
+            full, local = (
+                torch.where(seen[:, None] > 0, 0.0, torch.finfo(torch.float32).min)
+                for seen in (allowed, allowed * near)
+            )
+            types = {"full_attention": full, "sliding_attention": local}
+            extra["attention_mask"] = types if self.config.model_type == "modernbert" else full
         return extra
 
     def _finished(self, vectors: Vectors, how: dict[str, Any]) -> Vectors:
@@ -186,10 +204,11 @@ def _tokens(tokenizer: Any, texts: Sequence[str], own: Reference, how: dict[str,
     prompt = how.get("prompt", own.prompt)
     given = [prompt + text for text in texts]
     around = tokenizer.encode("a").ids
-    first, last = around[:1], around[-1:]
+    before, after = own.around
+    first, last = around[:before], around[len(around) - after :]
     dropped = how.get("dropped")
     first = [] if dropped in ("first", "all") else first
-    last = {"last": [], "all": [], "doubled": [*last, *last]}.get(dropped or "", last)
+    last = {"last": [], "all": [], "doubled": [*last, *last[-1:]]}.get(dropped or "", last)
     room = how.get("length", own.length) - len(first) - len(last)
     rows = []
     for encoding in tokenizer.encode_batch(given, add_special_tokens=False):

@@ -15,8 +15,8 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ MINILM = Path(__file__).parents[2] / "models" / "all-MiniLM-L6-v2"
 
 BAND = "band"
 """The expected answer for causes that only round."""
+
+
+BIDIRECTIONAL = {"gemma3_text": ("use_bidirectional_attention", True)}
+"""The key of the config that lets tokens see later ones, where it is not is_causal."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ def causes(own: Reference) -> Iterator[Cause]:
     yield Cause("no mask at all", "padding", {"padding": "right", "unmasked": True, "all_slots": True})
     yield Cause("padding on the left", "padding", {"padding": "left"})
     if own.decoder:
-        yield Cause("bidirectional", "attention", {"config": {"is_causal": False}})
+        key, value = BIDIRECTIONAL.get(own.config.model_type, ("is_causal", False))
+        yield Cause("bidirectional", "attention", {"config": {key: value}})
     else:
         yield Cause("causal", "attention", {"causal": True})
     if own.prompt:
@@ -88,7 +93,7 @@ def causes(own: Reference) -> Iterator[Cause]:
     yield from _of_config(own)
     yield Cause("fp16 weights", BAND, {"precision": "fp16"})
     yield Cause("bf16", BAND, {"precision": "bf16"})
-    yield Cause("dynamic int8", None, {"precision": "int8"})
+    yield Cause("dynamic int8", "integer weights and activations", {"precision": "int8"})
     yield Cause("three times as long", "scale", {"scale": 3.0})
     yield Cause("rows permuted", "order", {"order": True})
     yield Cause("another vocabulary", None, {"other_vocabulary": True})
@@ -104,6 +109,7 @@ def _of_config(own: Reference) -> Iterator[Cause]:
             yield Cause("GELU with erf", "activation", {"config": {key: "gelu"}})
             break
     parameters = getattr(own.config, "rope_parameters", None)
+    yield from _of_windows(own.config)
     if parameters:
         full = "full_attention" in parameters
         own_values = parameters["full_attention"] if full else parameters
@@ -111,6 +117,28 @@ def _of_config(own: Reference) -> Iterator[Cause]:
             scaled = {**own_values, **values, "rope_type": "linear" if "factor" in values else "default"}
             changed = {**parameters, "full_attention": scaled} if full else scaled
             yield Cause(name, "rotary positions", {"config": {"rope_parameters": changed}})
+
+
+def _of_windows(config: Any) -> Iterator[Cause]:
+    key = "local_attention" if hasattr(config, "local_attention") else "sliding_window"
+    own, types = getattr(config, key, None), getattr(config, "layer_types", None)
+    if own is None:
+        return
+    for name, value in (
+        ("no window", 4096),
+        ("half the window", own // 2),
+        ("a wider window", own + (2 if key == "local_attention" else 1)),
+    ):
+        yield Cause(name, "attention window", {"config": {key: value}})
+    if types and "full_attention" in types:
+        yield Cause(
+            "global layers alone", "attention window", {"config": {"layer_types": ["full_attention"] * len(types)}}
+        )
+        yield Cause("other global layers", "attention window", {"config": {"layer_types": [*types[1:], types[0]]}})
+        local = config.rope_parameters.get("sliding_attention")
+        if local:
+            one = {"full_attention": local, "sliding_attention": local}
+            yield Cause("one rope theta", "rotary positions", {"config": {"rope_parameters": one}})
 
 
 def _other(parameters: Mapping[str, Any]) -> float:
@@ -197,46 +225,72 @@ def injections(own: Reference, texts: Sequence[str], pairs: int) -> Iterator[tup
         yield f"{first.name} + {second.name}", [] if same(vectors, base) else seen, vectors
 
 
-def measure(folder: Path, artifact: Path, texts: Sequence[str], pairs: int, *, show: bool) -> list[dict[str, Any]]:
-    """Every injection into one checkpoint with its grade and seconds."""
-    own = Reference(folder)
-    rows = []
-    with OnnxEmbedder(artifact, providers="cpu") as model:
-        for name, expected, vectors in injections(own, texts, pairs):
+@dataclass
+class Results:
+    """What has been measured, a JSON object in each line of a file; a run that was stopped goes on behind it."""
+
+    file: Path
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, file: Path, again: Container[str]) -> Results:
+        """The rows of a file, but those of some grades, which are measured again."""
+        lines = file.read_text().splitlines() if file.is_file() else []
+        rows = [json.loads(line) for line in lines]
+        kept = [row for row in rows if row["grade"] not in again]
+        if len(kept) < len(rows):
+            file.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        return cls(file, kept)
+
+    def has(self, model: str, cause: str) -> bool:
+        """Whether a cause was injected into a model."""
+        return any((row["model"], row["cause"]) == (model, cause) for row in self.rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep a row, in the file at once."""
+        self.rows.append(row)
+        with self.file.open("a") as out:
+            out.write(json.dumps(row) + "\n")
+
+
+def measure(name: str, work: Path, pairs: int, results: Results) -> None:
+    """Every injection into one model that was not made before, with its grade and seconds."""
+    if name == "minilm":
+        folder, texts = MINILM, real_texts()
+    else:
+        folder = write_tiny(work / "checkpoint", name.partition("+")[0], dense="+" in name)
+        texts = tiny_texts()
+    export(folder, work / "artifact")
+    with OnnxEmbedder(work / "artifact", providers="cpu") as model:
+        for cause, expected, vectors in injections(Reference(folder), texts, pairs):
+            if results.has(name, cause):
+                continue
             started = time.process_time()
             report = explain(model, texts, vectors)
-            seconds = time.process_time() - started
+            seconds = round(time.process_time() - started, 2)
             grade = graded(report, expected)
-            rows.append({"cause": name, "grade": grade, "seconds": seconds, "verdict": report.verdict})
-            if show or grade == "wrong":
-                print(f"  {grade:<12}{seconds:6.1f} s  {name}: {report.verdict[:150]}", flush=True)
-    return rows
+            row = {"model": name, "cause": cause, "grade": grade, "seconds": seconds, "verdict": report.verdict}
+            results.add(row)
+            print(f"  {grade:<12}{seconds:6.1f} s  {name}: {cause}: {report.verdict[:150]}", flush=True)
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(("minilm", *FAMILIES, "bert+dense")), help="which, by name")
+    parser.add_argument("--models", default=",".join((*FAMILIES, "bert+dense", "minilm")), help="which, by name")
     parser.add_argument("--pairs", type=int, default=30, help="random pairs of causes for each model")
-    parser.add_argument("--show", action="store_true", help="print every verdict")
-    parser.add_argument("--json", type=Path, help="a file for all rows")
+    parser.add_argument("--results", type=Path, default=Path("explain_table.jsonl"), help="the file of all results")
+    parser.add_argument("--again", default="", help="grades to measure again, such as wrong,unexplained")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    everything: dict[str, list[dict[str, Any]]] = {}
-    for name in arguments.models.split(","):
+    results = Results.read(arguments.results, arguments.again.split(","))
+    models = arguments.models.split(",")
+    for name in models:
         with tempfile.TemporaryDirectory() as temporary:
-            if name == "minilm":
-                folder, texts = MINILM, real_texts()
-            else:
-                folder = write_tiny(Path(temporary) / "checkpoint", name.partition("+")[0], dense="+" in name)
-                texts = tiny_texts()
-            export(folder, Path(temporary) / "artifact")
-            rows = measure(folder, Path(temporary) / "artifact", texts, arguments.pairs, show=arguments.show)
-        everything[name] = rows
-        _print(name, rows)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(everything, indent=1))
-    _print("all", [row for rows in everything.values() for row in rows])
+            measure(name, Path(temporary), arguments.pairs, results)
+    for name in models:
+        _print(name, [row for row in results.rows if row["model"] == name])
+    _print("all", [row for row in results.rows if row["model"] in models])
 
 
 def _print(name: str, rows: Sequence[Mapping[str, Any]]) -> None:

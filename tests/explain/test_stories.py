@@ -1,4 +1,4 @@
-"""Published stories of two systems and one model, each reproduced with a tiny model and stock transformers."""
+"""Five published stories of two systems and one model, each reproduced with a tiny model and stock transformers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxembed import OnnxEmbedder
+from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.arrays import Array
 from onnxembed.decisions.flags import Flags
-from onnxembed.explain import Report, explain
+from onnxembed.explain import Report, explain, explain_scores
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from running import needs_torch
-from tiny import VOCAB, change_json, write_sentence_bert
+from tiny import VOCAB, change_json, write_sentence_bert, write_tokenizer
 from tiny_embedders import texts_of_many_lengths
 
 pytestmark = [needs_torch, pytest.mark.torch]
@@ -113,3 +113,31 @@ def test_fastembed_takes_the_first_token_of_a_mean_pooled_e5(tmp_path: Path) -> 
     report = explained(folder, theirs)
     assert causes(report) == {"pooling", "prompt"}
     assert "put 'to: ' before each text yourself" in str([cause.fixes for cause in report.causes])
+
+
+def test_tei_reads_the_first_token_of_a_modernbert_reranker_that_takes_the_mean(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+    from parity import stock_checkpoint
+
+    folder = tmp_path / "checkpoint"
+    config = {**SIZES, "num_attention_heads": 4, "cls_token_id": 2, "sep_token_id": 3, "num_labels": 1}
+    task = "AutoModelForSequenceClassification"
+    stock_checkpoint(folder, "modernbert", {**config, "classifier_pooling": "mean"}, task=task)
+    write_tokenizer(folder)
+    change_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    changed = AutoConfig.from_pretrained(folder, classifier_pooling="cls")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, config=changed, attn_implementation="eager")
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    tokenizer = tokenizer_class(tokenizer_file=str(folder / "tokenizer.json"))
+    pairs = [(query, document) for query in TEXTS[:2] for document in TEXTS[2:8]]
+    with torch.no_grad():
+        fed = [tokenizer([query], [document], return_tensors="pt")["input_ids"] for query, document in pairs]
+        logits = np.array([float(model.eval()(input_ids=ids).logits[0, 0]) for ids in fed])
+    export(folder, tmp_path / "onnx")
+    with OnnxReranker(tmp_path / "onnx", threads=1) as reranker:
+        report = explain_scores(reranker, pairs, 1 / (1 + np.exp(-logits)))
+        assert causes(report) == {"head"}, report.verdict
+        report = explain_scores(reranker, pairs, logits)
+        assert causes(report) == {"head", "activation of scores"}, report.verdict

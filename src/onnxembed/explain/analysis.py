@@ -18,6 +18,7 @@ from onnxembed.errors import OnnxEmbedError
 from onnxembed.execution.backend import Backend, GraphFiles, Placement
 from onnxembed.execution.opening import decide as decide_place
 from onnxembed.execution.opening import open_backend
+from onnxembed.explain.builds import BIDIRECTIONAL
 from onnxembed.explain.setup import Build
 from onnxembed.facts.facts import read_facts
 from onnxembed.facts.json_file import read_optional_json
@@ -108,7 +109,9 @@ class AnalysisGraphs:
         assert row.build is not None
         shifted = {"position_embeddings.weight": build.shift} if build.shift else None
         weights = StoredWeights(folder, folder / manifest.variants["fp32"].file, shifted)
-        config = {**self.config, **build.activation, **build.rope}
+        config = {**self.config, **build.activation, **build.rope, **build.windows}
+        if build.attention is not None and BIDIRECTIONAL in config:
+            config[BIDIRECTIONAL] = build.attention == "bidirectional"
         graph = Graph(weights, "fp32")
         attention = build.attention or manifest.model.attention.value
         inputs = PaddedInputs(graph, causal=attention == "causal")

@@ -6,9 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from onnxembed.explain.setup import Hypothesis
+from onnxembed.explain.windows import FULL, SLIDING, windows
 from onnxembed.manifest import Manifest
 
 Config = Mapping[str, Any]
+
+BIDIRECTIONAL = "use_bidirectional_attention"
+"""Gemma's key for attention; the window of its local layers follows it."""
 
 ACTIVATION_KEYS = ("hidden_act", "hidden_activation", "activation", "activation_function")
 """The keys of config.json that name the activation, by family."""
@@ -25,7 +29,10 @@ FACTORS = (2.0, 4.0, 8.0)
 THETA_KEYS = ("rope_theta", "global_rope_theta", "rotary_emb_base")
 """The keys of config.json that hold the base, by generation and family."""
 
-_ROPE_KEYS = (*THETA_KEYS, "rope_parameters", "rope_scaling", "local_rope_theta", "rope_local_base_freq")
+LOCAL_THETA_KEYS = ("local_rope_theta", "rope_local_base_freq")
+"""Those that hold the base of the layers with a window."""
+
+_ROPE_KEYS = (*THETA_KEYS, *LOCAL_THETA_KEYS, "rope_parameters", "rope_scaling")
 
 COUNTED_FROM_ZERO = ("bert", "electra", "distilbert")
 """Families whose positions are rows of a table, counted from 0."""
@@ -38,8 +45,15 @@ def builds(manifest: Manifest, config: Config) -> Iterator[Hypothesis]:
     """The changes that need another graph."""
     yield _attention(manifest)
     yield from _activations(config)
-    yield from _positions(manifest)
+    yield from _positions(manifest, config)
     yield from _ropes(config)
+    yield from windows(config)
+
+
+def first_position(manifest: Manifest, config: Config) -> int:
+    """The row of the table of positions that the first token has."""
+    counted = manifest.model.model_type in COUNTED_FROM_PADDING
+    return int(config.get("pad_token_id", 1)) + 1 if counted else 0
 
 
 def _attention(manifest: Manifest) -> Hypothesis:
@@ -69,25 +83,15 @@ def _activations(config: Config) -> Iterator[Hypothesis]:
             )
 
 
-def _positions(manifest: Manifest) -> Iterator[Hypothesis]:
-    if manifest.model.model_type in COUNTED_FROM_ZERO:
-        for rows in (1, 2):
-            yield Hypothesis(
-                "positions",
-                f"count positions from {rows}",
-                "count them from 0",
-                build={"shift": rows},
-                words={"first": "0"},
-            )
-    if manifest.model.model_type in COUNTED_FROM_PADDING:
-        first = manifest.tokenization.pad_token_id.value + 1
-        yield Hypothesis(
-            "positions",
-            "count positions from 0",
-            f"count them from {first}, after the padding token's id",
-            build={"shift": -first},
-            words={"first": str(first)},
-        )
+def _positions(manifest: Manifest, config: Config) -> Iterator[Hypothesis]:
+    if manifest.model.model_type not in (*COUNTED_FROM_ZERO, *COUNTED_FROM_PADDING):
+        return
+    own = first_position(manifest, config)
+    ours = f"count them from {own}" + (", after the padding token's id" if own else "")
+    for first in range(3):
+        if first != own:
+            theirs, words = f"count positions from {first}", {"first": str(own)}
+            yield Hypothesis("positions", theirs, ours, build={"shift": first - own}, words=words)
 
 
 def _ropes(config: Config) -> Iterator[Hypothesis]:
@@ -100,6 +104,8 @@ def _ropes(config: Config) -> Iterator[Hypothesis]:
         if (changed := _changed(config, rope_theta=theta)) != _changed(config):
             theirs = f"turn positions with the base {theta:g} (rope_theta)"
             yield Hypothesis("rotary positions", theirs, ours, build={"rope": changed}, words=words)
+    for theirs, changed in _in_all_layers(config):
+        yield Hypothesis("rotary positions", theirs, ours, build={"rope": changed}, words=words)
     if (plain := _unscaled(config)) != _changed(config):
         theirs = "do not scale rotary positions (rope_scaling)"
         yield Hypothesis("rotary positions", theirs, ours, build={"rope": plain}, words=words)
@@ -108,6 +114,28 @@ def _ropes(config: Config) -> Iterator[Hypothesis]:
         scaled = _changed(config, rope_type="linear", factor=factor)
         theirs = f"scale rotary positions by {factor:g} (rope_scaling: linear)"
         yield Hypothesis("rotary positions", theirs, ours, build={"rope": scaled}, words=words)
+
+
+def _in_all_layers(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The settings of the global layers in the local ones too, and the other way, where the two differ."""
+    parameters = config.get("rope_parameters") or {}
+    if all(isinstance(parameters.get(layer_type), dict) for layer_type in (FULL, SLIDING)):
+        for layer_type, words in _OF_LAYERS.items():
+            one = {**parameters, FULL: parameters[layer_type], SLIDING: parameters[layer_type]}
+            if one != parameters:
+                yield words, {**_changed(config), "rope_parameters": one}
+        return
+    local = next((key for key in LOCAL_THETA_KEYS if config.get(key) is not None), None)
+    theta = next((key for key in THETA_KEYS if config.get(key) is not None), None)
+    if local and theta and config[local] != config[theta]:
+        yield _OF_LAYERS[FULL], {**_changed(config), local: config[theta]}
+        yield _OF_LAYERS[SLIDING], {**_changed(config), theta: config[local]}
+
+
+_OF_LAYERS = {
+    FULL: "turn positions in local layers as in global ones",
+    SLIDING: "turn positions in global layers as in local ones",
+}
 
 
 def _changed(config: Config, **values: Any) -> dict[str, Any]:

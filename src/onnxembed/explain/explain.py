@@ -12,7 +12,7 @@ from onnxembed.arrays import Array
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import UsageError
 from onnxembed.explain.analysis import AnalysisGraphs
-from onnxembed.explain.builds import COUNTED_FROM_PADDING
+from onnxembed.explain.builds import first_position
 from onnxembed.explain.candidates import Candidate, Scale, noise
 from onnxembed.explain.given import Given, checked
 from onnxembed.explain.hypotheses import Traits, hypotheses
@@ -98,13 +98,8 @@ def _prompt(model: OnnxEmbedder, prompt: str | None, name: str | None) -> str:
 def _lengths(model: OnnxEmbedder, replay: Replay, config: Mapping[str, Any]) -> range:
     """The limits that the graph can take: above the special tokens, up to its positions as config.json has them."""
     positions = config.get("max_position_embeddings")
-    # Positions of RoBERTa begin after the padding token's.
-    after = (
-        model.manifest.tokenization.pad_token_id.value + 1
-        if model.manifest.model.model_type in COUNTED_FROM_PADDING
-        else 0
-    )
-    most = positions - after if isinstance(positions, int) else model.max_length
+    first = first_position(model.manifest, config)
+    most = positions - first if isinstance(positions, int) else model.max_length
     return range(replay.specials + 1, max(most, model.max_length) + 1)
 
 

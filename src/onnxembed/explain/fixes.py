@@ -60,6 +60,12 @@ FIXES: Mapping[str, Mapping[str, str]] = {
         "vLLM": "--hf-overrides '{{\"is_causal\": {lowered}}}'",
         "transformers": "AutoModel.from_pretrained(..., is_causal={causal}) for the classes that read it",
     },
+    "attention window": {
+        "transformers": "config.json as published ({window}), and a release that has a class for this model_type",
+        "sentence-transformers": "config.json as published ({window})",
+        "text-embeddings-inference": "a release that reads this of config.json: {window}",
+        "vLLM": "no --hf-overrides or --disable-sliding-window that say otherwise than config.json: {window}",
+    },
     "activation": {
         "transformers": "{key} in config.json: {activation}",
         "text-embeddings-inference": "{key} in config.json is {activation}; releases before 1.8 computed another GELU",

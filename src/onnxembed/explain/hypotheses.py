@@ -71,7 +71,7 @@ def hypotheses(manifest: Manifest, setup: Setup, traits: Traits) -> list[Hypothe
         *_words(traits.words),
         *(_types() if "token_type_ids" in manifest.model.inputs else ()),
         *builds(manifest, traits.config),
-        *_paddings(),
+        *_paddings(manifest),
     ]
 
 
@@ -171,7 +171,9 @@ def _types() -> Iterator[Hypothesis]:
     )
 
 
-def _paddings() -> Iterator[Hypothesis]:
+def _paddings(manifest: Manifest) -> Iterator[Hypothesis]:
+    causal = manifest.model.attention.value == "causal" and manifest.model.engine == "build"
     for padding, over, theirs in _PADDINGS:
         pooled = {} if over == "tokens" else {"over": over}
-        yield Hypothesis("padding", theirs, "ignore padding", inputs={"padding": padding}, pooled=pooled)
+        build = {"masked": True} if causal and pooled and padding != "attended" else {}
+        yield Hypothesis("padding", theirs, "ignore padding", inputs={"padding": padding}, pooled=pooled, build=build)

@@ -25,10 +25,14 @@ class Build:
     """Other values of the keys of config.json that name the activation."""
     rope: Mapping[str, Any] = field(default_factory=dict)
     """Other values of the keys of config.json about rotary positions."""
+    windows: Mapping[str, Any] = field(default_factory=dict)
+    """Other values of the keys of config.json about attention windows."""
     head: HeadPooling | None = None
     """What the head of a reranker reads; as decided if None."""
     shift: int = 0
     """How many rows later in its table the position of every token is."""
+    masked: bool = False
+    """Whether attention leaves out padding in every run: fast runs leave it to later tokens not to be seen."""
 
     @property
     def key(self) -> str:

@@ -19,6 +19,9 @@ from onnxembed.export.graph.graph import MICROSOFT, Graph, Value
 # GroupQueryAttention is faster from this many tokens on when it streams.
 STREAMED = 1024
 
+UNBOUNDED = 2**19
+"""A query that sees this far sees all of every text."""
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -117,6 +120,8 @@ def mask_for_heads(mask: Mask, head_dim: int) -> Mask:
 
 def local_mask(g: Graph, mask: Mask, reach: int) -> Mask:
     """The mask of a layer whose queries see only keys at most `reach` positions away."""
+    if reach >= UNBOUNDED:
+        return mask
     if mask.packed:
         length = g.op("Squeeze", g.op("Shape", mask.keys, start=1, end=2))
         short = g.op("LessOrEqual", length, g.integer(reach + 1))

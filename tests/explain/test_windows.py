@@ -1,0 +1,116 @@
+"""Changes inside the encoders that are not BERT, as stock transformers makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnxembed import OnnxEmbedder
+from onnxembed.arrays import Array
+from onnxembed.explain import explain
+from onnxembed.explain.windows import windows
+from onnxembed.export.pipeline import export
+from running import needs_torch
+from tiny import VOCAB, change_json, write_sentence_bert
+from tiny_embedders import texts_of_many_lengths
+
+TEXTS = texts_of_many_lengths(12)
+SIZES: dict[str, Any] = {
+    "vocab_size": len(VOCAB),
+    "hidden_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 70,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+MODERNBERT = {
+    **SIZES,
+    "model_type": "modernbert",
+    "local_attention": 6,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "cls_token_id": 2,
+    "sep_token_id": 3,
+}
+ROBERTA = {**SIZES, "model_type": "roberta", "pad_token_id": 4, "type_vocab_size": 1, "max_position_embeddings": 69}
+GLOBAL, LOCAL = {"rope_theta": 160_000.0, "rope_type": "default"}, {"rope_theta": 10_000.0, "rope_type": "default"}
+
+
+def vectors(folder: Path, first: int | None = None, **config: Any) -> Array:
+    """Normalized means of AutoModel's tokens, each text by itself, with other values of its config."""
+    import torch
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    changed = AutoConfig.from_pretrained(folder, **config)
+    transformer = AutoModel.from_pretrained(folder, config=changed, attn_implementation="eager").eval()
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    tokenizer = tokenizer_class(tokenizer_file=str(folder / "tokenizer.json"))
+    made = []
+    for text in TEXTS:
+        ids = tokenizer(text, truncation=True, max_length=40, return_tensors="pt")["input_ids"]
+        positions = {} if first is None else {"position_ids": torch.arange(ids.shape[1])[None] + first}
+        with torch.no_grad():
+            tokens = transformer(input_ids=ids, **positions).last_hidden_state
+        made.append(torch.nn.functional.normalize(tokens.mean(1), dim=-1)[0].numpy())
+    return np.stack(made)
+
+
+@needs_torch
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("config", "changed", "expected", "words"),
+    [
+        (MODERNBERT, {"local_attention": 1000}, "attention window", "let every layer see the whole text"),
+        (MODERNBERT, {"local_attention": 12}, "attention window", "a window twice as wide"),
+        (MODERNBERT, {"local_attention": 4}, "attention window", "one token narrower"),
+        (
+            MODERNBERT,
+            {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+            "attention window",
+            "their global layers one layer later",
+        ),
+        (
+            MODERNBERT,
+            {"rope_parameters": {"full_attention": GLOBAL, "sliding_attention": GLOBAL}},
+            "rotary positions",
+            "turn positions in local layers as in global ones",
+        ),
+        (ROBERTA, {"first": 0}, "positions", "count positions from 0"),
+        (ROBERTA, {"first": 2}, "positions", "count positions from 2"),
+    ],
+    ids=str,
+)
+def test_a_change_inside_the_encoder_is_named(
+    tmp_path: Path, config: dict[str, Any], changed: dict[str, Any], expected: str, words: str
+) -> None:
+    from parity import stock_checkpoint
+
+    folder = write_sentence_bert(tmp_path / "checkpoint", hidden_size=40, max_length=40)
+    stock_checkpoint(folder, config["model_type"], {key: value for key, value in config.items() if key != "model_type"})
+    change_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    export(folder, tmp_path / "onnx")
+    with OnnxEmbedder(tmp_path / "onnx", threads=1) as model:
+        report = explain(model, TEXTS, vectors(folder, **changed))
+    assert (report.explained, [cause.name for cause in report.causes]) == (True, [expected]), report.verdict
+    assert words in report.verdict
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"sliding_window": None}, {"sliding_window": 4096, "use_sliding_window": False, "num_hidden_layers": 4}],
+    ids=str,
+)
+def test_a_model_without_windows_has_no_hypotheses_about_them(config: dict[str, Any]) -> None:
+    assert not list(windows(config))
+
+
+def test_published_keys_of_modernbert_name_its_layers() -> None:
+    config = {"local_attention": 128, "global_attn_every_n_layers": 3, "num_hidden_layers": 4}
+    changes = [dict(each.build["windows"]) for each in windows(config)]
+    full, sliding = "full_attention", "sliding_attention"
+    assert {"local_attention": 64} in changes
+    assert {"layer_types": [full, full, sliding, sliding]} in changes  # of full, sliding, sliding, full
