@@ -69,6 +69,9 @@ class Fuzzer:
         self._tasks = write_checkpoints(self._checkpoints)
         for name in self._tasks:
             export(self._checkpoints / name, self._artifacts / name)
+            # What the forked processes inherit, they need not import and set up in every case: four times as fast.
+            self._ours(name, self._artifacts / name)
+            self._theirs(name, self._checkpoints / name)
         self._before = cache(lambda name: isolated(lambda: self._ours(name, self._artifacts / name), SECONDS))
         self.campaigns: dict[str, Callable[[Random], tuple[str, Outcome]]] = {
             "export": self._export,
@@ -181,7 +184,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     os.environ["HF_HUB_OFFLINE"] = "1"
     warnings.simplefilter("ignore")
-    _import_references()
+    _quiet_references()
     numbers = range(options.cases) if options.only is None else [options.only]
     with tempfile.TemporaryDirectory() as bases:
         fuzzer = Fuzzer(Path(bases), options.keep)
@@ -199,13 +202,14 @@ def main(arguments: list[str]) -> int:
     return 1 if bad else 0
 
 
-def _import_references() -> None:
-    """Import what every case needs once, before processes are forked."""
-    import sentence_transformers  # noqa: F401
+def _quiet_references() -> None:
+    """Let the references compute on one thread, and say nothing."""
     import torch
-    import transformers.models.bert  # noqa: F401
+    from transformers.utils import logging
 
     torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 if __name__ == "__main__":
