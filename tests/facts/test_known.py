@@ -183,7 +183,7 @@ def test_every_key_of_a_tokenizer_is_known() -> None:
     keys = keys_of(sources, "kwargs", "init_kwargs", "local_kwargs", "tokenizer_config")
     assert {"model_max_length", "added_tokens_decoder", "split_special_tokens"} <= keys
     assert unknown(keys, TOKENIZER) == []
-    vocabularies = import_module("onnxembed.export.tokenizer.vocabularies")
+    vocabularies = import_module("onnxembed.tokenizer.vocabularies")
     for name in vocabularies.CLASSES:
         cls = getattr(transformers, name)
         assert unknown(parameters_of(cls.__init__) | keys_of([cls], "kwargs"), TOKENIZER) == [], name

@@ -79,6 +79,36 @@ def test_the_tokenizer_is_changed_as_an_export_changes_it(checkpoint: Path, tmp_
     assert "padding removed" in changes
 
 
+@pytest.mark.parametrize(("role", "token"), [("sep_token", "[MASK]"), ("cls_token", "[NONE]")])
+def test_files_that_put_other_tokens_around_a_text_are_refused(
+    checkpoint: Path, tmp_path: Path, role: str, token: str
+) -> None:
+    folder = foreign(checkpoint, tmp_path / "foreign")
+    change_json(folder / "special_tokens_map.json", **{role: token})
+    with pytest.raises(ModelFilesError, match=f"and .*{re.escape(token)}.* with the special tokens that its Bert"):
+        OnnxEmbedder(folder)
+
+
+@pytest.mark.torch
+def test_texts_are_cut_as_the_class_does_with_which_the_reference_reads_them(tmp_path: Path) -> None:
+    """The file cuts texts at spaces alone, and BertTokenizer at punctuation, too; the reference follows the class."""
+    transformers = pytest.importorskip("transformers")
+    folder = foreign(write_sentence_bert(tmp_path / "checkpoint"), tmp_path / "foreign")
+    change_json(folder / "tokenizer.json", pre_tokenizer={"type": "WhitespaceSplit"})
+    text = "the.cat,a"
+    reference = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    with OnnxEmbedder(folder) as model:
+        assert model.tokenize([text])[0].ids.tolist() == reference(text)["input_ids"]
+        assert "as BertTokenizer does" in " ".join(model.manifest.tokenization.changes)
+
+
+def test_the_vocabulary_of_another_model_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    folder = foreign(checkpoint, tmp_path / "foreign")
+    change_json(folder / "config.json", vocab_size=10)
+    with pytest.raises(ModelFilesError, match="another model's vocabulary"):
+        OnnxEmbedder(folder)
+
+
 def test_precisions_are_found_by_their_names_and_checked_by_their_weights(checkpoint: Path, tmp_path: Path) -> None:
     folder = foreign(checkpoint, tmp_path / "foreign", precisions=("fp32", "fp16"))
     with OnnxEmbedder(folder, precision="fp16") as half:

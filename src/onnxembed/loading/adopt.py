@@ -22,7 +22,6 @@ from onnxembed.execution.backend import GraphFiles
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.facts.token_ids import ids_of
 from onnxembed.hub.model_files import ModelFiles
 from onnxembed.loading.adoption import embedding, multi_vector, reranking, sparse
 from onnxembed.loading.adoption.measuring import run_ids
@@ -50,8 +49,7 @@ from onnxembed.manifest import (
 from onnxembed.manifest.describe import describe_overruled
 from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.recipe import Recipe
-from onnxembed.tokenizer import declared, markers
-from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
+from onnxembed.tokenizer.as_read import adapt_stored
 from onnxembed.tokenizer.token_ids import TokenIds, special_tokens
 from onnxembed.warning import warn
 
@@ -231,14 +229,7 @@ def adopt(files: ModelFiles, file: str, precision: str, choices: AdoptionChoices
     source = found.facts.transformer_folder / "tokenizer.json"
     if not source.is_file():
         raise UnsupportedError(f"{found.folder} has no tokenizer.json; make one from its vocabulary with: {command}")
-    state = dict(read_json(source))
-    ids_of(state, source)  # refuses ids that no library can hold
-    loaded = (
-        *apply_class_options(found.facts, state),
-        *declared.register(found.facts, state),
-        *markers.register(found.facts, state),
-    )
-    text, changes = apply_decisions(found.facts, adoption.decisions.encoder, state, source)
+    text, changes = adapt_stored(found.facts, adoption.decisions.encoder, dict(read_json(source)), source)
     # Dense layers are in the graph, so no file holds their weights.
     layers = found.facts.dense
     dense = tuple(Dense(layer.in_features, layer.out_features, layer.activation, None, None) for layer in layers)
@@ -247,7 +238,7 @@ def adopt(files: ModelFiles, file: str, precision: str, choices: AdoptionChoices
         adoption,
         sections=adoption.sections(ids, dense),
         variant=adoption.variant(found.file, None),
-        changes=(*loaded, *changes),
+        changes=changes,
         files={},
     )
     for line in describe_overruled(manifest):

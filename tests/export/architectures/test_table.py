@@ -10,9 +10,9 @@ import pytest
 
 from onnxembed.decisions.reranking import HEAD_POOLING_KEYS
 from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.tokenizer.vocabularies import CLASSES
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.tokenizer.changes import CLASS_OPTIONS
+from onnxembed.tokenizer.vocabularies import CLASSES
 from tiny_heads import MASKED_LM
 
 TESTS = Path(__file__).parent

@@ -1,7 +1,7 @@
 """tokenizer_config.json. Other keys may be there: transformers keeps a key that no class names, and reads it nowhere.
 
 Reference: transformers 5.24, AutoTokenizer.from_pretrained, PreTrainedTokenizerBase._from_pretrained, TokenizersBackend
-and the classes of `export.tokenizer.vocabularies`.
+and the classes of `tokenizer.vocabularies`.
 """
 
 from __future__ import annotations

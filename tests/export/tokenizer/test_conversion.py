@@ -20,11 +20,12 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.pipeline import export
+from onnxembed.export.tokenizer.conversion import Converted, convert
 from onnxembed.export.tokenizer.files import write_tokenizer
-from onnxembed.export.tokenizer.vocabularies import CLASSES, Converted, convert
 from onnxembed.facts.facts import read_facts
 from onnxembed.hub.checkpoint_files import VOCABULARIES
 from onnxembed.recipes.book import read_recipe
+from onnxembed.tokenizer.vocabularies import CLASSES
 from sentencepiece_files import BPE, BYTES, CONTROL, FIRST, NORMAL, UNIGRAM, UNKNOWN, USER_DEFINED, model
 from tiny import TEXTS, VOCAB, change_json, write_json, write_sentence_bert
 

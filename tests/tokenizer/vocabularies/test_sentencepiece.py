@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.tokenizer.vocabularies.sentencepiece import (
+from onnxembed.tokenizer.vocabularies.sentencepiece import (
     CONTROL,
     LONGEST,
     UNIGRAM,

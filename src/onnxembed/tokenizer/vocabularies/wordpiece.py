@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents, Vocabulary
+from onnxembed.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents, Vocabulary
 
 
 def read_wordpiece(source: CheckpointVocabulary) -> Vocabulary:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.tokenizer.vocabularies.sentencepiece import BPE, Pieces, read_pieces
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents, Vocabulary
-from onnxembed.export.tokenizer.vocabularies.unigram import SPACE, marked
+from onnxembed.tokenizer.vocabularies.sentencepiece import BPE, Pieces, read_pieces
+from onnxembed.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents, Vocabulary
+from onnxembed.tokenizer.vocabularies.unigram import SPACE, marked
 
 FILE = "tokenizer.model"
 

@@ -14,13 +14,13 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.export.tokenizer.vocabularies import CLASSES
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.tokenizer_class import OVERRULING, rebuilding_class
 from onnxembed.foreign import foreign_errors
 from onnxembed.proof.probes import PROBES
 from onnxembed.tokenizer.special_tokens import OF_CLASS, read_special_tokens
+from onnxembed.tokenizer.vocabularies import CLASSES
+from onnxembed.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents
 
 PARTS = ("normalizer", "pre_tokenizer", "model")
 

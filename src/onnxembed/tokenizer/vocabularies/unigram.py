@@ -9,7 +9,7 @@ from tokenizers.normalizers import Normalizer
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.tokenizer.vocabularies.sentencepiece import (
+from onnxembed.tokenizer.vocabularies.sentencepiece import (
     CONTROL,
     UNIGRAM,
     UNKNOWN,
@@ -17,7 +17,7 @@ from onnxembed.export.tokenizer.vocabularies.sentencepiece import (
     Pieces,
     read_pieces,
 )
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents, Vocabulary
+from onnxembed.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents, Vocabulary
 
 Scores = list[tuple[str, float]]
 SPACE = "▁"

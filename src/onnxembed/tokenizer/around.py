@@ -13,12 +13,12 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.tokenizer.vocabularies import CLASSES
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.tokenizer_class import rebuilding_class
 from onnxembed.foreign import foreign_errors
 from onnxembed.tokenizer.special_tokens import OF_CLASS, read_special_tokens
+from onnxembed.tokenizer.vocabularies import CLASSES
+from onnxembed.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary
 
 # The classes whose post-processor does not depend on flags that releases of transformers read differently.
 CHECKED = ("BertTokenizer", "DistilBertTokenizer", "MPNetTokenizer", "RobertaTokenizer")

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import PostProcessor, RobertaProcessing, TemplateProcessing
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary
+from onnxembed.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary
 
 
 def cls_and_sep(source: CheckpointVocabulary, tokenizer: Tokenizer) -> PostProcessor:

@@ -1,0 +1,43 @@
+"""A checkpoint's tokenizer, changed so that tokenizer.json alone gives the ids of the reference, as it reads the files.
+
+Exports and adoptions do the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from onnxembed.decisions.encoder import EncoderDecisions
+from onnxembed.facts.facts import Facts
+from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.facts.token_ids import ids_of
+from onnxembed.tokenizer import around, declared, markers, rebuilt, rows
+from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
+
+
+def adapt_stored(
+    facts: Facts, encoder: EncoderDecisions, state: dict[str, Any], source: Path
+) -> tuple[str, tuple[str, ...]]:
+    """Change the tokenizer.json `source`, whose content is `state`, as its class and the files beside it do.
+
+    Returns its new text and a description of each change; `state` is modified. Raises ModelFilesError where the files
+    contradict each other, and the errors of `rebuilt.follow_class` and `apply_decisions`.
+    """
+    static = MODEL_TYPES[facts.model_type].static  # its references read tokenizer.json alone
+    ids_of(state, source)  # refuses ids that no library can hold
+    loaded = [*apply_class_options(facts, state)]
+    if not static:
+        loaded += rebuilt.follow_class(facts, state)
+    loaded += declared.register(facts, state)
+    text, changes = adapt(facts, encoder, state, source)
+    if not static and not encoder.end_token:
+        around.check(facts, state)
+    return text, (*loaded, *changes)
+
+
+def adapt(facts: Facts, encoder: EncoderDecisions, state: dict[str, Any], source: Path) -> tuple[str, tuple[str, ...]]:
+    """Change a tokenizer as the decisions say, one that its class has made included; as for `adapt_stored`."""
+    found = [*rows.check(facts, state, source), *markers.register(facts, state)]
+    text, changes = apply_decisions(facts, encoder, state, source)
+    return text, (*found, *changes)
