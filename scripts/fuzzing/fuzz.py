@@ -22,23 +22,27 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 
 import tiny
 from fuzzing.bases import TASKS, write_checkpoints
-from fuzzing.isolated import Ended, isolated
+from fuzzing.isolated import Ended, Work, attempt, isolated, isolated_each
 from fuzzing.mutations import mutate_bytes, mutate_json, odd_texts
 from onnxembed.arrays import FloatArray as Array
 from onnxembed.export.pipeline import export
 
 BAD = ("foreign", "hang", "abort", "unexplained", "wrong")
 SECONDS = 30.0
+GROUP = 25
+"""The cases that share a process, because making one costs more than most cases."""
 TOLERANCE = 2e-4
 IN_GRAPH = ("config.json", "model.safetensors", "onnx/")
 """What says how a graph was made, and the graph; of Dense layers, too."""
@@ -69,22 +73,32 @@ class Fuzzer:
         self._keep = keep
         self._checkpoints, self._artifacts = folder / "checkpoints", folder / "artifacts"
         self._tasks = write_checkpoints(self._checkpoints)
+        self._before: dict[str, Ended] = {}
         for name in self._tasks:
             export(self._checkpoints / name, self._artifacts / name)
-            # What the forked processes inherit, they need not import and set up in every case: four times as fast.
-            self._ours(name, self._artifacts / name)
+            self._before[name] = Ended("value", self._ours(name, self._artifacts / name))
+            # What a process inherits, it need not import and set up: forked ones are four times as fast.
             self._theirs(name, self._checkpoints / name)
-        self._before = cache(lambda name: isolated(lambda: self._ours(name, self._artifacts / name), SECONDS))
-        self.campaigns: dict[str, Callable[[Random], tuple[str, Outcome]]] = {
-            "export": self._export,
-            "adopt": self._adopt,
-            "load": self._load,
-            "texts": self._texts,
-        }
+        self._run: Callable[[Work], Ended] = partial(isolated, seconds=SECONDS)
 
     def run(self, campaign: str, seed: int, number: int) -> tuple[str, Outcome]:
         """What was done in one case, and its outcome with a remark."""
-        return self.campaigns[campaign](Random(f"{campaign}/{seed}/{number}"))
+        return CAMPAIGNS[campaign](self, Random(f"{campaign}/{seed}/{number}"))
+
+    def run_alone(self, campaign: str, seed: int, numbers: Sequence[int]) -> Iterator[tuple[str, Outcome]]:
+        """The same for several."""
+        return (self.run(campaign, seed, number) for number in numbers)
+
+    def run_each(self, campaign: str, seed: int, numbers: Sequence[int]) -> Iterator[tuple[str, Outcome]]:
+        """The same for many, which share a process; one that ends badly there is run again by itself, which counts."""
+        sharing = copy(self)
+        sharing._run = attempt
+        for at in range(0, len(numbers), GROUP):
+            group = numbers[at : at + GROUP]
+            cases = [partial(sharing.run, campaign, seed, number) for number in group]
+            for number, ended in zip(group, isolated_each(cases, 3 * SECONDS), strict=True):
+                good = ended.how == "value" and ended.value[1][0] not in BAD
+                yield ended.value if good else self.run(campaign, seed, number)
 
     def _export(self, rng: Random) -> tuple[str, Outcome]:
         with tempfile.TemporaryDirectory() as scratch:
@@ -92,7 +106,7 @@ class Fuzzer:
             name = rng.choice(sorted(self._tasks))
             shutil.copytree(self._checkpoints / name, folder)
             change = self._change(rng, folder)
-            ended = isolated(lambda: (export(folder, output), self._ours(name, output))[1], SECONDS)
+            ended = self._run(lambda: (export(folder, output), self._ours(name, output))[1])
             return f"{name}: {change}", self._compare(name, folder, change, ended, "wrong")
 
     def _adopt(self, rng: Random) -> tuple[str, Outcome]:
@@ -102,7 +116,7 @@ class Fuzzer:
             shutil.copytree(self._checkpoints / name, folder)
             shutil.copytree(self._artifacts / name / "onnx", folder / "onnx")
             change = self._change(rng, folder)
-            ended = isolated(lambda: self._ours(name, folder), SECONDS)
+            ended = self._run(lambda: self._ours(name, folder))
             # The graph stays what it was where a change of the checkpoint would have made another one.
             otherwise = "different" if change.file.startswith(IN_GRAPH) or "_Dense/" in change.file else "wrong"
             return f"{name}: {change}", self._compare(name, folder, change, ended, otherwise)
@@ -111,7 +125,7 @@ class Fuzzer:
         """The outcome of what a changed checkpoint came to, beside what its reference comes to."""
         if ended.how not in ("value", "refused"):
             return ended.how, str(ended.value)
-        reference = isolated(lambda: self._theirs(name, folder), SECONDS)
+        reference = self._run(lambda: self._theirs(name, folder))
         if ended.how == "value" or reference.how != "value" or not np.isfinite(reference.value).all():
             return _judge(ended, reference, otherwise)
         named = change.is_named_in(str(ended.value).replace(str(folder.parent), ""))
@@ -126,13 +140,13 @@ class Fuzzer:
             done = f"{name}: {self._change(rng, folder, rng.choice(read))}"
             if rng.random() < 0.7:
                 _rehash(folder)
-            ended = isolated(lambda: self._ours(name, folder), SECONDS)
-            return done, _judge(ended, self._before(name), "different")
+            ended = self._run(lambda: self._ours(name, folder))
+            return done, _judge(ended, self._before[name], "different")
 
     def _texts(self, rng: Random) -> tuple[str, Outcome]:
         texts, name = odd_texts(rng), rng.choice(sorted(self._tasks))
-        ended = isolated(lambda: self._ours(name, self._artifacts / name, texts), SECONDS)
-        reference = isolated(lambda: self._theirs(name, self._checkpoints / name, texts), SECONDS)
+        ended = self._run(lambda: self._ours(name, self._artifacts / name, texts))
+        reference = self._run(lambda: self._theirs(name, self._checkpoints / name, texts))
         return f"{name}: {texts!r:.200}", _judge(ended, reference, "wrong")
 
     def _ours(self, name: str, folder: Path, texts: Sequence[str] = tiny.TEXTS) -> Array:
@@ -156,6 +170,14 @@ class Fuzzer:
         if self._keep:
             shutil.copytree(folder, self._keep, dirs_exist_ok=True)
         return Change(path.relative_to(folder).as_posix(), what, named)
+
+
+CAMPAIGNS: Mapping[str, Callable[[Fuzzer, Random], tuple[str, Outcome]]] = {
+    "export": Fuzzer._export,
+    "adopt": Fuzzer._adopt,
+    "load": Fuzzer._load,
+    "texts": Fuzzer._texts,
+}
 
 
 def _judge(ended: Ended, expected: Ended, otherwise: str) -> Outcome:
@@ -194,23 +216,23 @@ def _rehash(folder: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--campaign", choices=("export", "adopt", "load", "texts"), action="append")
+    parser.add_argument("--campaign", choices=tuple(CAMPAIGNS), action="append")
     parser.add_argument("--cases", type=int, default=100, help="of each campaign")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", type=int, help="run this case alone")
+    parser.add_argument("--only", type=int, action="append", help="run this case by itself; may be repeated")
     parser.add_argument("--keep", type=Path, help="copy the changed files of the case here")
     options = parser.parse_args(arguments)
     os.environ["HF_HUB_OFFLINE"] = "1"
     warnings.simplefilter("ignore")
     _quiet_references()
-    numbers = range(options.cases) if options.only is None else [options.only]
+    numbers = range(options.cases) if options.only is None else options.only
     with tempfile.TemporaryDirectory() as bases:
         fuzzer = Fuzzer(Path(bases), options.keep)
         bad = 0
-        for campaign in options.campaign or fuzzer.campaigns:
+        for campaign in options.campaign or CAMPAIGNS:
             tally: Counter[str] = Counter()
-            for number in numbers:
-                done, (outcome, remark) = fuzzer.run(campaign, options.seed, number)
+            run = fuzzer.run_each if options.only is None else fuzzer.run_alone
+            for number, (done, (outcome, remark)) in zip(numbers, run(campaign, options.seed, numbers), strict=True):
                 tally[outcome] += 1
                 if outcome in BAD or options.only is not None:
                     print(f"{campaign} {number}: {outcome}: {done}: {remark}", flush=True)
@@ -223,9 +245,10 @@ def main(arguments: list[str]) -> int:
 def _quiet_references() -> None:
     """Let the references compute on one thread, and say nothing."""
     import torch
-    from transformers.utils import logging
+    from transformers import utils
 
     torch.set_num_threads(1)
+    logging: Any = utils.logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
 

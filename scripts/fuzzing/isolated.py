@@ -1,19 +1,20 @@
-"""A function in a process of its own, with limits on time and memory."""
+"""Functions in processes of their own, with limits on time and memory."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import pickle
 import resource
-import select
 import signal
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
 
 from onnxembed.errors import OnnxEmbedError
+
+Work = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -24,32 +25,64 @@ class Ended:
     value: Any = None
 
 
-def isolated(work: Callable[[], Any], seconds: float, memory: int = 4 << 30) -> Ended:
+def attempt(work: Work) -> Ended:
+    """Run `work` in this process."""
+    try:
+        return Ended("value", work())
+    except OnnxEmbedError as error:
+        return Ended("refused", f"{type(error).__name__}: {error}"[:500])
+    except BaseException as error:  # a panic of Rust code is no Exception
+        return Ended("foreign", f"{type(error).__name__}: {error}"[:500])
+
+
+def isolated(work: Work, seconds: float, memory: int = 4 << 30) -> Ended:
     """Run `work` in a forked process, which may take `memory` more bytes than this one."""
-    reading, writing = os.pipe()
+    return next(isolated_each([work], seconds, memory))
+
+
+def isolated_each(works: Sequence[Work], seconds: float, memory: int = 4 << 30) -> Iterator[Ended]:
+    """Run one after another in a forked process, and in a new one after each that ends its process."""
+    while works:
+        done = 0
+        for ended in _in_one_process(works, seconds, memory):
+            done += 1
+            yield ended
+        works = works[done:]
+
+
+def _in_one_process(works: Sequence[Work], seconds: float, memory: int) -> Iterator[Ended]:
+    """How they end, up to the one that hangs or aborts, if one does."""
+    reading, writing = multiprocessing.Pipe(duplex=False)
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
-        os.close(reading)
-        _child(work, writing, memory)
-    os.close(writing)
-    data, deadline = b"", time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0 and select.select([reading], [], [], left)[0]:
-        if not (chunk := os.read(reading, 1 << 20)):
-            break
-        data += chunk
-    else:
+        reading.close()
+        _run(works, writing, memory)
+    writing.close()
+    try:
+        for _ in works:
+            if not reading.poll(seconds):
+                yield Ended("hang", f"over {seconds} s")
+                return
+            yield reading.recv()
+    except EOFError:
+        yield Ended("abort", _death(pid))
+        return
+    finally:
+        reading.close()
         os.kill(pid, signal.SIGKILL)
-    os.close(reading)
-    _, status = os.waitpid(pid, 0)
-    if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        return Ended("hang", f"over {seconds} s") if name == "SIGKILL" else Ended("abort", name)
-    return Ended(*pickle.loads(data)) if data else Ended("abort", "no answer")
+        os.waitpid(pid, 0)
 
 
-def _child(work: Callable[[], Any], writing: int, memory: int) -> None:
-    """Run the work, send how it ended, and end the process."""
+def _death(pid: int) -> str:
+    """What ended the process, which stays to be waited for."""
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    killed = ended is not None and ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
+    return signal.Signals(ended.si_status).name if ended is not None and killed else "no answer"
+
+
+def _run(works: Sequence[Work], writing: Connection, memory: int) -> NoReturn:
+    """Run them, send how each ended, and end the process."""
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -57,12 +90,6 @@ def _child(work: Callable[[], Any], writing: int, memory: int) -> None:
         now = int(statm.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + memory, now + memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        answer: tuple[str, Any] = ("value", work())
-    except OnnxEmbedError as error:
-        answer = ("refused", f"{type(error).__name__}: {error}"[:500])
-    except BaseException as error:  # a panic of Rust code is no Exception
-        answer = ("foreign", f"{type(error).__name__}: {error}"[:500])
-    with os.fdopen(writing, "wb") as pipe:
-        pipe.write(pickle.dumps(answer))
+    for work in works:
+        writing.send(attempt(work))
     os._exit(0)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fuzzing.fuzz import BAD, Fuzzer, _judge
-from fuzzing.isolated import Ended, isolated
+from fuzzing import fuzz
+from fuzzing.fuzz import _judge
+from fuzzing.isolated import Ended, isolated, isolated_each
 from fuzzing.mutations import mutate_bytes, mutate_json
 from onnxembed.errors import UsageError
 
-CASES = {"export": 20, "load": 60, "texts": 12}
+SCRIPTS = Path(fuzz.__file__).parents[1]
 
 
 def raises(error: BaseException) -> Any:
@@ -39,6 +43,16 @@ def raises(error: BaseException) -> Any:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_every_way_to_end_has_its_word(work: Any, how: str) -> None:
     assert isolated(work, seconds=2).how == how
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_the_works_after_one_that_ends_its_process_are_run_in_a_new_one() -> None:
+    works = [os.getpid, os.getpid, lambda: os.kill(os.getpid(), signal.SIGABRT), os.getpid, lambda: raises(KeyError())]
+    first, second, aborted, fourth, fifth = isolated_each(works, seconds=20)
+    assert first == second != fourth
+    assert aborted == Ended("abort", "SIGABRT")
+    assert fifth.how == "foreign"
+    assert os.getpid() not in (first.value, fourth.value)
 
 
 def test_a_mutation_depends_on_its_seed_alone() -> None:
@@ -69,13 +83,33 @@ def test_numbers_are_compared_where_the_reference_gives_some(
     assert "nan" not in remark
 
 
+def run(*options: str, first: str = "pass") -> subprocess.CompletedProcess[str]:
+    """scripts/fuzz with these options, after the statements `first`."""
+    if find_spec("sentence_transformers") is None:
+        pytest.skip("needs sentence-transformers, the reference")
+    code = f"{first}; import sys; from fuzzing.fuzz import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run([sys.executable, "-c", code, *options], text=True, capture_output=True, check=False)
+
+
+@pytest.fixture(autouse=True)
+def _modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [str(SCRIPTS), str(SCRIPTS.parent / "tests/helpers"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders).rstrip(os.pathsep))
+
+
 @pytest.mark.torch
-@pytest.mark.timeout(900)  # each case is a process of its own
-@pytest.mark.filterwarnings("ignore")
-def test_some_cases_of_every_campaign_end_as_they_should(tmp_path: Path) -> None:
-    pytest.importorskip("sentence_transformers", reason="the reference of the exports")
-    fuzzer = Fuzzer(tmp_path)
-    for campaign, cases in CASES.items():
-        for number in range(cases):
-            done, (outcome, remark) = fuzzer.run(campaign, 0, number)
-            assert outcome not in BAD, f"{campaign} {number}: {outcome}: {done}: {remark}"
+def test_some_hundred_cases_end_as_they_should() -> None:
+    done = run("--cases", "100", "--seed", "0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" 100 cases: ") == 4
+
+
+@pytest.mark.torch
+def test_a_find_that_comes_back_is_found() -> None:
+    """Graphs of others were once opened with special tokens of their tokenizer.json that the reference replaces."""
+    done = run(
+        *("--campaign", "adopt", "--cases", "120", "--seed", "99"),
+        first="from onnxembed.tokenizer import around; around.check = lambda facts, state: None",
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "adopt 71: wrong: roberta: tokenizer_config.json: delete model_max_length; near sep_token" in done.stdout
