@@ -226,7 +226,7 @@ def test_a_pooling_flag_that_does_not_fit_the_dense_layer_is_a_usage_error(tmp_p
         ("config.json", {"hidden_size": 0}, ModelFilesError),
         ("config.json", {"pad_token_id": "0"}, ModelFilesError),
         ("config.json", {"pad_token_id": True}, ModelFilesError),
-        ("config.json", {"pad_token_id": -1}, ModelFilesError),
+        ("config.json", {"pad_token_id": -88}, ModelFilesError),
         ("config.json", {"pad_token_id": 87}, ModelFilesError),
         ("config.json", {"model_type": "roberta", "max_position_embeddings": 2, "pad_token_id": 1}, ModelFilesError),
         ("config.json", {"model_type": "t5"}, UnsupportedError),

@@ -241,6 +241,8 @@ def _pad_token_id(facts: Facts) -> Decision[int]:
     if pad is None:
         return Decision.default(MODEL_TYPES[facts.model_type].pad_token_id, f"the default of {facts.model_type}")
     vocabulary = _size(facts, "vocab_size")
+    if type(pad) is int and -vocabulary <= pad < 0 and not MODEL_TYPES[facts.model_type].positions_after_pad:
+        pad += vocabulary  # as torch counts rows
     if type(pad) is not int or not 0 <= pad < vocabulary:
         raise ModelFilesError(f"{facts.config_file}: pad_token_id is {pad!r}, not an id below {vocabulary}")
     return Decision.from_file(pad, "config.json", "pad_token_id")

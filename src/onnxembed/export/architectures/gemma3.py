@@ -75,7 +75,9 @@ def _style(config: Config) -> DecoderStyle:
 def _layer_types(config: Config) -> list[str]:
     """By layer_types, else every sixth layer (or sliding_window_pattern-th) is global."""
     config.ignore("_sliding_window_pattern")  # a note of what layer_types was made from
-    period = config.take("sliding_window_pattern", int, 6)
+    if config.has("layer_types"):
+        config.ignore("sliding_window_pattern")
+    period = 6 if config.has("layer_types") else config.take("sliding_window_pattern", int, 6)
     full, sliding = LAYER_TYPES
     layers = range(1, config.take("num_hidden_layers", int) + 1)
     return read_layer_types(config, [sliding if index % period else full for index in layers])

@@ -106,8 +106,10 @@ def read_layer_types(config: Config, default: list[str]) -> list[str]:
 
 def _qwen_windows(config: Config) -> list[int | None]:
     """The window of each layer: by layer_types, else of those from max_window_layers on."""
-    window = config.take_nullable("sliding_window", int, 4096)
-    window = window if config.take("use_sliding_window", bool, False) else None
+    window = None
+    if config.take("use_sliding_window", bool, False):
+        window = config.take_nullable("sliding_window", int, 4096)
+    config.ignore("sliding_window")
     first = config.take("max_window_layers", int, 28)
     layers = range(config.take("num_hidden_layers", int))
     full, sliding = LAYER_TYPES

@@ -7,13 +7,23 @@ from typing import Any, Self, TypeVar
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.known.config import HARMLESS, NEUTRAL_VALUES
+from onnxembed.facts.known.config import HARMLESS, NEUTRAL_VALUES, check_bounds
 
 ConfigValue = TypeVar("ConfigValue")
 
 # Keys that say how many layers there are, and how wide something in a layer is.
 LAYER_COUNTS = ("num_hidden_layers", "n_layers", "n_layer", "num_hidden_groups")
 WIDTHS = ("head_dim", "hidden_size", "intermediate_size", "embedding_size", "dim", "hidden_dim", "n_embd", "n_inner")
+
+KINDS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+}
+"""The types of values, as messages name them."""
 
 
 class Config:
@@ -35,7 +45,7 @@ class Config:
     def take(self, key: str, value_type: type[ConfigValue], default: ConfigValue | None = None) -> ConfigValue:
         """The value of `key`, of the given type; `default` is the architecture's own default.
 
-        Raises ModelFilesError for a value of another type, or for neither a value nor a default.
+        Raises ModelFilesError for a value of another type or out of its bounds, or for neither a value nor a default.
         """
         self._taken.add(key)
         value = self._values.get(key)
@@ -46,9 +56,8 @@ class Config:
         if value_type is float and type(value) is int:
             value = float(value)
         if not isinstance(value, value_type) or (isinstance(value, bool) and value_type is not bool):
-            raise ModelFilesError(f"{self._where}: {key} is {value!r}, not a {value_type.__name__}")
-        if isinstance(value, int) and key.endswith("heads") and value < 1:
-            raise ModelFilesError(f"{self._where}: {key} is {value}, not a number of heads")
+            raise ModelFilesError(f"{self._where}: {key} is {value!r}, not {KINDS[value_type]}")
+        check_bounds(self._where, key, value)
         return value
 
     def take_nullable(self, key: str, value_type: type[ConfigValue], default: ConfigValue) -> ConfigValue | None:

@@ -120,6 +120,9 @@ def mask_for_heads(mask: Mask, head_dim: int) -> Mask:
 
 def local_mask(g: Graph, mask: Mask, reach: int) -> Mask:
     """The mask of a layer whose queries see only keys at most `reach` positions away."""
+    if reach < 0:
+        where = g.weights.folder / "config.json"
+        raise ModelFilesError(f"{where}: sliding_window is {reach + 1}, in which a token does not even see itself")
     if reach >= UNBOUNDED:
         return mask
     if mask.packed:

@@ -18,6 +18,8 @@ from onnx import TensorProto
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import MICROSOFT, Graph, Value
+from onnxembed.facts.known.config import check_bounds
+from onnxembed.foreign import foreign_errors
 
 Frequencies = NDArray[np.float32]
 RopeSettings = Mapping[str, Any]
@@ -89,7 +91,12 @@ def frequencies(
     for key, value in given.items():
         if key != "rope_type" and not isinstance(value, int | float):
             raise ModelFilesError(f"{where}: the rope parameter {key} is {value!r}, not a number")
-    return compute(given, head_dim, max_positions)
+        check_bounds(f"{where}: rope parameters", key, value)
+    with foreign_errors(f"{where}: the rope parameters {given!r} give no frequencies"), np.errstate(all="ignore"):
+        inv_freq, scale = compute(given, head_dim, max_positions)
+    if not np.isfinite(inv_freq).all():
+        raise ModelFilesError(f"{where}: the rope parameters {given!r} give frequencies that are not finite")
+    return inv_freq, scale
 
 
 def plain(theta: float, head_dim: int) -> Frequencies:
