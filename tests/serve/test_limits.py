@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ pytest.importorskip("msgspec", reason="pip install 'onnxembed[serve]'")
 
 from onnxembed.errors import UsageError
 from onnxembed.serve import ModelSource, QueueLimits, Settings, app
+from onnxembed.serve.admission import Admission
+from onnxembed.serve.errors import Refusal
 
 
 def client_with(model: Path, **settings: Any) -> Any:
@@ -45,6 +48,41 @@ def test_a_large_body_is_refused_while_it_arrives(artifact: Path) -> None:
         assert client.post("/embed", content=pieces(), headers=kind).status_code == 413
         assert client.post("/embed", content=b" " * 1001, headers=kind).status_code == 413
         assert client.post("/embed", json={"inputs": "a"}).status_code == 200
+
+
+def test_slow_bodies_hold_bytes_and_no_places_of_others() -> None:
+    settings = Settings(models=[], limits=QueueLimits(requests=1), payload_limit=100, body_seconds=20)
+    admission = Admission(settings, lambda: 7)
+
+    async def slowly(size: int) -> bytes:
+        arrived = [{"type": "http.request", "body": b"a" * size, "more_body": True}]
+
+        async def receive() -> Any:
+            if not arrived:
+                await asyncio.Event().wait()
+            return arrived.pop()
+
+        return await admission.body(receive)
+
+    async def crowded() -> None:
+        async with asyncio.timeout(10):
+            slow = [asyncio.create_task(slowly(100)) for _ in range(8)]
+            await asyncio.sleep(0)
+            with pytest.raises(Refusal) as refused:
+                await slowly(1)
+            assert (refused.value.status, refused.value.retry_after) == (429, 7)
+            slow.pop().cancel()
+            await asyncio.sleep(0)
+            with admission.request(), pytest.raises(Refusal):
+                admission.check()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(slowly(100), 0.05)
+            with admission.request():
+                pass
+            for each in slow:
+                each.cancel()
+
+    asyncio.run(crowded())
 
 
 def test_more_texts_than_may_wait_are_refused(artifact: Path) -> None:

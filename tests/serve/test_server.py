@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +39,24 @@ def ask(port: int, path: str, body: Any = None) -> tuple[int, bytes]:
         return answer.status, answer.read()
 
 
+def wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            assert ask(port, "/health")[0] == 200
+            return
+        except OSError:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
 @contextmanager
 def served(model: Path, *options: object) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     port = free_port()
     process = subprocess.Popen(command("serve", model, "--port", port, *options), stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                assert ask(port, "/health")[0] == 200
-                break
-            except OSError:
-                assert process.poll() is None, process.communicate()
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+        wait_until_it_answers(process, port)
         yield process, port
     finally:
         process.kill()
@@ -148,3 +154,85 @@ def test_a_connection_without_a_whole_header_is_closed(artifact: Path) -> None:
             broken.sendall(b"\x00\x01nonsense\r\n\r\n")
             assert b"400" in broken.recv(100)
         assert ask(port, "/health")[0] == 200
+
+
+def test_a_client_that_goes_before_its_body_is_there_leaves_no_traceback(artifact: Path) -> None:
+    with served(artifact) as (process, port):
+        with socket.create_connection(("127.0.0.1", port), 30) as gone:
+            gone.sendall(
+                b"POST /embed HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n"
+            )
+            time.sleep(0.2)
+        deadline = time.monotonic() + 20
+        while b'te_request_failure{err="dropped"} 1.0' not in ask(port, "/metrics")[1]:
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGTERM)
+        assert b"Traceback" not in process.communicate(timeout=30)[1]
+
+
+def test_a_refused_request_keeps_its_connection_unless_its_body_is_long(artifact: Path) -> None:
+    with served(artifact, "--api-key", "k") as (_, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        body, kind = b'{"inputs": "a"}', {"content-type": "application/json", "authorization": "Bearer k"}
+        connection.request("POST", "/embed", body, {"content-type": "application/json"})
+        refused = connection.getresponse()
+        assert (refused.status, refused.getheader("connection"), len(refused.read()) > 9) == (401, None, True)
+        connection.request("POST", "/embed", body, kind | {"content-type": "text/plain"})
+        assert (connection.getresponse().read(), connection.sock is not None)[1]
+        connection.request("POST", "/embed", body, kind)
+        answer = connection.getresponse()
+        assert (answer.status, len(json.load(answer))) == (200, 1)
+        connection.request("POST", "/embed", b" " * 70_000, {"content-type": "application/json"})
+        refused = connection.getresponse()
+        assert (refused.status, refused.getheader("connection")) == (401, "close")
+
+
+def test_hundreds_of_idle_and_slow_connections_are_bounded_and_others_are_served(artifact: Path) -> None:
+    slow = b"POST /embed HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 900\r\n"
+    begun = [b"", slow[:40], slow + b"\r\n{"]  # nothing, half a header, a body that does not come
+    with served(artifact, "--max-connections", 301, "--max-requests", 2) as (_, port):
+        place = ("127.0.0.1", port)
+        with ExitStack() as stack:
+            for number in range(300):
+                stack.enter_context(socket.create_connection(place, 30)).sendall(begun[number % 3])
+            assert ask(port, "/embed", {"inputs": ["the cat"]})[0] == 200
+            stack.enter_context(socket.create_connection(place, 30))
+            with pytest.raises(urllib.error.HTTPError, match="503") as refused:
+                ask(port, "/embed", {"inputs": ["the cat"]})
+            assert json.load(refused.value)["error"].startswith("too many connections")
+        assert ask(port, "/embed", {"inputs": ["the cat"]})[0] == 200
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_where_descriptors_are_few_the_server_says_how_many_connections_it_takes(artifact: Path) -> None:
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (150, 150)); from onnxembed.cli import main"
+    )
+    port = free_port()
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"{code}; from onnxembed.cli import main; main()",
+            "serve",
+            str(artifact),
+            "--port",
+            str(port),
+        ],
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stderr
+        first = next(line for line in process.stderr if b"connections" in line)
+        assert first == b"At most 22 connections at a time, for the system allows no more open files\n"
+        wait_until_it_answers(process, port)
+        with ExitStack() as stack:
+            for _ in range(60):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+            with pytest.raises(urllib.error.HTTPError, match="503"):
+                ask(port, "/health")
+        time.sleep(1.5)
+        assert ask(port, "/health")[0] == 200
+    finally:
+        process.kill()
+        process.communicate()

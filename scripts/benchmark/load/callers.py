@@ -7,9 +7,11 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
+from benchmark.load.connection import Connection, Gone
 from benchmark.load.server import Server, raw
 from onnxembed import OnnxEmbedder
 
@@ -56,6 +58,12 @@ class Record:
     seconds: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
     wrong: int = 0
+    """Answers whose vectors are not the library's."""
+    lost: int = 0
+    """Requests whose connection was closed before the answer was complete."""
+    sent: int = 0
+    left: int = 0
+    """Requests that their client left on purpose."""
     texts: int = 0
 
     def percentile(self, share: float) -> float:
@@ -75,41 +83,20 @@ class Texts:
         self.texts = [" ".join(rng.choices(WORDS, k=rng.randint(3, 14))) for _ in range(number)]
         self.vectors = embedder.encode(self.texts)
 
+    @cache  # noqa: B019  (there is one of these)
+    def requests(self, server: Server) -> list[bytes]:
+        """A request for each text, made once: the callers use the same cores as the server."""
+        return [server.request([text]) for text in self.texts]
+
     def right(self, first: int, got: Sequence[Sequence[float]]) -> bool:
         wanted = self.vectors[first : first + len(got)]
         return bool(np.abs(np.array(got, np.float32) - wanted).max() <= TOLERANCE)
 
 
-class Connection:
-    """One HTTP connection, as cheap as can be: the client must not be what is measured."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def ask(self, request: bytes) -> tuple[int, bytes]:
-        if self.streams is None:
-            self.streams = await asyncio.open_connection(self.server.host, self.server.port, limit=2**26)
-        reader, writer = self.streams
-        writer.write(request)
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-        body = await reader.readexactly(length)
-        if b"connection: close" in head:
-            self.close()
-        return int(head[9:12]), body
-
-    def close(self) -> None:
-        if self.streams:
-            self.streams[1].close()
-            self.streams = None
-
-
 async def caller(server: Server, texts: Texts, record: Record, until: float, first: int) -> None:
     """Asks for one text after another; a share of the vectors is compared."""
     rng = random.Random(first)
-    connection = Connection(server)
-    requests = [server.request([text]) for text in texts.texts]
+    connection, requests = Connection(server), texts.requests(server)
     number = first
     while time.perf_counter() < until:
         number = (number + 1) % len(requests)
@@ -152,16 +139,18 @@ async def overload(server: Server, texts: Texts, rate: float, seconds: float) ->
     """Requests at a fixed rate, however slow the answers are; every vector is compared."""
     record = Record()
     free = [Connection(server) for _ in range(2048)]
-    requests = [server.request([text]) for text in texts.texts]
+    requests = texts.requests(server)
     tasks: set[asyncio.Task[None]] = set()
 
     async def one(number: int, connection: Connection) -> None:
         begun = time.perf_counter()
         try:
             status, body = await connection.ask(requests[number])
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, Gone):
             connection.close()
-            status, body = 0, b""
+            record.lost += 1
+            free.append(connection)
+            return
         record.add(status, time.perf_counter() - begun)
         if status == 200:
             record.texts += 1
@@ -171,6 +160,7 @@ async def overload(server: Server, texts: Texts, rate: float, seconds: float) ->
     begun, sent = time.perf_counter(), 0
     while (now := time.perf_counter() - begun) < seconds:
         while sent < now * rate and free:
+            record.sent += 1
             task = asyncio.create_task(one(sent % len(requests), free.pop()))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
@@ -181,24 +171,30 @@ async def overload(server: Server, texts: Texts, rate: float, seconds: float) ->
     return record
 
 
-async def soak(server: Server, texts: Texts, requests: int, at_once: int = 32) -> Record:
-    """Requests of which some are broken and some are left by their client; the others must be right."""
+async def soak(server: Server, texts: Texts, requests: int, seconds: float, at_once: int = 32) -> Record:
+    """Requests of which some are broken and some are left by their client; the others must be right.
+
+    Ends after so many requests or seconds, whichever comes first.
+    """
     record = Record()
     rng = random.Random(3)
-    left = requests
+    left, until = requests, time.perf_counter() + seconds
+    single = texts.requests(server)
 
     async def one() -> None:
         nonlocal left
         connection = Connection(server)
-        while left > 0:
+        while left > 0 and time.perf_counter() < until:
             left -= 1
             number, fate = rng.randrange(len(texts.texts)), rng.random()
-            request = server.request([texts.texts[number]])
+            request = single[number]
+            record.sent += 1
             if fate < 0.05:  # gone before the answer
                 _, writer = await asyncio.open_connection(server.host, server.port)
                 writer.write(request[: rng.randrange(len(request))] if fate < 0.025 else request)
                 await writer.drain()
                 writer.close()
+                record.left += 1
                 continue
             if fate < 0.1:
                 request = raw(server.path, rng.choice([b"{", b'{"inputs": 1}', b'{"inputs": "\xff"}', b"[" * 5000]))
@@ -211,3 +207,29 @@ async def soak(server: Server, texts: Texts, requests: int, at_once: int = 32) -
 
     await asyncio.gather(*(one() for _ in range(at_once)))
     return record
+
+
+async def idle(server: Server, texts: Texts, number: int, seconds: float) -> tuple[Record, int, int]:
+    """Connections that send nothing, half a header or half a body, beside 4 callers.
+
+    Returns the callers' record, how many connections were open at once, and the server's memory then, in bytes.
+    """
+    half = texts.requests(server)[0]
+    begun = (b"", half[:20], half[:-5])
+    limit = asyncio.Semaphore(256)
+
+    async def one(place: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        async with limit:
+            streams = await asyncio.open_connection(server.host, server.port)
+            streams[1].write(begun[place % 3])
+            return streams
+
+    opened = await asyncio.gather(*(one(place) for place in range(number)))
+    memory = server.memory()
+    record, until = Record(), time.perf_counter() + seconds
+    await asyncio.gather(*(caller(server, texts, record, until, 100 * each) for each in range(4)))
+    still = sum(not reader.at_eof() for reader, _ in opened)
+    record.left = number - still
+    for _, writer in opened:
+        writer.close()
+    return record, len(opened), memory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import orjson
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,26 @@ class Server:
             body["model"] = "default"
         return raw(self.path, json.dumps(body).encode())
 
+    def cpu(self) -> float:
+        """The seconds of processor time that a server of our own has used; not a number for others."""
+        if self.pid is None:
+            return math.nan
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> int:
+        """The resident memory of a server of our own, in bytes; 0 for others."""
+        if self.pid is None:
+            return 0
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+    def descriptors(self) -> int:
+        """The open files of a server of our own; 0 for others."""
+        return len(os.listdir(f"/proc/{self.pid}/fd")) if self.pid else 0
+
     def vectors(self, body: bytes) -> list[list[float]]:
-        answer = json.loads(body)
+        answer = orjson.loads(body)
         return [each["embedding"] for each in answer["data"]] if isinstance(answer, dict) else answer
 
 
@@ -70,12 +91,3 @@ def peer(argument: str) -> Server:
     parts = urlsplit(url)
     assert parts.hostname in ("127.0.0.1", "localhost"), "loopback only"
     return Server(name, parts.hostname, parts.port or 80, parts.path or "/")
-
-
-def resident(server: Server) -> str:
-    """The memory and the descriptors of a server of our own."""
-    if server.pid is None:
-        return ""
-    status = Path(f"/proc/{server.pid}/status").read_text(encoding="utf-8")
-    kilobytes = int(status.partition("VmRSS:")[2].split()[0])
-    return f"{kilobytes / 1024:.0f} MB, {len(os.listdir(f'/proc/{server.pid}/fd'))} descriptors"

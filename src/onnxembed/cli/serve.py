@@ -51,6 +51,7 @@ limit_options = options(
     _at_most("--max-texts", "Texts that may wait [default: 32768]."),
     _at_most("--max-tokens", "Tokens that may wait [default: 4194304]."),
     _at_most("--max-requests", "Requests at a time [default: 512]."),
+    _at_most("--max-connections", "Connections at a time [default: 16384, or as many as the system allows]."),
     click.option(
         "--payload-limit",
         type=click.IntRange(1),
@@ -104,6 +105,7 @@ def serve(
     max_texts: int | None,
     max_tokens: int | None,
     max_requests: int | None,
+    max_connections: int | None,
     payload_limit: int,
     body_seconds: float,
     auto_truncate: bool,
@@ -122,7 +124,7 @@ def serve(
     from onnxembed.execution.backend import Placement
     from onnxembed.hub.source import HubOptions
     from onnxembed.serve import ModelOptions, ModelSource, QueueLimits, Settings
-    from onnxembed.serve.listening import Listening
+    from onnxembed.serve.listening import CONNECTIONS, Listening
     from onnxembed.serve.server import serve as run
 
     if (ssl_certfile is None) != (ssl_keyfile is None):
@@ -160,7 +162,8 @@ def serve(
         log_requests=log_requests,
         root_path=root_path,
     )
-    sys.exit(run(settings, Listening(host, port, uds, ssl_certfile, ssl_keyfile, drain, workers)))
+    connections = CONNECTIONS if max_connections is None else max_connections
+    sys.exit(run(settings, Listening(host, port, uds, ssl_certfile, ssl_keyfile, drain, workers, connections)))
 
 
 def _keys(file: Path) -> list[str]:

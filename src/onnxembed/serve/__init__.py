@@ -4,7 +4,7 @@ Where to find what:
 
 - `app.py`: the application from settings; `server.py`: the process around it (sockets, signals, workers)
 - `routes/`: one file for each family of clients, `types/` their requests and answers, `errors.py` their refusals
-- `endpoint.py`: what every route does: read, decode, compute, answer
+- `endpoint.py`: what every route does: read, decode, compute, answer; `admission.py`: how much at a time
 - `scheduler.py`, `queue.py`: texts of all callers -> runs, in fair shares
 - `model.py`, `models.py`: one served model; all of them by name; `readiness.py`: whether they compute what they should
 - `gate.py`: keys, browsers' origins and the log, before every route

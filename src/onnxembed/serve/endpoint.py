@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,8 @@ from starlette.types import Receive, Scope, Send
 
 from onnxembed.errors import UsageError
 from onnxembed.runtime.streaming import Computation
-from onnxembed.serve.errors import Family, Refusal
+from onnxembed.serve.admission import Admission, ClientGone, too_large
+from onnxembed.serve.errors import Family, Kind, Refusal
 from onnxembed.serve.metrics import Metrics
 from onnxembed.serve.model import Cut, Item, ServedModel
 from onnxembed.serve.models import Models
@@ -26,6 +27,13 @@ ROWS_AT_ONCE = 64
 """Rows of an answer that are written before other requests have their turn: about half a millisecond of numbers."""
 
 
+UNREAD: Collection[Kind] = ("too_large", "media_type", "unauthorized", "overloaded")
+"""Refusals that do not wait for the body."""
+
+SMALL_BODY = 65_536
+"""So many bytes are read and thrown away, so that a client that is refused need not connect again."""
+
+
 @dataclass(frozen=True)
 class Service:
     """What all routes share."""
@@ -34,6 +42,11 @@ class Service:
     models: Models
     scheduler: Scheduler
     metrics: Metrics
+
+    @cached_property
+    def admission(self) -> Admission:
+        """What may be in the server at a time."""
+        return Admission(self.settings, self.scheduler.retry_after)
 
     @cached_property
     def device(self) -> bytes:
@@ -126,23 +139,24 @@ class EndpointApp:
                 current = asyncio.current_task()
                 assert current
                 watcher = asyncio.create_task(_watch(receive, current))
-                answer = await self._endpoint.handle(call, asked)
-                computed = time.perf_counter()
-                pieces = await write(answer)
+                with self._service.admission.request():
+                    answer = await self._endpoint.handle(call, asked)
+                    computed = time.perf_counter()
+                    pieces = await write(answer)
             except Refusal as refusal:
                 metrics.fail(refusal.kind)
                 scope["refused"] = refusal.kind
-                await refuse(send, refusal, self._endpoint.family)
+                await refuse(scope, send, refusal, self._endpoint.family)
                 return
             headers = call.headers()
             scope["spent"] = headers
             await _send(send, 200, pieces, headers)
             now = time.perf_counter()
             metrics.succeed("POST", now - call.started, now - computed)
-        except (ConnectionError, asyncio.CancelledError):
-            if watcher is None or not watcher.done():
+        except (ClientGone, asyncio.CancelledError) as error:
+            if not isinstance(error, ClientGone) and (watcher is None or not watcher.done()):
                 raise
-            metrics.fail(None)  # the client has gone: there is nobody to answer
+            metrics.fail(None)  # there is nobody to answer
             scope["refused"] = "dropped"
         finally:
             metrics.end()
@@ -151,23 +165,15 @@ class EndpointApp:
 
     async def _read(self, scope: Scope, receive: Receive) -> Any:
         """The decoded request; Refusal for one that is none."""
-        limits = self._service.settings
-        if self._service.metrics.open > limits.limits.requests:
-            retry_after = self._service.scheduler.retry_after()
-            raise Refusal("overloaded", "Model is overloaded", retry_after=retry_after)
-        headers = dict(scope["headers"])
+        self._service.admission.check()
+        headers, limit = dict(scope["headers"]), self._service.settings.payload_limit
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if kind != b"application/json" and not kind.endswith(b"+json"):
             raise Refusal("media_type", "the content-type of a request must be application/json")
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > limits.payload_limit:
-            raise _too_large(limits.payload_limit)
-        try:
-            async with asyncio.timeout(limits.body_seconds):
-                body = await _body(receive, limits.payload_limit)
-        except TimeoutError:
-            raise Refusal("timeout", f"the body did not arrive within {limits.body_seconds:g} s") from None
-        return self._decode(body)
+        if length.isdigit() and int(length) > limit:
+            raise too_large(limit)
+        return self._decode(await self._service.admission.body(receive))
 
     def _decode(self, body: bytes) -> Any:
         try:
@@ -188,16 +194,21 @@ def check_characters(characters: int) -> None:
         raise Refusal("validation", f"a text has {characters} characters; split it: {MAX_CHARACTERS} are the most")
 
 
-async def refuse(send: Send, refusal: Refusal, family: Family) -> None:
-    """Send a refusal as JSON. The connection of a body that was not read to its end is closed."""
+async def refuse(scope: Scope, send: Send, refusal: Refusal, family: Family) -> None:
+    """Send a refusal as JSON. The connection of a body that may be long, and was not read to its end, is closed."""
     headers = []
     if refusal.retry_after is not None:
         headers.append((b"retry-after", b"%d" % refusal.retry_after))
     if refusal.kind == "unauthorized":
         headers.append((b"www-authenticate", b"Bearer"))
-    if refusal.kind in ("too_large", "timeout", "media_type", "unauthorized", "overloaded"):
+    if refusal.kind == "timeout" or (refusal.kind in UNREAD and not _has_small_body(scope)):
         headers.append((b"connection", b"close"))
     await _send(send, refusal.status, [orjson.dumps(family(refusal))], headers)
+
+
+def _has_small_body(scope: Scope) -> bool:
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    return length.isdigit() and int(length) <= SMALL_BODY
 
 
 async def write(answer: Any) -> list[bytes]:
@@ -231,30 +242,11 @@ async def _send(send: Send, status: int, pieces: Sequence[bytes], headers: Seque
     await send({"type": "http.response.body", "body": body})
 
 
-async def _body(receive: Receive, limit: int) -> bytes:
-    pieces, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ConnectionError("the client has gone")
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > limit:
-            raise _too_large(limit)
-        pieces.append(piece)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
-
-
 async def _watch(receive: Receive, task: asyncio.Task[Any]) -> None:
     """Cancel the task when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
     task.cancel()
-
-
-def _too_large(limit: int) -> Refusal:
-    return Refusal("too_large", f"the body is larger than {limit} bytes, the limit of this server (--payload-limit)")
 
 
 def _size(part: str | int) -> int:

@@ -54,7 +54,7 @@ class Gate:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if self._keys and not self._may_pass(scope, path):
             refusal = Refusal("unauthorized", "the key is missing or wrong: Authorization: Bearer KEY")
-            await refuse(answer, refusal, self._families.get(path, self._default))
+            await refuse(scope, answer, refusal, self._families.get(path, self._default))
             return
         app = self._app
         if scope["method"] == "POST" and not any(name == b"origin" for name, _ in scope["headers"]):

@@ -6,12 +6,19 @@ import os
 import socket
 import ssl
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnxembed.errors import UsageError
+
+CONNECTIONS = 16_384
+"""The most connections at a time, of each process; an idle one takes a few kilobytes, and some seconds at most."""
+
+RESERVED = 128
+"""Descriptors that are not for connections: files, sockets that listen, and connections that are being refused."""
 
 SOCKET_MODE = 0o666
 """A proxy in front of a UNIX socket runs as another user; the socket's folder decides who may enter."""
@@ -32,6 +39,8 @@ class Listening:
     """Seconds that requests have to end after SIGTERM."""
     workers: int = 1
     """Processes; the threads are shared among them."""
+    max_connections: int = CONNECTIONS
+    """Connections at a time, of each process; fewer where the system has fewer descriptors."""
 
     def check_tls(self) -> None:
         """Raise UsageError for files that are no certificate with its key."""
@@ -52,6 +61,28 @@ class Listening:
             return f"the socket {self.uds}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'https' if self.certificate else 'http'}://{host}:{sockets[0].getsockname()[1]}"
+
+
+def connections_allowed(wanted: int) -> int:
+    """How many connections this process can have, after raising its limit of descriptors as far as that may be.
+
+    Raises UsageError where there are no descriptors for any.
+    """
+    if sys.platform == "win32":  # it has no such limit
+        return wanted
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + RESERVED
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with suppress(ValueError, OSError):  # macOS allows fewer than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    allowed = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft - RESERVED)
+    if allowed < 1:
+        raise UsageError(f"the system allows {soft} open files; {RESERVED + 1} are the least (ulimit -n)")
+    return allowed
 
 
 @contextmanager

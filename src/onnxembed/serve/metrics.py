@@ -117,7 +117,7 @@ RUN_SECONDS = Distributed("onnxembed_run_duration", "Seconds of a run")
 TOKENS = Numbered("onnxembed_tokens", "Tokens computed; their rate is the speed", CounterMetricFamily)
 PADDING = Numbered("onnxembed_padding", "Slots computed that hold no token", CounterMetricFamily)
 ANSWERING = Distributed("onnxembed_answer_duration", "Seconds of writing an answer as JSON")
-OPEN = Numbered("onnxembed_requests", "Requests that are open", GaugeMetricFamily)
+OPEN = Numbered("onnxembed_requests", "Requests that are being read, computed or answered", GaugeMetricFamily)
 
 ALL: Sequence[Numbered | Distributed] = (
     REQUESTS, SUCCESSES, FAILED, DURATION, TOKENIZATION, QUEUE, INFERENCE, INPUT_LENGTH, QUEUE_TEXTS, QUEUE_TOKENS,
@@ -149,8 +149,7 @@ class Metrics(Collector):
         self._lock = threading.Lock()
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        self.open = 0
-        """Requests of this process that are being read, computed or answered."""
+        self._open = 0
 
     def collect(self) -> Iterator[Metric]:
         """The sums of all processes, for the registry."""
@@ -166,15 +165,15 @@ class Metrics(Collector):
     def begin(self, method: str) -> None:
         """A request has come."""
         with self._lock:
-            self.open += 1
-            self._set(OPEN, self.open)
+            self._open += 1
+            self._set(OPEN, self._open)
             self._add(REQUESTS, 1, METHODS.index(method))
 
     def end(self) -> None:
         """A request has been answered, refused or dropped."""
         with self._lock:
-            self.open -= 1
-            self._set(OPEN, self.open)
+            self._open -= 1
+            self._set(OPEN, self._open)
 
     def succeed(self, method: str, seconds: float, answering: float) -> None:
         """A request has been answered."""

@@ -1,8 +1,9 @@
-"""HTTP with deadlines: a connection that sends no request, or reads no answer, does not stay."""
+"""HTTP with limits: connections that send no request, or read no answer, do not stay, and there are only so many."""
 
 from __future__ import annotations
 
 from asyncio import BaseTransport, TimerHandle
+from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -15,20 +16,47 @@ HEADER_BYTES = 65_536
 READING_SECONDS = 30.0
 """A client has to read the rest of its answer within this time, after the connection would have been idle."""
 
+FAREWELL_SECONDS = 1.0
+"""A connection that is one too many has so long to read why."""
+
+TOO_MANY = b'{"error":"too many connections; see --max-connections","error_type":"Overloaded"}'
+
+REFUSED = (
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(TOO_MANY), TOO_MANY)
+)
+
 
 class DeadlineProtocol(HttpToolsProtocol):
     """uvicorn's HTTP, which has a deadline for idle connections only, with those for headers and answers."""
 
+    max_connections: ClassVar[int]
+    """More are refused."""
+
     _timer: TimerHandle | None = None
     _header_bytes = 0
+    _refused = False
+
+    @classmethod
+    def limited(cls, max_connections: int) -> type[DeadlineProtocol]:
+        """The protocol for at most so many connections."""
+        return type(cls.__name__, (cls,), {"max_connections": max_connections})
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """A connection has HEADER_SECONDS for its first header."""
+        """A connection has HEADER_SECONDS for its first header, unless it is one too many."""
         super().connection_made(transport)  # type: ignore[arg-type]
-        self._arm()
+        if len(self.connections) > self.max_connections:
+            self.connections.discard(self)
+            self._refused = True
+            self.transport.write(REFUSED)
+            self.loop.call_later(FAREWELL_SECONDS, self.transport.close)  # earlier, what it sends would undo the answer
+        else:
+            self._arm()
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless a header is too large."""
+        if self._refused:
+            return
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._arm()
         if self._timer is not None:

@@ -21,7 +21,7 @@ import uvicorn
 
 from onnxembed.execution.opening import decide
 from onnxembed.serve.app import application
-from onnxembed.serve.listening import Listening, bound
+from onnxembed.serve.listening import Listening, bound, connections_allowed
 from onnxembed.serve.metrics import PLACES, Metrics
 from onnxembed.serve.protocol import DeadlineProtocol
 from onnxembed.serve.scheduler import Scheduler
@@ -57,7 +57,7 @@ def _config(made: Any, settings: Settings, listening: Listening) -> uvicorn.Conf
     return uvicorn.Config(
         made,
         loop="uvloop" if sys.platform != "win32" else "auto",
-        http=DeadlineProtocol,
+        http=DeadlineProtocol.limited(_connections(listening.max_connections)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -69,6 +69,13 @@ def _config(made: Any, settings: Settings, listening: Listening) -> uvicorn.Conf
         ssl_certfile=listening.certificate,
         ssl_keyfile=listening.key,
     )
+
+
+def _connections(wanted: int) -> int:
+    allowed = connections_allowed(wanted)
+    if allowed < wanted:
+        LOG.info("At most %d connections at a time, for the system allows no more open files", allowed)
+    return allowed
 
 
 class Server(uvicorn.Server):

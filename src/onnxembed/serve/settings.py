@@ -24,7 +24,7 @@ class QueueLimits:
     tokens: int = 4_194_304
     """Tokens of all texts that are tokenized."""
     requests: int = 512
-    """Requests that are being read, computed or answered."""
+    """Requests that are computed or answered."""
 
     def __post_init__(self) -> None:
         for name in ("texts", "tokens", "requests"):
