@@ -92,7 +92,7 @@ def test_causal_attention_asks_for_keys_and_values(precision: Precision, checkpo
     """CUDA's GroupQueryAttention fails at run time unless it is asked for present_key and present_value."""
     graph = Graph(Checkpoint(checkpoint), precision)
     mask = prepare_mask(graph, graph.input("attention_mask", TensorProto.INT64, ("batch", "sequence")), causal=True)
-    attention(graph, "query", "key", "value", heads=4, mask=mask)
+    attention(graph, "query", "key", "value", heads=4, head_dim=8, mask=mask)
     (choice,) = [node for node in graph.proto("test").node if node.op_type == "If"]
     (grouped,) = [
         node for attribute in choice.attribute for node in attribute.g.node if node.op_type == "GroupQueryAttention"

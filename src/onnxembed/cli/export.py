@@ -13,11 +13,13 @@ from onnxembed.cli.options import PATH, hub_options
 from onnxembed.errors import UsageError
 from onnxembed.manifest import (
     ENGINES,
+    FORMS,
     MIN_AGREEMENTS,
     MIN_COSINES,
     PRECISIONS,
     AttentionMode,
     Engine,
+    Form,
     Precision,
 )
 
@@ -28,6 +30,7 @@ class ExportArguments(NewFolderArguments):
     precision: tuple[Precision, ...]
     attention: Literal["auto"] | AttentionMode
     engine: Literal["auto"] | Engine
+    form: Form
     packed: bool
     pooling_out: bool
     ignore_config_key: tuple[str, ...]
@@ -72,6 +75,14 @@ def _precisions(context: click.Context, option: click.Parameter, given: Sequence
     show_default=True,
     help="What writes the graph: onnxembed's builder, transformers' exporter (extra [torch]) or optimum's (extra "
     "[optimum], in its own environment); auto traces only models without a builder.",
+)
+@click.option(
+    "--form",
+    type=click.Choice(FORMS),
+    default="fused",
+    show_default=True,
+    help="Operators of the graphs: fused are ONNX Runtime's own, and fastest there; portable are standard ones only, "
+    "for any program that reads ONNX.",
 )
 @click.option("--packed", is_flag=True, help="Also write each graph in a form that CUDA runs without padding.")
 @click.option("--pooling-out", is_flag=True, help="Leave pooling out of the graph; onnxembed pools the graph's output.")

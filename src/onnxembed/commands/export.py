@@ -21,12 +21,14 @@ from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import (
     ATTENTION_MODES,
     ENGINES,
+    FORMS,
     POOLING_MODES,
     PRECISIONS,
     SCORE_ACTIVATIONS,
     TASKS,
     AttentionMode,
     Engine,
+    Form,
     PoolingMode,
     Precision,
     ScoreActivation,
@@ -44,6 +46,7 @@ def export(
     max_length: int | None = None,
     attention: Literal["auto"] | AttentionMode = "auto",
     engine: Literal["auto"] | Engine = "auto",
+    form: Form = "fused",
     packed: bool = False,
     pooling_out: bool = False,
     ignore_config_key: Sequence[str] = (),
@@ -80,6 +83,8 @@ def export(
         max_length: texts are cut to this many tokens, whatever the files say.
         attention: of a decoder, whether tokens see later ones; "auto" follows the recipe and the files.
         engine: what writes the graph: onnxembed's builder, or the exporter of transformers or optimum.
+        form: "fused" writes ONNX Runtime's own operators; "portable" standard ones only, for any program that reads
+            ONNX, which take ONNX Runtime longer.
         packed: also write each graph in a form that CUDA runs without padding.
         pooling_out: leave pooling out of the graph; the runtime does it.
         ignore_config_key: keys of config.json that onnxembed does not know, and that do not change vectors.
@@ -135,6 +140,7 @@ def export(
         min_cosine=min_cosine,
         min_agreement=min_agreement,
         recipe=recipe,
+        form=one_word("form", form, FORMS),
         packed=packed,
         pooling_out=pooling_out,
         ignored_config_keys=tuple(ignore_config_key),

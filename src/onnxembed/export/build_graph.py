@@ -11,11 +11,12 @@ from onnxembed.export.engines import build as build_engine
 from onnxembed.export.engines.engine import Ignored
 from onnxembed.export.graph.graph import Graph, GraphFactory
 from onnxembed.export.graph.inputs import B, Encoded, T
+from onnxembed.export.graph.portable import PortableGraph
 from onnxembed.export.heads import HEADS, embedding
 from onnxembed.export.plan import ExportPlan
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.modules import width_after
-from onnxembed.manifest import TOKEN_EMBEDDINGS, Engine, Precision
+from onnxembed.manifest import TOKEN_EMBEDDINGS, Engine, Form, Precision
 
 WriteEncoder = Callable[[Facts, Decisions, GraphFactory, Ignored], Encoded]
 """Writes the encoder of a checkpoint; with what the caller vouches for."""
@@ -29,7 +30,7 @@ def build(plan: ExportPlan, precision: Precision, make: GraphFactory | None = No
     Raises UnsupportedError and ModelFilesError for a checkpoint whose config.json or weights the engine cannot take.
     """
     write_encoder = ENGINES[plan.engine.value]
-    make = make or partial(Graph, precision=precision)
+    make = make or partial(FORMS[plan.options.form], precision=precision)
     encoded = write_encoder(plan.facts, plan.decisions, make, plan.options.ignored)
     encoded = replace(encoded, tokens=embedding.through_token_layers(encoded.graph, encoded.tokens, plan.facts))
     for task in plan.graph_tasks:
@@ -65,6 +66,8 @@ def _optimum(facts: Facts, decisions: Decisions, make: GraphFactory, ignored: Ig
 
     return write_encoder(facts, decisions, make, ignored)
 
+
+FORMS: dict[Form, type[Graph]] = {"fused": Graph, "portable": PortableGraph}
 
 ENGINES: dict[Engine, WriteEncoder] = {
     "build": build_engine.write_encoder,

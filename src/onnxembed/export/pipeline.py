@@ -206,4 +206,5 @@ def _model_section(plan: ExportPlan, inputs: tuple[str, ...]) -> Model:
         ignored_config_keys=plan.options.ignored_config_keys,
         ignored_tensors=plan.options.ignored_tensors,
         adapter=plan.decisions.encoder.adapter,
+        form=plan.options.form,
     )

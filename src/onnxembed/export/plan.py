@@ -18,11 +18,14 @@ from onnxembed.export.engines.engine import EngineOption, Ignored, choose_engine
 from onnxembed.export.heads import HEADS
 from onnxembed.export.quantize.measures import check_floors
 from onnxembed.facts.facts import Facts
-from onnxembed.manifest import MIN_COSINES, Decision, Engine, Precision, Task
+from onnxembed.manifest import MIN_COSINES, Decision, Engine, Form, Precision, Task
 from onnxembed.recipes.recipe import Recipe
 
 PACKED_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 """The types that CUDA's PackedMultiHeadAttention has kernels for."""
+
+PORTABLE_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+"""The types that programs which read standard operators compute in; integer graphs need ONNX Runtime's own."""
 
 # The types that engines other than our builders write.
 ENGINE_PRECISIONS: dict[Engine, tuple[Precision, ...]] = {"trace": ("fp32", "fp16"), "optimum": ("fp32",)}
@@ -51,6 +54,7 @@ class Options:
     """The lowest cosine with its fp32 vector that a text of an integer graph may have; None: the manifest's."""
     min_agreement: float | None = None
     """The lowest rank agreement of an integer reranker's scores with those of fp32; None: the manifest's."""
+    form: Form = "fused"
     packed: bool = False
     """Add the form that CUDA runs without padding."""
 
@@ -103,6 +107,8 @@ def make_plan(facts: Facts, recipe: Recipe | None, options: Options) -> ExportPl
         _check_quantizable(plan.decisions, engine.value, plan.integer_precisions)
         check_floors(options.min_cosine, options.min_agreement)
     _check_engine_precisions(engine.value, plan.float_precisions)
+    if options.form == "portable":
+        _check_portable(options)
     if options.packed:
         _check_packable(facts, plan.decisions, engine.value, options.precisions)
     if plan.decisions.embedding is None and facts.post.token_layers:
@@ -138,6 +144,17 @@ def _check_engine_precisions(engine: Engine, precisions: Sequence[Precision]) ->
     supported = ENGINE_PRECISIONS.get(engine, precisions)
     if others := [precision for precision in precisions if precision not in supported]:
         raise UnsupportedError(f"--engine {engine} writes {' and '.join(supported)} only, not {', '.join(others)}")
+
+
+def _check_portable(options: Options) -> None:
+    """Raise UnsupportedError for a precision that has no portable form, UsageError for an option that it excludes."""
+    if others := [precision for precision in options.precisions if precision not in PORTABLE_PRECISIONS]:
+        raise UnsupportedError(
+            f"--form portable: standard operators give {' and '.join(PORTABLE_PRECISIONS)} only, not "
+            f"{', '.join(others)}; leave out --form for a graph of ONNX Runtime's own operators"
+        )
+    if options.packed:
+        raise UsageError("--packed is made of CUDA's own operators, which --form portable leaves out")
 
 
 def _check_packable(facts: Facts, decisions: Decisions, engine: Engine, precisions: Sequence[Precision]) -> None:

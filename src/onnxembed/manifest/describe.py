@@ -160,6 +160,8 @@ def decisions(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "engine", f"{model.engine} ({model.engine_reason})"
     yield from (("config.json", f"{key} was ignored (flag: --ignore-config-key)") for key in model.ignored_config_keys)
     yield from (("weights", f"{name} was left out (flag: --ignore-tensor)") for name in model.ignored_tensors)
+    if model.form == "portable":
+        yield "form", "portable: standard ONNX operators only, for any program that reads ONNX"
     yield "attention", _decided(model.attention)
     if model.adapter:
         yield "adapter", _decided(model.adapter)

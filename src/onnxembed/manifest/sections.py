@@ -17,6 +17,7 @@ from onnxembed.manifest.words import (
     SPARSE_WEIGHTS,
     TOKEN_EMBEDDINGS,
     AttentionMode,
+    Form,
     HeadPooling,
     Maker,
     Origin,
@@ -71,7 +72,8 @@ class Model:
 
     `adapter` names the task whose adapter is merged into the weights, for a model with adapters; `engine_reason`
     says why an engine other than `build` wrote the graph, and with what; for an adopted graph, what made it. `tensors`
-    is a hash of the checkpoint's weights by name, in no matter which files they lie; None where nobody had them.
+    is a hash of the checkpoint's weights by name, in no matter which files they lie; None where nobody had them. `form`
+    is that of every graph; None where nobody decided it: in adopted graphs, and in artifacts from before.
     """
 
     model_type: str
@@ -83,6 +85,7 @@ class Model:
     engine_reason: str | None = None
     tensors: str | None = None
     ignored_tensors: tuple[str, ...] = ()
+    form: Form | None = None
 
 
 @dataclass(frozen=True)

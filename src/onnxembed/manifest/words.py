@@ -16,6 +16,9 @@ PROOF_FILE = "proof.npz"
 
 FORMAT_VERSION = 1
 
+Form = Literal["fused", "portable"]
+"""The operators of a graph: ONNX Runtime's own ones too, or standard ones only, for any program that reads ONNX."""
+
 Origin = Literal["file", "recipe", "flag", "architecture"]
 """Where a decision came from: the model's files, the recipe book, the caller, or the architecture's default."""
 
@@ -107,6 +110,8 @@ MIN_COSINES: dict[Precision, float] = {"int16": 0.9999, "int8": 0.995, "int8w": 
 
 # The lowest rank agreement (Kendall's tau-b) of a reranker's scores with fp32's, unless the export asks for another.
 MIN_AGREEMENTS: dict[Precision, float] = {"int16": 0.99, "int8": 0.9, "int8w": 0.95}
+
+FORMS: tuple[Form, ...] = get_args(Form)
 
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 

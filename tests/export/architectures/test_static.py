@@ -24,8 +24,9 @@ from onnxembed.export.build_graph import build
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
-from onnxembed.manifest import Manifest, Precision
+from onnxembed.manifest import Manifest, Precision, graph_file
 from parity_table import Architecture, record_differences
+from portable import check_portable
 from tiny import TEXTS, VOCAB, change_json, write_json, write_tokenizer
 
 FloatArray = NDArray[np.float32]
@@ -81,9 +82,15 @@ def expected(folder: Path, texts: Sequence[str], *, normalize: bool = True, unkn
 
 
 def encoded(folder: Path, out: Path, texts: Sequence[str], **options: Any) -> tuple[FloatArray, Manifest]:
+    """The vectors of the texts, which both forms of the graph give."""
+    portable_out = out.with_name(f"{out.name}-portable")
+    export(folder, portable_out, Options(form="portable", **options))
+    check_portable(portable_out / graph_file("fp32"))
     manifest = export(folder, out, Options(**options))
-    with OnnxEmbedder(out, providers="cpu") as model:
-        return model.encode(list(texts)), manifest
+    with OnnxEmbedder(portable_out, providers="cpu") as portable, OnnxEmbedder(out, providers="cpu") as model:
+        vectors = model.encode(list(texts))
+        assert_close(portable.encode(list(texts)), vectors)
+        return vectors, manifest
 
 
 def test_a_real_model(shared_data: Path, tmp_path: Path) -> None:

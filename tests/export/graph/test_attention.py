@@ -43,7 +43,7 @@ def open_attention(
     ]
     mask = mask_for_heads(prepare_mask(g, "attention_mask", causal=causal), head_dim)
     mask = mask if reach is None else local_mask(g, mask, reach)
-    attended = attention(g, *given, heads=HEADS, key_heads=KEY_HEADS, mask=mask, scale=SCALE)
+    attended = attention(g, *given, heads=HEADS, key_heads=KEY_HEADS, head_dim=head_dim, mask=mask, scale=SCALE)
     g.output("attended", g.to_float32(attended), ("batch", "sequence", HEADS * head_dim))
     write_graph(g, tmp_path, precision, silent)
     options = onnxruntime.SessionOptions()

@@ -20,8 +20,9 @@ from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError, 
 from onnxembed.export.checkpoint.linear import read_linear
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.manifest import TEXT_KINDS, read_manifest
+from onnxembed.manifest import TEXT_KINDS, graph_file, read_manifest
 from onnxembed.similarity import hybrid_score, mean_maxsim, sparse_dot
+from portable import check_portable
 from tiny import TEXTS, VOCAB, change_json
 from tiny_heads import write_bge_m3
 
@@ -122,6 +123,14 @@ def test_all_three_kinds_equal_flagembedding(source: Path, model: OnnxEmbedder) 
     assert 0 < weighed < sum(len({*tokens.ids.tolist()} - {*SPECIAL_IDS}) for tokens in model.tokenize(EVERY))
     for one_text in EVERY:
         compare(model, reference, [one_text], SPECIAL_IDS)
+
+
+@pytest.mark.torch
+def test_all_three_kinds_of_a_portable_graph_equal_flagembedding(source: Path, tmp_path: Path) -> None:
+    export(source, tmp_path / "out", Options(form="portable"))
+    check_portable(tmp_path / "out" / graph_file("fp32"))
+    with OnnxEmbedder(tmp_path / "out") as model:
+        compare(model, Reference(source), EVERY, SPECIAL_IDS)
 
 
 @pytest.mark.torch

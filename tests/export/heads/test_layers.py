@@ -14,7 +14,8 @@ from onnxembed import OnnxEmbedder
 from onnxembed.errors import UnsupportedError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.manifest import read_manifest
+from onnxembed.manifest import FORMS, Form, graph_file, read_manifest
+from portable import check_portable
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
@@ -73,10 +74,13 @@ def saved(folder: Path, chain: str) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("chain", CHAINS)
-def test_every_chain_of_modules_gives_the_references_vectors(tmp_path: Path, chain: str) -> None:
+def test_every_chain_of_modules_gives_the_references_vectors(tmp_path: Path, chain: str, form: Form) -> None:
     reference = saved(tmp_path, chain)
-    export(tmp_path / "model", tmp_path / "onnx")
+    export(tmp_path / "model", tmp_path / "onnx", Options(form=form))
+    if form == "portable":
+        check_portable(tmp_path / "onnx" / graph_file("fp32"))
     with OnnxEmbedder(tmp_path / "onnx", providers="cpu") as model:
         np.testing.assert_allclose(model.encode(tiny.TEXTS), reference.encode(tiny.TEXTS), rtol=2e-6, atol=2e-6)
         for text in tiny.TEXTS:

@@ -16,9 +16,10 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError, UsageError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.manifest import Decision, MultiVector, QueryExpansion, TextKind
+from onnxembed.manifest import Decision, MultiVector, QueryExpansion, TextKind, graph_file
 from onnxembed.runtime.outputs.multi_vector import prepare, treats_alike
 from onnxembed.similarity import maxsim, mean_maxsim
+from portable import check_portable
 from tampering import change_weights
 from tiny import TEXTS, VOCAB, change_json, write_bert
 from tiny_heads import write_colbert_encoder, write_pylate, write_stanford_colbert
@@ -80,10 +81,13 @@ def test_every_form_equals_sentence_transformers(tmp_path: Path, form: str) -> N
     source = FORMS[form](tmp_path / "source")
     manifest = export(source, tmp_path / "out", Options())
     assert manifest.tasks == ("multi_vector",)
-    with OnnxEmbedder(tmp_path / "out") as model:
+    export(source, tmp_path / "portable", Options(form="portable"))
+    check_portable(tmp_path / "portable" / graph_file("fp32"))
+    with OnnxEmbedder(tmp_path / "out") as model, OnnxEmbedder(tmp_path / "portable") as portable:
         assert model.dimension == 12
         for kind in TEXT_KINDS:
             theirs = reference(source, EVERY, kind)
+            assert_token_vectors_equal([*portable.embed_multi_vector(EVERY, kind=kind)], theirs)
             assert_token_vectors_equal([*model.embed_multi_vector(EVERY, kind=kind)], theirs)
             assert_token_vectors_equal([next(model.embed_multi_vector(text, kind=kind)) for text in EVERY], theirs)
 

@@ -21,8 +21,9 @@ from onnxembed.export.build_graph import build
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.manifest import Decision, Precision
+from onnxembed.manifest import Decision, Form, Precision, graph_file
 from parity import SHAPES, batch, load_reference, open_graph, run, stock_checkpoint, torch
+from portable import check_portable
 from tiny import change_json, write_json
 
 pytestmark = pytest.mark.torch
@@ -90,9 +91,13 @@ def reranker(folder: Path, model_type: str, labels: int = 1, **config: Any) -> P
 
 
 def session(
-    folder: Path, workdir: Path, precision: Precision = "fp32", decisions: Decisions | None = None
+    folder: Path,
+    workdir: Path,
+    precision: Precision = "fp32",
+    decisions: Decisions | None = None,
+    form: Form = "fused",
 ) -> onnxruntime.InferenceSession:
-    plan = make_plan(read_facts(folder), None, Options())
+    plan = make_plan(read_facts(folder), None, Options(form=form))
     plan = plan if decisions is None else replace(plan, decisions=decisions)
     return open_graph(build(plan, precision), workdir, precision)
 
@@ -113,10 +118,12 @@ def expected(model: Any, model_type: str, feeds: dict[str, NDArray[np.int64]], t
 
 
 @pytest.mark.parametrize(("model_type", "config"), CASES)
-@pytest.mark.parametrize("labels", [1, 2, 5])
-def test_equals_the_reference(model_type: str, config: dict[str, Any], labels: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("labels", "form"), [(1, "fused"), (2, "fused"), (5, "fused"), (2, "portable")])
+def test_equals_the_reference(model_type: str, config: dict[str, Any], labels: int, form: Form, tmp_path: Path) -> None:
     folder = reranker(tmp_path / "checkpoint", model_type, labels, **config)
-    model, ours = load_reference(folder, TASK), session(folder, tmp_path)
+    model, ours = load_reference(folder, TASK), session(folder, tmp_path, form=form)
+    if form == "portable":
+        check_portable(tmp_path / graph_file("fp32"))
     types = "token_type_ids" in {value.name for value in ours.get_inputs()}
     facts = read_facts(folder)
     for shape in SHAPES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from onnxembed.errors import ModelFilesError, OnnxEmbedError, UnsupportedError, 
 from onnxembed.export.heads import masked_lm
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.manifest import Decision, Precision, Sparse
+from onnxembed.manifest import FORMS, Decision, Form, Precision, Sparse, graph_file
 from onnxembed.runtime.outputs.sparse import SparseEmbedding, sparse_embeddings
 from onnxembed.similarity import hybrid_score, sparse_dot
+from portable import check_portable
 from tampering import change_weights
 from tiny import TEXTS, VOCAB, change_json, write_sentence_bert
 from tiny_heads import MASKED_LM, write_masked_lm
@@ -66,10 +68,13 @@ def assert_sparse_equal(ours: list[SparseEmbedding], theirs: NDArray[np.float32]
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("model_type", MASKED_LM)
-def test_every_family_equals_sentence_transformers(tmp_path: Path, model_type: str) -> None:
+def test_every_family_equals_sentence_transformers(tmp_path: Path, model_type: str, form: Form) -> None:
     source = write_masked_lm(tmp_path / "source", model_type)
-    export(source, tmp_path / "out", TASK)
+    export(source, tmp_path / "out", replace(TASK, form=form))
+    if form == "portable":
+        check_portable(tmp_path / "out" / graph_file("fp32"))
     theirs = reference(source, EVERY)
     assert (theirs > 0).any()
     assert (theirs == 0).any()

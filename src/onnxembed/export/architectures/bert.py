@@ -122,7 +122,8 @@ def post_norm_layer(g: Graph, x: Value, mask: Mask, names: LayerNames, style: La
     """x -> norm(x + attention(x)) -> norm(x + mlp(x)), all [B, T, D]."""
     projections = (names.query, names.key, names.value)
     query, key, value = (g.product(x, name) for name in projections)
-    attended = attention(g, query, key, value, heads=style.heads, mask=mask, biases=projections)
+    head_dim = g.weights.shape(f"{names.query}.weight")[0] // style.heads
+    attended = attention(g, query, key, value, heads=style.heads, head_dim=head_dim, mask=mask, biases=projections)
     out = names.attention_out
     x = g.add_layer_norm(g.product(attended, out), x, names.attention_norm, style.eps, linear=out)
     inner = g.linear_act(x, names.mlp_in, style.activation)

@@ -58,7 +58,7 @@ def _attention(g: Graph, x: Value, name: str, inputs: Inputs, turn: Rotary, *, h
         raise ModelFilesError(f"{name} has width {width}, not 3 times {heads} heads of {head_dim}")
     query, key, value = (g.linear(x, name, rows=slice(part * size, (part + 1) * size)) for part in range(3))
     query, key = turn.rotate(query, heads), turn.rotate(key, heads)
-    return attention(g, query, key, value, heads=heads, mask=inputs.mask)
+    return attention(g, query, key, value, heads=heads, head_dim=head_dim, mask=inputs.mask)
 
 
 def _reference_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -163,7 +163,15 @@ def self_attention(g: Graph, x: Value, name: str, style: DecoderStyle, *, mask: 
         key = _norm_heads(g, key, f"{name}.k_norm", style.key_heads, style)
     query, key = turn.rotate(query, style.heads), turn.rotate(key, style.key_heads)
     attended = attention(
-        g, query, key, value, heads=style.heads, key_heads=style.key_heads, mask=mask, scale=style.query_scale
+        g,
+        query,
+        key,
+        value,
+        heads=style.heads,
+        key_heads=style.key_heads,
+        head_dim=style.head_dim,
+        mask=mask,
+        scale=style.query_scale,
     )
     return g.linear(attended, f"{name}.o_proj", bias=style.out_bias)
 

@@ -69,7 +69,8 @@ def _attention(g: Graph, config: Config, x: Value, name: str, *, mask: Mask, tur
         g.linear(x, f"{name}.Wqkv", rows=slice(part * size, (part + 1) * size), bias=bias) for part in range(3)
     )
     query, key = turn.rotate(query, heads), turn.rotate(key, heads)
-    return g.linear(attention(g, query, key, value, heads=heads, mask=mask), f"{name}.Wo", bias=bias)
+    attended = attention(g, query, key, value, heads=heads, head_dim=size // heads, mask=mask)
+    return g.linear(attended, f"{name}.Wo", bias=bias)
 
 
 def _mlp(g: Graph, config: Config, x: Value, name: str) -> Value:

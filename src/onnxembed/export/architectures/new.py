@@ -187,7 +187,7 @@ def gated_layers(
             _linear(g, x, rows, style.attention_bias) for rows in (names.query, names.key, names.value)
         )
         query, key = turn.rotate(query, style.heads), turn.rotate(key, style.heads)
-        attended = attention(g, query, key, value, heads=style.heads, mask=inputs.mask)
+        attended = attention(g, query, key, value, heads=style.heads, head_dim=style.head_dim, mask=inputs.mask)
         x = _add_norm(g, attended, x, style, linear=out, bias=style.attention_bias, norm=names.attention_norm)
         gate = g.activation(_linear(g, x, names.gate, style.gate_bias), style.activation)
         inner = g.op("Mul", _linear(g, x, names.up, style.gate_bias), gate)

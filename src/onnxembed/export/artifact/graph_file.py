@@ -12,7 +12,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from onnxembed.export.artifact.hashing import HashedFile
-from onnxembed.export.graph.graph import IR_VERSION, MICROSOFT, Graph, Initializer
+from onnxembed.export.graph.graph import IR_VERSION, Graph, Initializer
 from onnxembed.export.progress import Progress
 from onnxembed.manifest import FileRecord, PackedGraph, Precision, Variant, graph_file
 
@@ -44,7 +44,7 @@ def _model(graph: Graph) -> onnx.ModelProto:
         graph.proto("onnxembed"),
         ir_version=IR_VERSION,
         producer_name="onnxembed",
-        opset_imports=[helper.make_opsetid("", graph.opset), helper.make_opsetid(MICROSOFT, 1)],
+        opset_imports=[helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()],
     )
 
 

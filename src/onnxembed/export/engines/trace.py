@@ -14,7 +14,7 @@ from onnxembed.export.engines.engine import Ignored
 from onnxembed.export.engines.quiet import quiet
 from onnxembed.export.engines.splice import splice
 from onnxembed.export.engines.transformers_class import load_stock, open_for_heads, stock_inputs
-from onnxembed.export.graph.graph import GraphFactory
+from onnxembed.export.graph.graph import OPSET, GraphFactory
 from onnxembed.export.graph.inputs import Encoded
 from onnxembed.facts.facts import Facts
 
@@ -32,15 +32,15 @@ def write_encoder(facts: Facts, decisions: Decisions, make: GraphFactory, ignore
     exporter = f"transformers' {type(model).__name__}"
     with quiet():
         try:
-            program = _program(model, stock_inputs(model))
+            program = _program(model, stock_inputs(model), fused=graph.fused)
         except Exception as error:  # whatever torch, transformers and onnxscript raise
             line = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise UnsupportedError(f"{facts.folder}: {exporter} could not be traced ({line})") from error
     return splice(graph, program, exporter)
 
 
-def _program(model: Any, names: list[str]) -> Any:
-    """The onnx_ir model: any batch and sequence, and the fusions that ONNX Runtime's CPU kernels take."""
+def _program(model: Any, names: list[str], *, fused: bool) -> Any:
+    """The onnx_ir model: any batch and sequence, and, if `fused`, the fusions that ONNX Runtime's CPU kernels take."""
     import torch
 
     onnx: Any = import_module("transformers.exporters.exporter_onnx")
@@ -48,5 +48,6 @@ def _program(model: Any, names: list[str]) -> Any:
     example = {name: torch.ones((ROWS, LENGTH), dtype=torch.int64) for name in names}
     example["attention_mask"][0, LENGTH // 2 :] = 0
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    config = onnx.OnnxConfig(dynamic_shapes=dict.fromkeys(names, free), ort_fusions="cpu")
+    target = {"ort_fusions": "cpu"} if fused else {"opset_version": OPSET}
+    config = onnx.OnnxConfig(dynamic_shapes=dict.fromkeys(names, free), **target)
     return onnx.OnnxExporter().export(model, example, config=config).program

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from onnx import TensorProto
 
@@ -82,6 +81,8 @@ class Heads:
     """How many heads the keys and values have; it divides `heads`."""
     bias: Value
     """The biases of query, key and value in a row, to be added by the operator; "" for none."""
+    head_dim: int
+    """d."""
     scale: float | None
     """The factor of the scores; None for 1 / sqrt(d)."""
 
@@ -94,6 +95,8 @@ class Heads:
 def prepare_mask(g: Graph, attention_mask: Value, *, causal: bool) -> Mask:
     """Prepare the attention mask int64 [B, T] once for all layers."""
     keys = g.op("Cast", attention_mask, to=TensorProto.INT32)
+    if not g.fused:
+        return Mask(keys, "", causal=causal)
     if not causal:
         return Mask(keys, _all_true(g, keys))
     shape = g.op("Cast", g.op("Shape", keys), to=TensorProto.INT32)
@@ -132,7 +135,7 @@ def local_mask(g: Graph, mask: Mask, reach: int) -> Mask:
     if mask.causal:
         bias = _bias_unless(g, mask.free, mask.keys, reach) if mask.free else _local_bias(g, mask.keys, reach)
         return replace(mask, bias=bias, window=reach + 1)
-    if g.precision == "bf16":  # CUDA has no Pad for bf16, which cutting blocks needs
+    if not g.fused or g.precision == "bf16":  # CUDA has no Pad for bf16, which cutting blocks needs
         return replace(mask, free="", bias=_local_bias(g, mask.keys, reach))
     blocks = prepare_blocks(g, mask.keys, reach)
     short = g.op("LessOrEqual", g.op("Squeeze", blocks.end), g.integer(reach + 1))
@@ -153,15 +156,7 @@ def _local_bias(g: Graph, keys: Value, reach: int) -> Value:
     positions = g.op("Range", g.integer(0), length, g.integer(1))
     rows, columns = g.op("Unsqueeze", positions, g.integers(1)), g.op("Unsqueeze", positions, g.integers(0))
     near = g.op("LessOrEqual", g.op("Abs", g.op("Sub", rows, columns)), g.integer(reach))  # [T, T]
-    # Finite, because a query in padding may see no key at all, and the softmax of a row of -inf is NaN.
-    far = g.constant("far", np.array(_lowest(g) / 2, g.numpy_float))
-    near_bias = g.constant("near", np.array(0, g.numpy_float))
-    return g.op("Unsqueeze", g.op("Where", near, near_bias, far), g.integers(0, 1))
-
-
-def _lowest(g: Graph) -> float:
-    """The lowest number of the graph's type."""
-    return float(ml_dtypes.finfo(g.numpy_float).min)  # type: ignore[no-untyped-call]
+    return g.op("Unsqueeze", g.near_or_far(near), g.integers(0, 1))
 
 
 def attention(
@@ -171,6 +166,7 @@ def attention(
     value: Value,
     *,
     heads: int,
+    head_dim: int,
     mask: Mask,
     key_heads: int | None = None,
     biases: tuple[str, ...] = (),
@@ -188,6 +184,7 @@ def attention(
         key: the keys.
         value: the values.
         heads: how many heads the queries have.
+        head_dim: the size d of each head.
         mask: which keys a query may attend to.
         key_heads: how many heads the keys and values have; as many as the queries when None.
         biases: the Linears of query, key and value whose biases are still to be added; not in free causal runs.
@@ -195,8 +192,12 @@ def attention(
     """
     if biases and mask.causal and mask.free:
         raise ValueError("the kernel of causal attention adds no biases: add them in the Linears")
+    if biases and not g.fused:
+        projected = zip((query, key, value), biases, strict=True)
+        query, key, value = (g.op("Add", x, g.weight(f"{linear}.bias")) for x, linear in projected)
+        biases = ()
     bias = _joined_biases(g, biases, heads) if biases else ""
-    layer = Heads(query, key, value, heads, key_heads or heads, bias, scale)
+    layer = Heads(query, key, value, heads, key_heads or heads, bias, head_dim, scale)
     if not (mask.causal and mask.free):
         layer = _repeated(g, layer)
     if packed := mask.packed:
@@ -252,13 +253,20 @@ def _packed(g: Graph, layer: Heads, packed: Packed, bias_by_distance: Value) -> 
     return g.op("Unsqueeze", out, g.integers(0))
 
 
-def _attend(g: Graph, layer: Heads, mask: Mask, *masks: Value) -> Value:
-    """MultiHeadAttention with these masks; optional inputs at the end that are not there are left out."""
-    inputs = [layer.query, layer.key, layer.value, layer.bias, *masks]
-    while not inputs[-1]:
-        inputs.pop()
-    attributes: dict[str, Any] = {"unidirectional": int(mask.causal), **layer.scaling}
-    return g.op("MultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=layer.heads, **attributes)
+def _attend(g: Graph, layer: Heads, mask: Mask, keys: Value = "", scores: Value = "") -> Value:
+    """Attention with these masks, the `keys` and the `bias` of a `Mask`."""
+    return g.attend(
+        layer.query,
+        layer.key,
+        layer.value,
+        bias=layer.bias,
+        keys=keys,
+        scores=scores,
+        heads=layer.heads,
+        head_dim=layer.head_dim,
+        causal=mask.causal,
+        scale=layer.scale,
+    )
 
 
 def _grouped(g: Graph, layer: Heads, mask: Mask, *, unread: int) -> Value:

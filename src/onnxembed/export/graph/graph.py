@@ -88,6 +88,9 @@ class Initializer:
 class Graph:
     """An ONNX graph under construction, in one floating-point type."""
 
+    fused = True
+    """Whether ONNX Runtime's own operators are in the graph, and branches that choose between them."""
+
     def __init__(self, weights: Checkpoint, precision: Precision) -> None:
         self.weights = weights
         self.precision = precision
@@ -166,6 +169,10 @@ class Graph:
         """A float32 scalar."""
         return self.constant(f"float32_{value!r}", np.array(value, np.float32))
 
+    def number(self, value: float, precision: Precision) -> Value:
+        """A scalar in the type of `precision`."""
+        return self.constant(f"{precision}_{value!r}", np.array(value, FLOAT_TYPES[precision][0]))
+
     def weight(self, name: str, *, rows: slice | None = None, transpose: bool = False, offset: float = 0.0) -> Value:
         """A tensor of the checkpoint in the graph's type: all or some of its rows, transposed or not, plus `offset`."""
         stored = self.weights.shape(name)
@@ -218,14 +225,19 @@ class Graph:
         product = self.product(x, name, rows)
         return self.op("Add", product, self.weight(f"{name}.bias", rows=rows)) if bias else product
 
-    def activation(self, x: Value, name: str) -> Value:
-        """An activation by its name in config.json."""
+    def activation(self, x: Value, name: str, precision: Precision | None = None) -> Value:
+        """An activation by its name in config.json, of an x in the graph's type or in that of `precision`."""
+        precision = precision or self.precision
         if name in BOUNDED_ACTIVATIONS:
             inner, *bounds = BOUNDED_ACTIVATIONS[name]
-            x = self.activation(x, inner) if inner else x
-            limits = [np.array(bound, self.numpy_float) for bound in bounds]
-            return self.op("Clip", x, *(self.constant(f"{self.precision}_{limit:g}", limit) for limit in limits))
-        op_type, domain, attributes = _activation(name)
+            x = self.activation(x, inner, precision) if inner else x
+            return self.op("Clip", x, *(self.number(bound, precision) for bound in bounds))
+        return self.activate(x, *activation_operator(name), precision)
+
+    def activate(
+        self, x: Value, op_type: str, domain: str, attributes: Mapping[str, Any], precision: Precision
+    ) -> Value:
+        """An activation by its operator, of an x in the type of `precision`."""
         return self.op(op_type, x, domain=domain, **attributes)
 
     def linear_act(self, x: Value, name: str, activation: str) -> Value:
@@ -283,6 +295,52 @@ class Graph:
             weights.append(self.weight(f"{name}.bias"))
         return weights
 
+    def rotate(self, x: Value, cos: Value, sin: Value, heads: int) -> Value:
+        """The halves of each head of x [B, T, heads * d] against each other, by cos and sin [T, d / 2]."""
+        return self.op("RotaryEmbedding", x, self.integers(0), cos, sin, domain=MICROSOFT, num_heads=heads)
+
+    def attend(
+        self,
+        query: Value,
+        key: Value,
+        value: Value,
+        *,
+        bias: Value = "",
+        keys: Value = "",
+        scores: Value = "",
+        heads: int,
+        head_dim: int,
+        causal: bool,
+        scale: float | None,
+    ) -> Value:
+        """Attention of as many heads of queries as of keys and values, all [B, T, heads * head_dim].
+
+        Args:
+            query: the queries.
+            key: the keys.
+            value: the values.
+            bias: the biases of query, key and value in a row, still to be added; "" for none.
+            keys: int32 [B, T], 1 for keys that may be attended to; "" if all may.
+            scores: [1, 1 or heads, T, T], added to the scores; "" for nothing.
+            heads: how many heads there are.
+            head_dim: the size of each.
+            causal: whether a query attends only to keys up to its own position.
+            scale: the factor of the scores; None for 1 / sqrt(head_dim).
+        """
+        inputs = [query, key, value, bias, keys, scores]
+        while not inputs[-1]:  # optional inputs at the end that are not there are left out
+            inputs.pop()
+        attributes: dict[str, Any] = {"unidirectional": int(causal), **({} if scale is None else {"scale": scale})}
+        return self.op("MultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=heads, **attributes)
+
+    def near_or_far(self, near: Value) -> Value:
+        """What is added to scores: 0 where `near` is true, elsewhere so little that a softmax gives nothing.
+
+        It is finite, because a query in padding may see no key at all, and the softmax of a row of -inf is NaN.
+        """
+        far = self.constant("far", np.array(lowest(self.precision) / 2, self.numpy_float))
+        return self.op("Where", near, self.constant("near", np.array(0, self.numpy_float)), far)
+
     def if_else(self, condition: Value, then: Callable[[], Value], otherwise: Callable[[], Value]) -> Value:
         """The value of `then` or of `otherwise`; a run computes only the one that `condition` selects."""
         branches = {"then_branch": self._branch(then), "else_branch": self._branch(otherwise)}
@@ -320,6 +378,11 @@ class Graph:
 
     # ---- the finished graph
 
+    @property
+    def opsets(self) -> dict[str, int]:
+        """The domains of the graph's operators, with the version of each."""
+        return {"": self.opset, MICROSOFT: 1}
+
     def proto(self, name: str) -> onnx.GraphProto:
         """The graph without its initializers' bytes."""
         return helper.make_graph(self._nodes, name, self.inputs, self.outputs, value_info=self._shape_hints)
@@ -344,7 +407,13 @@ def _transposed(tensor: Array, dtype: Any) -> Array:
     return result
 
 
-def _activation(name: str) -> tuple[str, str, dict[str, Any]]:
+def lowest(precision: Precision) -> float:
+    """The lowest number of a type."""
+    return float(ml_dtypes.finfo(FLOAT_TYPES[precision][0]).min)  # type: ignore[no-untyped-call]
+
+
+def activation_operator(name: str) -> tuple[str, str, dict[str, Any]]:
+    """The operator of an activation, its domain and its attributes; UnsupportedError for one that is not built."""
     if name not in ACTIVATIONS:
         supported = ", ".join(sorted({*ACTIVATIONS, *BOUNDED_ACTIVATIONS}))
         raise UnsupportedError(f"activation {name!r} is not one onnxembed builds: {supported}")

@@ -44,7 +44,7 @@ def layer_output(g: Graph, x: Value, layer: Layer, name: str) -> Value:
 def dense(g: Graph, x: Value, layer: DenseFacts, name: str) -> Value:
     """One Dense module, activation(Linear(x)): [..., in_features] -> [..., out_features], plus x if it is residual."""
     out = linear(g, x, f"{name}.linear", *dense_weights(layer))
-    out = out if layer.activation == "identity" else g.activation(out, layer.activation)
+    out = out if layer.activation == "identity" else g.activation(out, layer.activation, "fp32")
     if not layer.residual:
         return out
     if layer.in_features != layer.out_features:

@@ -17,7 +17,7 @@ from onnx import TensorProto
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.checkpoint.config import Config
-from onnxembed.export.graph.graph import MICROSOFT, Graph, Value
+from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.facts.known.config import check_bounds
 from onnxembed.foreign import foreign_errors
 
@@ -35,8 +35,7 @@ class Rotary:
 
     def rotate(self, x: Value, heads: int) -> Value:
         """Rotate queries or keys [B, T, heads * d]: the two halves of each head against each other."""
-        g = self.graph
-        return g.op("RotaryEmbedding", x, g.integers(0), self.cos, self.sin, domain=MICROSOFT, num_heads=heads)
+        return self.graph.rotate(x, self.cos, self.sin, heads)
 
 
 def rotary(g: Graph, name: str, positions: Value, inv_freq: Frequencies, factor: float = 1.0) -> Rotary:

@@ -87,7 +87,7 @@ def _logits(encoded: Encoded, facts: Facts, reranking: Reranking, hidden_size: i
 def _before_last(g: Graph, head: Classifier, config: Config, x: Value, size: int) -> Value:
     if head.dense is not None:
         x = _linear(g, x, head.dense, (size, size), bias=_value(config, head.dense_bias))
-        x = g.activation(x, _value(config, head.activation))
+        x = g.activation(x, _value(config, head.activation), "fp32")
     if head.norm is not None:
         eps, biased = config.take("norm_eps", float, 1e-5), config.take("norm_bias", bool, False)
         parts = ("weight", "bias") if biased else ("weight",)
