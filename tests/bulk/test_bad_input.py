@@ -171,13 +171,16 @@ def test_a_text_that_is_too_long_is_rejected(embed: Embed, tmp_path: Path, monke
 
 
 def test_a_line_that_is_too_long_is_not_held(embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (bulk_rows, lines, text_lines):
+    for module in (bulk_rows, lines, text_lines, csv_rows):
         monkeypatch.setattr(module, "MAX_LINE", 3 * 2**20)
     with (tmp_path / "a.txt").open("wb") as file:
         file.write(b"the cat\n" + b"a" * (4 * 2**20) + b"\nit was\n" + b"b" * (5 * 2**20))
     assert embed("a.txt").rejected == 2
     rejected = pq.read_table(tmp_path / "out/_job/rejected.parquet").to_pylist()
     assert [row["row"] for row in rejected] == [2, 4]
+    (tmp_path / "a.csv").write_bytes(b"text\nthe cat\n" + b"a" * (4 * 2**20) + b"\nit was\n")
+    with pytest.raises(UsageError, match=r"a\.csv, line 3: more than 3,145,728 bytes; is a line break missing\?"):
+        embed("a.csv", out="csv")
 
 
 def test_a_quotation_mark_that_is_not_closed_is_named(

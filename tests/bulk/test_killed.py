@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,5 +110,43 @@ def test_a_full_disk_is_named_and_the_job_goes_on_afterwards(
     assert done.stderr.endswith(": File too large\n")
     assert done.stderr.count("\n") == 1
     assert [path for path in out.rglob("*") if path.name.endswith(".part")] == []
+    subprocess.run(command(*arguments(artifact, texts, out)), env=USUAL, check=True, capture_output=True, timeout=100)
+    assert content(out) == expected
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, which a job fills; 160 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    line = ["mount", "-t", "tmpfs", "-o", "size=160k", "none", str(place)]
+    if (
+        sys.platform != "linux"
+        or os.geteuid() != 0
+        or subprocess.run(line, check=False, capture_output=True).returncode
+    ):
+        pytest.skip("needs root, and Linux that lets it mount a disk in memory")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_is_really_full_is_named_and_a_larger_one_lets_the_job_go_on(
+    artifact: Path, texts: Path, expected: dict[str, bytes], small_disk: Path
+) -> None:
+    out = small_disk / "out"
+    for _ in range(2):
+        line = command(*arguments(artifact, texts, out))
+        done = subprocess.run(line, env=USUAL, capture_output=True, check=False, timeout=100, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"onnxembed: cannot write {out}/")
+        assert done.stderr.endswith(": No space left on device\n")
+        assert done.stderr.count("\n") == 1
+        assert [path for path in out.rglob("*") if path.name.endswith(".part")] == []
+        parts = list(out.glob("part-*"))
+        assert 0 < len(parts) < 30
+        assert all(path.read_bytes() == expected[path.name] for path in parts)
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     subprocess.run(command(*arguments(artifact, texts, out)), env=USUAL, check=True, capture_output=True, timeout=100)
     assert content(out) == expected

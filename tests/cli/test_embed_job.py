@@ -14,10 +14,12 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="needs the extra [bulk]")
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from onnxembed import OnnxEmbedder
 from onnxembed.bulk.making import vectors_of
+from onnxembed.bulk.report import _rates, _reasons
 from onnxembed.bulk.summary import Summary
 from onnxembed.cli.job import Progress, duration
 from running import Run, names, refused
@@ -100,11 +102,13 @@ def test_a_report_shows_the_counts_and_plots(run: Run, artifact: Path) -> None:
     )
     bars = tree.findall(".//svg")[0].findall("rect")
     counts = np.bincount(pq.read_table("out")["token_count"].to_numpy())
-    titles = [f"{tokens} to {tokens} tokens: {count} texts" for tokens, count in enumerate(counts)]
-    assert [bar.findtext("title") for bar in bars] == titles
+    titles = [f"{tokens} to {tokens} tokens: {count} text" for tokens, count in enumerate(counts)]
+    assert [str(bar.findtext("title")).removesuffix("s") for bar in bars] == titles
     heights = np.array([float(bar.attrib["height"]) for bar in bars])
     assert np.allclose(heights / heights.max(), counts / counts.max(), atol=1e-3)
-    assert {"null", "int, not a text"} <= {text.text for text in tree.findall(".//svg/text")}
+    reasons = {row[0].text: (row[1].text, row[2][0].attrib["style"]) for row in tree.findall(".//table")[1]}
+    assert reasons == {"null": ("1", "width:100.0%"), "int, not a text": ("1", "width:100.0%")}
+    assert "Every row is in out/_job/rejected.parquet." in page
     assert "http" not in page
     assert run("embed", artifact, "a.jsonl", "-o", "out/", "--report", "r.html").code == 0
     assert "Nothing was embedded in this run" in Path("r.html").read_text()
@@ -112,6 +116,27 @@ def test_a_report_shows_the_counts_and_plots(run: Run, artifact: Path) -> None:
     for taken in ("mine.html", "out"):
         outcome = run("embed", artifact, "a.jsonl", "-o", "out/", "--report", taken, "--force")
         assert refused(outcome, f"{taken} exists and is no report")
+
+
+def test_a_report_says_which_reasons_it_leaves_out(run: Run) -> None:
+    Path("out/_job").mkdir(parents=True)
+    reasons = ["null"] * 5 + ["<b>"] * 3 + ["not a text", "not JSON", "not JSON"]
+    pq.write_table(pa.table({"reason": reasons}), "out/_job/rejected.parquet")
+    rows = ElementTree.fromstring(f"<div>{_reasons(Path('out'), most=2)}</div>")
+    assert [(row[0].text, row[1].text) for row in rows[0]] == [("null", "5"), ("<b>", "3")]
+    assert rows[1].text == "3 rows of 2 other reasons. Every row is in out/_job/rejected.parquet."
+
+
+def test_a_report_draws_the_rates_of_a_few_windows_together() -> None:
+    pairs = [(0.0, 0), (1.9, 100), (2.0, 200), (3.9, 300), (4.0, 400), (7.9, 500), (8.0, 600), (11.9, 700), (12.0, 800)]
+    plot = ElementTree.fromstring(_rates(pairs))
+    line = plot.find("polyline")
+    assert line is not None
+    assert line.attrib["points"] == "0.0,30.0 213.3,30.0 213.3,110.0 640.0,110.0"  # 100, then 50 texts a second
+    many = ElementTree.fromstring(_rates([(float(second), 10 * second) for second in range(1001)]))
+    thinned = many.find("polyline")
+    assert thinned is not None
+    assert len(thinned.attrib["points"].split()) <= 2 * 121
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from onnxembed.errors import UsageError
 Sample = tuple[float, int]
 """Seconds since the run began, and how many texts had been embedded."""
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 220, 72, 36
+WIDTH, HEIGHT, TOP, BOTTOM = 640, 220, 30, 30
+"""Of a plot, and of the words above and below it; letters are larger on narrow screens."""
 
 GENERATOR = '<meta name="generator" content="onnxembed">'
 """What stands at the beginning of every report."""
@@ -34,8 +35,14 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.05rem; margin-top: 2rem; }
 table { border-collapse: collapse; } td { padding: .15rem 1.2rem .15rem 0; vertical-align: top; }
+td:first-child { white-space: nowrap; }
 td + td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-svg { width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 12px; }
+svg { width: 100%; height: auto; } svg text { fill: var(--ink); font-size: 13px; }
+@media (max-width: 40rem) { svg text { font-size: 21px; } }
+.bars { width: 100%; } .bars td:first-child { white-space: normal; overflow-wrap: anywhere; }
+.bars td { padding-right: .8rem; } .bars td:nth-child(2) { text-align: right; white-space: nowrap; }
+.bars td:last-child { width: 45%; padding: .45rem 0 0; }
+.bar { background: var(--mark); height: .8rem; min-width: 1px; }
 .mark { fill: var(--mark); } .line { fill: none; stroke: var(--mark); stroke-width: 2; }
 .axis { stroke: var(--faint); }
 """
@@ -63,7 +70,7 @@ def write_report(path: Path, output: Path, job: Job, summary: Summary, samples: 
         "<h2>Texts per second, in this run</h2>",
         _rates(samples) if len(samples) > 1 else "<p>Nothing was embedded in this run.</p>",
         "<h2>Rejected rows</h2>",
-        _reasons(output / JOB_FOLDER / REJECTED_FILE) if summary.rejected else "<p>None.</p>",
+        _reasons(output) if summary.rejected else "<p>None.</p>",
     ]
     head = f'<meta charset="utf-8">{GENERATOR}<title>{escape(output.name)}</title><style>{STYLE}</style>'
     page = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(sections) + "\n</body></html>\n"
@@ -77,13 +84,17 @@ def _counts(job: Job, summary: Summary) -> list[tuple[str, str]]:
         ("vector space", vectors["space"]["id"]),
         ("vectors", f"{vectors['task']}, {vectors['dimensions']} dimensions, {vectors['dtype']}"),
         ("precision", vectors["precision"]),
-        ("input files", f"{len(job.inputs):,}, {sum(file['bytes'] for file in job.inputs):,} bytes"),
+        ("inputs", f"{_many(len(job.inputs), 'file')}, {sum(file['bytes'] for file in job.inputs):,} bytes"),
         ("texts", f"{summary.texts:,}"),
         ("tokens", f"{summary.tokens:,}"),
-        ("truncated", f"{summary.truncated:,}"),
+        ("truncated", f"{summary.truncated:,} ({summary.truncated / max(1, summary.texts):.1%} of the texts)"),
         ("rejected", f"{summary.rejected:,}"),
         ("parts", f"{summary.parts:,}"),
     ]
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:
@@ -105,46 +116,51 @@ def _histogram(counts: IntArray, most: int = 40) -> str:
     width = max(1, -(-len(counts) // most))
     bins = np.add.reduceat(counts, np.arange(0, len(counts), width))
     top = int(bins.max())
-    step = (WIDTH - LEFT - 8) / len(bins)
+    step = WIDTH / len(bins)
     bars = []
     for place, count in enumerate(bins.tolist()):
-        height = (HEIGHT - BOTTOM - 12) * count / top
-        title = f"{place * width} to {place * width + width - 1} tokens: {count:,} texts"
+        height = (HEIGHT - BOTTOM - TOP) * count / top
+        title = f"{place * width} to {place * width + width - 1} tokens: {_many(count, 'text')}"
         bars.append(
-            f'<rect class="mark" x="{LEFT + place * step:.1f}" y="{HEIGHT - BOTTOM - height:.1f}" '
+            f'<rect class="mark" x="{place * step:.1f}" y="{HEIGHT - BOTTOM - height:.1f}" '
             f'width="{max(1.0, step - 1):.1f}" height="{height:.1f}"><title>{title}</title></rect>'
         )
-    return _plot("".join(bars), bottom=("0", f"{len(bins) * width} tokens"), top=f"{top:,} texts")
+    return _plot("".join(bars), bottom=("0", f"{len(bins) * width} tokens"), top=_many(top, "text"))
 
 
-def _rates(samples: Sequence[Sample], most: int = 120) -> str:
-    """A line of texts per second over time, each point over an equal share of the time."""
-    seconds, texts = (np.array(column, np.float64) for column in zip(*samples, strict=True))
-    edges = np.linspace(0, seconds[-1], min(most, len(samples)) + 1)
-    rates = np.diff(np.interp(edges, seconds, texts)) / np.maximum(np.diff(edges), 1e-9)
+def _rates(samples: Sequence[Sample], most: int = 120, least: int = 4) -> str:
+    """At most `most` steps of texts per second over time.
+
+    Each is the rate over at least `least` samples, because windows, which are computed side by side, end in pairs.
+    """
+    every, last = max(least, -(-len(samples) // most)), len(samples) - 1
+    places = [0, *range(every, last + 1 - every, every), last]
+    seconds, texts = (np.array(column, np.float64)[places] for column in zip(*samples, strict=True))
+    rates = np.diff(texts) / np.maximum(np.diff(seconds), 1e-9)
     top = float(rates.max()) or 1.0
-    xs = LEFT + (WIDTH - LEFT - 8) * (edges[1:] / (edges[-1] or 1.0))
-    ys = HEIGHT - BOTTOM - (HEIGHT - BOTTOM - 12) * rates / top
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True))
+    xs = WIDTH * seconds / (seconds[-1] or 1.0)
+    ys = HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * rates / top
+    points = " ".join(
+        f"{begin:.1f},{y:.1f} {end:.1f},{y:.1f}" for begin, end, y in zip(xs[:-1], xs[1:], ys, strict=True)
+    )
     line = f'<polyline class="line" points="{points}"/>'
     return _plot(line, bottom=("0", f"{seconds[-1]:,.0f} s"), top=f"{top:,.0f} texts/s")
 
 
-def _reasons(path: Path, most: int = 12) -> str:
-    """Bars of rejected rows by their reason."""
+def _reasons(output: Path, most: int = 12) -> str:
+    """Bars of rejected rows by their reason, the most frequent ones first, and where all rows are."""
+    path = output / JOB_FOLDER / REJECTED_FILE
     counts = pc.value_counts(pq.read_table(path)["reason"])
     reasons = Counter({entry["values"].as_py(): entry["counts"].as_py() for entry in counts})
-    top, row = reasons.most_common(1)[0][1], 24
-    bars = []
-    for place, (reason, count) in enumerate(reasons.most_common(most)):
-        y, width = place * row, (WIDTH - 340) * count / top
-        bars.append(
-            f'<text x="0" y="{y + 16}">{escape(reason[:44])}</text>'
-            f'<rect class="mark" x="280" y="{y + 5}" width="{max(1.0, width):.1f}" height="14"/>'
-            f'<text x="{288 + width:.1f}" y="{y + 16}">{count:,}</text>'
-        )
-    height = row * len(bars)
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="rejected rows">{"".join(bars)}</svg>'
+    shown = reasons.most_common(most)
+    bars = [
+        f"<tr><td>{escape(reason)}</td><td>{count:,}</td>"
+        f'<td><div class="bar" style="width:{100 * count / shown[0][1]:.1f}%"></div></td></tr>'
+        for reason, count in shown
+    ]
+    others = reasons.total() - sum(count for _, count in shown)
+    more = f"{_many(others, 'row')} of {_many(len(reasons) - most, 'other reason')}. " if others else ""
+    return f'<table class="bars">{"".join(bars)}</table><p>{more}Every row is in {escape(str(path))}.</p>'
 
 
 def _plot(marks: str, *, bottom: tuple[str, str], top: str) -> str:
@@ -152,10 +168,9 @@ def _plot(marks: str, *, bottom: tuple[str, str], top: str) -> str:
     base = HEIGHT - BOTTOM
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="up to {escape(top)}, {escape(bottom[1])}">'
-        f'<line class="axis" x1="{LEFT}" y1="{base}" x2="{WIDTH - 8}" y2="{base}"/>'
-        f'<line class="axis" x1="{LEFT}" y1="12" x2="{WIDTH - 8}" y2="12"/>{marks}'
-        f'<text x="{LEFT - 6}" y="16" text-anchor="end">{escape(top.partition(" ")[0])}</text>'
-        f'<text x="{LEFT - 6}" y="30" text-anchor="end">{escape(top.partition(" ")[2])}</text>'
-        f'<text x="{LEFT}" y="{base + 18}">{escape(bottom[0])}</text>'
-        f'<text x="{WIDTH - 8}" y="{base + 18}" text-anchor="end">{escape(bottom[1])}</text></svg>'
+        f'<line class="axis" x1="0" y1="{base}" x2="{WIDTH}" y2="{base}"/>'
+        f'<line class="axis" x1="0" y1="{TOP}" x2="{WIDTH}" y2="{TOP}"/>{marks}'
+        f'<text x="0" y="{TOP - 8}">{escape(top)}</text>'
+        f'<text x="0" y="{base + 22}">{escape(bottom[0])}</text>'
+        f'<text x="{WIDTH}" y="{base + 22}" text-anchor="end">{escape(bottom[1])}</text></svg>'
     )

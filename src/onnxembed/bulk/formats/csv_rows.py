@@ -69,5 +69,5 @@ def _decoded(path: Path, lines: Lines) -> Iterator[str]:
     """Lines with their ends; bytes that are not UTF-8 become half surrogates, which no text may have."""
     for number, line in enumerate(lines, start=1):
         if line is None:
-            raise UsageError(f"{path}, line {number}: more than {MAX_LINE:,} bytes")
+            raise UsageError(f"{path}, line {number}: more than {MAX_LINE:,} bytes; is a line break missing?")
         yield line.decode("utf-8", "surrogateescape") + "\n"
