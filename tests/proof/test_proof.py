@@ -131,7 +131,7 @@ def test_there_are_as_many_probes_as_there_is_room_for(task: Task, output: Any, 
 def test_a_graph_without_finite_numbers_makes_no_proof(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Session.run
     monkeypatch.setattr(Session, "run", lambda *given, **options: [each * np.nan for each in run(*given, **options)])
-    with pytest.raises(VerificationError, match=r"the fp32 graph of .* gives numbers that are not finite"):
+    with pytest.raises(VerificationError, match="the fp32 graph gives numbers that are not finite"):
         proof_of_graph(artifact)
 
 

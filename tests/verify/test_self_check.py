@@ -17,6 +17,7 @@ from onnxembed import OnnxEmbedder
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import ModelFilesError, VerificationError
 from onnxembed.execution.cpu import CpuBackend
+from onnxembed.export.artifact import record_manifest
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.manifest import FILE_NAME, PRECISIONS, read_manifest
@@ -55,9 +56,15 @@ def test_a_graph_that_does_not_open_is_refused(copy: Path) -> None:
         self_check(copy)
 
 
-def test_vectors_that_are_not_numbers_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_vectors_that_are_not_numbers_are_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = shutil.copytree(checkpoint, tmp_path / "source")
     change_weights(source, lambda name, tensor: tensor * np.float32(1e30 if "LayerNorm.weight" in name else 1))
+    with pytest.raises(VerificationError, match="the fp32 graph gives numbers that are not finite"):
+        export(source, tmp_path / "out", Options())
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(record_manifest, "_with_proof", lambda draft, manifest, write: manifest)
     export(source, tmp_path / "out", Options())
     with pytest.raises(VerificationError, match="fp32 vectors are not finite"):
         self_check(tmp_path / "out")

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from hub_server import HubServer
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import HubError, MissingExtraError, ModelFilesError, OnnxEmbedError, UsageError, VerificationError
+from onnxembed.export.artifact import record_manifest
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.hub.source import HubOptions
@@ -228,9 +229,15 @@ def test_a_mask_that_is_ignored_is_seen_in_padded_batches_only(copy: Path) -> No
     assert float(ways["padded left"]) > 1e-3
 
 
-def test_vectors_that_are_not_numbers_are_refused(checkpoint: Path, artifact: Path, tmp_path: Path) -> None:
+def test_vectors_that_are_not_numbers_are_refused(
+    checkpoint: Path, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = shutil.copytree(checkpoint, tmp_path / "source")
     change_weights(source, lambda name, tensor: tensor * np.float32(1e30 if "LayerNorm.weight" in name else 1))
+    with pytest.raises(VerificationError, match="the fp32 graph gives numbers that are not finite"):
+        export(source, tmp_path / "out", Options())
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(record_manifest, "_with_proof", lambda draft, manifest, write: manifest)
     export(source, tmp_path / "out", Options())
     assert refused(tmp_path / "out", checkpoint, "fp32 vectors are not finite")
     assert refused(tmp_path / "out", source, "fp32 vectors are not finite")  # also when the reference's are no better

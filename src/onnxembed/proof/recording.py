@@ -135,5 +135,5 @@ def _part(opened: OpenModel, task: Task, kind: TextKind | None) -> Part:
     results = alone(computation(opened, empty), tokens)
     outputs: list[FloatArray] = [rows_of(manifest, empty, result) for result in results]
     if not all(np.isfinite(output).all() for output in outputs):
-        raise VerificationError(f"the fp32 graph of {opened.folder} gives numbers that are not finite")
+        raise VerificationError("the fp32 graph gives numbers that are not finite: the model overflows")
     return shortened(manifest, replace(empty, tokens=tokens, outputs=outputs))

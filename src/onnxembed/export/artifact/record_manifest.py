@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from onnxembed.errors import MissingExtraError, VerificationError
+from onnxembed.errors import MissingExtraError
 from onnxembed.export.artifact.model_card import read_metadata, write_card
 from onnxembed.hub.source import Fetched
 from onnxembed.loading.space import with_spaces
@@ -50,14 +50,17 @@ def record_manifest(
 
 
 def _with_proof(draft: Path, manifest: Manifest, write_fp32: WriteFp32) -> Manifest:
-    """The manifest with the record of the proof; as it was without ONNX Runtime, and if the graph gives no numbers."""
+    """The manifest with the record of the proof; as it was without ONNX Runtime.
+
+    Raises VerificationError if a graph gives numbers that are not finite: such a model makes no vectors.
+    """
     try:
         proof = read_proof(draft)
         if proof is None:
             with _fp32_graph(draft, manifest, write_fp32):
                 proof = proof_of_graph(draft)
         return add_proof(draft, manifest, proof)
-    except (MissingExtraError, VerificationError):
+    except MissingExtraError:
         (draft / PROOF_FILE).unlink(missing_ok=True)
         return manifest
 
