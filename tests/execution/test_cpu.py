@@ -17,7 +17,7 @@ from onnxembed.execution.providers import CPU, CUDA, wanted_providers
 from onnxembed.execution.session import OpenSession
 
 SECONDS = 0.02
-FEEDS: dict[str, Any] = {}
+FEEDS: dict[str, Any] = {"input_ids": np.zeros((1, 3), np.int64)}
 
 
 class Machine:
@@ -30,6 +30,7 @@ class Machine:
         self.now = 0.0
         self.opened: list[int] = []
         self.runs: list[int] = []
+        self.shrunk: list[bool] = []
         self.at_once: dict[int, int] = {}
         self.provider = CPU
         self.opening: Callable[[int], None] = lambda threads: None
@@ -58,8 +59,9 @@ class MachineSession:
     def __init__(self, machine: Machine, threads: int) -> None:
         self.machine, self.threads, self.provider = machine, threads, machine.provider
 
-    def run(self, outputs: Any, feeds: Any) -> list[Any]:
+    def run(self, outputs: Any, feeds: Any, *, shrink: bool) -> list[Any]:
         self.machine.run(self.threads)
+        self.machine.shrunk.append(shrink)
         return [np.zeros(1, np.float32)]
 
 
@@ -253,4 +255,13 @@ def test_runs_hold_as_many_tokens_as_told(machine: Machine) -> None:
     graph = GraphFiles(Path("model.onnx"), 1)
     model = CpuBackend(graph, wanted_providers("cpu"), 2, 10, open_session=cast(OpenSession, machine.session))
     assert model.plan([5, 5, 5]) == [[0, 1], [2]]
+    model.close()
+
+
+def test_a_run_that_is_larger_than_planned_ones_returns_its_memory(machine: Machine) -> None:
+    graph = GraphFiles(Path("model.onnx"), 1)
+    model = CpuBackend(graph, wanted_providers("cpu"), 2, 10, open_session=cast(OpenSession, machine.session))
+    for texts, tokens in (2, 5), (1, 11), (1, 10):
+        model.run(["output"], {"input_ids": np.zeros((texts, tokens), np.int64)})
+    assert machine.shrunk == [False, True, False]
     model.close()

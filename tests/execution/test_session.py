@@ -12,9 +12,8 @@ import onnxruntime
 import pytest
 
 from onnxembed.errors import DeviceMemoryError, MissingExtraError, ModelFilesError
-from onnxembed.execution import cuda
 from onnxembed.execution.providers import CPU, wanted_providers
-from onnxembed.execution.session import Session
+from onnxembed.execution.session import SHRINK, Session
 
 FEEDS = {
     "input_ids": np.array([[2, 5, 6, 3]], np.int64),
@@ -37,6 +36,27 @@ def test_outputs_are_asked_for_by_name(graph: Path) -> None:
     (tokens,) = opened.run(["token_embeddings"], FEEDS)
     assert tokens.shape == (1, 4, 32)
     assert tokens.dtype == np.float32
+
+
+def test_a_run_on_the_cpu_can_return_its_memory(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def open_(*arguments: Any, **keywords: Any) -> Any:
+        session = INFERENCE_SESSION(*arguments, **keywords)
+        run = session.run
+
+        def watched(outputs: Any, feeds: Any, options: Any) -> Any:
+            asked.append(options and options.get_run_config_entry(SHRINK))
+            return run(outputs, feeds, options)
+
+        session.run = watched
+        return session
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_)
+    opened = Session(graph, wanted_providers("cpu"), threads=1)
+    kept, returned = (opened.run(["sentence_embedding"], FEEDS, shrink=shrink)[0] for shrink in (False, True))
+    assert np.array_equal(kept, returned)
+    assert asked == [None, "cpu:0"]
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no graph", None])
@@ -113,7 +133,7 @@ class Bound:
         if self.fails:
             raise RuntimeError(self.fails)
         with suppress(RuntimeError):  # it has no such entry
-            self.entries.append(options.get_run_config_entry(cuda.SHRINK))
+            self.entries.append(options.get_run_config_entry(SHRINK))
         self.real.run_with_iobinding(binding, None)
 
 

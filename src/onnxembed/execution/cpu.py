@@ -131,10 +131,12 @@ class CpuBackend:
             used = wanted if wanted in self._sessions else next(iter(self._sessions))
             session = self._sessions[used]
             self._running += 1
+        # Planned runs are small. What one long text needs, on top, would stay with this process for good.
+        shrink = feeds["input_ids"].size > self._tokens_per_run
         started = self._clock()
         try:
             with self._one_at_a_time if used == "all_threads" else nullcontext():
-                return session.run(outputs, feeds)
+                return session.run(outputs, feeds, shrink=shrink)
         finally:
             with self._state:
                 self._running -= 1

@@ -12,9 +12,6 @@ from collections.abc import Iterable
 
 from onnxembed.execution.providers import CUDA, TENSORRT
 
-SHRINK = "memory.enable_memory_arena_shrinkage"
-"""The run option that returns memory to the GPU when the run ends; its value is `gpu:` and the device's number."""
-
 QUIET = 4
 """The log level of a run. Its failures are raised anyway, and a lack of memory is handled."""
 
