@@ -127,7 +127,7 @@ class Fuzzer:
             return ended.how, str(ended.value)
         reference = self._run(lambda: self._theirs(name, folder))
         if ended.how == "value" or reference.how != "value" or not np.isfinite(reference.value).all():
-            return _judge(ended, reference, otherwise)
+            return judge(ended, reference, otherwise)
         named = change.is_named_in(str(ended.value).replace(str(folder.parent), ""))
         return "stricter" if named else "unexplained", str(ended.value)
 
@@ -141,13 +141,13 @@ class Fuzzer:
             if rng.random() < 0.7:
                 _rehash(folder)
             ended = self._run(lambda: self._ours(name, folder))
-            return done, _judge(ended, self._before[name], "different")
+            return done, judge(ended, self._before[name], "different")
 
     def _texts(self, rng: Random) -> tuple[str, Outcome]:
         texts, name = odd_texts(rng), rng.choice(sorted(self._tasks))
         ended = self._run(lambda: self._ours(name, self._artifacts / name, texts))
         reference = self._run(lambda: self._theirs(name, self._checkpoints / name, texts))
-        return f"{name}: {texts!r:.200}", _judge(ended, reference, "wrong")
+        return f"{name}: {texts!r:.200}", judge(ended, reference, "wrong")
 
     def _ours(self, name: str, folder: Path, texts: Sequence[str] = tiny.TEXTS) -> Array:
         return np.asarray(TASKS[self._tasks[name]].ours(folder, texts))
@@ -180,7 +180,7 @@ CAMPAIGNS: Mapping[str, Callable[[Fuzzer, Random], tuple[str, Outcome]]] = {
 }
 
 
-def _judge(ended: Ended, expected: Ended, otherwise: str) -> Outcome:
+def judge(ended: Ended, expected: Ended, otherwise: str) -> Outcome:
     """The outcome of vectors that should be the expected ones; where there are none to expect, any are as good."""
     if ended.how != "value":
         return ended.how, str(ended.value)

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from hub_server import HubServer
-from onnxembed.cli import cli
+from onnxembed.cli import COMMANDS, cli
 from running import USUAL, Run, names, refused
 
 
@@ -22,6 +22,21 @@ def test_every_command_has_help(run: Run, arguments: list[str]) -> None:
     code, out, err = run(*arguments, "--help")
     assert (code, err) == (0, "")
     assert out.startswith("Usage: ")
+
+
+def test_the_commands_stand_under_headings_that_say_what_they_are_for(run: Run) -> None:
+    _, out, _ = run("--help")
+    headings = [part.partition(":\n") for part in out.split("\n\n") if part.partition(":\n")[0] in COMMANDS]
+    shown = {heading: [line.split()[0] for line in lines.splitlines()] for heading, _, lines in headings}
+    assert shown == {
+        "Make an ONNX folder": ["export", "adopt"],
+        "Use it": ["embed", "rerank", "serve", "load"],
+        "Prove and explain": ["verify", "compare", "explain"],
+        "Look things up": ["inspect", "models", "recipes", "doctor"],
+    }
+    words = [line[11:] for _, _, lines in headings for line in lines.splitlines()]
+    assert len(words) == len(cli.commands)
+    assert all(line[0].isupper() and line.endswith(".") for line in words)  # aligned, and nothing is cut off
 
 
 def test_help_fits_into_80_columns() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from onnxembed.explain.builds import _ropes
+from onnxembed.explain.builds import rope_scalings
 
 LINEAR = {"rope_type": "linear", "factor": 2.0}
 PLAIN = {"rope_theta": 10_000.0, "rope_type": "default"}
@@ -14,7 +14,7 @@ PLAIN = {"rope_theta": 10_000.0, "rope_type": "default"}
 
 def unscaled(config: dict[str, Any]) -> list[Any]:
     """The keys without a scaling, as far as that is a change."""
-    return [each.build["rope"] for each in _ropes(config) if each.theirs.startswith("do not scale")]
+    return [each.build["rope"] for each in rope_scalings(config) if each.theirs.startswith("do not scale")]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def unscaled(config: dict[str, Any]) -> list[Any]:
 )
 def test_scaled_positions_are_tried_without_their_scaling(config: dict[str, Any], expected: dict[str, Any]) -> None:
     assert unscaled(config) == [expected]
-    assert not any("scale rotary positions by" in each.theirs for each in _ropes(config))
+    assert not any("scale rotary positions by" in each.theirs for each in rope_scalings(config))
 
 
 @pytest.mark.parametrize(
@@ -47,5 +47,5 @@ def test_scaled_positions_are_tried_without_their_scaling(config: dict[str, Any]
 )
 def test_positions_that_are_not_scaled_are_tried_with_a_scaling(config: dict[str, Any]) -> None:
     assert unscaled(config) == []
-    factors = [each.theirs for each in _ropes(config) if each.theirs.startswith("scale rotary positions by")]
+    factors = [each.theirs for each in rope_scalings(config) if each.theirs.startswith("scale rotary positions by")]
     assert [words.split()[4] for words in factors] == ["2", "4", "8"]

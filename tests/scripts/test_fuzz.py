@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fuzzing import fuzz
-from fuzzing.fuzz import _judge
+from fuzzing.fuzz import judge
 from fuzzing.isolated import Ended, isolated, isolated_each
 from fuzzing.mutations import mutate_bytes, mutate_json
 from onnxembed.errors import UsageError
@@ -78,7 +78,7 @@ def test_a_mutation_depends_on_its_seed_alone() -> None:
 def test_numbers_are_compared_where_the_reference_gives_some(
     ours: list[float], theirs: list[float], outcome: str
 ) -> None:
-    found, remark = _judge(Ended("value", np.array(ours)), Ended("value", np.array(theirs)), "wrong")
+    found, remark = judge(Ended("value", np.array(ours)), Ended("value", np.array(theirs)), "wrong")
     assert found == outcome
     assert "nan" not in remark
 

@@ -6,8 +6,9 @@ import io
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import NoReturn
 
 import click
@@ -130,7 +131,29 @@ def _stop(number: int, _: object) -> NoReturn:
     sys.exit(128 + number)  # raises an exception, so that partial files are removed
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+COMMANDS: Mapping[str, Sequence[click.Command]] = {
+    "Make an ONNX folder": (export, adopt),
+    "Use it": (embed, rerank, serve, load),
+    "Prove and explain": (verify, compare, explain),
+    "Look things up": (inspect, models, recipes, doctor),
+}
+"""The commands under the headings of the help, in the order in which a newcomer needs them."""
+
+
+class _Headed(click.Group):
+    """A group whose help shows its commands under headings."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a list for each heading; all lists are aligned."""
+        longest = max(map(len, self.commands))
+        room = formatter.width - longest - 4  # the indent, and the gap before the words
+        for heading, commands in COMMANDS.items():
+            with formatter.section(heading):
+                rows = [(str(command.name).ljust(longest), command.get_short_help_str(room)) for command in commands]
+                formatter.write_dl(rows)
+
+
+@click.group(cls=_Headed, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", prog_name="onnxembed")
 def cli() -> None:
     """Embedding models as ONNX folders that give the model's own vectors, fast, without torch.
@@ -144,5 +167,5 @@ def cli() -> None:
     """
 
 
-for command in (export, adopt, embed, load, compare, rerank, serve, inspect, verify, explain, models, recipes, doctor):
+for command in chain.from_iterable(COMMANDS.values()):
     cli.add_command(command)

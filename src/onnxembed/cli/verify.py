@@ -109,20 +109,26 @@ def verify(
             raise UsageError(f"--revision names a version of the original model, and {against} is a system that runs")
         _verify_live(folder, against, more_texts or None, as_json=as_json)
         return
+    _verify_reference(folder, against, more_texts, revision, as_json=as_json, **cache)
+
+
+def _verify_reference(
+    folder: Path,
+    against: str | None,
+    texts: list[str],
+    revision: str | None,
+    *,
+    as_json: bool,
+    **cache: Unpack[CacheArguments],
+) -> None:
+    """Compare an ONNX folder with the original model, which may be given by a path or a hub id."""
     from onnxembed import commands
     from onnxembed.cli.printing import print_json, show
     from onnxembed.cli.progress import ProgressLine
     from onnxembed.manifest.describe import describe_verification
 
     with ProgressLine() as line:
-        result = commands.verify(
-            folder,
-            against=against,
-            texts=more_texts,
-            revision=revision,
-            progress=line,
-            **cache,
-        )
+        result = commands.verify(folder, against=against, texts=texts, revision=revision, progress=line, **cache)
     if as_json:
         print_json(result)
         return

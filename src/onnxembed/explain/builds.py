@@ -46,7 +46,7 @@ def builds(manifest: Manifest, config: Config) -> Iterator[Hypothesis]:
     yield _attention(manifest)
     yield from _activations(config)
     yield from _positions(manifest, config)
-    yield from _ropes(config)
+    yield from rope_scalings(config)
     yield from windows(config)
 
 
@@ -94,7 +94,7 @@ def _positions(manifest: Manifest, config: Config) -> Iterator[Hypothesis]:
             yield Hypothesis("positions", theirs, ours, build={"shift": first - own}, words=words)
 
 
-def _ropes(config: Config) -> Iterator[Hypothesis]:
+def rope_scalings(config: Config) -> Iterator[Hypothesis]:
     """Another base, or another scaling, of rotary positions; nothing for a model without them."""
     if not any(key in config for key in _ROPE_KEYS):
         return

@@ -121,13 +121,7 @@ def read_facts(folder: Path, base: Path | None = None) -> Facts:
     MODEL.check(st_file, st_config)
     if not static:
         TOKENIZER.check_off(transformer_folder / "tokenizer_config.json", tokenizer_config)
-    lora = None if static else read_adapter(transformer_folder)
-    if lora is not None and base is not None:
-        lora = replace(lora, base=f"{lora.base} at {base.name}")
-    weights_folder = transformer_folder if lora is None else base or _base_of(transformer_folder, lora)
-    config = _static_config(weights_folder / "config.json") if static else read_json(weights_folder / "config.json")
-    if not isinstance(config.get("model_type"), str):
-        raise ModelFilesError(f"{transformer_folder / 'config.json'} does not say its model_type")
+    weights_folder, lora, config = _read_config(transformer_folder, base, static=static)
     transformer_name, transformer_config = read_transformer_config(transformer_folder, st_class)
     checkpoint = _Checkpoint(folder, modules, config, transformer_name, transformer_config)
     heads = HEAD_READERS[st_class](checkpoint)
@@ -236,6 +230,19 @@ HEAD_READERS: dict[str, Callable[[_Checkpoint], _Heads]] = {
     **dict.fromkeys(sorted(SPARSE_CLASSES), _read_sparse_encoder),
     **dict.fromkeys(sorted(MULTI_VECTOR_CLASSES), _read_multi_vector_encoder),
 }
+
+
+def _read_config(folder: Path, base: Path | None, *, static: bool) -> tuple[Path, LoraFacts | None, JsonObject]:
+    """The folder of the weights, which for an adapter is its base's; the adapter; and the config.json beside them."""
+    lora = None if static else read_adapter(folder)
+    if lora is not None and base is not None:
+        lora = replace(lora, base=f"{lora.base} at {base.name}")
+    weights_folder = folder if lora is None else base or _base_of(folder, lora)
+    file = weights_folder / "config.json"
+    config = _static_config(file) if static else read_json(file)
+    if not isinstance(config.get("model_type"), str):
+        raise ModelFilesError(f"{file} does not say its model_type")
+    return weights_folder, lora, config
 
 
 def _base_of(folder: Path, lora: LoraFacts) -> Path:

@@ -14,7 +14,7 @@ from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.manifest import Dense, Embedding
 from onnxembed.quantization import Quantizing
 from onnxembed.runtime.outputs import pooling
-from onnxembed.runtime.outputs.readout import check_width
+from onnxembed.runtime.outputs.readout import wrong_width
 
 Layer = tuple[FloatArray, FloatArray | None, str]
 """Weight (out, in), bias (out,) or None, and activation of a Dense layer."""
@@ -67,7 +67,8 @@ class DenseReadout:
             vectors = pooling.pool(vectors, feeds["attention_mask"], self.section.pooling.value)
             for weight, bias, activation in self.layers:
                 vectors = pooling.dense(vectors, weight, bias, activation)
-        check_width(vectors, self.section.dimension, "embedding.dimension")
+        if vectors.shape[-1] != self.section.dimension:
+            raise wrong_width(vectors, self.section.dimension, "embedding.dimension")
         if self.dimensions < self.section.dimension:
             vectors = vectors[:, : self.dimensions]
         return pooling.normalize(vectors) if self.normalize else vectors

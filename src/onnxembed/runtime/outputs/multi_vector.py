@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.manifest import MultiVector, QueryExpansion, TextKind
 from onnxembed.runtime.outputs.pooling import normalize
-from onnxembed.runtime.outputs.readout import check_width
+from onnxembed.runtime.outputs.readout import wrong_width
 
 Places = NDArray[np.bool_]
 
@@ -32,7 +32,8 @@ class MultiVectorReadout:
 
     def read(self, outputs: Sequence[FloatArray], feeds: Feeds) -> list[FloatArray]:
         """The vectors of each text, [T, D], from the vectors [B, T, D] of all slots."""
-        check_width(outputs[0], self._section.dimension, "multi_vector.dimension")
+        if outputs[0].shape[-1] != self._section.dimension:
+            raise wrong_width(outputs[0], self._section.dimension, "multi_vector.dimension")
         places = feeds[_RETURNED] == 1
         embeddings = [vectors[returned] for vectors, returned in zip(outputs[0], places, strict=True)]
         return [normalize(vectors) for vectors in embeddings] if self._section.normalize_again else embeddings

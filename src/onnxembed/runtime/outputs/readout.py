@@ -1,4 +1,4 @@
-"""The protocol of readouts: what is fetched from a graph for one run, and made of it; and the check of a width."""
+"""The protocol of readouts: what is fetched from a graph for one run, and made of it; the error of a wrong width."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from onnxembed.errors import ModelFilesError
 Result_co = TypeVar("Result_co", covariant=True)
 
 
-def check_width(vectors: FloatArray, dimension: int, key: str) -> None:
-    """Raise ModelFilesError for vectors [..., D] of another length than the manifest says, whose key this is.
+def wrong_width(vectors: FloatArray, dimension: int, key: str) -> ModelFilesError:
+    """The error for vectors [..., D] of another length than the manifest says, whose key this is.
 
     A graph that names no size of its output shows it only when it runs.
     """
-    if vectors.shape[-1] != dimension:
-        raise ModelFilesError(
-            f"the graph makes vectors of {vectors.shape[-1]} numbers, not the manifest's {dimension} ({key}): "
-            "export or download the model again"
-        )
+    return ModelFilesError(
+        f"the graph makes vectors of {vectors.shape[-1]} numbers, not the manifest's {dimension} ({key}): "
+        "export or download the model again"
+    )
 
 
 class Readout(Protocol[Result_co]):
