@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -189,13 +191,48 @@ def _unit(vectors: Vectors) -> Vectors:
     return unit
 
 
+class _Quantized:
+    """A model traced to ONNX, with integer weights and activations as ONNX Runtime's quantize_dynamic makes them."""
+
+    def __init__(self, model: Any) -> None:
+        import onnxruntime
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        class Hidden(torch.nn.Module):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, ids: Any, mask: Any) -> Any:
+                return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+
+        mask = torch.ones((2, 7), dtype=torch.int64)
+        mask[1, 4:] = 0
+        names = ["input_ids", "attention_mask"]
+        with tempfile.TemporaryDirectory() as folder:
+            whole, small = f"{folder}/model.onnx", f"{folder}/model_int8.onnx"
+            axes = {name: {0: "batch", 1: "sequence"} for name in (*names, "hidden")}
+            given = {"input_names": names, "output_names": ["hidden"], "dynamic_axes": axes}
+            torch.onnx.export(Hidden(), (torch.ones_like(mask), mask), whole, opset_version=17, dynamo=False, **given)
+            quantize_dynamic(whole, small, weight_type=QuantType.QInt8)
+            self._session = onnxruntime.InferenceSession(small, providers=["CPUExecutionProvider"])
+
+    def __call__(self, **feeds: Any) -> Any:
+        if strange := feeds.keys() - {"input_ids", "attention_mask"}:
+            raise NotApplicableError(", ".join(strange))
+        if feeds["attention_mask"].ndim > 2:
+            raise NotApplicableError("attention_mask")
+        (hidden,) = self._session.run(None, {name: value.numpy() for name, value in feeds.items()})
+        return SimpleNamespace(last_hidden_state=torch.from_numpy(hidden))
+
+
 def _rounded(model: Any, precision: str | None) -> Any:
     if precision == "fp16":
         return model.half().float()
     if precision == "bf16":
         return model.bfloat16()
     if precision == "int8":
-        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+        return _Quantized(model)
     return model
 
 

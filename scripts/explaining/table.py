@@ -35,6 +35,9 @@ BAND = "band"
 """The expected answer for causes that only round."""
 
 
+INTEGERS, FORMAT = "integers", "number format"
+"""The expected answer for integer weights and activations, and the verdict's name for it."""
+
 BIDIRECTIONAL = {"gemma3_text": ("use_bidirectional_attention", True)}
 """The key of the config that lets tokens see later ones, where it is not is_causal."""
 
@@ -93,7 +96,7 @@ def causes(own: Reference) -> Iterator[Cause]:
     yield from _of_config(own)
     yield Cause("fp16 weights", BAND, {"precision": "fp16"})
     yield Cause("bf16", BAND, {"precision": "bf16"})
-    yield Cause("dynamic int8", "integer weights and activations", {"precision": "int8"})
+    yield Cause("dynamic int8", INTEGERS, {"precision": "int8"})
     yield Cause("three times as long", "scale", {"scale": 3.0})
     yield Cause("rows permuted", "order", {"order": True})
     yield Cause("another vocabulary", None, {"other_vocabulary": True})
@@ -186,10 +189,15 @@ def graded(report: Report, expected: Sequence[str | None]) -> str:
     """right, band, wrong or unexplained; what is wrong about a verdict is that it names another cause."""
     names = {cause.name for cause in report.causes}
     wanted = {part for name in expected if name and name != BAND for part in name.split("+")}
+    if report.band and expected:
+        rounding = {BAND, INTEGERS} & {*expected}
+        return "band" if rounding and names == {FORMAT} | (wanted - {INTEGERS}) else "wrong"
     if not report.explained:
         return "right" if None in expected else "unexplained"
     if None in expected:
         return "wrong"
+    if INTEGERS in wanted or FORMAT in names:
+        return "right" if names - {FORMAT} == wanted - {INTEGERS} and {BAND, INTEGERS} & {*expected} else "wrong"
     if names == wanted:
         return "band" if BAND in expected else "right"
     told = any({*other.causes} == wanted for other in report.alternatives)

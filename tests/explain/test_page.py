@@ -21,6 +21,7 @@ ROWS = (
 def report(measure: str = "cosine", *, explained: bool = True) -> Report:
     return Report(
         verdict="Their results use the first token (CLS); ours use the mean.",
+        band=False,
         explained=explained,
         same=False,
         causes=(CAUSE,) if explained else (),

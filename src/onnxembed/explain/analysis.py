@@ -19,6 +19,7 @@ from onnxembed.execution.backend import Backend, GraphFiles, Placement
 from onnxembed.execution.opening import decide as decide_place
 from onnxembed.execution.opening import open_backend
 from onnxembed.explain.builds import BIDIRECTIONAL
+from onnxembed.explain.formats import quantize
 from onnxembed.explain.setup import Build
 from onnxembed.facts.facts import read_facts
 from onnxembed.facts.json_file import read_optional_json
@@ -76,9 +77,11 @@ class AnalysisGraphs:
         try:
             graph = self._built(build)
             variant = write_graph(graph, folder, "fp32", silent)
-            files = [folder / file for file in (variant.file, variant.data) if file]
-            size = sum(file.stat().st_size for file in files)
-            return open_backend(GraphFiles(files[0], size), decide_place(Placement("cpu")))
+            written = folder / variant.file
+            if build.numbers:
+                quantize(written, build.numbers, external=variant.data is not None)
+            size = sum(file.stat().st_size for file in written.parent.iterdir())
+            return open_backend(GraphFiles(written, size), decide_place(Placement("cpu")))
         except (OnnxEmbedError, KeyError) as error:
             raise CannotBuildError(str(error)) from None
 
@@ -108,7 +111,7 @@ class AnalysisGraphs:
         row = ARCHITECTURES[manifest.model.model_type]
         assert row.build is not None
         shifted = {"position_embeddings.weight": build.shift} if build.shift else None
-        weights = StoredWeights(folder, folder / manifest.variants["fp32"].file, shifted)
+        weights = StoredWeights(folder, folder / manifest.variants["fp32"].file, shifted, build.numbers)
         config = {**self.config, **build.activation, **build.rope, **build.windows}
         if build.attention is not None and BIDIRECTIONAL in config:
             config[BIDIRECTIONAL] = build.attention == "bidirectional"

@@ -13,7 +13,8 @@ from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import UsageError
 from onnxembed.explain.analysis import AnalysisGraphs
 from onnxembed.explain.builds import first_position
-from onnxembed.explain.candidates import Candidate, Scale, noise
+from onnxembed.explain.candidates import Candidate, Scale, best, noise
+from onnxembed.explain.formats import Agreement
 from onnxembed.explain.given import Given, checked
 from onnxembed.explain.hypotheses import Traits, hypotheses
 from onnxembed.explain.replay import Replay, check_tokens
@@ -74,13 +75,16 @@ def explain(
             replay.kinds_of_layers,
             tuple(replay.word_variants),
         )
-        found = search.run(hypotheses(model.manifest, setup, traits))
+        tried = hypotheses(model.manifest, setup, traits)
+        found = search.run(tried)
+        band = None if found or not search.candidates else search.round_off(tried)
+        found = found or best(search.candidates)
     if not search.candidates:
         raise UsageError(
             f"their vectors have {size} numbers, and nothing in this model makes vectors of that length from "
             f"{section.dimension}: they are of another model"
         )
-    return _report(search, found, given, setup, system)
+    return _report(search, found, given, setup, band=None if found else band, system=system)
 
 
 def _prompt(model: OnnxEmbedder, prompt: str | None, name: str | None) -> str:
@@ -103,11 +107,16 @@ def _lengths(model: OnnxEmbedder, replay: Replay, config: Mapping[str, Any]) -> 
     return range(replay.specials + 1, max(most, model.max_length) + 1)
 
 
-def _report(search: Search, found: list[Candidate], given: Given, setup: Setup, system: str | None) -> Report:
-    """The report of a search, whether it found a cause or not."""
+Band = tuple[Candidate, Agreement]
+
+
+def _report(
+    search: Search, found: list[Candidate], given: Given, setup: Setup, *, band: Band | None, system: str | None
+) -> Report:
+    """The report of a search, whether it found a cause, a band or neither."""
     before = search.candidates[0]
     tried = sorted(search.candidates, key=lambda each: each.error)
-    chosen = found[0] if found else tried[0]
+    chosen = found[0] if found else band[0] if band else tried[0]
     own = search.replay.tokenize(setup.inputs)
     tokens = [len(text.ids) for text in own]
     explained = bool(found) and chosen.norms_fit and chosen.is_noise
@@ -115,10 +124,11 @@ def _report(search: Search, found: list[Candidate], given: Given, setup: Setup, 
     singles = [each for each in everything if len(each.changes) == 1 and not each.accepted]
     others = [each for each in everything if each not in found and not _contains(each, chosen)]
     return Report(
-        verdict=_verdict(chosen, found),
+        verdict=_verdict(chosen, found) if band is None else _band(*band),
         explained=explained,
         same=explained and not chosen.changes,
-        causes=causes_of(chosen.changes, system) if found else (),
+        band=band is not None,
+        causes=causes_of(chosen.changes, system) if found or band else (),
         measure="cosine",
         rows=tuple(_rows(search, given, before, chosen)),
         alternatives=tuple(map(_tried, found[1:])),
@@ -169,6 +179,14 @@ def _verdict(chosen: Candidate, found: list[Candidate]) -> str:
     if not chosen.changes:
         return f"The vectors are the same: {reached}, and {noise(chosen.error)}."
     return f"{sentence(chosen.changes, 'vectors')} With this, {reached}; {noise(chosen.error)}."
+
+
+def _band(chosen: Candidate, agreed: Agreement) -> str:
+    return (
+        f"{sentence(chosen.changes, 'vectors')} How they round cannot be given back (the smallest cosine is "
+        f"{chosen.cosines.min():.6f}), but their vectors differ from exact ones in the directions in which "
+        f"it moves them: agreement {agreed.mean:.2f} on average and {agreed.least:.2f} at least, where 0 is chance."
+    )
 
 
 def _contains(other: Candidate, chosen: Candidate) -> bool:

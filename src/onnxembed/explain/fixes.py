@@ -60,6 +60,14 @@ FIXES: Mapping[str, Mapping[str, str]] = {
         "vLLM": "--hf-overrides '{{\"is_causal\": {lowered}}}'",
         "transformers": "AutoModel.from_pretrained(..., is_causal={causal}) for the classes that read it",
     },
+    "number format": {
+        "sentence-transformers": 'SentenceTransformer(..., model_kwargs={{"dtype": "float32"}})',
+        "text-embeddings-inference": "--dtype float32",
+        "FastEmbed": "the fp32 graph: TextEmbedding.add_custom_model(..., model_file='onnx/model.onnx')",
+        "FlagEmbedding": "FlagModel(..., use_fp16=False, use_bf16=False)",
+        "vLLM": "--dtype float32",
+        "transformers": "AutoModel.from_pretrained(..., dtype=torch.float32)",
+    },
     "attention window": {
         "transformers": "config.json as published ({window}), and a release that has a class for this model_type",
         "sentence-transformers": "config.json as published ({window})",

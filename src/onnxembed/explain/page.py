@@ -29,7 +29,8 @@ def write_page(report: Report, path: Path) -> None:
 
 def page(report: Report) -> str:
     """The page as HTML."""
-    state = "same" if report.same else "explained" if report.explained else "unexplained"
+    explained = "band" if report.band else "explained" if report.explained else "unexplained"
+    state = "same" if report.same else explained
     parts = [
         f"<header class={state}><p class=state>{_STATES[state]}</p><h1>{escape(report.verdict)}</h1></header>",
         *_notes(report),
@@ -47,7 +48,7 @@ def page(report: Report) -> str:
     )
 
 
-_STATES = {"same": "No difference", "explained": "Explained", "unexplained": "Unexplained"}
+_STATES = {"same": "No difference", "explained": "Explained", "band": "Rounding", "unexplained": "Unexplained"}
 
 
 def _section(title: str, body: str) -> str:

@@ -60,6 +60,11 @@ class Report:
     verdict: str
     explained: bool
     """Whether the verdict accounts for every row. Otherwise it only names the best partial match."""
+    band: bool
+    """Whether the causes are not proved by giving every vector back, but by the direction in which rounding moves them.
+
+    `explained` is False then.
+    """
     same: bool
     """Whether there is no difference beyond rounding."""
     causes: tuple[Cause, ...]

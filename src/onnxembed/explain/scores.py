@@ -80,6 +80,7 @@ def explain_scores(model: OnnxReranker, pairs: Sequence[Pair], scores: Array, *,
     return Report(
         verdict=_verdict(chosen, explained=bool(found)),
         explained=bool(found),
+        band=False,
         same=bool(found) and not chosen.changes,
         causes=causes_of(chosen.changes, system) if found else (),
         measure="difference",

@@ -26,6 +26,7 @@ from onnxembed.explain.candidates import (
     combinations,
     matches,
 )
+from onnxembed.explain.formats import Agreement, agreement, number_formats
 from onnxembed.explain.hypotheses import LENGTHS, other_side, truncated
 from onnxembed.explain.replay import Replay, States, TokenIds
 from onnxembed.explain.setup import Hypothesis, Setup
@@ -266,6 +267,46 @@ class Search:
         vectors = states and self.replay.vectors(states, self._applied((change,)).pooled)
         cut = _cut(vectors, self.theirs.shape[1]) if isinstance(vectors, np.ndarray) else None
         return cut is not None and matches(cut, self.everything)
+
+    # ---- number formats
+
+    def round_off(self, hypotheses: Sequence[Hypothesis]) -> tuple[Candidate, Agreement] | None:
+        """The change whose vectors move as theirs once numbers are rounded: beside nothing, a pooling, a close change.
+
+        The candidates get the rounded vectors, too: some formats are given back exactly.
+        """
+        formats = number_formats()
+        pooled = [each for each in hypotheses if not each.reruns and each.cause != "dimensions"]
+        bases: list[Changes] = [(), *((each,) for each in pooled), *self._close()]
+        found = [made for base in bases for each in formats if (made := self._beside(base, each)) is not None]
+        return max(found, key=lambda each: each[1].mean, default=None)
+
+    def _close(self) -> Iterator[Changes]:
+        """The closest single changes that need another run of the model's own graph."""
+        tried = sorted((*self.candidates, *self.rejected), key=lambda each: each.error)
+        fitting = [each.changes for each in tried if len(each.changes) == 1 and each.changes[0].inputs]
+        return iter([each for each in fitting if not each[0].build][:_PARTIAL])
+
+    def _beside(self, base: Changes, rounding: Hypothesis) -> tuple[Candidate, Agreement] | None:
+        """A format beside another change, if a few texts and then all of them agree."""
+        for places in (self._few_for(self._applied(base)), [*range(len(self.theirs))]):
+            exact, moved = (self._cut_vectors(changes, places) for changes in (base, (*base, rounding)))
+            if exact is None or moved is None:
+                return None
+            agreed = agreement(exact, moved, self.theirs[places])
+            if not agreed.holds:
+                return None
+            made = candidate(
+                (*base, rounding), moved, self.theirs[places], self.scale, None, everything=self.everything
+            )
+        self.candidates += [made] if made else []
+        return (made, agreed) if made else None
+
+    def _cut_vectors(self, changes: Changes, places: list[int]) -> FloatArray | None:
+        """The vectors [N, D] of some texts with these changes, cut to the length of theirs."""
+        states = self._states(tuple(each for each in changes if each.reruns), places)
+        vectors = None if states is None else self.replay.vectors(states, self._applied(changes).pooled)
+        return None if vectors is None else _cut(vectors, self.theirs.shape[1])
 
     # ---- lengths
 

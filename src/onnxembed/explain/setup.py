@@ -31,6 +31,8 @@ class Build:
     """What the head of a reranker reads; as decided if None."""
     shift: int = 0
     """How many rows later in its table the position of every token is."""
+    numbers: str = ""
+    """The number format, by its key in `onnxembed.explain.formats`; fp32 if empty."""
     masked: bool = False
     """Whether attention leaves out padding in every run: fast runs leave it to later tokens not to be seen."""
 

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxembed.arrays import Array
 from onnxembed.errors import UnsupportedError
+from onnxembed.explain.formats import rounded
 from onnxembed.export.checkpoint.tensor_record import DTYPES, TensorRecord
 from onnxembed.export.checkpoint.tensors import Checkpoint
 
@@ -41,10 +42,12 @@ class StoredWeights(Checkpoint):
     """The tensors of a graph that onnxembed built, as those of a checkpoint.
 
     `shifted` moves the rows of tables: by the end of a table's name, how many rows later each row is read; rows past
-    an end are its last. Raises UnsupportedError for a graph whose weights have no names of a checkpoint.
+    an end are its last. `numbers` is a format that they are rounded to. Raises UnsupportedError for a graph whose
+    weights have no names of a checkpoint.
     """
 
-    def __init__(self, folder: Path, graph: Path, shifted: Mapping[str, int] | None = None) -> None:
+    def __init__(self, folder: Path, graph: Path, shifted: Mapping[str, int] | None = None, numbers: str = "") -> None:
+        self._numbers = numbers
         self.folder = folder
         self._used = set()
         model = onnx.load(graph, load_external_data=False)
@@ -77,7 +80,7 @@ class StoredWeights(Checkpoint):
         def read() -> Array:
             array = numpy_helper.to_array(tensor, str(graph.parent))
             array = array.T if parsed["turned"] else array
-            return array - array.dtype.type(offset) if offset else array
+            return rounded(array - array.dtype.type(offset) if offset else array, self._numbers)
 
         dtype = _TYPES[np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))]
         return _Part(graph, dtype, shape, 0, read=read)
