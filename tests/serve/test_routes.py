@@ -201,3 +201,22 @@ def test_a_browser_gets_the_page_and_a_probe_does_not(client: Any) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert "://" not in page.text.replace("http://www.w3.org", "")
     assert client.get("/").content == b""
+
+
+def test_texts_are_cut_to_the_tokens_that_vllms_clients_ask_for(client: Any, artifact: Path) -> None:
+    text = "the cat of that it was the cat"
+    asked = {"input": text, "model": "tiny"}
+    with OnnxEmbedder(artifact, max_length=4) as embedder, pytest.warns(UserWarning, match="max_length=4 tokens"):
+        cut = embedder.encode(text)
+    with OnnxEmbedder(artifact) as embedder:
+        whole = embedder.encode(text)
+
+    def answer(tokens: int) -> Any:
+        return client.post("/v1/embeddings", json={**asked, "truncate_prompt_tokens": tokens})
+
+    for tokens, vector in ((4, cut), (-1, whole), (10_000, whole)):
+        assert np.allclose(answer(tokens).json()["data"][0]["embedding"], vector, atol=1e-5)
+    assert answer(4).json()["usage"]["prompt_tokens"] == 4
+    for tokens in (0, 2, -2):
+        assert (answer(tokens).status_code, answer(tokens).json()["error"]["type"]) == (422, "invalid_request_error")
+    assert client.get("/v1/models").json()["data"][0]["max_model_len"] == embedder.max_length

@@ -197,7 +197,13 @@ def _probe(service: Service) -> None:
 
 
 def _listed(model: ServedModel) -> dict[str, Any]:
-    return {"id": model.name, "object": "model", "created": 0, "owned_by": model.manifest.source.model}
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": 0,
+        "owned_by": model.manifest.source.model,
+        "max_model_len": model.opened.max_length,  # as vLLM has it; mteb reads it
+    }
 
 
 def _info(service: Service) -> dict[str, Any]:

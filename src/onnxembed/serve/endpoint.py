@@ -70,12 +70,11 @@ class Call:
         self, model: ServedModel, computation: Computation[Any], items: Sequence[Item], cut: Cut
     ) -> list[Any]:
         """What the computation makes of each item, in order."""
-        tokenize = model.tokenizing(cut)
         sizes = [len(item) if isinstance(item, str) else sum(map(_size, item)) for item in items]
         check_characters(max(sizes))
         self.characters += sum(sizes)
         try:
-            computed = await self.service.scheduler.compute(computation, tokenize, items)
+            computed = await self.service.scheduler.compute(computation, model.tokenizing(cut), items)
         except UsageError as error:
             raise Refusal("validation", str(error)) from error
         except (Refusal, asyncio.CancelledError):

@@ -184,7 +184,8 @@ class ServedModel:
         side = cut.side or own
         if side != own and self.manifest.reranking:
             raise Refusal("validation", f"this model's pairs are cut on the {own} only", param="$.truncation_direction")
-        limit = min(cut.max_length or self.opened.max_length, self.opened.max_length)
+        longest = self.opened.max_length
+        limit = longest if cut.max_length is None else min(cut.max_length, longest)
         tokenizer = self._tokenizer(side, limit)
 
         def tokenize(items: Sequence[Item]) -> list[Tokens]:

@@ -168,3 +168,23 @@ def test_cohere(url: str, order: list[int]) -> None:
     older = cohere.Client(api_key="none", base_url=url)
     documents = older.rerank(model="ranker", query="the cat", documents=TEXTS, return_documents=True).results
     assert [each.document.text for each in documents] == [TEXTS[at] for at in order]
+
+
+def test_mteb(url: str, vectors: Any, order: list[int], artifact: Path, reranker: Path) -> None:
+    wrappers = pytest.importorskip("mteb.models.openai_wrappers")
+    texts: dict[str, Any] = {"task_metadata": None, "hf_split": "test", "hf_subset": "default"}
+    quiet = {"show_progress_bar": False}
+    plain = wrappers.OpenAIAPIEncodeWrapper(url, "tiny", use_chat_template=False)
+    with OnnxEmbedder(artifact) as embedder:
+        assert plain.max_length == embedder.max_length
+    close(plain.encode([{"text": TEXTS}], **texts, **quiet), vectors)
+    short = wrappers.OpenAIAPIEncodeWrapper(url, "tiny", use_chat_template=False, max_length=4)
+    with OnnxEmbedder(artifact, max_length=4) as embedder:
+        close(short.encode([{"text": TEXTS}], **texts, **quiet), embedder.encode(TEXTS))
+    for bad, reason in ((-2, "truncate_prompt_tokens"), (2, "special tokens")):
+        refused = wrappers.OpenAIAPIEncodeWrapper(url, "tiny", use_chat_template=False, max_length=bad)
+        with pytest.raises(RuntimeError, match=reason):
+            refused.encode([{"text": TEXTS}], **texts, **quiet)
+    ranker = wrappers.OpenAIAPIRerankWrapper(url, "ranker")
+    scores = ranker.predict([{"text": ["the cat"] * 3}], [{"text": TEXTS}], **texts, **quiet)
+    assert list(np.argsort(-np.array(scores), kind="stable")) == order

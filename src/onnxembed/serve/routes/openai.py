@@ -25,7 +25,9 @@ async def embeddings(call: Call, asked: openai.EmbeddingsAsked) -> Any:
         if isinstance(item, tuple):
             check_origin(model, item)
     items = prompted(model, items, None, asked.input_type)
-    vectors = await call.compute(model, computation, items, Cut(call.service.settings.auto_truncate))
+    most = asked.truncate_prompt_tokens
+    cut = Cut(call.service.settings.auto_truncate or most is not None, max_length=None if most == -1 else most)
+    vectors = await call.compute(model, computation, items, cut)
     if asked.encoding_format == "base64":
         vectors = [b64encode(np.asarray(vector, "<f4").tobytes()).decode() for vector in vectors]
     return {

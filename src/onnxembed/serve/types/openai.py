@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from onnxembed.manifest import TextKind
 from onnxembed.serve.types.tei import Inputs, Positive
@@ -19,6 +19,8 @@ class EmbeddingsAsked(Struct):
     dimensions: Positive | None = None
     user: str | None = None
     input_type: TextKind | None = None
+    truncate_prompt_tokens: Annotated[int, Meta(ge=-1)] | None = None
+    """vLLM's: cut texts to so many tokens, on the model's own side; -1 for the model's own length."""
 
 
 class Embedding(Struct, tag_field="object", tag="embedding"):
