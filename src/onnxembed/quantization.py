@@ -11,6 +11,7 @@ from typing import Literal, get_args, overload
 import numpy as np
 
 from onnxembed.arrays import Array, FloatArray
+from onnxembed.counting import counted
 from onnxembed.errors import UsageError
 from onnxembed.warning import warn
 
@@ -140,7 +141,8 @@ def quantization_ranges(calibration_embeddings: Array) -> FloatArray:
     if not np.isfinite(vectors).all():
         raise UsageError("ranges are taken from finite vectors, and these are not")
     if len(vectors) < FEW:
-        warn(f"the ranges of 8-bit vectors are taken from {len(vectors)} vectors; {FEW} or more give steadier ones")
+        taken = counted(len(vectors), "vector")
+        warn(f"the ranges of 8-bit vectors are taken from {taken}; {FEW} or more give steadier ones")
     return np.vstack((vectors.min(axis=0), vectors.max(axis=0))).astype(np.float32)
 
 

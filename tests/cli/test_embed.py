@@ -63,7 +63,7 @@ def test_embed_writes_an_npy_file_that_numpy_reads(
 def test_embed_writes_json_lines(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
     assert run("embed", artifact, "the cat", "-o", "vectors.jsonl") == (
         0,
-        "vectors.jsonl: 1 vectors of 32 numbers\n",
+        "vectors.jsonl: 1 vector of 32 numbers\n",
         "",
     )
     assert np.array_equal(rows(Path("vectors.jsonl").read_text()), model.encode(["the cat"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from onnxembed.decisions.flags import Flags
 from onnxembed.decisions.overruled import find_overruled
 from onnxembed.facts.facts import read_facts
 from onnxembed.recipes.book import read_recipe
+from onnxembed.recipes.recipe import RecipeFact
 from tiny import change_json, write_bert, write_json, write_sentence_bert
 from tiny_heads import write_bge_m3, write_masked_lm
 from tiny_rerankers import write_reranker
@@ -43,6 +45,18 @@ def test_flags_against_the_files(tmp_path: Path, flags: Flags, words: list[str])
 
 def test_flags_that_say_what_the_files_leave_out(tmp_path: Path) -> None:
     assert overruled(write_bert(tmp_path / "raw"), Flags(pooling=("cls",), normalize=True)) == ()
+
+
+def test_a_recipe_that_replaces_the_models_own(tmp_path: Path) -> None:
+    facts = read_facts(write_bert(tmp_path / "raw"))
+    own, named = read_recipe("e5-small-v2"), read_recipe("bge-small-en-v1.5")
+    named = replace(named, pooling=RecipeFact(("cls",), "told", "s"), normalize=RecipeFact(True, "told", "s"))
+    own = replace(own, pooling=RecipeFact(("mean",), "said", "s"), normalize=RecipeFact(True, "said", "s"))
+    made = decide(facts, Flags(), named)
+    words = [line for line in find_overruled(facts, Flags(), named, made, own) if "mean" in line]
+    assert words == ["--recipe bge-small-en-v1.5: cls instead of mean (e5-small-v2.toml: said)"]
+    assert find_overruled(facts, Flags(), named, made, named) == ()
+    assert find_overruled(facts, Flags(), named, made) == ()
 
 
 def test_a_task_that_the_files_do_not_name(tmp_path: Path) -> None:

@@ -243,3 +243,16 @@ def test_a_missing_input_is_named(model: OnnxEmbedder) -> None:
     ids = np.array([[2, 5, 3]], np.int64)
     with pytest.raises(UsageError, match="also takes attention_mask, token_type_ids"):
         model.forward({"input_ids": ids})
+
+
+def test_a_model_says_its_name_and_its_space(artifact: Path) -> None:
+    """To keep beside an index: what made it, and which vectors may be compared with it."""
+    with OnnxEmbedder(artifact) as model, OnnxEmbedder(artifact, max_length=7) as shorter:
+        assert model.name == model.manifest.source.model
+        assert model.spaces == model.manifest.spaces
+        assert shorter.spaces.keys() == model.spaces.keys()
+        assert shorter.spaces != model.spaces
+        with pytest.raises(AttributeError, match="has no attribute 'fingerprint': `spaces` has the ids"):
+            _ = model.fingerprint  # type: ignore[attr-defined]
+        with pytest.raises(AttributeError, match="cannot be assigned"):
+            model.name = "another"  # type: ignore[misc]

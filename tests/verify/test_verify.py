@@ -174,7 +174,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ["shape (1, 8)", "(1, 32)"],
     ),
     "case": (wrong_case, ["token ids", "'Hello World'"]),
-    "end": (wrong_end, ["token ids", "'a' has 1 tokens, not 3", "from token 0 on"]),
+    "end": (wrong_end, ["token ids", "'a' has 1 token, not 3", "from token 0 on"]),
     "length": (
         lambda source: write_sentence_bert(source, prompts=PROMPTS, max_length=19),
         ["token ids", "has 19 tokens, not 20", "from token 18 on"],

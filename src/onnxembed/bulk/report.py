@@ -15,6 +15,7 @@ from onnxembed.bulk.job import REJECTED_FILE, Job
 from onnxembed.bulk.making import TOKEN_COUNT
 from onnxembed.bulk.parts import JOB_FOLDER
 from onnxembed.bulk.summary import Summary
+from onnxembed.counting import counted
 from onnxembed.errors import UsageError
 
 Sample = tuple[float, int]
@@ -82,19 +83,15 @@ def _counts(job: Job, summary: Summary) -> list[tuple[str, str]]:
     return [
         ("model", vectors["model"]),
         ("vector space", vectors["space"]["id"]),
-        ("vectors", f"{vectors['task']}, {vectors['dimensions']} dimensions, {vectors['dtype']}"),
+        ("vectors", f"{vectors['task']}, {counted(vectors['dimensions'], 'dimension')}, {vectors['dtype']}"),
         ("precision", vectors["precision"]),
-        ("inputs", f"{_many(len(job.inputs), 'file')}, {sum(file['bytes'] for file in job.inputs):,} bytes"),
+        ("inputs", f"{counted(len(job.inputs), 'file')}, {sum(file['bytes'] for file in job.inputs):,} bytes"),
         ("texts", f"{summary.texts:,}"),
         ("tokens", f"{summary.tokens:,}"),
         ("truncated", f"{summary.truncated:,} ({summary.truncated / max(1, summary.texts):.1%} of the texts)"),
         ("rejected", f"{summary.rejected:,}"),
         ("parts", f"{summary.parts:,}"),
     ]
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:
@@ -120,12 +117,12 @@ def _histogram(counts: IntArray, most: int = 40) -> str:
     bars = []
     for place, count in enumerate(bins.tolist()):
         height = (HEIGHT - BOTTOM - TOP) * count / top
-        title = f"{place * width} to {place * width + width - 1} tokens: {_many(count, 'text')}"
+        title = f"{place * width} to {place * width + width - 1} tokens: {counted(count, 'text')}"
         bars.append(
             f'<rect class="mark" x="{place * step:.1f}" y="{HEIGHT - BOTTOM - height:.1f}" '
             f'width="{max(1.0, step - 1):.1f}" height="{height:.1f}"><title>{title}</title></rect>'
         )
-    return _plot("".join(bars), bottom=("0", f"{len(bins) * width} tokens"), top=_many(top, "text"))
+    return _plot("".join(bars), bottom=("0", f"{len(bins) * width} tokens"), top=counted(top, "text"))
 
 
 def _rates(samples: Sequence[Sample], most: int = 120, least: int = 4) -> str:
@@ -159,7 +156,7 @@ def _reasons(output: Path, most: int = 12) -> str:
         for reason, count in shown
     ]
     others = reasons.total() - sum(count for _, count in shown)
-    more = f"{_many(others, 'row')} of {_many(len(reasons) - most, 'other reason')}. " if others else ""
+    more = f"{counted(others, 'row')} of {counted(len(reasons) - most, 'other reason')}. " if others else ""
     return f'<table class="bars">{"".join(bars)}</table><p>{more}Every row is in {escape(str(path))}.</p>'
 
 

@@ -16,6 +16,7 @@ from onnxembed.atomic import refuse_replacing
 from onnxembed.cli.job import JobArguments, is_folder, job_options, refuse_job_options, run_job
 from onnxembed.cli.options import RunOptions, force_option, onnx_file_option, run_options, text_options
 from onnxembed.cli.texts import FIELD, Source, open_texts
+from onnxembed.counting import counted
 from onnxembed.errors import UsageError
 from onnxembed.manifest import TEXT_KINDS, TextKind
 from onnxembed.quantization import DTYPES, OutputDtype, width
@@ -37,7 +38,7 @@ class Making:
 
     make: Make
     to_line: ToLine
-    words: str
+    one: str
     """What it makes."""
     shape: tuple[int, OutputDtype] = (0, "float32")
     """Of dense vectors: how many numbers each has, and their type."""
@@ -89,10 +90,10 @@ class Wanted:
         prompt, name = self.prompt, self.prompt_name
         if self.sparse:
             make: Make = partial(embedder.embed_sparse, prompt=prompt, prompt_name=name)
-            return Making(make, sparse_line, "sparse embeddings")
+            return Making(make, sparse_line, "sparse embedding")
         if self.multi_vector:
             make = partial(embedder.embed_multi_vector, kind=self.kind, prompt=prompt, prompt_name=name)
-            return Making(make, matrix_line, "arrays of vectors of tokens")
+            return Making(make, matrix_line, "array of vectors of tokens")
         make = partial(
             embedder.embed,
             prompt=prompt,
@@ -104,8 +105,8 @@ class Wanted:
         )
         dtype = self.dtype or "float32"
         numbers = width(dtype, self.dimensions or embedder.dimension)
-        words = f"vectors of {numbers} numbers ({dtype})" if self.dtype else f"vectors of {numbers} numbers"
-        return Making(make, vector_line, words, (numbers, dtype))
+        one = f"vector of {counted(numbers, 'number')}" + (f" ({dtype})" if self.dtype else "")
+        return Making(make, vector_line, one, (numbers, dtype))
 
     def for_job(self) -> VectorOptions:
         """The same for a job."""
@@ -263,7 +264,7 @@ def embed(
                 _print(source, making.make, making.to_line)
                 return
             count = _write(source, making, path, force=force)
-    click.echo(f"{path}: {count:,} {making.words}")
+    click.echo(f"{path}: {counted(count, making.one)}")
 
 
 def _bursts(source: Source, make: Make) -> Iterator[Iterator[Any]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict
 import click
 
 from onnxembed.cli.options import PATH, options
+from onnxembed.counting import counted
 from onnxembed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -173,12 +174,14 @@ class Progress:
         from onnxembed.bulk.parts import JOB_FOLDER
 
         seconds = time.monotonic() - self._started
-        words = [f"{summary.texts:,} texts", f"{summary.tokens:,} tokens", f"{summary.truncated:,} truncated"]
+        words = [counted(summary.texts, "text"), counted(summary.tokens, "token"), f"{summary.truncated:,} truncated"]
         rejected = f"{summary.rejected:,} rejected"
         words.append(f"{rejected} ({output / JOB_FOLDER / REJECTED_FILE})" if summary.rejected else rejected)
-        words += [f"{summary.parts:,} part{'' if summary.parts == 1 else 's'}", f"space {space}"]
+        words += [counted(summary.parts, "part"), f"space {space}"]
         if self._before and self._before.rows:
-            words.append(f"{self._before.texts:,} texts were there already")
+            words.append(
+                f"{counted(self._before.texts, 'text')} {'was' if self._before.texts == 1 else 'were'} there already"
+            )
         if self._texts:
             words.append(f"{self._texts / max(seconds, 1e-9):,.0f} texts/s")
         return ", ".join(words)
@@ -190,7 +193,7 @@ class Progress:
         """The texts that are embedded, how fast, and how long the rest takes."""
         seconds = now - self._started
         texts = self._texts + (self._before.texts if self._before else 0)
-        words = f"{texts:,} texts"
+        words = counted(texts, "text")
         if self._texts and seconds > 0:
             words += f", {self._texts / seconds:,.0f} texts/s"
         if share > self._first_share and seconds > 1:

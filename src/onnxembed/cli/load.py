@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from onnxembed.cli.options import PATH
+from onnxembed.counting import counted
 
 
 @click.command(short_help="Load the vectors of a job into a database.")
@@ -32,7 +33,9 @@ def load(*, output: Path, uri: str) -> None:
     with ProgressLine() as line:
         loaded = load_vectors(output, uri, lambda done, total: line("loading", done, total))
     there = f", {loaded.rows - loaded.written:,} were there already" if loaded.written < loaded.rows else ""
-    click.echo(f"{loaded.target.shown}: {loaded.written:,} rows written{there}; the collection has {loaded.count:,}")
+    click.echo(
+        f"{loaded.target.shown}: {counted(loaded.written, 'row')} written{there}; the collection has {loaded.count:,}"
+    )
     if loaded.count < loaded.rows:
         fewer = loaded.rows - loaded.count
         click.echo(f"{fewer:,} fewer than the job has rows: of one id the last row stays, or some were deleted there")

@@ -35,17 +35,48 @@ DECIDED: tuple[tuple[Callable[[Flags], Flags], Pick], ...] = (
 )
 
 
-def find_overruled(facts: Facts, flags: Flags, recipe: Recipe | None, made: Decisions) -> tuple[str, ...]:
+# What recipes decide besides.
+BY_RECIPES: tuple[Pick, ...] = (
+    *(pick for _, pick in DECIDED),
+    lambda made: made.encoder.prompts.texts,
+    lambda made: made.encoder.end_token,
+    lambda made: made.reranking.template if made.reranking else None,
+)
+
+
+def find_overruled(
+    facts: Facts, flags: Flags, recipe: Recipe | None, made: Decisions, own: Recipe | None = None
+) -> tuple[str, ...]:
     """What flags decided otherwise than files, recipe or architecture do, in words; empty if nothing.
 
     Each flag is left out in turn and the model decided again. A flag without which nothing states the decision
-    contradicts nobody.
+    contradicts nobody. `own` is the recipe of the model's hub id, which a recipe that was named replaces.
     """
     return (
+        *_another_recipe(facts, flags, recipe, own, made),
         *_another_task(facts, flags, recipe),
         *_differences(facts, flags, recipe, made),
         *_left_out_template(facts, flags, recipe),
     )
+
+
+def _another_recipe(
+    facts: Facts, flags: Flags, recipe: Recipe | None, own: Recipe | None, made: Decisions
+) -> Iterator[str]:
+    """What a recipe that was named decides otherwise than the model's own."""
+    if own is None or recipe is None or own == recipe:
+        return
+    try:
+        stated = decide(facts, flags, own)
+    except OnnxEmbedError as error:
+        yield f"--recipe: {recipe.name} instead of {own.name}, which does not fit the model's files ({error})"
+        return
+    for pick in BY_RECIPES:
+        chosen, other = pick(made), pick(stated)
+        if (chosen and chosen.value) != (other and other.value):
+            ours, theirs = (_words(each.value) if each else "none" for each in (chosen, other))
+            why = other.reason if other else f"{own.file} has none"
+            yield f"--recipe {recipe.name}: {ours} instead of {theirs} ({why})"
 
 
 def _another_task(facts: Facts, flags: Flags, recipe: Recipe | None) -> Iterator[str]:

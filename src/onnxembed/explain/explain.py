@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxembed.arrays import Array
+from onnxembed.counting import counted
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import UsageError
 from onnxembed.explain.analysis import AnalysisGraphs
@@ -204,4 +205,5 @@ def _words(changes: Sequence[Hypothesis]) -> tuple[str, ...]:
 def _cut_note(tokens: Sequence[int], setup: Setup) -> list[str]:
     limit = setup.inputs.max_length
     full = int((np.array(tokens) >= limit).sum())
-    return [f"{full} texts reach the limit of {limit} tokens; longer ones are cut"] if full else []
+    reach = "reaches" if full == 1 else "reach"
+    return [f"{counted(full, 'text')} {reach} the limit of {limit} tokens; longer ones are cut"] if full else []

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxembed.arguments import check_text
 from onnxembed.arrays import Array, FloatArray, IntArray
+from onnxembed.counting import counted
 from onnxembed.errors import UsageError
 
 FEWEST = 3
@@ -40,7 +41,8 @@ def checked(texts: Sequence[str], vectors: Array) -> Given:
         raise UsageError(f"their vectors have the shape {array.shape}, not (texts, dimensions)")
     if len(array) != len(checked_texts):
         raise UsageError(
-            f"there are {len(array)} vectors and {len(checked_texts)} texts: give the texts that the vectors were "
+            f"there are {counted(len(array), 'vector')} and {counted(len(checked_texts), 'text')}: "
+            "give the texts that the vectors were "
             "made of, in their order"
         )
     broken: Array = np.logical_not(np.isfinite(array).all(axis=1))
@@ -73,4 +75,4 @@ def _numbers(vectors: Array) -> FloatArray:
 def _rows(which: Array) -> str:
     places = np.flatnonzero(which).tolist()
     shown = ", ".join(map(str, places[:5])) + (", ..." if len(places) > 5 else "")
-    return f"{len(places)} rows of their vectors (texts[{shown}])"
+    return f"{counted(len(places), 'row')} of their vectors (texts[{shown}])"

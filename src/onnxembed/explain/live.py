@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from onnxembed.arrays import Array
+from onnxembed.counting import counted
 from onnxembed.errors import MissingExtraError, NetworkError, UsageError
 from onnxembed.foreign import foreign_errors
 from onnxembed.tokenizer.pairs import Pair
@@ -79,7 +80,7 @@ class System:
 def _array(answer: Any, count: int, system: System, things: str) -> Array:
     if not isinstance(answer, list | np.ndarray) or len(answer) != count:
         given = len(answer) if isinstance(answer, list | np.ndarray) else "no list of"
-        raise UsageError(f"{system.words} answered with {given} {things} for {count} texts")
+        raise UsageError(f"{system.words} answered with {given} {things} for {counted(count, 'text')}")
     try:
         return np.asarray(answer, np.float32)
     except (ValueError, TypeError):
@@ -137,7 +138,7 @@ def _list(system: System, answer: Any, count: int) -> list[Any]:
     """An answer that must be a list with an entry for each text of a request."""
     if not isinstance(answer, list) or len(answer) != count:
         what = f"{len(answer)} entries" if isinstance(answer, list) else type(answer).__name__
-        raise UsageError(f"{system.words} answered with {what} for {count} texts")
+        raise UsageError(f"{system.words} answered with {what} for {counted(count, 'text')}")
     return answer
 
 

@@ -8,6 +8,7 @@ from math import log10
 from pathlib import Path
 
 from onnxembed.atomic import write_whole
+from onnxembed.counting import counted
 from onnxembed.explain.report import Report, Row, Tried
 
 _STYLE = Path(__file__).with_name("page.css")
@@ -84,7 +85,7 @@ def _cosines(report: Report) -> str:
         x = _LEFT + row.tokens / longest * (_WIDTH - _LEFT - 16)
         for name, value in (("before", row.before), ("after", row.after)):
             off = _difference(report, value)
-            title = f"text {row.index}, {row.tokens} tokens, {name}: {report.measure} {value:.7f}"
+            title = f"text {row.index}, {counted(row.tokens, 'token')}, {name}: {report.measure} {value:.7f}"
             shape = f"<circle class={name} cx={x:.1f} cy={_y(off):.1f} r=5><title>{title}</title></circle>"
             points.append(shape)
     grid = "".join(
@@ -148,7 +149,8 @@ def _worst(report: Report) -> Iterator[str]:
         pieces = " ".join(f"<kbd>{escape(piece)}</kbd>" for piece in row.pieces)
         more = f" and {row.tokens - len(row.pieces)} more" if row.pieces and row.tokens > len(row.pieces) else ""
         yield (
-            f"<article><p><b>text {row.index}</b>, {row.tokens} tokens: {report.measure} {row.before:.6f} before, "
+            f"<article><p><b>text {row.index}</b>, {counted(row.tokens, 'token')}: "
+            f"{report.measure} {row.before:.6f} before, "
             f"{row.after:.6f} with the explanation</p><blockquote>{escape(row.text)}</blockquote>"
             f"<p class=pieces>{pieces}{more}</p></article>"
         )

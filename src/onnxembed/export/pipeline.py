@@ -135,7 +135,8 @@ def write_small_files(
         variants={},
         files={},
     )
-    return replace(manifest, overruled=find_overruled(facts, options.flags, recipe, decisions) or None)
+    own = choose_recipe(checkpoint.model)
+    return replace(manifest, overruled=find_overruled(facts, options.flags, recipe, decisions, own) or None)
 
 
 def _unexpected(folder: Path) -> str:

@@ -84,7 +84,8 @@ class Adoption:
         flags, scores = self.flags, self.outputs.get("reranking")
         if scores is not None and final_activation(self.found.graph, scores):
             flags = replace(flags, activation=None)  # the graph has applied it: identity is then no contradiction
-        decided = find_overruled(self.found.facts, flags, self.recipe, self.decisions)
+        own = choose_recipe(self.found.files.model)
+        decided = find_overruled(self.found.facts, flags, self.recipe, self.decisions, own)
         one_text = self.one_text
         return (*decided, one_text.reason) if one_text is not None and one_text.origin == "flag" else decided
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from onnxembed.counting import counted
 from onnxembed.manifest.sections import (
     Decision,
     Embedding,
@@ -127,11 +128,11 @@ def describe_output(manifest: Manifest) -> str:
     if manifest.reranking:
         labels = len(manifest.reranking.labels.value)
         return "a score" if labels == 1 else f"{labels} scores"
-    made = [f"{manifest.embedding.dimension} dimensions"] if manifest.embedding else []
+    made = [counted(manifest.embedding.dimension, "dimension")] if manifest.embedding else []
     if manifest.sparse:
         made.append(f"weights for {manifest.sparse.dimension} tokens")
     if manifest.multi_vector:
-        made.append(f"{manifest.multi_vector.dimension} dimensions for each token")
+        made.append(f"{counted(manifest.multi_vector.dimension, 'dimension')} for each token")
     return ", ".join(made)
 
 
@@ -211,7 +212,7 @@ def _sparse(sparse: Sparse) -> Iterator[tuple[str, str]]:
 
 
 def _multi_vector(multi_vector: MultiVector) -> Iterator[tuple[str, str]]:
-    yield "token vectors", f"{multi_vector.dimension} dimensions"
+    yield "token vectors", counted(multi_vector.dimension, "dimension")
     yield "normalize", _decided(multi_vector.normalize)
     yield "first token", _decided(multi_vector.first_token)
     for kind, length in (("query", multi_vector.query_length), ("document", multi_vector.document_length)):

@@ -33,6 +33,8 @@ INSTEAD: Mapping[str, str] = {
     "save": "copy the model's folder",
     "save_pretrained": "copy the model's folder",
     "push_to_hub": "`hf upload` publishes the model's folder",
+    "fingerprint": "`spaces` has the ids to keep beside an index, and manifest.files the hash of every file",
+    "model_name": "`name` is the checkpoint's",
     "fit": "train the checkpoint, then export it",
 }
 """What to use instead of an attribute of another package."""
@@ -111,6 +113,23 @@ class OnnxModel:
     def max_seq_length(self) -> int:
         """`max_length`, by the name that sentence-transformers gives it."""
         return self.max_length
+
+    @property
+    def name(self) -> str:
+        """The checkpoint that the model was made from: its hub id, or its folder when it was exported."""
+        return self.manifest.source.model
+
+    @property
+    def spaces(self) -> dict[str, str]:
+        """The id of the vector space of each task, to keep beside an index; none for a reranker.
+
+        Vectors of one id may be compared, whatever precision made them. It is also in `onnxembed inspect` and in every
+        file of a job.
+        """
+        from onnxembed.loading.space import space_of  # hashes, which embedding does not need
+
+        tasks = [task for task in self.manifest.tasks if task != "reranking"]
+        return {task: space_of(self.manifest, self.folder, task, max_length=self.max_length).id for task in tasks}
 
     @classmethod
     def over(cls, model: OpenModel) -> Self:

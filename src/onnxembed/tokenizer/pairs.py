@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxembed.counting import counted
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.foreign import foreign_errors
 from onnxembed.manifest import Manifest, PairTruncation, Template
@@ -64,7 +65,7 @@ class PairTokenizer(TextTokenizer):
         if lengths[longest] < self._room:
             return ""
         return (
-            f"the query {longest[:40]!r} has {lengths[longest]} tokens, but query and document together "
+            f"the query {longest[:40]!r} has {counted(lengths[longest], 'token')}, but query and document together "
             f"must fit into {self._room}: shorten it, raise max_length, or use truncation longest_first"
         )
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from onnxembed.counting import counted
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import VerificationError
 from onnxembed.execution.providers import load_onnxruntime
@@ -65,7 +66,7 @@ def compare_token_ids(what: str, item: str | Pair, ours: Sequence[int], theirs: 
     start = next((place for place in range(shorter) if ours[place] != theirs[place]), shorter)
     differ = f", not {len(theirs)}," if len(ours) != len(theirs) else ""
     raise VerificationError(
-        f"token ids of a {what} are not the reference's: {quote(item)} has {len(ours)} tokens{differ} "
+        f"token ids of a {what} are not the reference's: {quote(item)} has {counted(len(ours), 'token')}{differ} "
         f"and from token {start} on they are {ours[start : start + 8]}, not {theirs[start : start + 8]}"
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxembed.arrays import Feeds
+from onnxembed.counting import counted
 from onnxembed.errors import UsageError
 from onnxembed.proof.probes import PROBES
 from onnxembed.tokenizer.pairs import Pair
@@ -53,7 +54,9 @@ def read_texts(path: Path | None) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--calibration: cannot read {path} ({error})") from error
     if len(lines) < FEWEST:
-        raise UsageError(f"--calibration: {path} has {len(lines)} texts, one per line; at least {FEWEST} are needed")
+        raise UsageError(
+            f"--calibration: {path} has {counted(len(lines), 'text')}, one per line; at least {FEWEST} are needed"
+        )
     return lines
 
 
