@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import tokenizers
 
 import onnxembed
 from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.errors import ModelFilesError, ProofError, UsageError, VerificationError
+from onnxembed.execution.backend import Placement
 from onnxembed.execution.providers import CPU, CUDA
 from onnxembed.execution.session import Session
 from onnxembed.export.pipeline import export
@@ -220,20 +222,26 @@ def test_each_of_what_decides_the_numbers_is_in_what_is_remembered(
 ) -> None:
     manifest = read_manifest(artifact)
 
-    def key(options: Any = "cpu", *, tokens: bool = True, **changed: Any) -> str:
+    def key(placement: Placement = Placement("cpu"), *, tokens: bool = True, **changed: Any) -> str:  # noqa: B008
         opened: Any = {"provider": CPU, "precision": "fp16", "max_length": 20, "manifest": manifest, **changed}
-        return remembered.key(SimpleNamespace(**opened), options, tokens=tokens)  # type: ignore[arg-type]
+        return remembered.key(SimpleNamespace(**opened), placement, tokens=tokens)  # type: ignore[arg-type]
 
     keys = [
         key(),
-        key([(CUDA, {"use_tf32": 1})]),
+        key(Placement([(CUDA, {"use_tf32": 1})])),
+        key(Placement("cpu", device_id=1)),
+        key(Placement("cpu", device_ids=(0, 1))),
         key(tokens=False),
         key(provider=CUDA),
         key(precision="fp32"),
         key(max_length=19),
         key(manifest=replace(manifest, files={})),
     ]
-    for module in (onnxembed, onnxruntime):
+    for variable in remembered.CUDA_NUMBERS:
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, "1")
+            keys.append(key())
+    for module in (onnxembed, onnxruntime, tokenizers):
         with monkeypatch.context() as patch:
             patch.setattr(module, "__version__", "another")
             keys.append(key())

@@ -29,7 +29,7 @@ def check_once(opened: OpenModel, placement: Placement, *, tokens: bool = True, 
 
     Raises ProofError with what was measured and what to do. Warns of an artifact that has no proof.
     """
-    name = remembered.key(opened, placement.providers, tokens=tokens)
+    name = remembered.key(opened, placement, tokens=tokens)
     if not again and remembered.passed(name) is not None:
         return
     proof = find_proof(opened)

@@ -13,6 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+
+from onnxembed.execution.backend import Placement
 from onnxembed.execution.providers import load_onnxruntime
 from onnxembed.runtime.open_model import OpenModel
 
@@ -23,6 +26,10 @@ _ONE_CORE = 2**14
 
 NVIDIA = Path("/proc/driver/nvidia")
 """Where NVIDIA's driver says its version, and the name of each GPU."""
+
+
+CUDA_NUMBERS = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+"""The environment variables that decide which GPU has which number."""
 
 
 def cache_folder() -> Path:
@@ -38,18 +45,19 @@ def cache_folder() -> Path:
     return base / "onnxembed" / "proofs"
 
 
-def key(opened: OpenModel, options: Any, *, tokens: bool) -> str:
+def key(opened: OpenModel, placement: Placement, *, tokens: bool) -> str:
     """What a passed proof holds for: this machine, provider with its options, versions, and the artifact's files.
 
-    A shorter `max_length` leaves items out, and without `tokens` the tokenizer was not compared: what passed so has not
-    passed as a whole.
+    Of several GPUs it holds for those that were named, by the numbers that CUDA gives them. A shorter `max_length`
+    leaves items out, and without `tokens` the tokenizer was not compared: what passed so has not passed as a whole.
     """
     from onnxembed import __version__  # the package imports this module
 
     document = {
         "machine": [*_machine()],
-        "provider": [opened.provider, repr(options)],
-        "versions": [__version__, load_onnxruntime().__version__],
+        "provider": [opened.provider, repr(placement.providers)],
+        "devices": [placement.device_id, repr(placement.device_ids), *map(os.environ.get, CUDA_NUMBERS)],
+        "versions": [__version__, load_onnxruntime().__version__, tokenizers.__version__],
         "precision": opened.precision,
         "compared": [opened.max_length, tokens],
         "artifact": opened.manifest.to_json(),  # with the hash of each of its files
