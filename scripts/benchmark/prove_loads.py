@@ -23,7 +23,7 @@ import click
 from benchmark.gpu_check import ARCHITECTURES
 from benchmark.models import write_checkpoint
 from onnxembed import OnnxEmbedder, OnnxEmbedError, commands
-from onnxembed.manifest import read_manifest
+from onnxembed.manifest import PRECISIONS, Precision, read_manifest
 
 LIMIT = 300
 """The longest texts of the small models, in tokens: longer than their windows."""
@@ -36,7 +36,7 @@ class Load:
     """One way of opening a graph."""
 
     folder: Path
-    precision: str
+    precision: Precision
     threads: int
     provider: str
 
@@ -62,7 +62,8 @@ def main(*, models: tuple[Path, ...], providers: tuple[str, ...], loads: int, mi
         ways = [
             Load(folder, precision, threads, provider)
             for folder in folders
-            for precision in read_manifest(folder).on_cpu
+            for precision in PRECISIONS
+            if precision in read_manifest(folder).on_cpu
             for threads, provider in itertools.product(THREADS, providers)
         ]
         random.Random(seed).shuffle(ways)
