@@ -12,10 +12,10 @@ from onnxembed.bulk.inputs import Inputs
 from onnxembed.bulk.rows import Columns, Rows
 
 PART_ROWS = 16384
-"""The rows of a part. A job that is killed does so many again; a window of the runtime is a sixteenth of it."""
+"""The rows of a part. A job that is killed repeats at most one part; a window of the runtime is a sixteenth of it."""
 
 PART_CHARACTERS = 2**25
-"""A part also ends with the row that fills so many characters, which bounds memory where texts are long."""
+"""A part also ends with the row that reaches this many characters, which bounds memory where texts are long."""
 
 ID = "id"
 """The column of the ids, in every part."""

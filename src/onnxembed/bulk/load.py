@@ -159,7 +159,7 @@ def _last_of_each_id(rows: pa.Table) -> pa.Table:
 
 
 def _as_float32(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows in the columns of the collection, halves as whole floats."""
+    """The rows in the columns of the collection; float16 vectors become float32."""
     place = rows.schema.get_field_index("vector")
     if rows["vector"].type.value_type != pa.float32():
         rows = rows.set_column(place, "vector", fixed_lists(vectors_of(rows["vector"]).astype(np.float32)))

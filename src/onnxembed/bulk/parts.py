@@ -100,8 +100,8 @@ def rejected_table(rejected: Sequence[Rejected], id_type: pa.DataType) -> pa.Tab
 def write_table(path: Path, table: pa.Table, metadata: Mapping[bytes, bytes], folder: Path) -> None:
     """Write a parquet file of a job's folder, which appears whole: written, made safe on the disk, then renamed.
 
-    Vectors are compressed byte by byte of their numbers, which are alike, and have neither statistics nor a
-    dictionary, which would cost time and say nothing.
+    The first bytes of all numbers of a vector are alike, as are the second ones: they are compressed together.
+    Vectors get neither statistics nor a dictionary, which would take time and tell nothing.
     """
     table = table.replace_schema_metadata(metadata)
     vectors = [name for name in table.column_names if pa.types.is_nested(table.schema.field(name).type)]

@@ -84,7 +84,7 @@ class _Actor:
 def _in_order(
     pool: Any, chunks: Iterator[Chunk], maker: VectorMaker, ranges: FloatArray | None, *, most: int, watch: Watch
 ) -> Iterator[Made]:
-    """Each chunk with its columns; at most so many are under way."""
+    """Each chunk with its columns; at most `most` are under way."""
     pending: deque[Chunk] = deque()
 
     def made() -> Made:

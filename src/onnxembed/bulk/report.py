@@ -22,7 +22,7 @@ Sample = tuple[float, int]
 """Seconds since the run began, and how many texts had been embedded."""
 
 WIDTH, HEIGHT, TOP, BOTTOM = 640, 220, 30, 30
-"""Of a plot, and of the words above and below it; letters are larger on narrow screens."""
+"""Units of a plot, and of the words above and below it; letters are larger on narrow screens."""
 
 GENERATOR = '<meta name="generator" content="onnxembed">'
 """What stands at the beginning of every report."""

@@ -80,7 +80,7 @@ def flaw(text: object) -> str | None:
 
 
 def too_long(characters: int) -> str:
-    """The flaw of a text of so many characters."""
+    """The flaw of a text of this many characters: it is too long."""
     return f"{characters:,} characters, more than {MAX_CHARACTERS:,}"
 
 

@@ -28,13 +28,13 @@ class Watch(Protocol):
     """Is told how far a job is."""
 
     def stage(self, name: str, done: int, total: int) -> None:
-        """Take note that so many steps of a stage are done."""
+        """Take note of how many steps of a stage are done."""
 
     def begin(self, share: float, done: Summary) -> None:
         """Take note that embedding begins; a share of the inputs, with these counts, is done already."""
 
     def advance(self, texts: int, share: float) -> None:
-        """Take note that so many more texts are embedded, and which share of the inputs is done."""
+        """Take note of how many more texts are embedded, and which share of the inputs is done."""
 
 
 @dataclass(frozen=True)

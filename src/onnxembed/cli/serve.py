@@ -36,7 +36,7 @@ listening_options = options(
     _file("--ssl-certfile", "Certificate for TLS."),
     _file("--ssl-keyfile", "Key of the certificate."),
     click.option("--root-path", default="", metavar="PATH", help="The path that a proxy before the server takes away."),
-    _seconds("--drain", 1, "After SIGTERM, requests have so long to end."),
+    _seconds("--drain", 1, "How long requests may take to end after SIGTERM."),
     click.option(
         "--workers",
         type=click.IntRange(1),

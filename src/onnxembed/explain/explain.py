@@ -89,7 +89,7 @@ def explain(
 
 
 def _prompt(model: OnnxEmbedder, prompt: str | None, name: str | None) -> str:
-    """The prompt that is meant; without one the default, and no warning if there is none: that is a hypothesis."""
+    """The prompt to use: the given one, else the default; no warning without one, which is a hypothesis."""
     default = model.default_prompt_name
     if prompt is None and name is None:
         return model.prompts[default] if default else ""

@@ -138,7 +138,7 @@ class Search:
     # ---- runs
 
     def _screen(self, changes: Changes, pooled: Sequence[Hypothesis], most: int = 1) -> None:
-        """`_try`, with those poolings alone that make the vectors of a few short texts."""
+        """`_try`, only with the poolings that fit a few short texts."""
         setup = self._applied(changes)
         few = self._few_for(setup)
         states = self._states(changes, few)

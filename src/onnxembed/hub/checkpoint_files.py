@@ -86,7 +86,7 @@ def fetch_checkpoint(
     names = _get_small_files(files, weights)
     places, base = module_places(files.folder), _open_base(files.folder, hub)
     fetched = Fetched(files.model, files.folder, files.commit, None if base is None else base.folder)
-    # What a static table is, its weights may be alone to say.
+    # Of a static table, the weights may be the only file that says what it is.
     if all(name != "StaticEmbedding" for name, _ in places):
         if examine is not None and names is not None:
             examine(fetched)

@@ -1,7 +1,7 @@
 """The files of a hub model, which come into the hub client's cache when they are asked for.
 
 A branch or tag is asked for once, when the model is opened; a commit is never asked for while the cache has what is
-wanted. If the hub cannot be reached, the cache serves, which is said once.
+wanted. If the hub cannot be reached, files come from the cache, with one warning.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class HubFiles(ModelFiles):
         return listing.commit
 
     def _use_cache(self, obstacle: UnreachableError | HubError) -> None:
-        """Go on with the cache from here on, which is said once unless the caller wanted it."""
+        """Use the cache from here on; warn once, unless the caller wanted it."""
         if self._obstacle is None and not (isinstance(obstacle, UnreachableError) and obstacle.wanted):
             warn(f"{obstacle}; using the cached copy of {self._repository.model}")
         self._obstacle = obstacle

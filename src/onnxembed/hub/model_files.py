@@ -94,7 +94,7 @@ class ModelFiles(ABC):
         """Let the revision's name stand for this copy in the cache: it has all that is wanted."""
 
 
-# A folder with more files than that is no model's, but perhaps a disk; models have some tens.
+# A folder with more files than that is no model, but perhaps a whole disk; models have some tens of files.
 MOST_FILES = 10_000
 
 

@@ -19,7 +19,7 @@ from onnxembed.runtime.open_model import OpenModel
 from onnxembed.warning import warn
 
 LARGE = 2**30
-"""Graphs of more bytes than this take seconds to check, which is said beforehand."""
+"""Graphs of more bytes than this take seconds to check; a message says so before."""
 
 _LOG = logging.getLogger("onnxembed.proof")
 

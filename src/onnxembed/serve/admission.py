@@ -15,7 +15,7 @@ from onnxembed.serve.errors import Refusal
 from onnxembed.serve.settings import Settings
 
 BODIES_AT_ONCE = 8
-"""All bodies that are arriving may together have so many times the bytes of the largest one."""
+"""The limit on the bytes of all bodies that are arriving, as a multiple of the largest body that is allowed."""
 
 
 class ClientGone(Exception):  # noqa: N818  (nobody's fault)
@@ -50,7 +50,7 @@ class Admission:
             self._requests -= 1
 
     async def body(self, receive: Receive) -> bytes:
-        """The body of a request; Refusal for one that is too long, too slow (408) or one too many, or ClientGone."""
+        """The body of a request; Refusal for one that is too long, too slow (408) or too many, or ClientGone."""
         seconds = self._settings.body_seconds
         try:
             async with asyncio.timeout(seconds):

@@ -31,7 +31,7 @@ UNREAD: Collection[Kind] = ("too_large", "media_type", "unauthorized", "overload
 """Refusals that do not wait for the body."""
 
 SMALL_BODY = 65_536
-"""So many bytes are read and thrown away, so that a client that is refused need not connect again."""
+"""At most this many bytes of a refused body are read and thrown away, so that its client can keep the connection."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Service:
 
     @cached_property
     def device(self) -> bytes:
-        """What the default model runs on, in the word of text-embeddings-inference."""
+        """What the default model runs on, as text-embeddings-inference names it."""
         return b"cpu" if self.models.find(None).opened.provider.startswith("CPU") else b"gpu"
 
 
@@ -163,7 +163,7 @@ class EndpointApp:
                 watcher.cancel()
 
     async def _read(self, scope: Scope, receive: Receive) -> Any:
-        """The decoded request; Refusal for one that is none."""
+        """The decoded request; Refusal for a body that is not one."""
         self._service.admission.check()
         headers, limit = dict(scope["headers"]), self._service.settings.payload_limit
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()

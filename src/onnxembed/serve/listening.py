@@ -81,7 +81,7 @@ def connections_allowed(wanted: int) -> int:
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     allowed = wanted if soft == resource.RLIM_INFINITY else min(wanted, soft - RESERVED)
     if allowed < 1:
-        raise UsageError(f"the system allows {soft} open files; {RESERVED + 1} are the least (ulimit -n)")
+        raise UsageError(f"the system allows {soft} open files; the server needs at least {RESERVED + 1} (ulimit -n)")
     return allowed
 
 

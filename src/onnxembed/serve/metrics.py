@@ -206,7 +206,7 @@ class Metrics(Collector):
             self._add(PADDING, slots - tokens)
 
     def queue(self, texts: int, tokens: int) -> None:
-        """So many texts and tokens wait."""
+        """Record how many texts and tokens wait."""
         with self._lock:
             self._set(QUEUE_TEXTS, texts)
             self._set(QUEUE_TOKENS, tokens)

@@ -226,7 +226,7 @@ class ServedModel:
 
 
 MAX_TOKENIZERS = 64
-"""Requests that cut to their own length have a tokenizer for each; so many are kept."""
+"""Each length that requests cut to has a tokenizer of its own; this many are kept."""
 
 
 def _keep(kept: dict[Key, Value], key: Key, value: Value) -> None:

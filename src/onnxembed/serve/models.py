@@ -16,7 +16,7 @@ class Models:
 
     Args:
         models: the served models, in the operator's order.
-        default: the name of the one that requests mean that name none.
+        default: the name of the model for requests that name none.
 
     Raises UsageError for two models of one name, and for a default that is not served.
     """

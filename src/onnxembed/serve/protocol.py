@@ -1,4 +1,4 @@
-"""HTTP with limits: connections that send no request, or read no answer, do not stay, and there are only so many."""
+"""HTTP with limits: connections that send no request, or read no answer, are closed, and their number is limited."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READING_SECONDS = 30.0
 """A client has to read the rest of its answer within this time, after the connection would have been idle."""
 
 FAREWELL_SECONDS = 1.0
-"""A connection that is one too many has so long to read why."""
+"""Seconds that a connection beyond the limit has to read why it is refused."""
 
 TOO_MANY = b'{"error":"too many connections; see --max-connections","error_type":"Overloaded"}'
 
@@ -39,11 +39,11 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     @classmethod
     def limited(cls, max_connections: int) -> type[DeadlineProtocol]:
-        """The protocol for at most so many connections."""
+        """The protocol, which refuses connections beyond this limit."""
         return type(cls.__name__, (cls,), {"max_connections": max_connections})
 
     def connection_made(self, transport: BaseTransport) -> None:
-        """A connection has HEADER_SECONDS for its first header, unless it is one too many."""
+        """A connection has HEADER_SECONDS for its first header; one beyond the limit is refused."""
         super().connection_made(transport)  # type: ignore[arg-type]
         if len(self.connections) > self.max_connections:
             self.connections.discard(self)

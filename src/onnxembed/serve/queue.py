@@ -19,8 +19,8 @@ from onnxembed.runtime.streaming import Computation
 from onnxembed.tokenizer.texts import Tokens
 
 CANDIDATES = 256
-"""From so many texts a run is made up. More would find more texts of one length, and take longer to plan than a run of
-a small model takes to compute."""
+"""A run is made up from at most this many waiting texts. Among more, more are of one length, but planning a run would
+take longer than computing it with a small model."""
 
 _numbers = count()
 

@@ -30,7 +30,7 @@ OPSET = 18
 RMS_OPSET = 23  # the first with RMSNormalization; graphs without it use OPSET, which older runtimes read too
 IR_VERSION = 8
 
-ROWS = 64  # transposed at a time: so many rows of the widest matrix fit into a cache
+ROWS = 64  # transposed at a time: this many rows of the widest matrix fit into a cache
 MICROSOFT = "com.microsoft"
 
 FLOAT_TYPES: dict[Precision, tuple[Any, int]] = {

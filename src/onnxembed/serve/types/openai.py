@@ -20,7 +20,7 @@ class EmbeddingsAsked(Struct):
     user: str | None = None
     input_type: TextKind | None = None
     truncate_prompt_tokens: Annotated[int, Meta(ge=-1)] | None = None
-    """vLLM's: cut texts to so many tokens, on the model's own side; -1 for the model's own length."""
+    """vLLM's: cut texts to this many tokens, on the model's own side; -1 for the model's own length."""
 
 
 class Embedding(Struct, tag_field="object", tag="embedding"):
