@@ -44,6 +44,8 @@ SECONDS = 30.0
 GROUP = 25
 """The cases that share a process, because making one costs more than most cases."""
 TOLERANCE = 2e-4
+CONTENTS = {".safetensors": ("tensor",), ".onnx": ("graph", "no onnxembed.json")}
+"""What errors call that which is in files without keys, or say where it is not there."""
 IN_GRAPH = ("config.json", "model.safetensors", "onnx/")
 """What says how a graph was made, and the graph; of Dense layers, too."""
 
@@ -62,8 +64,9 @@ class Change:
         return f"{self.file}: {self.what}"
 
     def is_named_in(self, message: str) -> bool:
-        """Whether an error names the file or a key that was changed."""
-        return any(name in message for name in (Path(self.file).name, *self.named))
+        """Whether an error names the file, what is in it, or a key that was changed."""
+        path = Path(self.file)
+        return any(name in message for name in (path.name, *CONTENTS.get(path.suffix, ()), *self.named))
 
 
 class Fuzzer:
@@ -105,7 +108,7 @@ class Fuzzer:
             folder, output = Path(scratch) / "model", Path(scratch) / "onnx"
             name = rng.choice(sorted(self._tasks))
             shutil.copytree(self._checkpoints / name, folder)
-            change = self._change(rng, folder)
+            change = self._change(rng, folder, self._checkpoints)
             ended = self._run(lambda: (export(folder, output), self._ours(name, output))[1])
             return f"{name}: {change}", self._compare(name, folder, change, ended, "wrong")
 
@@ -115,7 +118,7 @@ class Fuzzer:
             name = rng.choice(sorted(self._tasks))
             shutil.copytree(self._checkpoints / name, folder)
             shutil.copytree(self._artifacts / name / "onnx", folder / "onnx")
-            change = self._change(rng, folder)
+            change = self._change(rng, folder, self._checkpoints)
             ended = self._run(lambda: self._ours(name, folder))
             # The graph stays what it was where a change of the checkpoint would have made another one.
             otherwise = "different" if change.file.startswith(IN_GRAPH) or "_Dense/" in change.file else "wrong"
@@ -137,7 +140,7 @@ class Fuzzer:
             name = rng.choice(sorted(self._tasks))
             shutil.copytree(self._artifacts / name, folder)
             read = ["onnxembed.json", "tokenizer.json", "onnx/model.onnx"]
-            done = f"{name}: {self._change(rng, folder, rng.choice(read))}"
+            done = f"{name}: {self._change(rng, folder, self._artifacts, rng.choice(read))}"
             if rng.random() < 0.7:
                 _rehash(folder)
             ended = self._run(lambda: self._ours(name, folder))
@@ -155,21 +158,29 @@ class Fuzzer:
     def _theirs(self, name: str, folder: Path, texts: Sequence[str] = tiny.TEXTS) -> Array:
         return np.asarray(TASKS[self._tasks[name]].theirs(folder, texts))
 
-    def _change(self, rng: Random, folder: Path, name: str | None = None) -> Change:
-        """Change one file of the folder, or the one named."""
+    def _change(self, rng: Random, folder: Path, originals: Path, name: str | None = None) -> Change:
+        """Change one file of the folder, or the one named; `originals` has the unchanged folders of all models."""
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         path = folder / name if name else rng.choice(files)
-        data = path.read_bytes()
+        file = path.relative_to(folder).as_posix()
+        draw = rng.random()
         named: tuple[str, ...] = ()
-        if path.suffix == ".json" and rng.random() < 0.8:
-            text, what, named = mutate_json(rng, data.decode())
-            data = text.encode("utf-8", "surrogatepass")
+        what = "removed"
+        if draw < 0.05:
+            path.unlink()
+        elif draw < 0.1 and (others := sorted(originals.glob(f"*/{file}"))):
+            other = rng.choice(others)
+            shutil.copy(other, path)
+            what = f"that of {other.relative_to(originals).parts[0]}"
+        elif path.suffix == ".json" and draw < 0.8:
+            text, what, named = mutate_json(rng, path.read_text(encoding="utf-8"))
+            path.write_bytes(text.encode("utf-8", "surrogatepass"))
         else:
-            data, what = mutate_bytes(rng, data)
-        path.write_bytes(data)
+            data, what = mutate_bytes(rng, path.read_bytes())
+            path.write_bytes(data)
         if self._keep:
             shutil.copytree(folder, self._keep, dirs_exist_ok=True)
-        return Change(path.relative_to(folder).as_posix(), what, named)
+        return Change(file, what, named)
 
 
 CAMPAIGNS: Mapping[str, Callable[[Fuzzer, Random], tuple[str, Outcome]]] = {

@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 from onnxembed.errors import OnnxEmbedError
 
 Work = Callable[[], Any]
+WORDS = 2000
+"""The most characters that are kept of an error."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ def attempt(work: Work) -> Ended:
     try:
         return Ended("value", work())
     except OnnxEmbedError as error:
-        return Ended("refused", f"{type(error).__name__}: {error}"[:500])
+        return Ended("refused", f"{type(error).__name__}: {error}"[:WORDS])
     except BaseException as error:  # a panic of Rust code is no Exception
-        return Ended("foreign", f"{type(error).__name__}: {error}"[:500])
+        return Ended("foreign", f"{type(error).__name__}: {error}"[:WORDS])
 
 
 def isolated(work: Work, seconds: float, memory: int = 4 << 30) -> Ended:

@@ -37,7 +37,8 @@ from onnxembed.facts.transformer import (
 )
 from reference_keys import attributes_of, keys_of, parameters_of
 from tiny import TEXTS, change_json, write_json, write_sentence_bert
-from tiny_heads import write_colbert_encoder
+from tiny_heads import write_colbert_encoder, write_masked_lm
+from tiny_rerankers import write_cross_encoder
 
 PACKAGES = ("base", "sentence_transformer", "cross_encoder", "sparse_encoder", "multi_vector_encoder")
 
@@ -333,6 +334,36 @@ def test_an_option_of_another_class_is_refused_with_the_class_that_the_files_nam
     change_json(folder / "sentence_bert_config.json", transformer_task="sequence-classification")
     words = "transformer_task .* in a SentenceTransformer, as config_sentence_transformers.json makes it"
     with pytest.raises(UnsupportedError, match=words):
+        read_facts(folder)
+
+
+@pytest.mark.parametrize("content", [{}, None], ids=["without the key", "without the file"])
+def test_a_transformer_without_the_task_of_its_class_is_refused(tmp_path: Path, content: dict[str, Any] | None) -> None:
+    """sentence-transformers reads such a model without its head, and pools or scores the hidden states."""
+    splade = write_masked_lm(tmp_path / "splade", pooling={"pooling_strategy": "max"})
+    for folder, task in (splade, "fill-mask"), (write_cross_encoder(tmp_path / "cross"), "sequence-classification"):
+        (folder / "sentence_bert_config.json").unlink()
+        if content is not None:
+            write_json(folder / "sentence_bert_config.json", content)
+        with pytest.raises(UnsupportedError, match=f"sentence_bert_config.json has no transformer_task.*'{task}'"):
+            read_facts(folder)
+
+
+def test_the_older_module_of_a_sparse_model_needs_no_task(tmp_path: Path) -> None:
+    folder = write_masked_lm(tmp_path, pooling={"pooling_strategy": "max"})
+    modules = (folder / "modules.json").read_text(encoding="utf-8")
+    older = modules.replace("base.modules.transformer.Transformer", "sparse_encoder.models.MLMTransformer")
+    (folder / "modules.json").write_text(older, encoding="utf-8")
+    (folder / "sentence_bert_config.json").unlink()
+    assert read_facts(folder).sparse is not None
+
+
+@pytest.mark.parametrize("kind", ["SparseEncoder", "MultiVectorEncoder"])
+def test_modules_of_another_class_name_the_file_that_makes_the_class(tmp_path: Path, kind: str) -> None:
+    folder = write_sentence_bert(tmp_path)
+    change_json(folder / "config_sentence_transformers.json", model_type=kind)
+    change_json(folder / "sentence_bert_config.json", transformer_task="fill-mask" if kind == "SparseEncoder" else None)
+    with pytest.raises(UnsupportedError, match=r"modules\.json has .*, as config_sentence_transformers\.json makes it"):
         read_facts(folder)
 
 

@@ -56,9 +56,11 @@ def _pooling(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[tupl
         sparse = ""
         if (named := named_class(facts)).endswith(MASKED_LM):
             sparse = f", or --task sparse for the sparse embeddings (SPLADE) of its {named}"
-        where = f" ({facts.poolings[0].reason})" if facts.poolings else ""
+        why = "modules.json has no Pooling" if facts.has_modules else "it has no modules.json"
+        if facts.poolings:
+            why = facts.poolings[0].reason
         raise UnsaidError(
-            f"{facts.folder} does not say how to pool its tokens{where}; pass --pooling (cls, mean, ...){sparse}",
+            f"{facts.folder} does not say how to pool its tokens ({why}); pass --pooling (cls, mean, ...){sparse}",
             "--pooling",
         )
     return Decision(modes, "file", facts.poolings[0].reason)

@@ -116,13 +116,14 @@ def read_facts(folder: Path, base: Path | None = None) -> Facts:
     if st_class not in HEAD_READERS:
         raise UnsupportedError(f"{st_file} says that this is a {st_class}; known: {', '.join(HEAD_READERS)}")
     transformer_folder = folder / (modules[0]["path"] if modules else "")
-    static = bool(modules) and module_class(modules[0]) == "StaticEmbedding"
+    first_module = module_class(modules[0]) if modules else None
+    static = first_module == "StaticEmbedding"
     tokenizer_config = read_optional_json(transformer_folder / "tokenizer_config.json")
     MODEL.check(st_file, st_config)
     if not static:
         TOKENIZER.check_off(transformer_folder / "tokenizer_config.json", tokenizer_config)
     weights_folder, lora, config = _read_config(transformer_folder, base, static=static)
-    transformer_name, transformer_config = read_transformer_config(transformer_folder, st_class)
+    transformer_name, transformer_config = read_transformer_config(transformer_folder, st_class, first_module)
     checkpoint = _Checkpoint(folder, modules, config, transformer_name, transformer_config)
     heads = HEAD_READERS[st_class](checkpoint)
     multi_vector = heads.multi_vector

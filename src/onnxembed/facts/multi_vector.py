@@ -112,8 +112,9 @@ def read_multi_vector(
     if not layers or classes[: len(layers)] != ["Dense"] * len(layers) or sorted(rest) not in endings:
         module_types = ", ".join(module["type"] for module in modules) or "nothing"
         raise UnsupportedError(
-            f"{folder / 'modules.json'} has {module_types} after its first module; onnxembed builds Dense and, "
-            "for a MultiVectorEncoder, MultiVectorMask and Normalize"
+            f"{folder / 'modules.json'} has {module_types} after the first module of a multi-vector model, as "
+            f"{st_name} makes it (model_type); onnxembed builds Dense and, for a MultiVectorEncoder, MultiVectorMask "
+            "and Normalize"
         )
     dense = tuple(read_dense(folder, module["path"], place="token_embeddings") for module in layers)
     if pylate:

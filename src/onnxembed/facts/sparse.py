@@ -64,8 +64,8 @@ def read_splade(folder: Path, modules: list[dict[str, str]]) -> SparseFacts:
     if [module_class(module) for module in modules] != ["SpladePooling"]:
         module_types = ", ".join(module["type"] for module in modules) or "nothing"
         raise UnsupportedError(
-            f"{folder / 'modules.json'} has {module_types} after a SparseEncoder's first module; "
-            "onnxembed builds SpladePooling"
+            f"{folder / 'modules.json'} has {module_types} after the first module of a SparseEncoder, as "
+            "config_sentence_transformers.json makes it (model_type); onnxembed builds SpladePooling"
         )
     name = f"{modules[0]['path']}/config.json"
     return _read_splade_pooling(name, read_json(folder / name))

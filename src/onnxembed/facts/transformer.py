@@ -87,15 +87,30 @@ SPARSE_EXPECTED: dict[str, Any] = {
     "transformer_task": "fill-mask",
     "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
 }
+# The task of a module of class Transformer, whose default is feature-extraction; an MLMTransformer has its own.
+TASK_OF_CLASS = {"CrossEncoder": "sequence-classification", "SparseEncoder": "fill-mask"}
+
 # Further options of a MultiVectorEncoder's Transformer module, which multi_vector.py reads.
 MULTI_VECTOR_OPTIONS = {"query_length", "document_length", "query_expansion"}
 
 
-def read_transformer_config(folder: Path, class_name: str) -> tuple[str, JsonObject]:
+def read_transformer_config(folder: Path, class_name: str, module: str | None = None) -> tuple[str, JsonObject]:
     """The file name and the content of the config, for a model of sentence-transformers' class `class_name`.
 
-    Raises UnsupportedError for an option that would change vectors.
+    `module` is the class that modules.json names for the module, None without such a file. Raises UnsupportedError for
+    an option that would change vectors.
     """
+    name, config = _read_config(folder, class_name)
+    if module == "Transformer" and class_name in TASK_OF_CLASS and "transformer_task" not in config:
+        raise UnsupportedError(
+            f"{folder / name} has no transformer_task, so sentence-transformers reads the model without the head of a "
+            f"{class_name}, as config_sentence_transformers.json makes it (model_type); "
+            f"set it to {TASK_OF_CLASS[class_name]!r} in a copy of the folder"
+        )
+    return name, config
+
+
+def _read_config(folder: Path, class_name: str) -> tuple[str, JsonObject]:
     for name in TRANSFORMER_CONFIGS:
         if (folder / name).is_file() or (folder / name).is_symlink():
             config = read_json(folder / name)

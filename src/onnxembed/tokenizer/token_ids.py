@@ -48,9 +48,16 @@ class TokenIds:
         )
 
     def known(self, words: Iterable[str]) -> tuple[int, ...]:
-        """The ids of those words that are tokens by themselves, in ascending order."""
-        ids = (self._tokenizer.token_to_id(word) for word in words)
-        return tuple(sorted(token_id for token_id in ids if token_id is not None))
+        """The ids of those words that are tokens by themselves, in ascending order.
+
+        A word with the id of the unknown token is none, unless it is that token: what is meant by its id are words that
+        the vocabulary lacks. Reference: sentence-transformers 6.2, MultiVectorMask.resolve_with_tokenizer.
+        """
+        unknown = self._special.get("unk_token")
+        unknown_id = None if unknown is None else self._tokenizer.token_to_id(unknown)
+        found = {word: self._tokenizer.token_to_id(word) for word in words}
+        known = {word: number for word, number in found.items() if number is not None}
+        return tuple(sorted({number for word, number in known.items() if number != unknown_id or word == unknown}))
 
 
 def special_tokens(facts: Facts, of_class: Mapping[str, str]) -> dict[str, Any]:

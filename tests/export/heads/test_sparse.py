@@ -286,7 +286,7 @@ def refused(source: Path, *words: str, options: Options = TASK) -> bool:
 
 def test_a_plain_checkpoint_is_sparse_only_when_told_so(tmp_path: Path) -> None:
     source = write_masked_lm(tmp_path / "source")
-    assert refused(source, "does not say how to pool", options=Options())
+    assert refused(source, "does not say how to pool its tokens (it has no modules.json)", options=Options())
 
 
 def test_a_checkpoint_without_the_head_is_named(tmp_path: Path) -> None:
