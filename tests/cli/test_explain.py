@@ -35,3 +35,18 @@ def test_the_command_says_what_is_missing(run: Run, artifact: Path) -> None:
     assert refused(run("explain", artifact, "a.npy"), "--texts")
     assert refused(run("explain", artifact, "a.csv"), "neither a .npy nor a .jsonl file")
     assert refused(run("explain", artifact, "a.jsonl"), "a.jsonl, line 1: needs 'text'")
+    assert refused(run("explain", artifact, "a.npy", "--texts", "none.txt"), "--texts none.txt: no such file")
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_compared(run: Run, artifact: Path) -> None:
+    result = run("explain", artifact, "none.npy", "--texts", "none.txt", "--html", "none/page.html")
+    assert refused(result, "--html none/page.html: there is no folder none")
+
+
+def test_vectors_with_broken_rows_are_not_the_same(run: Run, artifact: Path, model: OnnxEmbedder) -> None:
+    vectors = model.encode(TEXTS)
+    vectors[3] = np.nan
+    np.save("broken.npy", vectors)
+    Path("texts.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    code, out, _ = run("explain", artifact, "broken.npy", "--texts", "texts.txt")
+    assert (code, out.startswith("1 vector of theirs cannot be used")) == (1, True)

@@ -90,17 +90,21 @@ def explain(
     ]
     if len(systems) + (theirs is not None) != 1:
         raise UsageError("name one thing to compare with: a file, or one of --tei, --openai, --fastembed, ...")
+    if html is not None and not html.parent.is_dir():
+        raise UsageError(f"--html {html}: there is no folder {html.parent}")
+    if texts is not None and not texts.is_file():
+        raise UsageError(f"--texts {texts}: no such file")
     if theirs is not None:
         given = _read(theirs, texts)
         report = explain_given(model, given, prompt=prompt, prompt_name=prompt_name, **arguments)
     else:
         probes = None if texts is None else _texts(texts)
         report = explain_system(model, systems[0], probes, prompt=prompt, prompt_name=prompt_name, **arguments)
+    click.echo(report.to_json() if as_json else "\n".join(report.lines()), nl=not as_json)
     if html is not None:
         from onnxembed.explain.page import write_page
 
         write_page(report, html)
-    click.echo(report.to_json() if as_json else "\n".join(report.lines()), nl=not as_json)
     if not report.same:
         sys.exit(CHECK_FAILED)
 

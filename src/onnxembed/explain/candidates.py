@@ -143,7 +143,9 @@ _SCALING: Mapping[Scale, Callable[[FloatArray, FloatArray], FloatArray]] = {
 
 
 def _rescaled(scale: Scale, own: Scale) -> Hypothesis:
-    return Hypothesis("normalization", _SCALES[scale], _SCALES[own], words={"normalize": str(own == "unit")})
+    scaled = own == "unit"
+    words = {"normalize": str(scaled), "lowered": str(scaled).lower(), "applied": "apply" if scaled else "leave out"}
+    return Hypothesis("normalization", _SCALES[scale], _SCALES[own], words=words)
 
 
 def best(candidates: Sequence[Candidate]) -> list[Candidate]:

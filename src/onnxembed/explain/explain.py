@@ -125,9 +125,9 @@ def _report(
     singles = [each for each in everything if len(each.changes) == 1 and not each.accepted]
     others = [each for each in everything if each not in found and not _contains(each, chosen)]
     return Report(
-        verdict=_verdict(chosen, found) if band is None else _band(*band),
+        verdict=_unusable(given) + (_verdict(chosen, found) if band is None else _band(*band)),
         explained=explained,
-        same=explained and not chosen.changes,
+        same=explained and not chosen.changes and not given.unusable,
         band=band is not None,
         causes=causes_of(chosen.changes, system) if found or band else (),
         measure="cosine",
@@ -180,6 +180,13 @@ def _verdict(chosen: Candidate, found: list[Candidate]) -> str:
     if not chosen.changes:
         return f"The vectors are the same: {reached}, and {noise(chosen.error)}."
     return f"{sentence(chosen.changes, 'vectors')} With this, {reached}; {noise(chosen.error)}."
+
+
+def _unusable(given: Given) -> str:
+    """What is said first where some of their vectors are none."""
+    if not given.unusable:
+        return ""
+    return f"{counted(given.unusable, 'vector')} of theirs cannot be used (NaN, infinity or zero). Of the others: "
 
 
 def _band(chosen: Candidate, agreed: Agreement) -> str:

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 FIXES: Mapping[str, Mapping[str, str]] = {
     "normalization": {
         "sentence-transformers": "model.encode(texts, normalize_embeddings={normalize})",
-        "text-embeddings-inference": 'the field "normalize" of /embed: {normalize}',
+        "text-embeddings-inference": 'the field "normalize" of /embed: {lowered}',
         "FastEmbed": "TextEmbedding.add_custom_model(..., normalization={normalize})",
         "FlagEmbedding": "FlagModel(..., normalize_embeddings={normalize})",
-        "transformers": "torch.nn.functional.normalize(vectors, dim=-1), if True: {normalize}",
-        "vLLM": "--pooler-config with normalize (use_activation in newer releases): {normalize}",
+        "transformers": "{applied} torch.nn.functional.normalize(vectors, dim=-1)",
+        "vLLM": "the field use_activation of a request or of --pooler-config (once normalize): {lowered}",
     },
     "pooling": {
         "sentence-transformers": "1_Pooling/config.json, or Pooling(dimension, '{pooling}') among the modules",
-        "text-embeddings-inference": "--pooling with {pooling} (it writes lasttoken as last-token)",
-        "FastEmbed": "TextEmbedding.add_custom_model(..., pooling=PoolingType...) with {pooling}",
-        "FlagEmbedding": "FlagModel(..., pooling_method=...) with {pooling}",
+        "text-embeddings-inference": "--pooling cls, mean or last-token: {pooling}",
+        "FastEmbed": "add_custom_model(..., pooling=...): PoolingType.CLS, MEAN or LAST_TOKEN for {pooling}",
+        "FlagEmbedding": "FlagModel(..., pooling_method=...): cls or mean for {pooling}; FlagLLMModel for last_token",
         "transformers": "pool last_hidden_state by {pooling}, over the attention mask",
-        "vLLM": "--pooler-config with pooling_type (MEAN, CLS or LAST): {pooling}",
+        "vLLM": "--pooler-config with pooling_type MEAN, CLS or LAST: {pooling}",
     },
     "special tokens in the pooling": {
         "transformers": "pool over attention_mask as the tokenizer gives it, special tokens included",
@@ -56,7 +56,7 @@ FIXES: Mapping[str, Mapping[str, str]] = {
     },
     "attention": {
         "sentence-transformers": "is_causal in config.json: {lowered} (model[0].model.config.is_causal)",
-        "text-embeddings-inference": '"is_causal": {lowered} in config.json, with a release that reads it',
+        "text-embeddings-inference": '"is_causal": {lowered} in config.json (Qwen2; others have a key of their own)',
         "vLLM": "--hf-overrides '{{\"is_causal\": {lowered}}}'",
         "transformers": "AutoModel.from_pretrained(..., is_causal={causal}) for the classes that read it",
     },
@@ -76,7 +76,7 @@ FIXES: Mapping[str, Mapping[str, str]] = {
     },
     "activation": {
         "transformers": "{key} in config.json: {activation}",
-        "text-embeddings-inference": "{key} in config.json is {activation}; releases before 1.8 computed another GELU",
+        "text-embeddings-inference": "not an option: 1.9 computes GELU with tanh, whatever {key} says ({activation})",
     },
     "positions": {
         "transformers": "pass no position_ids, so that the model counts them from {first} itself",
@@ -84,7 +84,7 @@ FIXES: Mapping[str, Mapping[str, str]] = {
     },
     "rotary positions": {
         "transformers": "config.json as published: {rope}",
-        "vLLM": "no --rope-theta and --rope-scaling (or --hf-overrides) that say otherwise than config.json: {rope}",
+        "vLLM": "no --hf-overrides that say otherwise than config.json: {rope}",
         "text-embeddings-inference": "a release that reads these keys of config.json: {rope}",
     },
     "tokenizer": {
@@ -97,12 +97,13 @@ FIXES: Mapping[str, Mapping[str, str]] = {
         "FastEmbed": "model_max_length in tokenizer_config.json: {length}",
         "FlagEmbedding": "query_max_length and passage_max_length: {length}",
         "transformers": "tokenizer(texts, truncation=True, max_length={length})",
-        "vLLM": "truncate_prompt_tokens: {length}, and --max-model-len at least as large",
+        "vLLM": '"truncate_prompt_tokens": {length} and "truncation_side": "right", with a --max-model-len as large',
     },
     "truncation side": {
         "transformers": 'tokenizer.truncation_side = "{side}"',
         "sentence-transformers": 'model.tokenizer.truncation_side = "{side}"',
-        "text-embeddings-inference": 'the field "truncation_direction": {side}',
+        "text-embeddings-inference": 'the field "truncation_direction": "{capital}"',
+        "vLLM": 'the field "truncation_side": "{side}"',
     },
     "case": {
         "transformers": "use the tokenizer files of the model unchanged (do_lower_case in tokenizer_config.json)",
@@ -132,7 +133,7 @@ FIXES: Mapping[str, Mapping[str, str]] = {
     },
     "head": {
         "transformers": "AutoModelForSequenceClassification, whose head reads what config.json says",
-        "text-embeddings-inference": "classifier_pooling of config.json, with a release that reads it",
+        "text-embeddings-inference": "classifier_pooling of config.json, which releases from 1.7 on read",
         "all systems": "classifier_pooling of config.json says what the head reads",
     },
     "order": {"all systems": "match vectors with texts by an id, not by the order in which they come back"},

@@ -28,6 +28,8 @@ class Given:
     everything: FloatArray
     """All usable vectors [M, D], those of texts that are not looked at included."""
     places: IntArray
+    unusable: int
+    """How many of their vectors are NaN or zero, so that they were left out."""
     notes: tuple[str, ...]
 
 
@@ -47,8 +49,8 @@ def checked(texts: Sequence[str], vectors: Array) -> Given:
         )
     broken: Array = np.logical_not(np.isfinite(array).all(axis=1))
     empty: Array = np.logical_not(broken) & (np.abs(array).max(axis=1) == 0)
-    notes = [f"{_rows(broken)} hold NaN or infinity and were left out"] if broken.any() else []
-    notes += [f"{_rows(empty)} are zero and were left out"] if empty.any() else []
+    notes = [f"left out for NaN or infinity: {_rows(broken)}"] if broken.any() else []
+    notes += [f"left out because they are zero: {_rows(empty)}"] if empty.any() else []
     usable = np.flatnonzero(~(broken | empty))
     if len(usable) < FEWEST:
         left = f" ({'; '.join(notes)})" if notes else ""
@@ -59,7 +61,8 @@ def checked(texts: Sequence[str], vectors: Array) -> Given:
         chosen = np.linspace(0, len(by_length) - 1, MOST).round().astype(int)
         notes.append(f"the search looked at {MOST} of {len(usable)} texts, spread over all lengths")
         usable = np.array(sorted(by_length[place] for place in chosen), np.int64)
-    return Given([checked_texts[place] for place in usable], array[usable], everything, usable, tuple(notes))
+    unusable = int((broken | empty).sum())
+    return Given([checked_texts[place] for place in usable], array[usable], everything, usable, unusable, tuple(notes))
 
 
 def _numbers(vectors: Array) -> FloatArray:

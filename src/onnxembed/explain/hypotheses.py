@@ -94,7 +94,7 @@ def other_side(setup: Setup) -> Hypothesis:
         f"keep the {other} of a text that is too long",
         f"keep its {kept}",
         inputs={"side": "left" if setup.inputs.side == "right" else "right"},
-        words={"side": setup.inputs.side},
+        words={"side": setup.inputs.side, "capital": setup.inputs.side.capitalize()},
     )
 
 
