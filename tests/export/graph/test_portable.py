@@ -180,7 +180,7 @@ def test_a_reranker_is_scored_with_like_any_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model_type", [*BERT_LIKE, "mpnet"])
 def test_openvino_computes_it(model_type: str, tmp_path: Path) -> None:
-    openvino = pytest.importorskip("openvino", reason="computes with OpenVINO; needs the [openvino] extra")
+    openvino = pytest.importorskip("openvino", reason="computes with OpenVINO; needs its package, openvino")
     export(write_encoder(tmp_path / "source", model_type, max_position_embeddings=330), tmp_path / "out", PORTABLE)
     core = importlib.import_module("openvino").Core()
     compiled = core.compile_model(tmp_path / "out" / graph_file("fp32"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
