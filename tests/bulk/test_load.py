@@ -234,6 +234,15 @@ def chroma_metric(uri: str, name: str) -> str:
     return str(client.get_collection(name, embedding_function=None).configuration["hnsw"]["space"])
 
 
+def test_chroma_searches_among_more_candidates_than_it_does_by_itself(embed: Embed, tmp_path: Path) -> None:
+    """It has no exact search, and keeps the number that a collection is made with."""
+    chromadb: Any = pytest.importorskip("chromadb")
+    load(job(embed, tmp_path, ["the cat"]), f"chroma:{tmp_path}/db/docs", silent)
+    settings = chromadb.config.Settings(anonymized_telemetry=False)
+    client = chromadb.PersistentClient(f"{tmp_path}/db", settings=settings)
+    assert client.get_collection("docs", embedding_function=None).configuration["hnsw"]["ef_search"] == 400
+
+
 def lancedb_metric(uri: str, name: str) -> str:
     """A table has none: a search names it, and the table says which."""
     import lancedb

@@ -108,3 +108,15 @@ def test_a_cluster_without_room_is_refused(embed: Embed, artifact: Path, cluster
     with pytest.raises(UsageError, match=r"room for 0 actors of 1000 CPUs, not 1: see --threads"):
         embed("a.txt", compute=compute)
     assert list((tmp_path / "out").glob("part-*")) == []
+
+
+def test_a_model_is_found_by_a_path_that_begins_where_the_command_runs(
+    artifact: Path, cluster: None, tmp_path: Path
+) -> None:
+    """The actors of a cluster that was started elsewhere begin elsewhere."""
+    (tmp_path / "a.txt").write_text("the cat\n")
+    (tmp_path / "model").symlink_to(artifact)
+    line = command("embed", "model", "a.txt", "-o", "out/", "--threads", "1", "--ray", "auto")
+    done = subprocess.run(line, env=USUAL, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("out: 1 texts,")

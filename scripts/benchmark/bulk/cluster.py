@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import shutil
 import subprocess
 import sys
@@ -35,8 +36,11 @@ class Times(Unwatched):
 
     def __init__(self) -> None:
         self.done: list[tuple[float, int]] = []
+        self.cpu = 0.0
+        """The CPU seconds that this process had used when embedding began."""
 
     def begin(self, share: float, done: Any) -> None:
+        self.cpu = time.process_time()
         self.done.append((time.perf_counter(), 0))
 
     def advance(self, texts: int, share: float) -> None:
@@ -95,6 +99,7 @@ def ray_beside_plain(work: Work) -> None:
 def shared_parts(work: Work) -> None:
     """What the process that leads a job on a cluster does by itself, and what each actor does once.
 
+    CPU seconds are given, too: other programs that run on the machine change them little.
     Texts per second of reading alone, and of a job that reads and writes and embeds nothing; seconds that a process
     takes to import the package and open the model; bytes that are hashed in a second.
     """
@@ -103,24 +108,30 @@ def shared_parts(work: Work) -> None:
     files = find_inputs([str(inputs)], lambda stage, done, total: None)
     hashing = time.perf_counter() - begun
     opened = open_inputs(files, Columns("text", None, ()))
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     for _ in pending(opened, {}, 16384):
         pass
-    reading = time.perf_counter() - begun
+    reading, reading_cpu = time.perf_counter() - begun, time.process_time() - used
     output = work.folder / "unembedded"
     shutil.rmtree(output, ignore_errors=True)
     times = Times()
     run(work.open, inputs, output, compute=compute_nothing, watch=times)
-    both = time.perf_counter() - times.done[0][0]
+    both, both_cpu = time.perf_counter() - times.done[0][0], time.process_time() - times.cpu
     program = f"from onnxembed import OnnxEmbedder; OnnxEmbedder({str(work.model)!r}, threads=1).encode('a')"
     opening = []
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
     for _ in range(5):
         begun = time.perf_counter()
         subprocess.run([sys.executable, "-c", program], check=True)
         opening.append(time.perf_counter() - begun)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    opening_cpu = (ended.ru_utime + ended.ru_stime - children.ru_utime - children.ru_stime) / len(opening)
     figures = {
         "reading_texts_per_second": work.texts / reading,
+        "reading_texts_per_cpu_second": work.texts / reading_cpu,
         "reading_and_writing_texts_per_second": work.texts / both,
+        "reading_and_writing_texts_per_cpu_second": work.texts / both_cpu,
+        "import_open_and_first_vector_cpu_seconds": opening_cpu,
         "hashing_mb_per_second": files[0].bytes / hashing / 1e6,
         "import_open_and_first_vector_seconds": float(np.median(opening)),
     }
@@ -155,7 +166,10 @@ class Echo:
 
 
 def _transport(ray: Any, work: Work) -> dict[str, float]:
-    """Texts per second that go to an actor and come back as vectors, where nothing is embedded."""
+    """Texts per second, and per CPU second of this process, that go to actors and come back as vectors.
+
+    Nothing is embedded.
+    """
     opened = open_inputs(
         find_inputs([str(work.parquet(work.texts))], lambda stage, done, total: None), Columns("text", None, ())
     )
@@ -164,11 +178,12 @@ def _transport(ray: Any, work: Work) -> dict[str, float]:
         dimension = model.dimension
     actors = [ray.remote(num_cpus=1)(Echo).remote(dimension) for _ in range(2)]
     ray.get([actor.columns.remote(["a"]) for actor in actors])
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     under_way: list[Any] = []
     for number, texts in enumerate(chunks):
         under_way.append(actors[number % 2].columns.remote(texts))
         if len(under_way) == 4:
             ray.get(under_way.pop(0))
     ray.get(under_way)
-    return {"texts_per_second": work.texts / (time.perf_counter() - begun)}
+    seconds, cpu = time.perf_counter() - begun, time.process_time() - used
+    return {"texts_per_second": work.texts / seconds, "texts_per_cpu_second": work.texts / cpu}

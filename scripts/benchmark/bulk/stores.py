@@ -70,8 +70,7 @@ def at(work: Work, store: str, name: str) -> Iterator[str]:
 def search(work: Work, stores: list[str]) -> None:
     """SciFact's nDCG@10 of two jobs' vectors, over all documents and test queries: by numpy, and through each store.
 
-    Every search is exact, but that of Chroma, which has none: its graph is searched with as many candidates as there
-    are documents.
+    Every search is exact, but that of Chroma, which has no exact one.
     """
     folder = work.data / "eval/scifact"
     relevant: dict[str, dict[str, int]] = {}
@@ -151,7 +150,6 @@ def chroma_search(uri: str) -> Iterator[Find]:
     folder, name = _place(uri)
     settings = chromadb.config.Settings(anonymized_telemetry=False)
     collection: Any = chromadb.PersistentClient(folder, settings).get_collection(name, embedding_function=None)
-    collection.modify(configuration={"hnsw": {"ef_search": collection.count()}})
     yield lambda vector: list(collection.query(query_embeddings=vector[None], n_results=10)["ids"][0])
 
 

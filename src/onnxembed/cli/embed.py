@@ -235,6 +235,8 @@ def embed(
         ranges=ranges,
     )
     wanted.check()
+    if ray is not None and Path(model).exists():  # actors begin in other folders than this process
+        model = str(Path(model).absolute())
     open_model = partial(OnnxEmbedder, model, onnx_file=onnx_file, **arguments)
     job = JobArguments(id_column=id_column, keep=keep, strict=strict, part_rows=part_rows, report=report, ray=ray)
     if output is not None and is_folder(output):

@@ -10,6 +10,10 @@ from onnxembed.bulk.stores.store import MARK, Collection, Target, payloads, requ
 
 DISTANCES = {"cosine": "cosine", "dot": "ip", "euclidean": "l2"}
 
+SEARCHED = 400
+"""How many candidates a search keeps. Chroma has no exact search; with its own 100, 0.4 % of the ten nearest documents
+of SciFact's queries are not found, with 400 all are. A collection keeps the number that it is made with."""
+
 PLAIN = (str, int, float, bool)
 """What Chroma's metadata may hold; other values become strings, and nulls are left out."""
 
@@ -37,7 +41,7 @@ class Chroma:
         self._collection = self._client.create_collection(
             collection.name,
             metadata={MARK: collection.mark},
-            configuration={"hnsw": {"space": DISTANCES[collection.similarity]}},
+            configuration={"hnsw": {"space": DISTANCES[collection.similarity], "ef_search": SEARCHED}},
             embedding_function=None,
         )
         return collection.made
