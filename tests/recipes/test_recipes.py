@@ -59,6 +59,18 @@ COPIES = {
 }
 
 
+# What published models make, as their pages say: one for each way in which a recipe shows it.
+TASKS = {
+    "Qwen3-Reranker-0.6B": ("reranking",),  # a fact
+    "splade-v3": ("sparse",),  # a fact, beside published similarities
+    "bge-m3": ("embedding", "sparse", "multi_vector"),  # published similarities of three kinds
+    "colbertv2.0": ("multi_vector",),
+    "mxbai-embed-large-v1": ("embedding",),  # published vectors
+    "bge-reranker-base": ("reranking",),  # published scores
+    "stella_en_1.5B_v5": ("embedding",),  # facts of embedders, and no numbers
+}
+
+
 @pytest.fixture
 def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty book in place of the real one."""
@@ -495,3 +507,13 @@ def test_golden_vectors_of_fastembed_are_compared_as_it_scales_them() -> None:
     ]
     assert scaled
     assert all("fastembed" in golden.source for golden in scaled)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_recipe_shows_the_tasks_of_its_model(name: str) -> None:
+    assert read_recipe(name).tasks == TASKS[name]
+
+
+def test_a_recipe_without_a_fact_or_a_number_shows_no_task(book: Path) -> None:
+    refused = '[[refused]]\nprecision = "fp16"\nreason = "r"\nsource = "s"\n'
+    assert write(book, refused).tasks == ()

@@ -260,7 +260,7 @@ def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
     [
         ({"pooling": "first"}, UnsupportedError, "does not know: pooling"),
         ({"hidden_dim": 7}, ModelFilesError, r"hidden_dim say \(7,\), but embeddings has the shape \(6,\)"),
-        ({"normalize": "yes"}, ModelFilesError, "normalize is 'yes', not a bool"),
+        ({"normalize": "yes"}, ModelFilesError, "normalize is 'yes', not true or false"),
     ],
 )
 def test_a_config_that_is_not_built_is_named(
@@ -363,3 +363,39 @@ def test_the_unknown_token_of_a_unigram_is_left_out(tmp_path: Path) -> None:
     assert_close(actual, sums / np.linalg.norm(sums, axis=1, keepdims=True))
     if find_spec("model2vec") is not None:
         assert_close(actual, import_module("model2vec").StaticModel.from_pretrained(folder).encode(texts))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("clusters", [None, 5])
+@pytest.mark.parametrize("stored", ["float32", "float16", "float64", "int8"])
+@pytest.mark.parametrize("reading", [(False, None), (True, None), (True, 3)])
+@pytest.mark.filterwarnings("ignore:.* were longer than max_length=3 tokens")
+def test_every_storage_of_model2vec_gives_its_vectors(
+    weighted: bool, clusters: int | None, stored: str, reading: tuple[bool, int | None], tmp_path: Path
+) -> None:
+    """With weights, with a mapping of tokens to fewer rows (vocabulary quantization), in each type of numbers."""
+    normalize, limit = reading
+    model2vec = pytest.importorskip("model2vec", reason="needs model2vec, which makes and reads the model")
+    pieces = [("<unk>", 0.0), *[(f"\u2581{word}", -1.0) for word in ("the", "cat", "sat", "dog")], ("\u2581", -2.0)]
+    tokenizer = Tokenizer(models.Unigram([*pieces, *[(letter, -3.0) for letter in "abcdef"]], 0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokens, rng = tokenizer.get_vocab_size(), np.random.default_rng(0)
+    mapping = None if clusters is None else rng.integers(0, clusters, tokens)
+    rows = rng.normal(size=(clusters or tokens, 16)).astype(np.float32)
+    table = np.rint(rows * 40).astype(np.int8) if stored == "int8" else rows.astype(stored)
+    made = model2vec.StaticModel(
+        table,
+        tokenizer,
+        {"model_type": "model2vec", "architectures": ["StaticModel"], "hidden_dim": 16, "normalize": normalize},
+        normalize=normalize,
+        weights=rng.uniform(0.1, 2, tokens).astype(np.float32) if weighted or clusters else None,
+        token_mapping=mapping,
+        max_length=limit,
+    )
+    made.save_pretrained(str(tmp_path / "model"))
+    export(tmp_path / "model", tmp_path / "out")
+    texts = ["the cat sat", "the \N{SNOWMAN} dog", "\N{SNOWMAN}", "", "bad cab", "the cat " * 9]
+    with OnnxEmbedder(tmp_path / "out", providers="cpu") as model:
+        actual = model.encode(texts)
+    expected = model2vec.StaticModel.from_pretrained(str(tmp_path / "model")).encode(texts).astype(np.float64)
+    assert np.abs(actual - expected).max() <= (4e-3 if stored == "float16" else 1e-6) * max(1, np.abs(expected).max())
