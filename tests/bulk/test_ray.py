@@ -119,4 +119,4 @@ def test_a_model_is_found_by_a_path_that_begins_where_the_command_runs(
     line = command("embed", "model", "a.txt", "-o", "out/", "--threads", "1", "--ray", "auto")
     done = subprocess.run(line, env=USUAL, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("out: 1 texts,")
+    assert done.stdout.startswith("out: 1 text, ")
