@@ -64,6 +64,7 @@ COMMON: dict[str, Any] = {
     "eos_token_id": 3,
 }
 DECODER = {**COMMON, "num_key_value_heads": 1, "head_dim": 64}
+BYTE_PAIRS = {"vocab_size": 2048}  # a row for every token of the tokenizer, whose tokens are not whole words alone
 LOCAL = {"sliding_window": 16, "sliding_window_pattern": 2}
 MASKED = {"cls_token_id": 2, "sep_token_id": 3}
 
@@ -108,8 +109,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         {**COMMON, "model_type": "jina_embeddings_v3", "pad_token_id": 1}, packable=True
     ),
     "eurobert": Architecture({**COMMON, "model_type": "eurobert", "num_key_value_heads": 1, "mask_token_id": 4}),
-    "qwen2": Architecture({**DECODER, "model_type": "qwen2"}, "causal"),
-    "qwen2 both ways": Architecture({**DECODER, "model_type": "qwen2"}, "bidirectional"),
+    "qwen2": Architecture({**DECODER, **BYTE_PAIRS, "model_type": "qwen2"}, "causal"),
+    "qwen2 both ways": Architecture({**DECODER, **BYTE_PAIRS, "model_type": "qwen2"}, "bidirectional"),
     "qwen3": Architecture({**DECODER, "model_type": "qwen3"}, "causal"),
     "llama": Architecture({**DECODER, "model_type": "llama"}, "causal"),
     "mistral": Architecture({**DECODER, "model_type": "mistral", "sliding_window": 11}, "causal"),
