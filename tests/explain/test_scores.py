@@ -19,6 +19,8 @@ from tiny_rerankers import write_cross_encoder
 
 TEXTS = [*(text for text in texts_of_many_lengths(8) if text), "it was not that of them " * 12]
 PAIRS = [("The Cat", text) for text in TEXTS] + [("to be", text.upper()) for text in TEXTS]
+SHORT = [pair for pair in PAIRS if len(pair[1]) < 200]
+"""Pairs that are not cut."""
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +111,8 @@ def test_a_change_that_needs_another_graph_is_listed_once_with_its_reason(
     ("scores", "words"),
     [
         ([0.5, 0.5], r"have the shape \(2,\), not one number for each of 3 pairs"),
-        ([0.5, 0.25, np.nan], "score 2 is not a finite number"),
+        ([0.5, 0.25, np.nan], r"NaN or infinity: pairs\[2\].*2 usable pairs are too few"),
+        (["a", "b", "c"], "not numbers"),
     ],
 )
 def test_scores_that_cannot_belong_to_the_pairs_are_refused(
@@ -120,5 +123,27 @@ def test_scores_that_cannot_belong_to_the_pairs_are_refused(
 
 
 def test_two_pairs_are_too_few(model: OnnxReranker) -> None:
-    with pytest.raises(UsageError, match="2 pairs are too few to tell a cause: give at least 3"):
+    with pytest.raises(UsageError, match="2 usable pairs are too few to tell a cause: give at least 3"):
         explain_scores(model, PAIRS[:2], np.array([0.5, 0.25]))
+
+
+def test_scores_in_another_order_are_told(model: OnnxReranker) -> None:
+    scores = model.predict(SHORT)
+    report = explain_scores(model, SHORT, scores[np.random.default_rng(0).permutation(len(scores))])
+    assert ([cause.name for cause in report.causes], report.explained) == (["order"], True), report.verdict
+    ranked = explain_scores(model, SHORT, np.sort(scores)[::-1])
+    assert "in the order of their ranks, the best first" in ranked.verdict
+    logits = np.sort(np.log(scores / (1 - scores)))
+    both = explain_scores(model, SHORT, logits)
+    assert {cause.name for cause in both.causes} == {"order", "activation of scores"}, both.verdict
+
+
+def test_scores_that_are_no_numbers_are_left_out_and_said(model: OnnxReranker) -> None:
+    scores = model.predict(SHORT)
+    scores[[1, 4]] = np.nan
+    report = explain_scores(model, SHORT, scores)
+    assert (report.explained, report.same) == (True, False)
+    assert report.verdict.startswith(
+        "2 scores of theirs cannot be used (NaN or infinity: pairs[1, 4]). Of the others: "
+    )
+    assert [row.index for row in report.rows] == [place for place in range(len(SHORT)) if place not in (1, 4)]

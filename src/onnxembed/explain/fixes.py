@@ -136,7 +136,7 @@ FIXES: Mapping[str, Mapping[str, str]] = {
         "text-embeddings-inference": "classifier_pooling of config.json, which releases from 1.7 on read",
         "all systems": "classifier_pooling of config.json says what the head reads",
     },
-    "order": {"all systems": "match vectors with texts by an id, not by the order in which they come back"},
+    "order": {"all systems": "match results with texts by their index or id, not by the order in which they come back"},
     "scale": {"all systems": "divide the vectors by the factor, or scale both sides to length 1"},
 }
 """By cause, then by system."""

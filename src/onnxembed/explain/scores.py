@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxembed.arrays import Array, FloatArray, IntArray
+from onnxembed.counting import counted
 from onnxembed.errors import UsageError
 from onnxembed.explain.analysis import AnalysisGraphs, CannotBuildError
 from onnxembed.explain.builds import builds
@@ -68,23 +69,25 @@ def explain_scores(model: OnnxReranker, pairs: Sequence[Pair], scores: Array, *,
     Raises UsageError for scores that cannot belong to the pairs.
     """
     theirs = _checked(model, pairs, scores)
+    usable = np.flatnonzero(np.isfinite(theirs)).tolist()
     with closing(AnalysisGraphs(model)) as graphs:
-        search = _Search(model, list(pairs), theirs, graphs)
+        search = _Search(model, [pairs[place] for place in usable], theirs[usable], graphs)
         found = search.run()
     before, *_ = search.candidates
     tried = sorted(search.candidates, key=lambda each: each.error)
     chosen = found[0] if found else tried[0]
     others = [each for each in tried if each not in found and not {*chosen.changes} <= {*each.changes}]
     counts = [len(tokens) for tokens in search.own]
-    rows = zip(counts, before.differences.tolist(), chosen.differences.tolist(), strict=True)
+    rows = zip(usable, counts, before.differences.tolist(), chosen.differences.tolist(), strict=True)
+    left_out = _left_out(theirs)
     return Report(
-        verdict=_verdict(chosen, explained=bool(found)),
+        verdict=left_out + _verdict(chosen, explained=bool(found)),
         explained=bool(found),
         band=False,
-        same=bool(found) and not chosen.changes,
+        same=bool(found) and not chosen.changes and not left_out,
         causes=causes_of(chosen.changes, system) if found else (),
         measure="difference",
-        rows=tuple(Row(place, count, a, b, " | ".join(pairs[place])) for place, (count, a, b) in enumerate(rows)),
+        rows=tuple(Row(place, count, a, b, " | ".join(pairs[place])) for place, count, a, b in rows),
         alternatives=tuple(each.tried() for each in found[1:]),
         runner_up=others[0].tried() if found and others else None,
         ruled_out=tuple(each.tried() for each in tried if len(each.changes) == 1 and each.error > ACCEPTED),
@@ -98,13 +101,26 @@ def _checked(model: OnnxReranker, pairs: Sequence[Pair], scores: Array) -> Float
     if len(model.labels) > 1:
         raise UsageError(f"explain is for rerankers with one label, and this model has {len(model.labels)}")
     theirs = np.asarray(scores)
-    if theirs.dtype.kind not in "fiu" or theirs.shape != (len(pairs),):
+    if theirs.dtype.kind not in "fiu":
+        raise UsageError(f"their scores are not numbers, one for each pair: their type is {theirs.dtype}")
+    if theirs.shape != (len(pairs),):
         raise UsageError(f"their scores have the shape {theirs.shape}, not one number for each of {len(pairs)} pairs")
-    if not np.isfinite(theirs).all():
-        raise UsageError(f"score {int(np.isfinite(theirs).argmin())} is not a finite number")
-    if len(pairs) < FEWEST:
-        raise UsageError(f"{len(pairs)} pairs are too few to tell a cause: give at least {FEWEST}")
+    if (usable := int(np.isfinite(theirs).sum())) < FEWEST:
+        raise UsageError(
+            f"{_left_out(theirs)}{usable} usable pairs are too few to tell a cause: give at least {FEWEST}"
+        )
     return theirs.astype(np.float32)
+
+
+def _left_out(theirs: FloatArray) -> str:
+    """What is said first where some of their scores are no numbers."""
+    places = np.flatnonzero(~np.isfinite(theirs)).tolist()
+    if not places:
+        return ""
+    shown = ", ".join(map(str, places[:5])) + (", ..." if len(places) > 5 else "")
+    return (
+        f"{counted(len(places), 'score')} of theirs cannot be used (NaN or infinity: pairs[{shown}]). Of the others: "
+    )
 
 
 class _Search:
@@ -208,7 +224,10 @@ class _Search:
             made = ACTIVATIONS[name](logits)
             differences = np.abs(made - self._theirs) / np.maximum(1, np.abs(self._theirs))
             hypotheses = tuple(change.hypothesis for change in changes)
-            self.candidates.append(_Candidate((*hypotheses, *_activated(name, own)), differences))
+            made_so = (*hypotheses, *_activated(name, own))
+            self.candidates.append(_Candidate(made_so, differences))
+            if differences.max() > ACCEPTED and (reordered := _reordered(made, self._theirs)) is not None:
+                self.candidates.append(_Candidate((*made_so, _order(self._theirs)), reordered))
         return logits
 
     def _logits(self, tokens: list[Tokens], build: Build) -> FloatArray:
@@ -243,6 +262,24 @@ def _tokens(encoding: object, length: int) -> Tokens:
     if len(ids) > length:
         ids = np.concatenate([ids[: length - 1], ids[-1:]])
     return Tokens(ids, np.zeros_like(ids), truncated=False)
+
+
+def _reordered(made: FloatArray, theirs: FloatArray) -> FloatArray | None:
+    """The differences [N] if theirs are these scores in another order; None if they are not.
+
+    Only what rounds as fp32 does is believed: a few scores are near many others.
+    """
+    ours, other = np.argsort(made, kind="stable"), np.sort(theirs)
+    differences = np.zeros_like(made)
+    differences[ours] = np.abs(made[ours] - other) / np.maximum(1, np.abs(other))
+    apart = np.diff(made[ours]) > FLOAT_NOISE
+    return differences if differences.max() < FLOAT_NOISE and apart.sum() >= FEWEST - 1 else None
+
+
+def _order(theirs: FloatArray) -> Hypothesis:
+    ranked = bool((np.diff(theirs) <= 0).all())
+    said = "stand in the order of their ranks, the best first" if ranked else "stand in another order than the pairs"
+    return Hypothesis("order", said, "stand in the order of the pairs")
 
 
 def _activated(name: str, own: str) -> Changes:
