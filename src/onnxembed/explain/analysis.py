@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -26,6 +28,9 @@ from onnxembed.facts.json_file import read_optional_json
 from onnxembed.manifest import TOKEN_EMBEDDINGS
 from onnxembed.reranker import OnnxReranker
 
+ROOM = 2 * 2**30
+"""Bytes of graphs that are open at once. Of a large model, the one used longest ago is closed, and built again."""
+
 
 class CannotBuildError(Exception):
     """A graph cannot be made; the words say why."""
@@ -39,7 +44,8 @@ class AnalysisGraphs:
 
     def __init__(self, model: OnnxEmbedder | OnnxReranker) -> None:
         self._model = model
-        self._open: dict[str, Backend] = {}
+        self._open: dict[str, Backend] = {}  # the one used last at the end
+        self._sizes: dict[str, int] = {}
         self._failed: dict[str, str] = {}
         self._folder = TemporaryDirectory(prefix="onnxembed-explain-")
 
@@ -65,7 +71,18 @@ class AnalysisGraphs:
             except CannotBuildError as error:
                 self._failed[key] = str(error)
                 raise
+            self._make_room()
+        self._open[key] = self._open.pop(key)
         return self._open[key]
+
+    def _make_room(self) -> None:
+        while len(self._open) > 1 and sum(self._sizes[key] for key in self._open) > ROOM:
+            oldest = next(iter(self._open))
+            self._open.pop(oldest).close()
+            rmtree(self._place(oldest))
+
+    def _place(self, key: str) -> Path:
+        return Path(self._folder.name) / sha256(key.encode()).hexdigest()[:16]
 
     def _opened(self, build: Build) -> Backend:
         if reason := self.unavailable:
@@ -73,14 +90,14 @@ class AnalysisGraphs:
         from onnxembed.export.artifact.graph_file import write_graph
         from onnxembed.export.progress import silent
 
-        folder = Path(self._folder.name) / str(len(self._open))
+        folder = self._place(build.key)
         try:
             graph = self._built(build)
             variant = write_graph(graph, folder, "fp32", silent)
             written = folder / variant.file
             if build.numbers:
                 quantize(written, build.numbers, external=variant.data is not None)
-            size = sum(file.stat().st_size for file in written.parent.iterdir())
+            size = self._sizes[build.key] = sum(file.stat().st_size for file in written.parent.iterdir())
             return open_backend(GraphFiles(written, size), decide_place(Placement("cpu")))
         except (OnnxEmbedError, KeyError) as error:
             raise CannotBuildError(str(error)) from None

@@ -249,8 +249,11 @@ class Search:
         """Pairs of changes that need runs. Pairs with a pooling have been tried beside each run."""
         padded = [each for each in runs if each.inputs.get("padding", "none") != "none"]
         others = [each for each in runs if each not in padded]
-        for pair in pairs_of([each for each in others if not set(each.inputs) & {"max_length", "side"}], 2):
-            if not self._is_explained() and pair[0].fits(pair[1]):
+        free = [each for each in others if not set(each.inputs) & {"max_length", "side"}]
+        pairs = [pair for pair in pairs_of(free, 2) if pair[0].fits(pair[1])]
+        # Those of one graph stand together: a large model's graphs are not all open at once.
+        for pair in sorted(pairs, key=lambda pair: self._applied(pair).build.key):
+            if not self._is_explained():
                 self._screen(pair, _cuts(pooled), most=0)
         longest = int(self._counts.argmax())
         if not self._is_explained():
