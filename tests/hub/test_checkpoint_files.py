@@ -15,6 +15,7 @@ from hub_server import HubServer
 from onnxembed.errors import HubError, ModelFilesError, OnnxEmbedError
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.source import HubOptions
+from tiny import write_json, write_sentence_bert
 
 
 def test_a_checkpoint_is_what_an_export_reads(hub: HubServer, cached: HubOptions, tmp_path: Path) -> None:
@@ -256,3 +257,12 @@ def test_terms_that_cannot_be_had_are_no_error(hub: HubServer, cached: HubOption
     fetched = fetch_checkpoint(MODEL, cached)
     assert contents(fetched.folder) == PLAIN
     assert fetch_checkpoint(MODEL, replace(cached, local_files_only=True)) == fetched
+
+
+def test_a_module_whose_name_no_file_system_takes_is_refused(tmp_path: Path) -> None:
+    folder = write_sentence_bert(tmp_path / "model")
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    modules[0]["path"] = "x" * 20_000
+    write_json(folder / "modules.json", modules)
+    with pytest.raises(ModelFilesError, match=r"is not the modules\.json of a model: .*name too long"):
+        fetch_checkpoint(folder)

@@ -227,12 +227,13 @@ def module_places(folder: Path) -> list[tuple[str, str]]:
     """
     if not (folder / MODULES_FILE).is_file():
         return PLAIN
-    return _read(
-        folder / MODULES_FILE,
-        lambda modules: [
-            (module["type"].rpartition(".")[2], "/".join(PurePosixPath(module["path"]).parts)) for module in modules
-        ],
-    )
+
+    def place(module: Any) -> tuple[str, str]:
+        path = "/".join(PurePosixPath(module["path"]).parts)
+        (folder / path).exists()  # raises for a name that no file system takes
+        return module["type"].rpartition(".")[2], path
+
+    return _read(folder / MODULES_FILE, lambda modules: [place(module) for module in modules])
 
 
 def _read(path: Path, pick: Callable[[Any], Iterable[Any]]) -> list[Any]:
