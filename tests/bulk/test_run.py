@@ -46,7 +46,7 @@ def test_every_format_gives_the_models_vectors(
     assert table.schema.names == ["id", "vector", "token_count", "truncated"]
     assert table["vector"].type == pa.list_(pa.float32(), 32)
     assert table["id"].to_pylist() == [0, 1, 2, 3, 4, 5]
-    with OnnxEmbedder(artifact) as fresh, pytest.warns(UserWarning, match="1 of 6 texts were longer"):
+    with OnnxEmbedder(artifact) as fresh, pytest.warns(UserWarning, match="1 of 6 texts was longer"):
         expected = fresh.encode(TEXTS)
     assert np.allclose(vectors_of(table["vector"]), expected, atol=1e-6)
     tokens = model.tokenize(TEXTS)

@@ -116,7 +116,7 @@ def test_embed_warns_in_one_line_of_texts_that_were_cut(run: Run, artifact: Path
     code, out, err = run("embed", artifact, "the cat", "a", "--max-length", 3)
     assert code == 0
     assert np.array_equal(rows(out), model.encode(["the", "a"]))
-    assert err.startswith("onnxembed: warning: 1 of 2 texts were longer than max_length=3 tokens")
+    assert err.startswith("onnxembed: warning: 1 of 2 texts was longer than max_length=3 tokens")
     assert err.count("\n") == 1
 
 

@@ -32,7 +32,7 @@ from tiny_heads import write_bge_m3, write_colbert_encoder, write_masked_lm
 from tiny_rerankers import write_reranker
 
 # The texts of the examples are long for the tokenizer of tiny models, which knows few words.
-pytestmark = pytest.mark.filterwarnings("ignore:.*and were cut")
+pytestmark = pytest.mark.filterwarnings("ignore:.*and (was|were) cut")
 
 KINDS: tuple[Any, ...] = (TextEmbedding, SparseTextEmbedding, LateInteractionTextEmbedding, TextCrossEncoder)
 

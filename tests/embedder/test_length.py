@@ -20,7 +20,7 @@ from tiny_embedders import EDGE_TEXTS, LONG, METHODS, assert_vectors_equal
 def test_max_length_cuts_texts(artifact: Path, model: OnnxEmbedder) -> None:
     with OnnxEmbedder(artifact, max_length=5) as short:
         assert short.max_length == 5
-        with pytest.warns(UserWarning, match="1 of 1 texts were longer than max_length=5 tokens"):
+        with pytest.warns(UserWarning, match="1 of 1 text was longer than max_length=5 tokens and was cut"):
             vectors = short.encode("the of to in is it")
         assert_vectors_equal(vectors, model.encode("the of to"))
 
@@ -53,7 +53,7 @@ def test_truncation_warns_once_with_the_number_of_texts(artifact: Path, monkeypa
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_warning_points_at_the_callers_line(artifact: Path, method: str) -> None:
-    with OnnxEmbedder(artifact) as model, pytest.warns(UserWarning, match="1 of 1 texts") as caught:
+    with OnnxEmbedder(artifact) as model, pytest.warns(UserWarning, match="1 of 1 text was") as caught:
         list(getattr(model, method)(LONG))
     assert caught[0].filename == __file__
 
@@ -61,14 +61,14 @@ def test_the_warning_points_at_the_callers_line(artifact: Path, method: str) -> 
 def test_there_is_no_warning_when_nothing_is_cut(artifact: Path) -> None:
     with OnnxEmbedder(artifact) as model:
         model.encode(["the " * 18, "", "a"])
-        with pytest.warns(UserWarning, match="1 of 1 texts"):  # what was not cut has not spent the warning
+        with pytest.warns(UserWarning, match="1 of 1 text was"):  # what was not cut has not spent the warning
             model.encode("the " * 19)
 
 
 def test_the_prompt_counts_towards_the_length(artifact: Path) -> None:
     with OnnxEmbedder(artifact) as model:
         model.encode("the " * 18)
-        with pytest.warns(UserWarning, match="1 of 1 texts"):
+        with pytest.warns(UserWarning, match="1 of 1 text was"):
             model.encode("the " * 18, prompt="a ")
 
 

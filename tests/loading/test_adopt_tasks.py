@@ -32,7 +32,7 @@ from tiny_heads import (
 )
 from tiny_rerankers import DOCUMENTS, QUERY, write_cross_encoder, write_reranker
 
-pytestmark = pytest.mark.filterwarnings(r"ignore:\d+ of \d+ (texts|pairs) were longer")
+pytestmark = pytest.mark.filterwarnings(r"ignore:\d+ of \d+ (texts?|pairs?) (was|were) longer")
 
 
 def only(output: str, name: str) -> Callable[[onnx.GraphProto], None]:

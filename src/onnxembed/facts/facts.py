@@ -25,6 +25,9 @@ from onnxembed.facts.sparse import SPARSE_CLASSES, SparseFacts
 from onnxembed.facts.transformer import read_transformer_config
 from onnxembed.foreign import foreign_errors
 
+TABLE_FILE = "model.safetensors"
+"""The file of a static embedding's table."""
+
 # The suffixes of the files that may hold the Linear of a bge-m3 head.
 LINEAR_FORMATS = (".safetensors", ".pt")
 
@@ -240,9 +243,11 @@ def _read_config(folder: Path, base: Path | None, *, static: bool) -> tuple[Path
         lora = replace(lora, base=f"{lora.base} at {base.name}")
     weights_folder = folder if lora is None else base or _base_of(folder, lora)
     file = weights_folder / "config.json"
-    config = _static_config(file) if static else read_json(file)
+    config = read_json(file) if file.is_file() or not static else _table_config(file.with_name(TABLE_FILE))
     if not isinstance(config.get("model_type"), str):
         raise ModelFilesError(f"{file} does not say its model_type")
+    if config["model_type"] == "model2vec":
+        config = _with_table_width(config, file.with_name(TABLE_FILE))
     return weights_folder, lora, config
 
 
@@ -261,16 +266,31 @@ def _base_of(folder: Path, lora: LoraFacts) -> Path:
     return base
 
 
-def _static_config(path: Path) -> JsonObject:
-    """model2vec's config.json; sentence-transformers writes none, so its values come from the table's shape."""
-    if path.is_file():
-        return read_json(path)
-    table = path.with_name("model.safetensors")
-    with foreign_errors(f"{table} is not the table of a StaticEmbedding"), table.open("rb") as file:
-        length = min(int.from_bytes(file.read(8), "little"), table.stat().st_size)
-        header = json.loads(file.read(length))
-        rows, width = header["embedding.weight"]["shape"]
+def _table_config(file: Path) -> JsonObject:
+    """The config of sentence-transformers' StaticEmbedding, which writes none: its values are the table's shape."""
+    with foreign_errors(f"{file} is not the table of a StaticEmbedding"):
+        rows, width = _tensors(file)["embedding.weight"]["shape"]
     return {"model_type": "static_embedding", "vocab_size": rows, "hidden_dim": width}
+
+
+def _with_table_width(config: JsonObject, file: Path) -> JsonObject:
+    """model2vec's config with the width that its table has, as soon as the table is there.
+
+    model2vec goes by the table alone. Its hidden_dim is that of the vectors before it kept fewer dimensions of them.
+    """
+    try:
+        _rows, width = _tensors(file)["embeddings"]["shape"]
+    except (OSError, ValueError, TypeError, KeyError):  # whoever reads the weights says what is wrong with them
+        return config
+    return {**config, "hidden_dim": width}
+
+
+def _tensors(file: Path) -> JsonObject:
+    """The header of a safetensors file: the type and the shape of each tensor, by name."""
+    with file.open("rb") as opened:
+        length = min(int.from_bytes(opened.read(8), "little"), file.stat().st_size)
+        header: JsonObject = json.loads(opened.read(length))
+    return header
 
 
 def _linear_heads(folder: Path) -> tuple[SparseFacts | None, MultiVectorFacts | None]:

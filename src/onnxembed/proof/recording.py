@@ -21,7 +21,7 @@ from onnxembed.proof.compare import WAYS, alone, compare, computation, rows_of, 
 from onnxembed.proof.limits import Limits
 from onnxembed.proof.probes import recorded_pairs, recorded_texts
 from onnxembed.proof.record import Part, Proof, brief, write_proof
-from onnxembed.runtime.open_model import OpenModel
+from onnxembed.runtime.open_model import TOO_LONG, OpenModel
 from onnxembed.runtime.outputs.multi_vector import treats_alike
 from onnxembed.runtime.tokenizing import make_tokenizer
 
@@ -70,7 +70,7 @@ def plain(folder: Path, precision: str = "fp32") -> Iterator[OpenModel]:
     )
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"\d+ of \d+ (texts|pairs) were longer than max_length")
+            warnings.filterwarnings("ignore", TOO_LONG)
             yield opened
     finally:
         opened.close()

@@ -34,6 +34,9 @@ from onnxembed.warning import Once
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+TOO_LONG = r"\d+ of \d+ (texts?|pairs?) (was|were) longer than max_length"
+"""How the warning about texts that are cut begins, for callers whose texts are too long on purpose."""
+
 MakeTokenizer = Callable[[LocatedArtifact, int], TextTokenizer]
 """Makes the tokenizer of an artifact; the number is the most tokens of a text."""
 
@@ -199,8 +202,9 @@ class OpenModel:
         def report(truncated: int, seen: int) -> None:
             if notice is not None:  # it was told of each text
                 return
+            was, noun = "was" if truncated == 1 else "were", items if seen != 1 else items.removesuffix("s")
             self._truncation_warning.warn(
-                f"{truncated} of {seen} {items} were longer than max_length={limit} tokens and were cut (shown once)"
+                f"{truncated} of {seen} {noun} {was} longer than max_length={limit} tokens and {was} cut (shown once)"
             )
 
         def refuse(place: int) -> None:

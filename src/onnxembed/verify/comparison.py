@@ -19,6 +19,7 @@ from onnxembed.manifest import PRECISIONS, Manifest, Verification
 from onnxembed.proof.differences import Differences, quote
 from onnxembed.proof.record import Part
 from onnxembed.reranker import OnnxReranker
+from onnxembed.runtime.open_model import TOO_LONG
 from onnxembed.tokenizer.pairs import Pair
 
 Model = TypeVar("Model", OnnxEmbedder, OnnxReranker)
@@ -54,7 +55,7 @@ def open_on_cpu(model_class: type[Model], folder: Path, precision: str) -> Itera
     # An adopted graph may have a precision of another name; it is the only graph of its artifact.
     chosen: Any = precision if precision in PRECISIONS else "auto"
     with model_class(folder, precision=chosen, providers="cpu", prove=False) as model, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"\d+ of \d+ (texts|pairs) were longer than max_length")
+        warnings.filterwarnings("ignore", TOO_LONG)
         yield model
 
 

@@ -24,6 +24,7 @@ from onnxembed.export.build_graph import build
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
+from onnxembed.facts.json_file import read_json
 from onnxembed.manifest import Manifest, Precision, graph_file
 from parity_table import Architecture, record_differences
 from portable import check_portable
@@ -259,7 +260,6 @@ def test_half_precision_gives_nearly_the_same_vectors(tmp_path: Path) -> None:
     ("change", "error", "words"),
     [
         ({"pooling": "first"}, UnsupportedError, "does not know: pooling"),
-        ({"hidden_dim": 7}, ModelFilesError, r"hidden_dim say \(7,\), but embeddings has the shape \(6,\)"),
         ({"normalize": "yes"}, ModelFilesError, "normalize is 'yes', not true or false"),
     ],
 )
@@ -365,20 +365,25 @@ def test_the_unknown_token_of_a_unigram_is_left_out(tmp_path: Path) -> None:
         assert_close(actual, import_module("model2vec").StaticModel.from_pretrained(folder).encode(texts))
 
 
+def unigram() -> Tokenizer:
+    pieces = [("<unk>", 0.0), *[(f"\u2581{word}", -1.0) for word in ("the", "cat", "sat", "dog")], ("\u2581", -2.0)]
+    tokenizer = Tokenizer(models.Unigram([*pieces, *[(letter, -3.0) for letter in "abcdef"]], 0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    return tokenizer
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("clusters", [None, 5])
 @pytest.mark.parametrize("stored", ["float32", "float16", "float64", "int8"])
 @pytest.mark.parametrize("reading", [(False, None), (True, None), (True, 3)])
-@pytest.mark.filterwarnings("ignore:.* were longer than max_length=3 tokens")
+@pytest.mark.filterwarnings("ignore:.* longer than max_length=3 tokens")
 def test_every_storage_of_model2vec_gives_its_vectors(
     weighted: bool, clusters: int | None, stored: str, reading: tuple[bool, int | None], tmp_path: Path
 ) -> None:
     """With weights, with a mapping of tokens to fewer rows (vocabulary quantization), in each type of numbers."""
     normalize, limit = reading
     model2vec = pytest.importorskip("model2vec", reason="needs model2vec, which makes and reads the model")
-    pieces = [("<unk>", 0.0), *[(f"\u2581{word}", -1.0) for word in ("the", "cat", "sat", "dog")], ("\u2581", -2.0)]
-    tokenizer = Tokenizer(models.Unigram([*pieces, *[(letter, -3.0) for letter in "abcdef"]], 0))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = unigram()
     tokens, rng = tokenizer.get_vocab_size(), np.random.default_rng(0)
     mapping = None if clusters is None else rng.integers(0, clusters, tokens)
     rows = rng.normal(size=(clusters or tokens, 16)).astype(np.float32)
@@ -399,3 +404,33 @@ def test_every_storage_of_model2vec_gives_its_vectors(
         actual = model.encode(texts)
     expected = model2vec.StaticModel.from_pretrained(str(tmp_path / "model")).encode(texts).astype(np.float64)
     assert np.abs(actual - expected).max() <= (4e-3 if stored == "float16" else 1e-6) * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("hidden_dim", [{"hidden_dim": 7}, {"hidden_dim": 2}, {"hidden_dim": None}])
+@pytest.mark.parametrize("modules", [True, False])
+def test_the_width_is_the_tables_whatever_the_config_says(
+    hidden_dim: dict[str, Any], modules: bool, tmp_path: Path
+) -> None:
+    """model2vec never reads hidden_dim, and leaves it alone when it keeps fewer dimensions."""
+    folder = write_static(tmp_path / "model", {"embeddings": table()}, **hidden_dim)
+    if not modules:
+        (folder / "modules.json").unlink()
+    actual, manifest = encoded(folder, tmp_path / "out", MORE)
+    assert manifest.require_embedding().dimension == 6
+    assert_close(actual, expected(folder, MORE))
+
+
+@pytest.mark.parametrize("clusters", [None, 5])
+def test_fewer_dimensions_of_model2vec_give_its_vectors(clusters: int | None, tmp_path: Path) -> None:
+    model2vec = pytest.importorskip("model2vec", reason="needs model2vec, which makes and reads the model")
+    tokenizer = unigram()
+    config = {"model_type": "model2vec", "architectures": ["StaticModel"], "hidden_dim": 6, "normalize": True}
+    whole = model2vec.StaticModel(table(tokenizer.get_vocab_size()), tokenizer, config)
+    made = model2vec.quantize_model(whole, dimensionality=4, vocabulary_quantization=clusters)
+    made.save_pretrained(str(tmp_path / "model"))
+    assert read_json(tmp_path / "model/config.json")["hidden_dim"] == 6  # what it was
+    texts = ["the cat sat", "the \N{SNOWMAN} dog", "", "bad cab"]
+    actual, _ = encoded(tmp_path / "model", tmp_path / "out", texts)
+    reference = model2vec.StaticModel.from_pretrained(str(tmp_path / "model")).encode(texts)
+    assert actual.shape == reference.shape == (len(texts), 4)
+    assert np.abs(actual - reference).max() <= 1e-6

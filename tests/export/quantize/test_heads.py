@@ -21,7 +21,7 @@ from running import needs_torch
 from tiny_heads import write_bge_m3, write_colbert_encoder, write_masked_lm
 from tiny_rerankers import write_cross_encoder
 
-pytestmark = pytest.mark.filterwarnings(r"ignore:\d+ of \d+ (texts|pairs) were longer")
+pytestmark = pytest.mark.filterwarnings(r"ignore:\d+ of \d+ (texts?|pairs?) (was|were) longer")
 
 INTEGERS: tuple[Precision, ...] = ("int16", "int8", "int8w")
 LOOSE = Options(precisions=("fp32", *INTEGERS), min_cosine=0.5, min_agreement=0.2)

@@ -32,7 +32,7 @@ from tiny import TEXTS as TINY_TEXTS
 from tiny import VOCAB, write_json, write_sentence_bert, write_tokenizer
 
 # The tiny BERT cuts texts to 20 tokens.
-pytestmark = pytest.mark.filterwarnings(r"ignore:\d+ of \d+ texts were longer")
+pytestmark = pytest.mark.filterwarnings(r"ignore:\d+ of \d+ texts? (was|were) longer")
 
 PRODUCTS = 12  # of the tiny BERT: two layers of query, key, value, out, in, out
 LOW = Options(precisions=("fp32", "int16", "int8", "int8w"), min_cosine=0.9)
