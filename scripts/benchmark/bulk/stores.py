@@ -33,7 +33,7 @@ def loading(work: Work, stores: list[str]) -> None:
     """
     if not (work.large / "_job/summary.json").exists():
         work.job(work.parquet(work.texts), work.large)
-    figures: dict[str, Any] = dict(work.record.steps.get("load", {}))
+    figures = {name: values for name, values in work.record.steps.get("load", {}).items() if name in SEARCHES}
     for store in stores:
         if store in figures:
             continue
@@ -64,7 +64,7 @@ def at(work: Work, store: str, name: str) -> Iterator[str]:
     try:
         yield f"{store}:{folder}/{'files.db' if store == 'milvus' else 'files'}/{name}"
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # threads of Milvus Lite may still write there
 
 
 def search(work: Work, stores: list[str]) -> None:
