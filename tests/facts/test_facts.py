@@ -301,7 +301,6 @@ def test_a_broken_modules_file_is_an_error_that_names_it(folder: Path, content: 
         ("1_Pooling/config.json", {"pooling_mode": ["mean", "attention"]}, "attention"),
         ("1_Pooling/config.json", {"pooling_mode": 3}, "pooling_mode 3"),
         ("1_Pooling/config.json", {"pooling_mode_attention": True}, "pooling_mode_attention"),
-        ("1_Pooling/config.json", {"include_prompt": False}, "include_prompt"),
         ("2_Dense/config.json", {"activation_function": "torch.nn.modules.activation.GLU"}, "GLU"),
         ("2_Dense/config.json", {"activation_function": ["Tanh"]}, "Tanh"),
         ("2_Dense/config.json", {"module_input_name": "token_embeddings"}, "token_embeddings"),

@@ -227,9 +227,10 @@ def test_a_graph_whose_numbers_are_not_finite_is_refused(
         results = run(self, outputs, feeds, **options)
         return [each * np.float32(np.nan) for each in results] if len(feeds["input_ids"]) >= texts else results
 
+    folder = foreign(checkpoint, tmp_path / "foreign")
     monkeypatch.setattr(Session, "run", running)
     with pytest.raises(ModelFilesError, match=f"token_embeddings {message}"):
-        OnnxEmbedder(foreign(checkpoint, tmp_path / "foreign"))
+        OnnxEmbedder(folder)
 
 
 def test_a_graph_that_does_not_follow_its_mask_is_refused(checkpoint: Path, tmp_path: Path) -> None:

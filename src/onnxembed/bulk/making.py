@@ -113,7 +113,11 @@ class VectorMaker:
         cut = partial(windows, texts, self.prompt)
         results = []
         for window, result in self._model.stream(
-            cut, self._readout, max_length=self._length, notice=lambda block: blocks.append(_counted(block))
+            cut,
+            self._readout,
+            prompt=self.prompt,
+            max_length=self._length,
+            notice=lambda block: blocks.append(_counted(block)),
         ):
             results.append(result)
             if embedded is not None:

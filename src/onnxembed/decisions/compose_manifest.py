@@ -45,6 +45,13 @@ def tokenization_section(encoder: EncoderDecisions, changes: tuple[str, ...]) ->
     return Tokenization(encoder.max_length, encoder.truncation_side, encoder.pad_token_id, changes)
 
 
+def prompt_left_out(
+    include_prompt: Decision[bool], special: Iterable[str], ids: TokenLookup
+) -> Decision[tuple[int, ...]]:
+    """What the manifest says of a pooling that leaves out the prompt; `special` are the tokenizer's special tokens."""
+    return Decision(ids.known(special), include_prompt.origin, include_prompt.reason)
+
+
 def sparse_section(
     head: SparseFacts, ids: TokenLookup, dimension: int, aggregated_by: Literal["graph", "runtime"]
 ) -> Sparse:

@@ -19,11 +19,12 @@ from onnxembed.recipes.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingDecisions:
-    """What is decided about sentence embeddings."""
+    """What is decided about sentence embeddings; `include_prompt`: whether the tokens of a prompt are pooled, too."""
 
     pooling: Decision[tuple[PoolingMode, ...]]
     normalize: Decision[bool]
     dimension: int
+    include_prompt: Decision[bool]
 
 
 def decide_embedding(
@@ -35,6 +36,7 @@ def decide_embedding(
         pooling=pooling,
         normalize=_normalize(facts, flags, recipe),
         dimension=_dimension(facts, pooling, encoder.hidden_size),
+        include_prompt=_include_prompt(facts),
     )
 
 
@@ -82,6 +84,15 @@ def _normalize(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[bo
         )
     reason = "has a Normalize module" if facts.normalize else "has no Normalize module"
     return Decision(facts.normalize, "file", f"modules.json {reason}")
+
+
+def _include_prompt(facts: Facts) -> Decision[bool]:
+    if len({pooling.include_prompt for pooling in facts.poolings}) > 1:
+        raise UnsupportedError(f"{facts.folder} has Pooling modules with and without the prompt (include_prompt)")
+    if facts.poolings and not facts.poolings[0].include_prompt:
+        file, _, _ = facts.poolings[0].reason.partition(":")
+        return Decision.from_file(False, file, "include_prompt is false")
+    return Decision.default(True, "the tokens of a prompt are pooled with the others")
 
 
 def _dimension(facts: Facts, pooling: Decision[tuple[PoolingMode, ...]], hidden_size: int) -> int:

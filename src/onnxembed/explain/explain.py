@@ -55,6 +55,11 @@ def explain(
         UsageError: vectors that cannot belong to the texts, too few usable rows, or a model without dense vectors.
     """
     section = model.manifest.require_embedding()
+    if section.prompt_left_out and _prompt(model, prompt, prompt_name):
+        raise UsageError(
+            f"this model does not pool the tokens of a prompt ({section.prompt_left_out.reason}), which explain does "
+            "not replay: give it vectors of texts without a prompt, and prompt=''"
+        )
     given = checked(texts, vectors)
     size = given.vectors.shape[1]
     setup = Setup(

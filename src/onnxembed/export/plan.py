@@ -82,7 +82,8 @@ class ExportPlan:
     @property
     def graph_tasks(self) -> tuple[Task, ...]:
         """The tasks whose outputs the graph computes itself."""
-        return tuple(task for task in self.tasks if not (task == "embedding" and self.options.pooling_out))
+        outside = self.options.pooling_out or leaves_out_prompt(self.decisions)
+        return tuple(task for task in self.tasks if not (task == "embedding" and outside))
 
     @property
     def float_precisions(self) -> tuple[Precision, ...]:
@@ -113,11 +114,16 @@ def make_plan(facts: Facts, recipe: Recipe | None, options: Options) -> ExportPl
         _check_packable(facts, plan.decisions, engine.value, options.precisions)
     if plan.decisions.embedding is None and facts.post.token_layers:
         raise UnsupportedError(f"{facts.folder} has modules before its Pooling, which only --task embedding applies")
-    if options.pooling_out:
+    if options.pooling_out or leaves_out_prompt(plan.decisions):
         _check_pooling_out(facts, plan.decisions, packed=options.packed)
     for task in plan.tasks:
         HEADS[task].check(facts, plan.decisions)
     return plan
+
+
+def leaves_out_prompt(decisions: Decisions) -> bool:
+    """Whether the pooling leaves out the prompt, which no graph knows: the runtime pools then."""
+    return decisions.embedding is not None and not decisions.embedding.include_prompt.value
 
 
 def _makes_only_sentence_embeddings(decisions: Decisions) -> bool:
@@ -178,11 +184,14 @@ def _check_packable(facts: Facts, decisions: Decisions, engine: Engine, precisio
 
 def _check_pooling_out(facts: Facts, decisions: Decisions, *, packed: bool) -> None:
     """Raise UsageError or UnsupportedError for a graph that must pool its tokens itself."""
+    cause = "--pooling-out"
+    if decisions.embedding is not None and leaves_out_prompt(decisions):
+        cause = f"{decisions.embedding.include_prompt.reason}, which only the runtime can do"
     if decisions.reranking is not None:
         raise UsageError("--pooling-out is for embeddings: what a reranker reads of its tokens stays in its graph")
     if packed:
-        raise UnsupportedError("--packed: a packed graph pools itself, so it cannot be had with --pooling-out")
+        raise UnsupportedError(f"--packed: a packed graph pools itself, so it cannot be had with {cause}")
     if not facts.post.only_dense:
-        raise UnsupportedError("--pooling-out: after the pooling, the runtime applies only Dense modules and Normalize")
+        raise UnsupportedError(f"{cause}: after the pooling, the runtime applies only Dense modules and Normalize")
     if unpooled_token(facts) is not None:
-        raise UnsupportedError(f"--pooling-out: a {facts.model_type} leaves tokens out that only its graph knows")
+        raise UnsupportedError(f"{cause}: a {facts.model_type} leaves tokens out that only its graph knows")

@@ -69,11 +69,12 @@ ACTIVATION_NAMES: Mapping[str, str] = {**DENSE_ACTIVATIONS, **SHORT_ACTIVATIONS}
 class PoolingFacts:
     """A Pooling module: its modes in the order they are concatenated, and the key that names them.
 
-    `modes` is empty if its config names none.
+    `modes` is empty if its config names none. `include_prompt`: whether the tokens of a prompt are pooled, too.
     """
 
     modes: tuple[PoolingMode, ...]
     reason: str
+    include_prompt: bool = True
 
 
 @dataclass(frozen=True)
@@ -226,19 +227,18 @@ def _pooling(folder: Path, path: str) -> PoolingFacts:
     name = f"{path}/config.json"
     config = read_json(folder / name)
     POOLING.check(folder / name, config)
-    if config.get("include_prompt", True) is not True:
-        raise UnsupportedError(
-            f"{folder / name} leaves the prompt out of the pooling (include_prompt: false), "
-            "which onnxembed does not support"
-        )
+    include_prompt = config.get("include_prompt", True)
+    if not isinstance(include_prompt, bool):
+        raise ModelFilesError(f"{folder / name}: include_prompt is {include_prompt!r}, not true or false")
     named = config.get("pooling_mode")
     if named is not None:
         names = named if isinstance(named, list) else [named]
         if not all(isinstance(mode, str) and mode in POOLING_NAMES for mode in names):
             raise UnsupportedError(f"{folder / name} has pooling_mode {named!r}; known: {', '.join(POOLING_NAMES)}")
-        return PoolingFacts(tuple(POOLING_NAMES[mode] for mode in names), f"{name}: pooling_mode")
+        return PoolingFacts(tuple(POOLING_NAMES[mode] for mode in names), f"{name}: pooling_mode", include_prompt)
     flags = [flag for flag in POOLING_FLAGS if config.get(flag)]
-    return PoolingFacts(tuple(POOLING_FLAGS[flag] for flag in flags), f"{name}: {', '.join(flags) or 'no mode'}")
+    reason = f"{name}: {', '.join(flags) or 'no mode'}"
+    return PoolingFacts(tuple(POOLING_FLAGS[flag] for flag in flags), reason, include_prompt)
 
 
 def read_dense(folder: Path, path: str, place: str = "sentence_embedding") -> DenseFacts:

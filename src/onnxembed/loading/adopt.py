@@ -100,7 +100,7 @@ class Adoption:
         decisions, facts = self.decisions, self.found.facts
         sections: dict[Task, Any] = {}
         if decisions.embedding is not None:
-            sections["embedding"] = embedding.section(decisions.embedding, self.outputs["embedding"], dense)
+            sections["embedding"] = embedding.section(decisions.embedding, facts, self.outputs["embedding"], dense, ids)
         if "sparse" in self.outputs:
             sections["sparse"] = sparse.section(decisions, facts, self.outputs["sparse"], ids)
         if "multi_vector" in self.outputs:

@@ -93,8 +93,10 @@ def _dense(manifest: Manifest, normalize: bool | None) -> dict[str, str]:
     layers = section.layers or [
         f"Dense {layer.in_features} -> {layer.out_features}, {layer.activation}" for layer in section.dense
     ]
+    without = {"prompt": "left out of the pooling"} if section.prompt_left_out else {}
     return {
         "pooling": "+".join(section.pooling.value),
+        **without,
         "layers": "; ".join(layers) or "none",
         "normalize": _word(section.normalize.value if normalize is None else normalize),
     }

@@ -196,6 +196,8 @@ def _spaces(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 def _embedding(embedding: Embedding) -> Iterator[tuple[str, str]]:
     yield "pooling", _decided(embedding.pooling, "+".join(embedding.pooling.value)) + f", in the {embedding.pooled_by}"
+    if left_out := embedding.prompt_left_out:
+        yield "prompt", _decided(left_out, "left out of the pooling")
     for layer in embedding.dense:
         yield "dense", f"{layer.in_features} -> {layer.out_features}, {layer.activation}"
     if embedding.layers:

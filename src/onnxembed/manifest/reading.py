@@ -132,6 +132,10 @@ def _impossible_numbers(manifest: Manifest) -> Iterator[str]:
     if embedding:
         sizes["embedding.dimension"] = embedding.dimension
         sizes["embedding.pooling (its length)"] = len(embedding.pooling.value)
+        if left_out := embedding.prompt_left_out:
+            ids["embedding.prompt_left_out"] = [*left_out.value]
+            if embedding.pooled_by == "graph":
+                yield "embedding.prompt_left_out is for what the runtime pools, but embedding.pooled_by is 'graph'"
         for index, layer in enumerate(embedding.dense):
             sizes[f"embedding.dense[{index}].in_features"] = layer.in_features
             sizes[f"embedding.dense[{index}].out_features"] = layer.out_features

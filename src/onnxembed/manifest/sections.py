@@ -119,7 +119,8 @@ class Embedding:
     `output` is the graph's output to read, where its name is not the usual one. `normalize_again`: an adopted
     graph may already scale its vectors to length 1; the runtime normalizes them again, which is harmless.
     `layers`: what stands before and after the pooling, in words and in order, for a model that has more there than
-    `dense`; the graph computes it.
+    `dense`; the graph computes it. `prompt_left_out`: the special tokens of a model whose pooling leaves out the
+    prompt. As many tokens of a text are left out as the prompt has by itself, without one of these at its end.
     """
 
     pooling: Decision[tuple[PoolingMode, ...]]
@@ -130,6 +131,7 @@ class Embedding:
     output: str | None = None
     normalize_again: bool = False
     layers: tuple[str, ...] | None = None
+    prompt_left_out: Decision[tuple[int, ...]] | None = None
 
     @property
     def graph_output(self) -> str:

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from onnxembed.arguments import whole_number
 from onnxembed.arrays import Feeds
 from onnxembed.errors import IntegrityError, ModelFilesError, OnnxEmbedError, UsageError
@@ -167,6 +169,17 @@ class OpenModel:
             raise UsageError(f"this model also takes {', '.join(missing)}")
         return self.computation(readout).result(feeds)
 
+    def prompt_left_out(self, prompt: str, tokenizer: TextTokenizer) -> int:
+        """How many tokens of texts that begin with the prompt are not pooled; 0 for most models, which pool all.
+
+        Reference: sentence-transformers 6.2, Transformer._get_prompt_length.
+        """
+        embedding = self.manifest.embedding
+        if not prompt or embedding is None or embedding.prompt_left_out is None:
+            return 0
+        ids = tokenizer.tokenize([prompt])[0].ids
+        return len(ids) - int(np.isin(ids[-1:], embedding.prompt_left_out.value).sum())
+
     def computation(self, readout: Readout[Result]) -> Computation[Result]:
         """What computes runs of this model with the readout; UsageError when the model is closed."""
         return Computation(
@@ -184,6 +197,7 @@ class OpenModel:
         windows: Windows[Item],
         readout: Readout[Result],
         *,
+        prompt: str = "",
         items: str = "texts",
         max_length: int | None = None,
         reading: Reading = DEFAULT_READING,
@@ -191,13 +205,16 @@ class OpenModel:
     ) -> Generator[tuple[list[Item], Result], None, None]:
         """Each window with what the readout makes of its items, in order; the next windows are already under way.
 
-        `max_length` cuts to fewer tokens than the model's own limit; `reading` bounds what is read ahead and what a
-        run holds. At the end, or when the caller stops listening, warns once if `items` were cut; not if there is a
-        `notice`, which is called with each block before its result is given. Raises UsageError at once when the model
-        is closed, and later when it is closed meanwhile.
+        `prompt` is what the windows put before each text. `max_length` cuts to fewer tokens than the model's own
+        limit; `reading` bounds what is read ahead and what a run holds. At the end, or when the caller stops listening,
+        warns once if `items` were cut; not if there is a `notice`, which is called with each block before its result
+        is given. Raises UsageError at once when the model is closed, and later when it is closed meanwhile.
         """
-        computation = self.computation(readout)
         limit = self.max_length if max_length is None else min(max_length, self.max_length)
+        computation = self.computation(readout)
+        tokenizer = self.tokenizer_for(limit)
+        if left_out := self.prompt_left_out(prompt, tokenizer):
+            computation = computation._replace(prompt_left_out=left_out)
 
         def report(truncated: int, seen: int) -> None:
             if notice is not None:  # it was told of each text
@@ -212,7 +229,7 @@ class OpenModel:
 
         return stream(
             windows,
-            self.tokenizer_for(limit),
+            tokenizer,
             computation,
             report,
             reading=reading,

@@ -19,7 +19,8 @@ from onnxembed.arrays import Feeds, FloatArray, IntArray
 from onnxembed.errors import DeviceMemoryError, UsageError
 from onnxembed.execution.backend import Backend
 from onnxembed.manifest import IntegerOutput
-from onnxembed.runtime.outputs.readout import Readout
+from onnxembed.runtime.outputs.pooling import prompt_mask
+from onnxembed.runtime.outputs.readout import PROMPT_MASK, Readout
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens, pad
 
 Item = TypeVar("Item")
@@ -91,6 +92,8 @@ class Computation(NamedTuple, Generic[Result]):
     """How the integers of outputs become numbers, by the name of the output."""
     stop: Event | None = None
     """Once it is set, no run begins any more."""
+    prompt_left_out: int = 0
+    """How many tokens at the beginning of each text are a prompt's that is not pooled."""
 
     def results(self, texts: list[Tokens]) -> list[Result]:
         """The result of a run: one, or those of its halves if it does not fit into the device's memory."""
@@ -109,6 +112,8 @@ class Computation(NamedTuple, Generic[Result]):
         if self.stop is not None and self.stop.is_set():
             raise CancelledError
         feeds = self.readout.prepare(feeds)
+        if self.prompt_left_out:
+            feeds = {**feeds, PROMPT_MASK: prompt_mask(feeds["attention_mask"], self.prompt_left_out)}
         outputs = self.backend.run(self.readout.outputs, {name: feeds[name] for name in self.inputs})
         for place, name in enumerate(self.readout.outputs):
             if (integers := self.integer_outputs.get(name)) is not None:

@@ -79,7 +79,7 @@ class TextModel(OnnxModel):
         """One window of texts after another, with what the readout makes of them."""
         prompt = self.model.prompting.choose(options.prompt, options.prompt_name)
         texts = partial(windows, given.items, prompt)
-        blocks = self.model.stream(texts, readout, max_length=max_length, reading=options.reading)
+        blocks = self.model.stream(texts, readout, prompt=prompt, max_length=max_length, reading=options.reading)
         return shown(blocks, given.total, "text") if options.show_progress else blocks
 
     def _prompted(self, kind: TextKind, options: Prompted) -> Prompted:

@@ -67,13 +67,14 @@ class Call:
     inference: float = 0.0
 
     async def compute(
-        self, model: ServedModel, computation: Computation[Any], items: Sequence[Item], cut: Cut
+        self, model: ServedModel, computation: Computation[Any], items: Sequence[Item], cut: Cut, prompt: str = ""
     ) -> list[Any]:
-        """What the computation makes of each item, in order."""
+        """What the computation makes of each item, in order; texts begin with the prompt."""
         sizes = [len(item) if isinstance(item, str) else sum(map(_size, item)) for item in items]
         check_characters(max(sizes))
         self.characters += sum(sizes)
         try:
+            computation = model.after_prompt(computation, prompt, items, cut)
             computed = await self.service.scheduler.compute(computation, model.tokenizing(cut), items)
         except UsageError as error:
             raise Refusal("validation", str(error)) from error

@@ -149,6 +149,27 @@ class ServedModel:
             self._computations[key] = self.opened.computation(make())
         return self._computations[key]
 
+    def after_prompt(
+        self, computation: Computation[Any], prompt: str, items: Sequence[Item], cut: Cut
+    ) -> Computation[Any]:
+        """The computation for texts that begin with the prompt: some models do not pool its tokens.
+
+        Raises Refusal where only some of the items are texts, which have the prompt.
+        """
+        ids = sum(map(_is_ids, items))
+        left_out = (
+            self.opened.prompt_left_out(prompt, self._tokenizer(*self._side_and_limit(cut))) if ids < len(items) else 0
+        )
+        if not left_out:
+            return computation
+        if ids:
+            why = "this model does not pool the tokens of a prompt, so texts and token ids need a request each"
+            raise Refusal("validation", why)
+        key = ("after", id(computation), left_out)
+        if key not in self._computations:
+            self._computations[key] = computation._replace(prompt_left_out=left_out)
+        return self._computations[key]
+
     # ---- texts -> tokens
 
     def prefix(self, prompt_name: str | None, kind: TextKind | None) -> str:
@@ -181,11 +202,9 @@ class ServedModel:
         if cut in self._tokenizing:
             return self._tokenizing[cut]
         own = self.manifest.tokenization.truncation_side.value
-        side = cut.side or own
-        if side != own and self.manifest.reranking:
+        if cut.side not in (None, own) and self.manifest.reranking:
             raise Refusal("validation", f"this model's pairs are cut on the {own} only", param="$.truncation_direction")
-        longest = self.opened.max_length
-        limit = longest if cut.max_length is None else min(cut.max_length, longest)
+        side, limit = self._side_and_limit(cut)
         tokenizer = self._tokenizer(side, limit)
 
         def tokenize(items: Sequence[Item]) -> list[Tokens]:
@@ -206,6 +225,12 @@ class ServedModel:
             raise Refusal("empty", "`inputs` cannot be empty: a list of token ids has no id")
         if min(ids) < 0 or max(ids) >= size:
             raise Refusal("validation", f"this model has token ids from 0 to {size - 1}, not {max(ids, key=abs)}")
+
+    def _side_and_limit(self, cut: Cut) -> tuple[TruncationSide, int]:
+        """On which side, and to how many tokens, texts are cut."""
+        longest = self.opened.max_length
+        limit = longest if cut.max_length is None else min(cut.max_length, longest)
+        return cut.side or self.manifest.tokenization.truncation_side.value, limit
 
     def _tokenizer(self, side: TruncationSide, limit: int) -> TextTokenizer:
         opened = self.opened

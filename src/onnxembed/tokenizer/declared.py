@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from onnxembed.facts.facts import Facts
+from onnxembed.facts.json_file import read_optional_json
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.facts.tokenizer_class import rebuilding_class
 from onnxembed.foreign import foreign_errors
@@ -44,6 +45,14 @@ def register(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
         state["added_tokens"] = added
         names = ", ".join(dict.fromkeys(map(repr, missing)))
         yield f"{names} registered as the files beside tokenizer.json, or its class, declare"
+
+
+def special_texts(facts: Facts) -> tuple[str, ...]:
+    """The special tokens that the files, or the tokenizer's class, name: transformers' `all_special_tokens`."""
+    state = read_optional_json(facts.transformer_folder / "tokenizer.json")
+    of_class = OF_CLASS.get(rebuilding_class(facts, state) or "", {})
+    special = read_special_tokens(facts.transformer_folder, facts.tokenizer_config, of_class)
+    return tuple(dict.fromkeys(map(str, (*special.named.values(), *special.extra))))
 
 
 def _differs(token: AddedToken, entry: dict[str, Any]) -> bool:

@@ -57,8 +57,19 @@ def verify_embedding(comparison: Comparison) -> dict[str, Verification]:
             reported = report_batches(batches, progress, f"verifying {precision}")
             for batch, vectors in zip(reported, expected, strict=True):
                 differences.add(batch.way, batch.of(texts), _vectors(model, texts, batch), vectors)
+            for prompt in _prompts_left_out(manifest):
+                words = [text for text in BRIEF if text.strip()]
+                ours, theirs = (each.encode(words, prompt=prompt)[:, None] for each in (model, reference))
+                differences.add(f"after the prompt {prompt!r}", words, ours, theirs)
         figures[precision] = verification(differences, reference.name, len(texts))
     return figures
+
+
+def _prompts_left_out(manifest: Manifest) -> list[str]:
+    """The prompts to compare with, of a model whose pooling leaves them out: its own, and one that it does not have."""
+    if manifest.require_embedding().prompt_left_out is None:
+        return []
+    return list(dict.fromkeys(text for text in (*manifest.prompts.texts.value.values(), "Represent: ") if text))
 
 
 def self_check(model: OnnxEmbedder, precision: str) -> str:

@@ -7,7 +7,6 @@ normalization or length was set by a flag.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import write_json
 from onnxembed.facts.modules import DENSE_ACTIVATIONS, POOLING_FLAGS, DenseFacts, Layer, NormalizeFacts, width_after
 from onnxembed.facts.transformer import CROSS_ENCODER_EXPECTED
-from onnxembed.manifest import Dense, Embedding, PoolingMode, Reranking
+from onnxembed.manifest import Dense, Embedding, Reranking
 
 MODULE = "sentence_transformers.models"
 ACTIVATION_CLASSES = {value: name for name, value in DENSE_ACTIVATIONS.items()}
@@ -59,7 +58,7 @@ def write_modules(facts: Facts, encoder: EncoderDecisions, embedding: Embedding,
     if embedding.normalize.value:
         paths.append(f"{len(paths)}_Normalize")
     width = width_after(post.token_layers, encoder.hidden_size)
-    write_json(folder / paths[pooling_place(post)] / "config.json", _pooling(embedding.pooling.value, width))
+    write_json(folder / paths[pooling_place(post)] / "config.json", _pooling(embedding, width))
     dense = iter(embedding.dense)
     for path, layer in {**token_layers, **layers}.items():
         entry = next(dense) if path in layers and isinstance(layer, DenseFacts) else None
@@ -114,14 +113,15 @@ def _write_cross_encoder(reranking: Reranking, folder: Path) -> None:
     )
 
 
-def _pooling(modes: Sequence[PoolingMode], size: int) -> dict[str, object]:
+def _pooling(embedding: Embedding, size: int) -> dict[str, object]:
     """The pooling in the older keys, which every release reads, if they can express it."""
+    modes, prompt = embedding.pooling.value, embedding.prompt_left_out is None
     if modes == tuple(mode for mode in POOLING_FLAGS.values() if mode in modes):
         flags = {flag: mode in modes for flag, mode in POOLING_FLAGS.items()}
-        return {"word_embedding_dimension": size, **flags, "include_prompt": True}
+        return {"word_embedding_dimension": size, **flags, "include_prompt": prompt}
     # The older keys allow one order of concatenation, without repetition.
     names = ["mean_sqrt_len_tokens" if mode == "mean_sqrt_len" else mode for mode in modes]
-    return {"embedding_dimension": size, "pooling_mode": names, "include_prompt": True}
+    return {"embedding_dimension": size, "pooling_mode": names, "include_prompt": prompt}
 
 
 def _write_layer(layer: Layer, entry: Dense | None, folder: Path, path: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from onnxembed.decisions.compose_manifest import prompt_left_out
 from onnxembed.decisions.decide import Decisions
 from onnxembed.export.graph import pooling
 from onnxembed.export.graph.graph import Graph, Value, Widths
@@ -11,6 +12,8 @@ from onnxembed.export.graph.inputs import B, Encoded, Pool
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.modules import DenseFacts, Layer, PostModules
 from onnxembed.manifest import SENTENCE_EMBEDDING, Dense, Embedding
+from onnxembed.tokenizer.declared import special_texts
+from onnxembed.tokenizer.token_ids import TokenIds
 
 
 def is_wanted(decisions: Decisions) -> bool:
@@ -44,6 +47,9 @@ def section(facts: Facts, decisions: Decisions, widths: Widths, folder: Path) ->
     embedding = decisions.embedding
     assert embedding is not None
     pooled = SENTENCE_EMBEDDING in widths
+    left_out = None
+    if not embedding.include_prompt.value:
+        left_out = prompt_left_out(embedding.include_prompt, special_texts(facts), TokenIds.of_folder(folder))
     return Embedding(
         pooling=embedding.pooling,
         dense=dense_entries(facts, in_files=not pooled),
@@ -51,6 +57,7 @@ def section(facts: Facts, decisions: Decisions, widths: Widths, folder: Path) ->
         dimension=embedding.dimension,
         pooled_by="graph" if pooled else "runtime",
         layers=other_layers(facts.post),
+        prompt_left_out=left_out,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxembed.decisions.compose_manifest import TokenLookup, prompt_left_out
 from onnxembed.decisions.decide import Decisions
 from onnxembed.decisions.embedding import EmbeddingDecisions
 from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError
@@ -21,6 +22,7 @@ from onnxembed.manifest import (
     Dense,
     Embedding,
 )
+from onnxembed.tokenizer.declared import special_texts
 
 TOKEN_OUTPUTS = (TOKEN_EMBEDDINGS, LAST_HIDDEN_STATE)
 """The names of an output of token embeddings, in order of preference."""
@@ -54,9 +56,14 @@ def output(graph: OnnxFile, facts: Facts, decisions: Decisions) -> Value:
     return value
 
 
-def section(embedding: EmbeddingDecisions, output: Value, dense: tuple[Dense, ...]) -> Embedding:
+def section(
+    embedding: EmbeddingDecisions, facts: Facts, output: Value, dense: tuple[Dense, ...], ids: TokenLookup
+) -> Embedding:
     """The manifest's section about an adopted graph's sentence embeddings."""
     pooled = output.name == SENTENCE_EMBEDDING
+    left_out = None
+    if not embedding.include_prompt.value:
+        left_out = prompt_left_out(embedding.include_prompt, special_texts(facts), ids)
     return Embedding(
         pooling=embedding.pooling,
         dense=dense,
@@ -65,6 +72,7 @@ def section(embedding: EmbeddingDecisions, output: Value, dense: tuple[Dense, ..
         pooled_by="graph" if pooled else "runtime",
         output=output.name,
         normalize_again=pooled and embedding.normalize.value,
+        prompt_left_out=left_out,
     )
 
 
@@ -72,6 +80,13 @@ def _chosen(graph: OnnxFile, facts: Facts, embedding: EmbeddingDecisions) -> Val
     tokens, sentence = find_output(graph, TOKEN_OUTPUTS), find_output(graph, [SENTENCE_EMBEDDING])
     modes_in_files = facts.poolings[0].modes if len(facts.poolings) == 1 else ()
     as_made = embedding.pooling.value == modes_in_files and (embedding.normalize.value or not facts.normalize)
+    if not embedding.include_prompt.value:
+        if tokens is None:
+            raise UnsupportedError(
+                f"{graph.path} pools its tokens, the prompt's included, but {embedding.include_prompt.reason}; make a "
+                f"graph with the output {TOKEN_EMBEDDINGS}, or export the checkpoint"
+            )
+        return tokens
     follow = bool(facts.post.token_layers or facts.post.layers)
     if tokens is not None and not (follow and as_made and sentence is not None):
         return tokens

@@ -14,7 +14,7 @@ from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.manifest import Dense, Embedding
 from onnxembed.quantization import Quantizing
 from onnxembed.runtime.outputs import pooling
-from onnxembed.runtime.outputs.readout import wrong_width
+from onnxembed.runtime.outputs.readout import PROMPT_MASK, wrong_width
 
 Layer = tuple[FloatArray, FloatArray | None, str]
 """Weight (out, in), bias (out,) or None, and activation of a Dense layer."""
@@ -64,7 +64,8 @@ class DenseReadout:
         """Vectors [B, D], from the graph's sentence embeddings [B, D] or token embeddings [B, T, D]."""
         (vectors,) = outputs
         if self.section.pooled_by == "runtime":
-            vectors = pooling.pool(vectors, feeds["attention_mask"], self.section.pooling.value)
+            modes = self.section.pooling.value
+            vectors = pooling.pool(vectors, feeds["attention_mask"], modes, feeds.get(PROMPT_MASK))
             for weight, bias, activation in self.layers:
                 vectors = pooling.dense(vectors, weight, bias, activation)
         if vectors.shape[-1] != self.section.dimension:

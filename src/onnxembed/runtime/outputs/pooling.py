@@ -1,7 +1,8 @@
 """Pooling, Dense layers and normalization in numpy, for artifacts whose pooling is left to the runtime.
 
 The definitions are those of sentence-transformers 6.2, as in onnxembed.export.graph.pooling: both give the same
-vectors. Shapes: token embeddings [B, T, D] float32, mask [B, T] of 0 and 1.
+vectors. Shapes: token embeddings [B, T, D] float32, mask [B, T] of 0 and 1, places [B, T]: those of the tokens to
+pool, counted from the first real token as 1; 0 for the others.
 """
 
 from __future__ import annotations
@@ -17,11 +18,24 @@ from onnxembed.arrays import FloatArray
 from onnxembed.manifest import PoolingMode
 
 Mask = NDArray[np.int64]
+Places = NDArray[np.int64]
 
 
-def pool(tokens: FloatArray, mask: Mask, modes: Sequence[PoolingMode]) -> FloatArray:
-    """Pool tokens [B, T, D] -> [B, len(modes) * D], several modes concatenated."""
-    return np.concatenate([_POOLINGS[mode](tokens, mask) for mode in modes], axis=-1)
+def pool(tokens: FloatArray, mask: Mask, modes: Sequence[PoolingMode], left_out: Mask | None = None) -> FloatArray:
+    """Pool tokens [B, T, D] -> [B, len(modes) * D], several modes concatenated.
+
+    Tokens where `left_out` [B, T] is 1 are not pooled; the others keep the places by which they are weighted.
+    """
+    places = mask.cumsum(axis=1) * mask
+    places = places if left_out is None else places * (1 - left_out)
+    return np.concatenate([_POOLINGS[mode](tokens, places) for mode in modes], axis=-1)
+
+
+def prompt_mask(mask: Mask, length: int) -> Mask:
+    """1 for the first tokens of each text, as many as the prompt has, and for the padding before them: [B, T]."""
+    first = mask.argmax(axis=1)[:, None]
+    covered: Mask = (np.arange(mask.shape[1])[None] < first + length).astype(np.int64)
+    return covered
 
 
 def dense(x: FloatArray, weight: FloatArray, bias: FloatArray | None, activation: str) -> FloatArray:
@@ -40,15 +54,16 @@ def normalize(vectors: FloatArray) -> FloatArray:
     return vectors / floored
 
 
-def _cls(tokens: FloatArray, mask: Mask) -> FloatArray:
-    """The first real token, which is not at position 0 if the padding is on the left."""
-    return _pick(tokens, mask.argmax(axis=1))
+def _cls(tokens: FloatArray, places: Places) -> FloatArray:
+    """The first token to pool, which is not at position 0 if the padding is on the left."""
+    return _pick(tokens, (places > 0).argmax(axis=1))
 
 
-def _lasttoken(tokens: FloatArray, mask: Mask) -> FloatArray:
-    """The last real token; zeros for a text without tokens."""
-    last: FloatArray = _pick(tokens, mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1))
-    last *= mask.max(axis=1, keepdims=True)
+def _lasttoken(tokens: FloatArray, places: Places) -> FloatArray:
+    """The last token to pool; zeros for a text without one."""
+    pooled = places > 0
+    last: FloatArray = _pick(tokens, places.shape[1] - 1 - pooled[:, ::-1].argmax(axis=1))
+    last *= pooled.max(axis=1, keepdims=True)
     return last
 
 
@@ -65,29 +80,29 @@ def _weighted(tokens: FloatArray, weights: FloatArray) -> tuple[FloatArray, Floa
     return total, count
 
 
-def _mean(tokens: FloatArray, mask: Mask) -> FloatArray:
-    total, count = _weighted(tokens, mask.astype(np.float32))
+def _mean(tokens: FloatArray, places: Places) -> FloatArray:
+    total, count = _weighted(tokens, (places > 0).astype(np.float32))
     return total / count
 
 
-def _mean_sqrt_len(tokens: FloatArray, mask: Mask) -> FloatArray:
-    total, count = _weighted(tokens, mask.astype(np.float32))
+def _mean_sqrt_len(tokens: FloatArray, places: Places) -> FloatArray:
+    total, count = _weighted(tokens, (places > 0).astype(np.float32))
     root: FloatArray = np.sqrt(count)
     return total / root
 
 
-def _weightedmean(tokens: FloatArray, mask: Mask) -> FloatArray:
+def _weightedmean(tokens: FloatArray, places: Places) -> FloatArray:
     """Weights 1, 2, 3, ... from the first real token."""
-    total, count = _weighted(tokens, (mask.cumsum(axis=1) * mask).astype(np.float32))
+    total, count = _weighted(tokens, places.astype(np.float32))
     return total / count
 
 
-def _max(tokens: FloatArray, mask: Mask) -> FloatArray:
-    largest: FloatArray = np.where(mask[..., None] == 1, tokens, np.float32("-inf")).max(axis=1)
+def _max(tokens: FloatArray, places: Places) -> FloatArray:
+    largest: FloatArray = np.where(places[..., None] > 0, tokens, np.float32("-inf")).max(axis=1)
     return largest
 
 
-_POOLINGS: dict[PoolingMode, Callable[[FloatArray, Mask], FloatArray]] = {
+_POOLINGS: dict[PoolingMode, Callable[[FloatArray, Places], FloatArray]] = {
     "cls": _cls,
     "max": _max,
     "mean": _mean,

@@ -8,6 +8,9 @@ from typing import Protocol, TypeVar
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.errors import ModelFilesError
 
+PROMPT_MASK = "prompt_mask"
+"""Among the inputs of a run, and of no graph: 1 for each token of a prompt that pooling leaves out, int64 [B, T]."""
+
 Result_co = TypeVar("Result_co", covariant=True)
 
 

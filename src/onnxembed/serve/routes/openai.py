@@ -27,7 +27,7 @@ async def embeddings(call: Call, asked: openai.EmbeddingsAsked) -> Any:
     items = prompted(model, items, None, asked.input_type)
     most = asked.truncate_prompt_tokens
     cut = Cut(call.service.settings.auto_truncate or most is not None, max_length=None if most == -1 else most)
-    vectors = await call.compute(model, computation, items, cut)
+    vectors = await call.compute(model, computation, items, cut, model.prefix(None, asked.input_type))
     if asked.encoding_format == "base64":
         vectors = [b64encode(np.asarray(vector, "<f4").tobytes()).decode() for vector in vectors]
     return {

@@ -30,7 +30,8 @@ async def embed(call: Call, asked: tei.EmbedAsked) -> Any:
     model = call.service.models.find(asked.model, "embedding")
     # False means "no more than the model does": Haystack's embedders send it unless they are told otherwise.
     computation = model.dense(dimensions=asked.dimensions, normalize=asked.normalize or None)
-    return await call.compute(model, computation, prompted_texts(model, asked), cut_of(call, asked))
+    prefix = model.prefix(asked.prompt_name, asked.input_type)
+    return await call.compute(model, computation, prompted_texts(model, asked), cut_of(call, asked), prefix)
 
 
 async def embed_all(call: Call, asked: tei.TextsAsked) -> Any:
@@ -65,7 +66,8 @@ async def embed_kinds(call: Call, asked: tei.KindsAsked) -> Any:
     cut = cut_of(call, asked)
     if "multi_vector" in names:
         cut = replace(cut, max_length=multi_vector_length(model, asked.input_type))
-    rows = await call.compute(model, computation, prompted_texts(model, asked), cut)
+    prefix = model.prefix(asked.prompt_name, asked.input_type)
+    rows = await call.compute(model, computation, prompted_texts(model, asked), cut, prefix)
     answer = {name: [row[place] for row in rows] for place, name in enumerate(names)}
     if "sparse" in answer:
         answer["sparse"] = [sparse_values(each) for each in answer["sparse"]]
@@ -100,7 +102,8 @@ async def similarity(call: Call, asked: tei.SimilarityAsked) -> Any:
         raise Refusal("empty", "`inputs.sentences` cannot be empty", param="$.inputs.sentences")
     items = prompted(model, [asked.inputs.source_sentence, *asked.inputs.sentences], options.prompt_name, None)
     wanted = tei.Asked(truncate=options.truncate, truncation_direction=options.truncation_direction)
-    source, *others = await call.compute(model, model.dense(normalize=True), items, cut_of(call, wanted))
+    dense, prefix = model.dense(normalize=True), model.prefix(options.prompt_name, None)
+    source, *others = await call.compute(model, dense, items, cut_of(call, wanted), prefix)
     return (np.stack(others) @ source).tolist()
 
 

@@ -19,8 +19,9 @@ async def vectors(call: Call, asked: weaviate.VectorAsked) -> Any:
     options = asked.config or weaviate.VectorOptions()
     model = call.service.models.find(None, "embedding")
     computation = model.dense(dimensions=options.dimensions, normalize=None)
-    items = prompted(model, [asked.text], None, KIND_OF[options.task_type])
-    (vector,) = await call.compute(model, computation, items, Cut(call.service.settings.auto_truncate))
+    kind = KIND_OF[options.task_type]
+    items, cut = prompted(model, [asked.text], None, kind), Cut(call.service.settings.auto_truncate)
+    (vector,) = await call.compute(model, computation, items, cut, model.prefix(None, kind))
     return {"text": asked.text, "vector": vector, "dim": len(vector)}
 
 

@@ -100,7 +100,8 @@ def _decided_modules(modules: Sequence[Any], transformer: Any, embedding: Embedd
         dense = [module for module in before if isinstance(module, Dense)]
         width = dense[-1].out_features if dense else transformer.get_embedding_dimension()
         after = [module for module in decided[len(before) :] if not isinstance(module, Pooling)]
-        decided = [*before, Pooling(width, modes), *after]
+        include_prompt = embedding.prompt_left_out is None
+        decided = [*before, Pooling(width, modes, include_prompt=include_prompt), *after]
     if embedding.normalize.origin in ("flag", "recipe"):
         while decided and isinstance(decided[-1], Normalize):
             decided.pop()
