@@ -382,3 +382,16 @@ def test_a_prompt_goes_before_the_query_as_in_sentence_transformers(tmp_path: Pa
         np.testing.assert_allclose(given, theirs, atol=1e-5)
         with pytest.raises(UsageError, match="no prompt named 'query'; it has: find, other"):
             model.predict(pairs, prompt_name="query")
+
+
+def test_a_refusal_names_the_method_that_was_called(artifact: Path) -> None:
+    with OnnxReranker(artifact) as model:
+        for method in (model.predict, model.score_pairs):
+            with pytest.raises(UsageError, match=f"^{method.__name__} does not take apply_softmax=True: raw_scores"):
+                method([(QUERY, DOCUMENTS[0])], apply_softmax=True)  # type: ignore[call-arg]
+        np.testing.assert_array_equal(
+            model.predict([(QUERY, DOCUMENTS[0])], raw_scores=True),
+            model.score_pairs([(QUERY, DOCUMENTS[0])], raw_scores=True),
+        )
+        with pytest.raises(AttributeError, match="OnnxReranker has no attribute 'encode': OnnxEmbedder opens"):
+            _ = model.encode

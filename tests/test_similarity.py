@@ -78,3 +78,14 @@ def test_equal_texts_are_pairs_and_no_text_is_its_own() -> None:
     assert paraphrase_mining(vectors[:1]) == []
     with pytest.raises(UsageError, match="max_pairs"):
         paraphrase_mining(vectors, max_pairs=0)
+
+
+def test_texts_and_models_are_no_embeddings(model: OnnxEmbedder) -> None:
+    """sentence-transformers' paraphrase_mining takes a model and texts."""
+    texts, vectors = ["the cat", "a text"], model.encode(["the cat", "a text"])
+    for compare in (model.similarity, model.similarity_pairwise, semantic_search):
+        for a, b in ((texts, vectors), (vectors, texts), ("the cat", "a text")):
+            with pytest.raises(UsageError, match="texts have no similarity of their own: give what the model's encode"):
+                compare(a, b)
+    with pytest.raises(UsageError, match="a model is no embedding: give what OnnxEmbedder's encode makes of the texts"):
+        paraphrase_mining(model, texts)  # type: ignore[arg-type]

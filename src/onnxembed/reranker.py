@@ -171,13 +171,13 @@ class OnnxReranker(OnnxModel):
 
         Otherwise as `score`.
         """
-        given = given_pairs(pairs)
-        scores = self._joined(given, raw_scores, take_options("score_pairs", options, PromptOptions))
-        return scores[0] if given.single else scores
+        return self._scored("score_pairs", pairs, raw_scores, options)
 
-    def predict(self, pairs: Pair | Iterable[Pair], **options: Unpack[PromptOptions]) -> FloatArray:
+    def predict(
+        self, pairs: Pair | Iterable[Pair], *, raw_scores: bool = False, **options: Unpack[PromptOptions]
+    ) -> FloatArray:
         """`score_pairs`, by the name that sentence-transformers' CrossEncoder gives it."""
-        return self.score_pairs(pairs, **options)
+        return self._scored("predict", pairs, raw_scores, options)
 
     def score_stream(
         self, pairs: Pair | Iterable[Pair], *, raw_scores: bool = False, **options: Unpack[PromptOptions]
@@ -263,6 +263,14 @@ class OnnxReranker(OnnxModel):
 
     def __repr__(self) -> str:
         return f"OnnxReranker({str(self.folder)!r}, labels={len(self.labels)}, max_length={self.max_length})"
+
+    def _scored(
+        self, method: str, pairs: Pair | Iterable[Pair], raw_scores: bool, options: PromptOptions
+    ) -> FloatArray:
+        """The scores of pairs, or of one pair; `method` is what the caller called."""
+        given = given_pairs(pairs)
+        scores = self._joined(given, raw_scores, take_options(method, options, PromptOptions))
+        return scores[0] if given.single else scores
 
     def _check_one_label(self, method: str) -> None:
         if len(self.labels) > 1:

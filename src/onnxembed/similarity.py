@@ -110,6 +110,7 @@ def similarities(task: Task, name: str, a: Compared, b: Compared) -> FloatArray:
 
 def items_of(task: Task, embeddings: Compared) -> Any:
     """The embeddings one by one: rows [N, D], or a list; one by itself counts as one of one."""
+    _refuse_texts(embeddings)
     if task == "embedding":
         if not _holds_sparse(embeddings):
             with suppress(ValueError):  # of rows of several lengths
@@ -126,6 +127,21 @@ def items_of(task: Task, embeddings: Compared) -> Any:
     if any(np.ndim(each) != 2 for each in vectors):
         raise UsageError("multi-vector embeddings [T, D] are compared here, as encode_multi_vector gives them")
     return vectors
+
+
+def _refuse_texts(embeddings: object) -> None:
+    """UsageError for a text or texts where their embeddings are meant, and for a model where vectors are."""
+    first = embeddings[0] if isinstance(embeddings, list | tuple) and embeddings else embeddings
+    if isinstance(first, str):
+        raise UsageError("texts have no similarity of their own: give what the model's encode makes of them")
+    if hasattr(first, "encode"):
+        raise UsageError(f"a model is no embedding: give what {type(first).__name__}'s encode makes of the texts")
+
+
+def _rows(vectors: Array) -> FloatArray:
+    """Vectors [N, D], or [D] for one, as rows of float32."""
+    _refuse_texts(vectors)
+    return np.atleast_2d(np.asarray(vectors, np.float32))
 
 
 def _holds_sparse(embeddings: object) -> bool:
@@ -167,11 +183,10 @@ def semantic_search(
     Raises:
         UsageError: an argument has an impossible value.
     """
+    asked, found = _rows(queries), _rows(documents)
     whole_number("top_k", top_k)
     whole_number("block", block)
     score = similarity_function(function)
-    found = np.atleast_2d(np.asarray(documents, np.float32))
-    asked = np.atleast_2d(np.asarray(queries, np.float32))
     return [
         [{"corpus_id": int(place), "score": float(value)} for place, value in zip(places, values, strict=True)]
         for first in range(0, len(asked), 256)
@@ -197,10 +212,10 @@ def paraphrase_mining(
     Raises:
         UsageError: an argument has an impossible value.
     """
+    vectors = _rows(embeddings)
     for name, number in (("top_k", top_k), ("max_pairs", max_pairs), ("block", block)):
         whole_number(name, number)
     score = similarity_function(function)
-    vectors = np.atleast_2d(np.asarray(embeddings, np.float32))
     pairs: dict[tuple[int, int], float] = {}
     for first in range(0, len(vectors), 256):
         found = _best(score, vectors[first : first + 256], vectors, top_k + 1, block)

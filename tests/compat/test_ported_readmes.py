@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnxruntime import get_available_providers
 
 from foreign import foreign
 from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.compat.fastembed import (
+    Device,
     LateInteractionTextEmbedding,
     ModelSource,
     PoolingType,
@@ -24,7 +26,7 @@ from onnxembed.compat.fastembed import (
     TextCrossEncoder,
     TextEmbedding,
 )
-from onnxembed.errors import UsageError
+from onnxembed.errors import ProviderError, UsageError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.manifest import FILE_NAME
@@ -70,6 +72,37 @@ def test_dense_vectors_of_fastembed(artifact: Path) -> None:
     assert TextEmbedding(model_name="any", specific_model_path=str(artifact), lazy_load=True).model.dimension == 32
     with pytest.raises(UsageError, match="TextEmbedding does not take model"):
         TextEmbedding(model=str(artifact))  # type: ignore[call-arg]
+
+
+def test_arguments_of_fastembed_by_their_places(artifact: Path) -> None:
+    """(model_name, cache_dir, threads, providers, cuda, device_ids, lazy_load), as FastEmbed 0.9.1 has them."""
+    model = TextEmbedding(str(artifact), None, 1, ["CPUExecutionProvider"], False, None, True)
+    assert (model.model.threads, model.model.provider) == (1, "CPUExecutionProvider")
+    vectors = list(model.embed(DOCUMENTS, 256, 0))
+    for cuda in (False, "cpu", Device.CPU):
+        np.testing.assert_allclose(list(TextEmbedding(str(artifact), cuda=cuda).embed(DOCUMENTS)), vectors, atol=1e-6)
+    for gpu in (True, "cuda", Device.CUDA):
+        if "CUDAExecutionProvider" not in get_available_providers():
+            with pytest.raises(ProviderError, match=r"onnxembed\[gpu\]"):
+                TextEmbedding(str(artifact), cuda=gpu)
+    with pytest.raises(UsageError, match=r"TextEmbedding\('own'\)\.embedding_size"):
+        TextEmbedding.get_embedding_size("own")
+
+
+def test_tokens_are_counted_as_in_fastembed(artifact: Path, models: dict[str, str]) -> None:
+    texts = ["the cat", "a text"]
+    sparse, late = SparseTextEmbedding(models["sparse"]), LateInteractionTextEmbedding(models["colbert"])
+    for model in (TextEmbedding(str(artifact)), sparse, late):
+        counted = sum(len(tokens) for tokens in model.model.tokenize(texts))
+        assert model.token_count(texts, batch_size=1024) == counted > 4
+    assert late.embedding_size == next(late.query_embed(query="the cat")).shape[1]
+    queries = list(sparse.query_embed(query=texts))
+    assert [each.as_dict() for each in queries] == [each.as_dict() for each in sparse.model.embed_sparse(texts)]
+    encoder = TextCrossEncoder(models["reranker"])
+    pairs = [("the cat", text) for text in texts]
+    assert encoder.token_count(iter(pairs)) == sum(len(tokens) for tokens in encoder.model.tokenize(pairs))
+    scores = list(encoder.rerank(query="the cat", documents=texts, batch_size=64, parallel=None))
+    np.testing.assert_allclose(scores, list(encoder.rerank("the cat", texts)), atol=1e-6)
 
 
 def test_other_models_of_fastembed(models: dict[str, str]) -> None:
@@ -147,6 +180,7 @@ def test_the_list_of_models_of_fastembed(nothing_added: None) -> None:
     assert "BAAI/bge-reranker-base" in listed[TextCrossEncoder]
     assert len({*map(tuple, listed.values())}) == 4
     TextEmbedding.add_custom_model("own/model", PoolingType.MEAN, True, ModelSource(hf="own/m"), dim=9, license="mit")
+    assert TextEmbedding.get_embedding_size("own/Model") == 9
     last = TextEmbedding.list_supported_models()[-1]
     assert {key: last[key] for key in ("model", "sources", "model_file", "license", "dim")} == {
         "model": "own/model",

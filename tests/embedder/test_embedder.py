@@ -41,9 +41,9 @@ def test_identical_texts_are_computed_once_and_get_a_vector_each(
     rows = []
     run = Session.run
 
-    def counting(self: Session, outputs: Sequence[str], feeds: Any) -> list[Array]:
+    def counting(self: Session, outputs: Sequence[str], feeds: Any, **options: Any) -> list[Array]:
         rows.append(len(feeds["input_ids"]))
-        return run(self, outputs, feeds)
+        return run(self, outputs, feeds, **options)
 
     monkeypatch.setattr(Session, "run", counting)
     vectors = model.encode(["the", "a", "the", "the", "a"])
@@ -256,3 +256,26 @@ def test_a_model_says_its_name_and_its_space(artifact: Path) -> None:
             _ = model.fingerprint  # type: ignore[attr-defined]
         with pytest.raises(AttributeError, match="cannot be assigned"):
             model.name = "another"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "cure"),
+    [
+        ("get_max_seq_length", "the attribute `max_length`"),
+        ("truncate_sentence_embeddings", "dimensions="),
+        ("cuda", "providers="),
+        ("embedding_size", "the attribute `dimension`"),
+        ("preprocess", "tokenize"),
+        ("rank", "OnnxReranker opens rerankers"),
+        ("save_to_hub", "hf upload"),
+    ],
+)
+def test_attributes_of_other_packages_name_what_to_use(model: OnnxEmbedder, attribute: str, cure: str) -> None:
+    with pytest.raises(AttributeError, match=f"OnnxEmbedder has no attribute '{attribute}': .*{cure}"):
+        getattr(model, attribute)
+
+
+@pytest.mark.parametrize("name", ["prompts", "default_prompt_name"])
+def test_prompts_are_not_assigned(model: OnnxEmbedder, name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"{name} cannot be assigned: .*; open it again with {name}=\.\.\."):
+        setattr(model, name, None)

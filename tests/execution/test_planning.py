@@ -13,6 +13,7 @@ from onnxembed.execution.planning import (
     LONGEST_PADDED,
     MAX_PADDING,
     RUN_COST,
+    plan_packed,
     plan_padded,
     plan_runs,
 )
@@ -49,6 +50,16 @@ def test_runs_of_longest_texts_come_first(lengths: list[int], budget: int) -> No
     runs = [of(run, lengths) for run in plan_runs(lengths, budget)]
     assert all(run == sorted(run, reverse=True) for run in runs)
     assert [run[0] for run in runs] == sorted((run[0] for run in runs), reverse=True)
+
+
+@unhurried
+@given(lengths, budgets)
+def test_texts_without_tokens_run_among_themselves(lengths: list[int], budget: int) -> None:
+    """What they attend to is padding alone, and more of it gives another vector."""
+    for plan in (plan_runs, plan_padded, plan_packed):
+        assert all(
+            0 not in lengths or not any(lengths) for lengths in (of(run, lengths) for run in plan(lengths, budget))
+        )
 
 
 def cost(runs: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:

@@ -34,6 +34,14 @@ class PoolingType(StrEnum):
     DISABLED = "DISABLED"
 
 
+class Device(StrEnum):
+    """Where a model runs, as FastEmbed names it."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    AUTO = "auto"
+
+
 POOLING: dict[PoolingType, PoolingMode | None] = {
     PoolingType.CLS: "cls",
     PoolingType.MEAN: "mean",
@@ -66,13 +74,8 @@ class _Known:
 
 
 class Opening(TypedDict, total=False):
-    """FastEmbed's arguments for opening a model; `lazy_load` is taken, and the model opens at once."""
+    """FastEmbed's arguments for opening a model that have a name alone, no place."""
 
-    threads: int | None
-    providers: Sequence[Any] | None
-    cuda: bool
-    device_ids: list[int] | None
-    lazy_load: bool
     specific_model_path: str | None
     local_files_only: bool
 
@@ -109,9 +112,18 @@ class _Adapter(Generic[Model]):
             raise UsageError(f"{known.model} was added already; give another name")
         cls._added[known.model.lower()] = known
 
-    def __init__(
-        self, model_name: str | None = None, cache_dir: str | Path | None = None, **opening: Unpack[Opening]
+    def __init__(  # noqa: PLR0917  # FastEmbed's order of arguments
+        self,
+        model_name: str | None = None,
+        cache_dir: str | Path | None = None,
+        threads: int | None = None,
+        providers: Sequence[Any] | None = None,
+        cuda: bool | str = Device.AUTO,
+        device_ids: list[int] | None = None,
+        lazy_load: bool = False,
+        **opening: Unpack[Opening],
     ) -> None:
+        """Open a model. `lazy_load` is taken, and the model opens at once."""
         unknown = opening.keys() - Opening.__annotations__.keys()
         if unknown:
             raise UsageError(f"{type(self).__name__} does not take {', '.join(sorted(unknown))}")
@@ -120,15 +132,15 @@ class _Adapter(Generic[Model]):
         model = opening.get("specific_model_path") or source
         if model is None:
             raise UsageError("give model_name: a folder or a hub id")
-        providers = opening.get("providers")
-        wanted: Any = providers or ("cuda" if opening.get("cuda") else "auto")
+        device = cuda if isinstance(cuda, str) else Device.CUDA if cuda else Device.CPU
+        wanted: Any = providers or str(device)
         self.model_name = model_name or str(model)
         self.model: Model = self._opened_as(
             model,
             cache_dir=cache_dir,
-            threads=opening.get("threads"),
+            threads=threads,
             providers=wanted,
-            device_ids=opening.get("device_ids"),
+            device_ids=device_ids,
             local_files_only=opening.get("local_files_only", False),
             **self._decided(known),
         )
@@ -138,16 +150,39 @@ class _Adapter(Generic[Model]):
         return {"onnx_file": known.model_file} if known else {}
 
 
-class TextEmbedding(_Adapter[OnnxEmbedder]):
-    """Dense vectors. Without a name, the model is FastEmbed's default."""
+class _TextAdapter(_Adapter[OnnxEmbedder]):
+    """A model that takes texts one by one."""
 
     _opened_as = OnnxEmbedder
+
+    @property
+    def embedding_size(self) -> int:
+        """The length of the vectors."""
+        return self.model.dimension
+
+    @classmethod
+    def get_embedding_size(cls, model_name: str) -> int:
+        """The length of the vectors of a model that was added; UsageError for another one, which must be opened."""
+        known = cls._added.get(model_name.lower())
+        if known is None or known.dim is None:
+            raise UsageError(
+                f"nothing states the length of {model_name}'s vectors before it is opened: "
+                f"{cls.__name__}({model_name!r}).embedding_size"
+            )
+        return known.dim
+
+    def token_count(self, texts: str | Iterable[str], batch_size: int | None = None) -> int:
+        """The number of tokens of all texts; `batch_size` is taken, and changes nothing."""
+        return self.model.token_count(texts)
+
+
+class TextEmbedding(_TextAdapter):
+    """Dense vectors. Without a name, the model is FastEmbed's default."""
+
     _task = "embedding"
 
-    def __init__(
-        self, model_name: str = "BAAI/bge-small-en-v1.5", cache_dir: str | None = None, **opening: Unpack[Opening]
-    ) -> None:
-        super().__init__(model_name, cache_dir, **opening)
+    def __init__(self, model_name: str = "BAAI/bge-small-en-v1.5", *opening: Any, **more: Any) -> None:
+        super().__init__(model_name, *opening, **more)
         known = self._added.get(model_name.lower())
         if known is not None and known.dim not in (None, self.model.dimension):
             raise UsageError(
@@ -187,11 +222,6 @@ class TextEmbedding(_Adapter[OnnxEmbedder]):
             return {}
         return {"onnx_file": known.model_file, "pooling": known.pooling, "normalize": known.normalization}
 
-    @property
-    def embedding_size(self) -> int:
-        """The length of the vectors."""
-        return self.model.dimension
-
     def embed(
         self, documents: str | Iterable[str], batch_size: int | None = None, parallel: int | None = None
     ) -> Generator[FloatArray, None, None]:
@@ -206,15 +236,10 @@ class TextEmbedding(_Adapter[OnnxEmbedder]):
         """Stream the vector of each document, with the model's own prompt."""
         return self.model.passage_embed(texts, **options)
 
-    def token_count(self, texts: str | Iterable[str]) -> int:
-        """The number of tokens of all texts."""
-        return self.model.token_count(texts)
 
-
-class SparseTextEmbedding(_Adapter[OnnxEmbedder]):
+class SparseTextEmbedding(_TextAdapter):
     """Sparse embeddings."""
 
-    _opened_as = OnnxEmbedder
     _task = "sparse"
 
     def embed(
@@ -223,13 +248,16 @@ class SparseTextEmbedding(_Adapter[OnnxEmbedder]):
         """Stream the sparse embedding of each text; see `OnnxEmbedder.embed_sparse`."""
         return self.model.embed_sparse(documents, batch_size=batch_size, parallel=parallel)
 
-    query_embed = passage_embed = embed
+    passage_embed = embed
+
+    def query_embed(self, query: str | Iterable[str], **options: Any) -> Generator[SparseEmbedding, None, None]:
+        """Stream the sparse embedding of each query."""
+        return self.model.embed_sparse(query, **options)
 
 
-class LateInteractionTextEmbedding(_Adapter[OnnxEmbedder]):
+class LateInteractionTextEmbedding(_TextAdapter):
     """A vector for each token."""
 
-    _opened_as = OnnxEmbedder
     _task = "multi_vector"
 
     def embed(
@@ -266,10 +294,10 @@ class TextCrossEncoder(_Adapter[OnnxReranker]):
         cls._add(_Known(model, sources, model_file, description or None, license or None, size_in_gb or None))
 
     def rerank(
-        self, query: str, documents: Iterable[str], batch_size: int | None = None
+        self, query: str, documents: Iterable[str], batch_size: int | None = None, **options: Any
     ) -> Generator[float, None, None]:
         """Stream the logit of each document for the query."""
-        return self.model.rerank(query, documents, batch_size=batch_size)
+        return self.model.rerank(query, documents, batch_size=batch_size, **options)
 
     def rerank_pairs(
         self, pairs: Iterable[Pair], batch_size: int | None = None, parallel: int | None = None
@@ -277,3 +305,7 @@ class TextCrossEncoder(_Adapter[OnnxReranker]):
         """Stream the logit of each pair."""
         scores = self.model.score_stream(pairs, raw_scores=True, batch_size=batch_size, parallel=parallel)
         return (float(score) for score in scores)
+
+    def token_count(self, pairs: Iterable[Pair], batch_size: int | None = None) -> int:
+        """The number of tokens of all pairs; `batch_size` is taken, and changes nothing."""
+        return sum(len(tokens) for tokens in self.model.tokenize(list(pairs)))

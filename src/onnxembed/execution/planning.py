@@ -4,6 +4,9 @@ On a CPU, every padded slot costs as much as a real token, so texts of equal len
 length is a small run, and each run costs something before its first token, so a few such leftovers may share a run and
 be padded: the cheapest division is chosen. A GPU needs far larger runs to be busy, so there every run takes slightly
 shorter texts.
+
+A text without tokens has nothing to attend to but padding, so its vector would depend on how much there is: such texts
+run among themselves.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ def plan_runs(
         full = len(texts) - len(texts) % at_once
         runs += [texts[first : first + at_once] for first in range(0, full, at_once)]
         if texts[full:]:
-            (small if length <= LONGEST_PADDED else runs).append(texts[full:])
+            (small if 0 < length <= LONGEST_PADDED else runs).append(texts[full:])
     runs += _cheapest(small, lengths, tokens_per_run, run_cost)
     return sorted(runs, key=lambda run: -lengths[run[0]])
 
@@ -125,7 +128,8 @@ def _group(lengths: Sequence[int], fits: Fits) -> list[list[int]]:
     longest = tokens = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         length = lengths[index]
-        if runs and fits(length, longest, tokens, (len(runs[-1]) + 1) * longest):
+        alike = length > 0 or longest == 0
+        if runs and alike and fits(length, longest, tokens, (len(runs[-1]) + 1) * longest):
             runs[-1].append(index)
             tokens += length
         else:
