@@ -118,6 +118,26 @@ def with_measures(folder: Path, manifest: Manifest, proof: Proof) -> Proof:
     return replace(proof, measured=measured)
 
 
+def check_halves(folder: Path, manifest: Manifest, proof: Proof) -> None:
+    """Raise VerificationError for a graph of shorter floats that does not give what the proof says.
+
+    Numbers that overflow are not always seen in the results: the weights of sparse embeddings, max(0, NaN), are 0.
+    """
+    for precision in manifest.on_cpu:
+        if precision == "fp32" or manifest.variants[precision].quality is not None:
+            continue
+        try:
+            with plain(folder, precision) as opened:
+                faults = [f"{figure.part}: {figure.fault}" for figure in compare(opened, proof) if figure.fault]
+        except VerificationError as error:
+            faults = [f"{error}"]
+        if faults:
+            raise VerificationError(
+                f"the {precision} graph does not give what the fp32 graph does: where its numbers overflow, only "
+                f"another --precision helps ({'; '.join(faults)})"
+            )
+
+
 def add_proof(folder: Path, manifest: Manifest, proof: Proof) -> Manifest:
     """Write a proof into an artifact; returns the manifest with its record, which is not written."""
     write_proof(folder, with_measures(folder, manifest, proof))

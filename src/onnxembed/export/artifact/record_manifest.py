@@ -13,7 +13,7 @@ from onnxembed.hub.source import Fetched
 from onnxembed.loading.space import with_spaces
 from onnxembed.manifest import FILE_NAME, PROOF_FILE, FileRecord, Manifest, Variant
 from onnxembed.proof.record import read_proof
-from onnxembed.proof.recording import add_proof, proof_of_graph
+from onnxembed.proof.recording import add_proof, check_halves, proof_of_graph
 
 Verify = Callable[[Path, Manifest, Fetched], Manifest]
 """Checks a finished draft folder against the checkpoint and returns the manifest with what was measured.
@@ -52,13 +52,15 @@ def record_manifest(
 def _with_proof(draft: Path, manifest: Manifest, write_fp32: WriteFp32) -> Manifest:
     """The manifest with the record of the proof; as it was without ONNX Runtime.
 
-    Raises VerificationError if a graph gives numbers that are not finite: such a model makes no vectors.
+    Raises VerificationError if a graph gives numbers that are not finite, or fp16 others than fp32: such a graph makes
+    no vectors. A comparison with the reference, which leaves its proof, has found that already.
     """
     try:
         proof = read_proof(draft)
         if proof is None:
             with _fp32_graph(draft, manifest, write_fp32):
                 proof = proof_of_graph(draft)
+            check_halves(draft, manifest, proof)
         return add_proof(draft, manifest, proof)
     except MissingExtraError:
         (draft / PROOF_FILE).unlink(missing_ok=True)
