@@ -64,7 +64,10 @@ class ModelFilesError(OnnxEmbedError):
 
 
 class UnsaidError(ModelFilesError):
-    """Neither a model's files nor its recipe state a decision; `flag` names the option that makes it."""
+    """Neither a model's files nor its recipe state a decision; `flag` names the option that makes it.
+
+    A dry run looks for all such decisions, and joins their options with commas.
+    """
 
     def __init__(self, message: str, flag: str = "") -> None:
         super().__init__(message)

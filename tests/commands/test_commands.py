@@ -14,7 +14,7 @@ from onnxembed.errors import UnsaidError, VerificationError
 from onnxembed.manifest import FILE_NAME, read_manifest
 from running import Run, names, needs_torch, refused
 from tampering import change_weights
-from tiny import write_bert
+from tiny import change_json, write_bert, write_encoder
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -132,7 +132,17 @@ def test_a_dry_run_refuses_what_the_export_refuses(run: Run, checkpoint: Path, t
     bare = write_bert(tmp_path / "bare")
     with pytest.raises(UnsaidError, match="--pooling") as unsaid:
         commands.export(bare, dry_run=True)
-    assert unsaid.value.flag == "--pooling"
+    assert unsaid.value.flag == "--pooling, --normalize"
+    both = ("2 decisions are left to you: (1) ", "pass --pooling", "; (2) ", "pass --normalize")
+    assert refused(run("export", bare, "--dry-run"), *both)
+    assert refused(run("inspect", bare), *both)
+    decoder = write_encoder(tmp_path / "decoder", "qwen2")
+    for name in ("modules.json", "sentence_bert_config.json"):
+        (decoder / name).unlink()
+    change_json(decoder / "config.json", auto_map={"AutoModel": "modeling.Model"})
+    every = ("3 decisions", "(1) ", "--attention bidirectional", "(2) ", "--pooling", "(3) ", "--no-normalize")
+    assert refused(run("export", decoder, "--dry-run"), *every)
+    assert refused(run("export", decoder, "--dry-run", "--pooling", "cls"), "2 decisions", "--attention", "--normalize")
     assert refused(run("export", bare, "--dry-run", "--pooling", "mean"), "--no-normalize")
     commands.export(checkpoint, "out", verify=False)
     assert refused(run("export", checkpoint, "-o", "out", "--dry-run"), "out exists", "--force")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from onnxembed.decisions.flags import NO_ADAPTER, Flags
+from onnxembed.errors import OnnxEmbedError, UnsaidError
 from onnxembed.export.artifact.graph_file import INLINE_LIMIT, weights_size
 from onnxembed.export.graph.graph import Graph, Widths
 from onnxembed.export.heads import multi_vector
 from onnxembed.export.pipeline import build_graphs, plan_checkpoint, write_small_files
 from onnxembed.export.plan import ExportPlan, Options
 from onnxembed.hub.checkpoint_files import fetch_checkpoint, has_weights
-from onnxembed.hub.source import HubOptions, file_names
+from onnxembed.hub.source import Fetched, HubOptions, file_names
 from onnxembed.manifest import (
     CARD_FILE,
     FILE_NAME,
@@ -26,6 +28,15 @@ from onnxembed.manifest import (
     graph_file,
 )
 from onnxembed.recipes.book import choose_recipe
+from onnxembed.recipes.recipe import Recipe
+
+STAND_INS: Mapping[str, Callable[[Flags], Flags]] = {
+    "--adapter": lambda flags: replace(flags, adapter=NO_ADAPTER),
+    "--attention": lambda flags: replace(flags, attention="bidirectional"),
+    "--normalize": lambda flags: replace(flags, normalize=True),
+    "--pooling": lambda flags: replace(flags, pooling=("mean",)),
+}
+"""What takes the place of a decision that nothing states, by its flag, to see what else nothing states."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +56,10 @@ def preview(model: str | Path, options: Options, hub: HubOptions | None = None) 
 
     They are fetched if they alone say what the model is: of a static table, or the width of a ColBERT without modules.
     A graph that onnxembed builds is built if the weights are there, as far as the first read of its weights, so that
-    what an export refuses is refused here. Errors as for `export`.
+    what an export refuses is refused here. Errors as for `export`, but for all that is left unsaid at once.
     """
     recipe = choose_recipe(model, options.recipe, options.precisions)
-    make = partial(plan_checkpoint, recipe=recipe, options=options)
+    make = partial(plan_wholly, recipe=recipe, options=options)
     checkpoint = fetch_checkpoint(model, hub, examine=make, weights=False)
     plan = make(checkpoint)
     if _width_in_weights(plan):
@@ -69,6 +80,30 @@ def preview(model: str | Path, options: Options, hub: HubOptions | None = None) 
         small = {name: Path(folder, name).stat().st_size for name in file_names(Path(folder))}
     unknown = dict.fromkeys((CARD_FILE, FILE_NAME, PROOF_FILE))  # they hold figures that only the export measures
     return Preview(manifest, dict(sorted({**small, **unknown, **_graph_files(plan, graphs)}.items())), notes)
+
+
+def plan_wholly(checkpoint: Fetched, recipe: Recipe | None, options: Options) -> ExportPlan:
+    """The plan for a checkpoint, as `plan_checkpoint` makes it; one UnsaidError names all that a flag must decide."""
+    unsaid: list[UnsaidError] = []
+    while True:
+        try:
+            plan = plan_checkpoint(checkpoint, recipe, options)
+        except UnsaidError as error:
+            unsaid.append(error)
+            options = replace(options, flags=STAND_INS[error.flag](options.flags))
+        except OnnxEmbedError:
+            if not unsaid:  # else a stand-in may have caused it
+                raise
+            break
+        else:
+            if not unsaid:
+                return plan
+            break
+    if len(unsaid) == 1:
+        raise unsaid[0]
+    points = "; ".join(f"({number}) {error}" for number, error in enumerate(unsaid, start=1))
+    flags = ", ".join(error.flag for error in unsaid)
+    raise UnsaidError(f"{len(unsaid)} decisions are left to you: {points}", flags)
 
 
 def _width_in_weights(plan: ExportPlan) -> bool:
