@@ -62,6 +62,8 @@ def test_inspect_of_a_checkpoint_on_the_hub_fetches_no_weights(run: Run, hub: Hu
     assert "pooling          mean (file: 1_Pooling/config.json: pooling_mode), in the graph" in out
     assert "dimensions       32" in out
     assert "model.safetensors" not in hub.downloaded()
+    about = [request for request in hub.requests if "/api/models/" in request]
+    assert len(about) == 1, about
 
 
 def test_inspect_refuses_what_an_export_refuses(run: Run, raw: Path) -> None:

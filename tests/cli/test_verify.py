@@ -6,11 +6,13 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from onnxembed.manifest import FILE_NAME
+from hub_server import HubServer
+from onnxembed.manifest import FILE_NAME, PROOF_FILE, read_manifest
 from onnxembed.proof.probes import PROBES
 from onnxembed.verify import requirements
 from running import Run, needs_torch, refused
@@ -46,9 +48,9 @@ def test_verify_reads_texts_from_standard_input(run: Run, artifact: Path) -> Non
 def test_verify_refuses_an_absent_folder_and_missing_extras(
     run: Run, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, out, err = run("verify", "absent")
-    assert (code, out) == (2, "")
-    assert "'absent' does not exist" in err
+    assert refused(run("verify", "./absent"), "no folder at absent")
+    Path("empty").mkdir()
+    assert refused(run("verify", "empty"), "empty has no onnxembed.json", "onnxembed export empty -o DIR")
     monkeypatch.setattr(requirements, "find_spec", lambda name: None if name == "torch" else object())
     refusal = run("verify", artifact, "--against", "org/model")
     assert refused(refusal, "torch not installed", "pip install 'onnxembed[torch]'")
@@ -80,6 +82,34 @@ def test_verify_compares_with_the_proof(run: Run, artifact: Path, monkeypatch: p
     assert [row[1] for row in rows] == ["alone", "as", "in", "padded"] * 2
     assert all(len(line) <= 80 for line in lines[1:])
     assert {row[-1] for row in rows} == {"0.999999", "0.9999"}
+
+
+def test_verify_compares_a_repository_of_the_hub_with_its_proof(run: Run, hub: HubServer, artifact: Path) -> None:
+    first = hub.push("org/tiny-onnx", artifact, "v1")
+    cache = ("--cache-dir", "cache")
+    code, out, err = run("verify", "org/tiny-onnx", "--revision", "v1", *cache)
+    assert (code, err) == (0, "")
+    assert out.startswith("org/tiny-onnx against its proof, made by ")
+    assert "fp16 on CPU" in out
+    assert first in hub.requests[-1]
+    hub.requests.clear()
+    assert run("verify", "org/tiny-onnx", "--revision", first, "--precision", "fp32", "--json", *cache).code == 0
+    assert hub.requests == []
+    unproved = shutil.copytree(artifact, Path("unproved"))
+    manifest = read_manifest(unproved)
+    (unproved / PROOF_FILE).unlink()
+    files = {name: record for name, record in manifest.files.items() if name != PROOF_FILE}
+    (unproved / FILE_NAME).write_text(replace(manifest, files=files).to_json())
+    hub.push("org/tiny-onnx", unproved)
+    assert refused(run("verify", "org/tiny-onnx", *cache), "has no proof")
+    assert refused(run("verify", "org/tiny-onnx", "--against", "org/x", *cache), "hf download org/tiny-onnx")
+    assert refused(run("verify", "org/tiny-onnx", "--golden", *cache), "hf download org/tiny-onnx")
+
+
+def test_verify_of_another_repository_names_the_way_to_an_artifact(run: Run, hub: HubServer, checkpoint: Path) -> None:
+    hub.push("org/tiny", checkpoint)
+    refusal = run("verify", "org/tiny", "--cache-dir", "cache")
+    assert refused(refusal, "org/tiny has no onnxembed.json", "onnxembed adopt org/tiny -o DIR")
 
 
 def test_verify_of_one_graph_as_json(run: Run, artifact: Path) -> None:

@@ -11,6 +11,8 @@ import click
 from onnxembed.cli.options import CacheArguments, cache_options, json_option, provider_options
 from onnxembed.cli.texts import open_texts
 from onnxembed.errors import UsageError, VerificationError
+from onnxembed.hub.model_files import local_folder
+from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import PRECISIONS, Precision
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class Placed(TypedDict):
 
 
 @click.command(short_help="Compare an ONNX folder with what its model should give.")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("model")
 @provider_options
 @click.option(
     "--precision",
@@ -40,7 +42,7 @@ class Placed(TypedDict):
     help="Compare with the original model, its hub name or folder, or with a live system: tei:URL, openai:URL, "
     "fastembed:NAME, sentence-transformers:NAME, transformers:NAME.",
 )
-@click.option("--revision", help="Branch, tag or commit of the original model.")
+@click.option("--revision", help="Branch, tag or commit of the original model, or of MODEL if that is on the hub.")
 @click.option(
     "--texts",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
@@ -52,7 +54,7 @@ class Placed(TypedDict):
 @cache_options
 def verify(
     *,
-    folder: Path,
+    model: str,
     providers: str,
     device_ids: tuple[int, ...] | None,
     threads: int | None,
@@ -64,10 +66,11 @@ def verify(
     as_json: bool,
     **cache: Unpack[CacheArguments],
 ) -> None:
-    """Compare FOLDER, which `onnxembed export` wrote, with what its model should give.
+    """Compare what MODEL gives with what it should give: a folder that `onnxembed export` wrote, or a hub repository.
 
     \b
     onnxembed verify my-model-onnx
+    onnxembed verify org/my-model-onnx
     onnxembed verify my-model-onnx --provider cuda --precision fp16
     onnxembed verify my-model-onnx --against org/my-model
 
@@ -79,8 +82,9 @@ def verify(
     A live system is asked for its vectors or scores, as `onnxembed explain` asks it: if they differ, the verdict says
     why and the exit code is 1. Nothing is recorded, and torch is not needed.
     """
+    folder = None if local_folder(model, None) is None else Path(model).expanduser()
     placed = bool(precision or threads or device_ids or providers != "auto")
-    if golden:
+    if golden and folder is not None:
         if against or revision or texts or placed:
             raise UsageError(
                 "--golden compares the graph on the CPU with published numbers: leave out --against, --revision, "
@@ -88,9 +92,10 @@ def verify(
             )
         _verify_golden(folder, as_json=as_json)
         return
-    if not (against or revision or texts):
+    if not (golden or against or texts or (revision and folder)):
         _verify_proof(
-            folder,
+            model,
+            HubOptions(revision=revision, **cache),
             as_json=as_json,
             precision=precision,
             providers=providers,
@@ -98,6 +103,11 @@ def verify(
             threads=threads,
         )
         return
+    if folder is None:
+        raise UsageError(
+            f"{model} is on the hub, where only its proof is compared: download it for --against, --texts and --golden "
+            f"(hf download {model} --local-dir DIR)"
+        )
     if placed:
         raise UsageError("--precision, --provider, --device-id and --threads are for the proof: leave out --against")
     more_texts: list[str] = []
@@ -155,15 +165,23 @@ def _verify_live(folder: Path, against: str, texts: list[str] | None, *, as_json
         sys.exit(CHECK_FAILED)
 
 
-def _verify_proof(folder: Path, *, as_json: bool, **how: Unpack[Placed]) -> None:
+def _verify_proof(model: str, hub: HubOptions, *, as_json: bool, **how: Unpack[Placed]) -> None:
     from onnxembed import commands
     from onnxembed.cli.printing import print_json
 
-    result = commands.verify_proof(folder, **how)
+    result = commands.verify_proof(
+        model,
+        revision=hub.revision,
+        cache_dir=hub.cache_dir,
+        local_files_only=hub.local_files_only,
+        refresh=hub.refresh,
+        token=hub.token,
+        **how,
+    )
     if as_json:
         print_json(result)
     else:
-        click.echo(f"{folder} against its proof, made by {result.reference}")
+        click.echo(f"{model} against its proof, made by {result.reference}")
         for graph in result.graphs:
             click.echo(f"\n{graph.precision} on {graph.provider}, {graph.threads} threads")
             click.echo(f"{'':<22}{'run':<14}{'items':>5}{'min cosine':>12}{'max diff':>10}  allowed")

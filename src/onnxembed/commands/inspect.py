@@ -6,8 +6,9 @@ from pathlib import Path
 
 from onnxembed.commands.new_folder import require_export
 from onnxembed.errors import NotAnArtifactError
+from onnxembed.hub.model_files import open_model_files
 from onnxembed.hub.source import HubOptions
-from onnxembed.loading.locate import ModelManifest, read_model_manifest
+from onnxembed.loading.locate import ModelManifest, manifest_of
 from onnxembed.manifest import Manifest
 
 
@@ -44,8 +45,9 @@ def inspect(
 
 def inspect_revision(model: str | Path, hub: HubOptions, onnx_file: str | None) -> ModelManifest:
     """What `inspect` returns, with the commit of a hub model."""
+    files = open_model_files(model, hub)
     try:
-        return read_model_manifest(model, hub, onnx_file)
+        return manifest_of(files, onnx_file)
     except NotAnArtifactError:
         if onnx_file is not None:
             raise
@@ -53,5 +55,5 @@ def inspect_revision(model: str | Path, hub: HubOptions, onnx_file: str | None) 
     from onnxembed.export.plan import Options
     from onnxembed.export.preview import preview
 
-    manifest = preview(model, Options(), hub).manifest
+    manifest = preview(model, Options(), hub, files).manifest
     return ModelManifest(manifest, manifest.source.revision)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from onnxembed.commands.new_folder import Progress, silent
 from onnxembed.commands.result import Result
 from onnxembed.hub.source import HubOptions
+from onnxembed.loading.locate import fetch_artifact
 from onnxembed.manifest import Manifest, Verification, read_manifest
 
 if TYPE_CHECKING:
@@ -64,23 +65,30 @@ def verify_proof(
     providers: Providers = "auto",
     device_ids: Sequence[int] | None = None,
     threads: int | None = None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    refresh: bool = False,
+    token: str | bool | None = None,
 ) -> Proved:
     """Compare an ONNX folder's graphs with its proof, here, in several ways of running. Needs no torch.
 
     Args:
-        folder: a folder that `export` wrote.
+        folder: a folder that `export` wrote, or the hub id of a repository with its files.
         precision: the graph to run; all that can run at the provider if None.
         providers, device_ids, threads: as for OnnxEmbedder.
+        revision, cache_dir, local_files_only, refresh, token: how a hub repository is fetched, as for OnnxEmbedder.
 
     Raises:
         VerificationError: token ids differ, results have another shape, or are not finite.
         ModelFilesError: the folder has no proof; the message says how to get one.
+        HubError: the hub could not be reached, or it refused.
         ProviderError: a requested provider cannot be used.
     """
     from onnxembed.execution.backend import Placement
     from onnxembed.proof.verifying import require_proof, verify_graphs
 
-    folder = Path(folder)
+    folder = fetch_artifact(folder, HubOptions(revision, cache_dir, local_files_only, refresh, token), precision)
     _, proof = require_proof(folder)
     graphs = tuple(verify_graphs(folder, Placement(providers, threads, device_ids=device_ids), precision))
     passed = not any(figure.fault for graph in graphs for figure in graph.figures)

@@ -16,6 +16,7 @@ from onnxembed.export.heads import multi_vector
 from onnxembed.export.pipeline import build_graphs, plan_checkpoint, write_small_files
 from onnxembed.export.plan import ExportPlan, Options
 from onnxembed.hub.checkpoint_files import fetch_checkpoint, has_weights
+from onnxembed.hub.model_files import ModelFiles
 from onnxembed.hub.source import Fetched, HubOptions, file_names
 from onnxembed.manifest import (
     CARD_FILE,
@@ -51,19 +52,22 @@ class Preview:
     """What was not looked at."""
 
 
-def preview(model: str | Path, options: Options, hub: HubOptions | None = None) -> Preview:
+def preview(
+    model: str | Path, options: Options, hub: HubOptions | None = None, opened: ModelFiles | None = None
+) -> Preview:
     """What an export of a checkpoint would make; nothing is written, and a hub model's weights are not fetched.
 
     They are fetched if they alone say what the model is: of a static table, or the width of a ColBERT without modules.
     A graph that onnxembed builds is built if the weights are there, as far as the first read of its weights, so that
-    what an export refuses is refused here. Errors as for `export`, but for all that is left unsaid at once.
+    what an export refuses is refused here. `opened` are the model's files, if the hub was asked for them already.
+    Errors as for `export`, but for all that is left unsaid at once.
     """
     recipe = choose_recipe(model, options.recipe, options.precisions)
     make = partial(plan_wholly, recipe=recipe, options=options)
-    checkpoint = fetch_checkpoint(model, hub, examine=make, weights=False)
+    checkpoint = fetch_checkpoint(model, hub, examine=make, weights=False, opened=opened)
     plan = make(checkpoint)
     if _width_in_weights(plan):
-        checkpoint = fetch_checkpoint(model, hub)
+        checkpoint = fetch_checkpoint(model, hub, opened=opened)
         plan = make(checkpoint)
     graphs: Mapping[Precision, Graph] = {}
     notes: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from typing import Any
 from onnxembed.errors import ModelFilesError
 from onnxembed.foreign import foreign_errors
 from onnxembed.hub.hub_files import MODULES_FILE, HubFiles
-from onnxembed.hub.model_files import is_local, local_folder
+from onnxembed.hub.model_files import ModelFiles, is_local, local_folder
 from onnxembed.hub.source import Fetched, HubOptions, file_names, refuse_gaps
 from onnxembed.manifest import TOKENIZER_FILE
 
@@ -65,16 +65,17 @@ def fetch_checkpoint(
     examine: Examine | None = None,
     *,
     weights: bool = True,
+    opened: ModelFiles | None = None,
 ) -> Fetched:
     """The folder of a checkpoint with what an export reads: configurations, tokenizer, one format of weights.
 
     The hub is asked once which commit the revision is, except for a commit that the cache holds. When it
     cannot be reached, a complete copy in the cache is used, with a warning. `examine` is called when the small files
     have come, so that what it refuses costs no download of weights. Without `weights`, they are left on the hub, except
-    those of a static table, which alone say what it is (`has_weights` tells what came). Every file is hashed; a damaged
-    one is downloaded anew. The base of a LoRA adapter that lies alone is fetched, too, if the adapter names a hub
-    model. Raises ModelFilesError for a repository that is no checkpoint, HubError when the hub cannot be asked or says
-    no.
+    those of a static table, which alone say what it is (`has_weights` tells what came). `opened` are the model's files,
+    if the hub was asked for them already. Every file is hashed; a damaged one is downloaded anew. The base of a LoRA
+    adapter that lies alone is fetched, too, if the adapter names a hub model. Raises ModelFilesError for a repository
+    that is no checkpoint, HubError when the hub cannot be asked or says no.
     """
     hub = hub or HubOptions()
     if (own := local_folder(model, hub.revision)) is not None:
@@ -82,7 +83,7 @@ def fetch_checkpoint(
         if base is not None and weights:
             _finish_base(base)
         return Fetched(str(model), own, None, None if base is None else base.folder)
-    files = HubFiles(model, hub)
+    files = opened if isinstance(opened, HubFiles) else HubFiles(model, hub)
     names = _get_small_files(files, weights)
     places, base = module_places(files.folder), _open_base(files.folder, hub)
     fetched = Fetched(files.model, files.folder, files.commit, None if base is None else base.folder)

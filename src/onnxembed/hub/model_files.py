@@ -143,11 +143,3 @@ def open_model_files(model: str | os.PathLike[str], hub: HubOptions) -> ModelFil
     from onnxembed.hub.hub_files import HubFiles  # a local folder needs nothing of it
 
     return HubFiles(model, hub)
-
-
-def open_with_first(
-    model: str | os.PathLike[str], hub: HubOptions, candidates: Sequence[str]
-) -> tuple[ModelFiles, str | None]:
-    """The files of a model with the first of `candidates` that it has, and which that is; None if it has none."""
-    files = open_model_files(model, hub)
-    return files, files.first(candidates)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from onnxembed.errors import ModelFilesError, NotAnArtifactError, UsageError
 from onnxembed.execution.backend import GraphFiles
-from onnxembed.hub.model_files import ModelFiles, open_with_first
+from onnxembed.hub.model_files import ModelFiles, open_model_files
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.located import LocatedArtifact
@@ -67,6 +67,26 @@ def locate(
     return LocatedArtifact(files, manifest, precision, graph, records)
 
 
+def fetch_artifact(model: str | Path, hub: HubOptions, precision: str | None = None) -> Path:
+    """The folder of an artifact, with the files of one of its graphs, or of all; those of a hub model are fetched.
+
+    Raises NotAnArtifactError for a model without a manifest, and what `locate` does.
+    """
+    files = open_model_files(model, hub)
+    if files.first([FILE_NAME]) is None:
+        raise NotAnArtifactError(
+            f"{model} has no {FILE_NAME}: make an artifact of it with onnxembed adopt {model} -o DIR if it has an ONNX "
+            f"graph, else with onnxembed export {model} -o DIR"
+        )
+    if files.revision is None:
+        return Path(model).expanduser()
+    manifest = _own_manifest(files)
+    for name in manifest.variants if precision is None else [precision]:
+        _, _, records = choose_graph(files.folder, name, packed=False)
+        files.get(records)
+    return files.folder
+
+
 class ModelManifest(NamedTuple):
     """What is known of a model without its graph."""
 
@@ -77,7 +97,12 @@ class ModelManifest(NamedTuple):
 
 def read_model_manifest(model: str | Path, hub: HubOptions, onnx_file: str | None) -> ModelManifest:
     """The manifest of an artifact, without fetching its graphs, or of a model to adopt; errors as for `locate`."""
-    files, name = find(model, hub, "auto", onnx_file)
+    return manifest_of(open_model_files(model, hub), onnx_file)
+
+
+def manifest_of(files: ModelFiles, onnx_file: str | None) -> ModelManifest:
+    """`read_model_manifest` of a model whose files are open."""
+    name = _find_in(files, "auto", onnx_file)
     own = name == FILE_NAME
     manifest = _own_manifest(files) if own else _adopt(files, name, "auto", AdoptionChoices()).manifest
     return ModelManifest(manifest, files.revision)
@@ -85,10 +110,15 @@ def read_model_manifest(model: str | Path, hub: HubOptions, onnx_file: str | Non
 
 def find(model: str | Path, hub: HubOptions, precision: str, onnx_file: str | None) -> tuple[ModelFiles, str]:
     """A model's files, and the name of one that is then in their folder: the manifest, or else an ONNX graph."""
-    files, name = open_with_first(model, hub, [FILE_NAME, *graph_names(precision, onnx_file)])
+    files = open_model_files(model, hub)
+    return files, _find_in(files, precision, onnx_file)
+
+
+def _find_in(files: ModelFiles, precision: str, onnx_file: str | None) -> str:
+    name = files.first([FILE_NAME, *graph_names(precision, onnx_file)])
     if name == FILE_NAME and onnx_file is not None:
         raise UsageError(f"{files.model} is an artifact of onnxembed: choose its graph by precision, not by onnx_file")
-    return files, name or _sole_graph(files, onnx_file)
+    return name or _sole_graph(files, onnx_file)
 
 
 def _own_manifest(files: ModelFiles) -> Manifest:
