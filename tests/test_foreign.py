@@ -164,13 +164,17 @@ def test_added_tokens_without_a_row_are_named_when_the_model_is_exported(tmp_pat
     for number, token in ((len(VOCAB) - 1, "<boi>"), (len(VOCAB), "<image_soft_token>")):
         state["added_tokens"].append({"id": number, "content": token, **added})
     (folder / "tokenizer.json").write_text(json.dumps(state))
-    with pytest.warns(UserWarning, match=rf"no row .*'<image_soft_token>' \({len(VOCAB)}\)"):
+    with pytest.warns(UserWarning, match=rf"^1 added token has no row .*'<image_soft_token>' \({len(VOCAB)}\)"):
         manifest = export(folder, tmp_path / "out")
     assert any("<image_soft_token>" in change for change in manifest.tokenization.changes)
     with OnnxEmbedder(tmp_path / "out", providers="cpu") as model:
         assert model.encode(["the cat"]).shape == (1, 32)
-        with pytest.raises(UsageError, match=rf"a token without a row .* is {len(VOCAB)}"):
-            model.encode(["the <image_soft_token> cat"])
+        message = (
+            f"a text has the token '<image_soft_token>' with id {len(VOCAB)}, for which the model's table has no row"
+        )
+        for texts in (["the <image_soft_token> cat"], ["the cat", "a", "of <image_soft_token>", "the"]):
+            with pytest.raises(UsageError, match=f"^{message}$"):
+                model.encode(texts)
 
 
 def test_the_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 OnnxEmbedError
 ├── UsageError               the caller asked for something that cannot be (also a ValueError)
+│   ├── TokenRowError        a text has a token that the model's table has no row for
 │   ├── UnsupportedError     a model, option or precision that onnxembed does not do
 │   └── MissingExtraError    an optional dependency is not installed (also an ImportError)
 ├── ModelFilesError          a model's files are missing, contradict each other, or say too little
@@ -49,6 +50,21 @@ def _cut(text: str, length: int) -> str:
 
 class UsageError(OnnxEmbedError, ValueError):
     """The caller asked for something that cannot be: a bad text, an unknown option, an impossible value."""
+
+
+class TokenRowError(UsageError):
+    """A text has a token that the model's table has no row for."""
+
+    token_id: int
+    """The id of the token."""
+
+    @classmethod
+    def of(cls, token_id: int, token: str | None = None) -> TokenRowError:
+        """The error for a token with this id, which the tokenizer calls `token`."""
+        named = "" if token is None else f" {token!r}"
+        error = cls(f"a text has the token{named} with id {token_id}, for which the model's table has no row")
+        error.token_id = token_id
+        return error
 
 
 class UnsupportedError(UsageError):

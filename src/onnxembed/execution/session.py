@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxembed.errors import DeviceMemoryError, ModelFilesError, OnnxEmbedError, ProviderError, UsageError
+from onnxembed.errors import (
+    DeviceMemoryError,
+    ModelFilesError,
+    OnnxEmbedError,
+    ProviderError,
+    TokenRowError,
+    UsageError,
+)
 from onnxembed.execution import cuda
 from onnxembed.execution.providers import (
     CPU,
@@ -140,10 +148,9 @@ def _run_error(error: Exception, fed: Mapping[str, NDArray[Any]]) -> OnnxEmbedEr
     """What an error of ONNX Runtime says about a run: about its token ids, or about the graph."""
     cause = f"{error}".partition("\n")[0]
     ids = fed.get("input_ids")
-    if ids is not None and "out of data bounds" in cause:
-        return UsageError(
-            f"a text has a token without a row in the model's table: the largest id of its run is {ids.max()} ({cause})"
-        )
+    beyond = re.search(r"out of data bounds, idx=(\d+)", cause)
+    if ids is not None and beyond and int(beyond[1]) in ids:
+        return TokenRowError.of(int(beyond[1]))
     return ModelFilesError(f"the graph cannot compute a run of shape {next(iter(fed.values())).shape}: {cause}")
 
 

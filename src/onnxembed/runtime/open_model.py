@@ -186,6 +186,7 @@ class OpenModel:
             self.backend,
             readout,
             self._inputs,
+            self.tokens,
             self._pad_token_id,
             self._single_texts,
             self._integer_outputs,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed.arrays import Feeds, FloatArray, IntArray
-from onnxembed.errors import DeviceMemoryError, UsageError
+from onnxembed.errors import DeviceMemoryError, TokenRowError, UsageError
 from onnxembed.execution.backend import Backend
 from onnxembed.manifest import IntegerOutput
 from onnxembed.runtime.outputs.pooling import prompt_mask
@@ -85,6 +85,8 @@ class Computation(NamedTuple, Generic[Result]):
     readout: Readout[Result]
     inputs: Sequence[str]
     """The names of the graph's inputs."""
+    names: Callable[[Iterable[int]], list[str | None]]
+    """The tokens of ids."""
     pad_token_id: int
     single_texts: bool
     """Whether the graph computes one text at a time."""
@@ -114,7 +116,10 @@ class Computation(NamedTuple, Generic[Result]):
         feeds = self.readout.prepare(feeds)
         if self.prompt_left_out:
             feeds = {**feeds, PROMPT_MASK: prompt_mask(feeds["attention_mask"], self.prompt_left_out)}
-        outputs = self.backend.run(self.readout.outputs, {name: feeds[name] for name in self.inputs})
+        try:
+            outputs = self.backend.run(self.readout.outputs, {name: feeds[name] for name in self.inputs})
+        except TokenRowError as error:
+            raise TokenRowError.of(error.token_id, self.names([error.token_id])[0]) from error
         for place, name in enumerate(self.readout.outputs):
             if (integers := self.integer_outputs.get(name)) is not None:
                 outputs[place] = dequantized(outputs[place], integers)

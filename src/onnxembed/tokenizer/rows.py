@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from onnxembed.counting import counted
 from onnxembed.errors import ModelFilesError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
@@ -32,5 +33,7 @@ def check(facts: Facts, state: Mapping[str, Any], source: Path) -> Iterator[str]
     beyond = sorted((token for token, number in added.items() if number >= rows), key=added.__getitem__)
     if beyond:
         named = ", ".join(f"{token!r} ({added[token]})" for token in beyond[:5]) + (", ..." if beyond[5:] else "")
-        warn(f"{len(beyond)} added tokens have no row in the table of {rows}; a text with one is an error: {named}")
+        has = "has" if len(beyond) == 1 else "have"
+        tokens = counted(len(beyond), "added token")
+        warn(f"{tokens} {has} no row in the table of {rows}; a text with one is an error: {named}")
         yield f"added tokens without a row in the table of {rows}: {named}"
