@@ -105,8 +105,20 @@ class NormalizeFacts:
     """A Normalize module, which scales every vector to length 1."""
 
 
-Layer = DenseFacts | LayerNormFacts | NormalizeFacts
-"""A module that changes vectors one by one."""
+@dataclass(frozen=True)
+class WeightedLayerPoolingFacts:
+    """A WeightedLayerPooling module: the folder of the weights by which it averages the outputs of layers.
+
+    `layer_start`: the first of them, 0 for the embeddings of the tokens; `count`: how many there are, to the last one.
+    """
+
+    layer_start: int
+    count: int
+    folder: Path
+
+
+Layer = DenseFacts | LayerNormFacts | NormalizeFacts | WeightedLayerPoolingFacts
+"""A module that changes vectors one by one, or puts others in their place."""
 
 
 @dataclass(frozen=True)
@@ -204,14 +216,18 @@ def read_post_modules(folder: Path, modules: list[dict[str, str]], config: JsonO
         of_tokens = index < first_pooling
         if class_name == "Pooling" and layers:
             raise UnsupportedError(f"{folder / 'modules.json'} pools what is pooled already, after other modules")
-        if class_name == "Pooling":
+        if class_name == "WeightedLayerPooling" and of_tokens and config.get("output_hidden_states"):
+            if token_layers:
+                raise UnsupportedError(f"{folder / 'modules.json'} averages layers after modules that change the last")
+            token_layers.append(_weighted_layers(folder / module["path"]))
+        elif class_name == "Pooling":
             poolings.append(_pooling(folder, module["path"]))
         elif class_name in LAYER_READERS:
             place = "token_embeddings" if of_tokens else "sentence_embedding"
             layer = LAYER_READERS[class_name](folder, module["path"], place)
             (token_layers if of_tokens else layers).append(layer)
         elif class_name in UNCHANGING:
-            UNCHANGING[class_name](folder / module["path"], config)
+            UNCHANGING[class_name](folder / module["path"])
         else:
             raise UnsupportedError(
                 f"{folder / 'modules.json'} has a {module['type']} module; "
@@ -301,24 +317,25 @@ LAYER_READERS: dict[str, Callable[[Path, str, str], Layer]] = {
 }
 
 
-def _dropout(folder: Path, config: JsonObject) -> None:
+def _dropout(folder: Path) -> None:
     DROPOUT.check(folder / "config.json", read_optional_json(folder / "config.json"))
 
 
-def _weighted_layer_pooling(folder: Path, config: JsonObject) -> None:
-    """sentence-transformers gives it the layers only where config.json has output_hidden_states."""
-    WEIGHTED_LAYER_POOLING.check(folder / "config.json", read_json(folder / "config.json"))
-    if config.get("output_hidden_states"):
-        raise UnsupportedError(
-            f"{folder} averages the layers of the transformer (WeightedLayerPooling, with output_hidden_states "
-            "in config.json), and a graph has the last one only"
-        )
+def _weighted_layers(folder: Path) -> WeightedLayerPoolingFacts:
+    file = folder / "config.json"
+    config = read_json(file)
+    WEIGHTED_LAYER_POOLING.check(file, config)
+    layers, start = config.get("num_hidden_layers", 12), config.get("layer_start", 4)
+    if type(layers) is not int or type(start) is not int or not 0 <= start <= layers:
+        raise ModelFilesError(f"{file}: layer_start is {start!r} of num_hidden_layers {layers!r}")
+    return WeightedLayerPoolingFacts(start, layers + 1 - start, folder)
 
 
-# Modules that give what they get: the module's folder, and the config.json of the transformer.
-UNCHANGING: dict[str, Callable[[Path, JsonObject], None]] = {
+# Modules that give what they get, by their folder. sentence-transformers gives WeightedLayerPooling the layers only
+# where config.json has output_hidden_states.
+UNCHANGING: dict[str, Callable[[Path], object]] = {
     "Dropout": _dropout,
-    "WeightedLayerPooling": _weighted_layer_pooling,
+    "WeightedLayerPooling": _weighted_layers,
 }
 
 

@@ -37,8 +37,8 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # A LoRA adapter beside the weights, in order of preference; adapter_config.json says what it is.
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTER_CONFIG = "adapter_config.json"
-CONFIGURED = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Dense")
-WEIGHTED = ("Transformer", "MLMTransformer", "StaticEmbedding", "Dense")
+CONFIGURED = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling", "Dense", "LayerNorm", "WeightedLayerPooling")
+WEIGHTED = ("Transformer", "MLMTransformer", "StaticEmbedding", "Dense", "LayerNorm", "WeightedLayerPooling")
 # What a copy in the cache must have of a model's small files if the hub cannot be asked: another program that
 # downloaded the model leaves out what it does not read itself, such as the figures of a training.
 DECISIVE = re.compile(

@@ -120,6 +120,7 @@ def _layers(g: Graph, config: Config, inputs: Inputs, x: Value) -> Value:
 
 def post_norm_layer(g: Graph, x: Value, mask: Mask, names: LayerNames, style: LayerStyle) -> Value:
     """x -> norm(x + attention(x)) -> norm(x + mlp(x)), all [B, T, D]."""
+    g.layer_inputs.append(x)
     projections = (names.query, names.key, names.value)
     query, key, value = (g.product(x, name) for name in projections)
     head_dim = g.weights.shape(f"{names.query}.weight")[0] // style.heads

@@ -99,6 +99,8 @@ class Graph:
         self.initializers: dict[str, Initializer] = {}
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
+        self.layer_inputs: list[Value] = []
+        """What each layer of the encoder gets, [B, T, D]; empty if the encoder's builder does not tell."""
         self._shape_hints: list[onnx.ValueInfoProto] = []
         self._nodes: list[onnx.NodeProto] = []
         self._counts: dict[str, int] = {}

@@ -17,7 +17,7 @@ from onnxembed.arrays import Array
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.checkpoint.tensors import Checkpoint, check_finite
 from onnxembed.export.graph.graph import Graph, Value
-from onnxembed.facts.modules import DenseFacts, Layer, LayerNormFacts
+from onnxembed.facts.modules import DenseFacts, Layer, LayerNormFacts, WeightedLayerPoolingFacts
 from onnxembed.manifest import PoolingMode
 
 LAYER_NORM_EPS = 1e-5
@@ -78,6 +78,18 @@ def residual_weight(layer: DenseFacts) -> Array:
 def layer_norm_weights(layer: LayerNormFacts) -> dict[str, Array]:
     """A LayerNorm module's float32 weight and bias, in this order."""
     return _read_exactly(layer.folder, "LayerNorm", {"norm.weight": (layer.width,), "norm.bias": (layer.width,)})
+
+
+def weighted_sum(g: Graph, outputs: Sequence[Value], layer: WeightedLayerPoolingFacts) -> Value:
+    """The sum of the layers' outputs float32 [B, T, D], each times its share of the module's weights.
+
+    Raises ModelFilesError for weights whose sum is 0.
+    """
+    weights = _read_exactly(layer.folder, "WeightedLayerPooling", {"layer_weights": (layer.count,)})["layer_weights"]
+    if not (total := weights.sum()):
+        raise ModelFilesError(f"{layer.folder}: the sum of layer_weights is 0, by which the average is divided")
+    terms = [g.op("Mul", x, g.float32(float(share))) for x, share in zip(outputs, weights / total, strict=True)]
+    return terms[0] if len(terms) == 1 else g.op("Sum", *terms)
 
 
 def _read_exactly(folder: Path, module: str, expected: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from onnxembed.decisions.compose_manifest import prompt_left_out
 from onnxembed.decisions.decide import Decisions
+from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.graph import pooling
 from onnxembed.export.graph.graph import Graph, Value, Widths
 from onnxembed.export.graph.inputs import B, Encoded, Pool
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.modules import DenseFacts, Layer, PostModules
+from onnxembed.facts.modules import DenseFacts, Layer, PostModules, WeightedLayerPoolingFacts
 from onnxembed.manifest import SENTENCE_EMBEDDING, Dense, Embedding
 from onnxembed.tokenizer.declared import special_texts
 from onnxembed.tokenizer.token_ids import TokenIds
@@ -64,8 +65,27 @@ def section(facts: Facts, decisions: Decisions, widths: Widths, folder: Path) ->
 def through_token_layers(g: Graph, tokens: Value, facts: Facts) -> Value:
     """Token embeddings [B, T, D] as the Pooling gets them: taken through the modules that stand before it."""
     for name, layer in token_layer_names(facts.post).items():
-        tokens = pooling.layer_output(g, tokens, layer, name)
+        if isinstance(layer, WeightedLayerPoolingFacts):
+            tokens = _weighted_layers(g, tokens, layer, facts)
+        else:
+            tokens = pooling.layer_output(g, tokens, layer, name)
     return tokens
+
+
+def _weighted_layers(g: Graph, last: Value, layer: WeightedLayerPoolingFacts, facts: Facts) -> Value:
+    """The weighted average of the layers' outputs, of which `last` is the last one, in float32."""
+    if not g.layer_inputs:
+        raise UnsupportedError(
+            f"{layer.folder} averages the layers of the transformer (WeightedLayerPooling), which onnxembed builds for "
+            f"the BERT family, not for a {facts.model_type} or another engine than build"
+        )
+    outputs = [*map(g.to_float32, g.layer_inputs), last][layer.layer_start :]
+    if len(outputs) != layer.count:
+        raise ModelFilesError(
+            f"{layer.folder / 'config.json'} averages {layer.count} layers from layer_start {layer.layer_start}, but "
+            f"the transformer has {len(outputs)} there"
+        )
+    return pooling.weighted_sum(g, outputs, layer)
 
 
 def token_layer_names(post: PostModules) -> dict[str, Layer]:
@@ -114,6 +134,8 @@ def other_layers(post: PostModules) -> tuple[str, ...] | None:
 
 
 def _in_words(layer: Layer) -> str:
+    if isinstance(layer, WeightedLayerPoolingFacts):
+        return f"the average of {layer.count} layers from layer {layer.layer_start}, weighted,"
     if isinstance(layer, DenseFacts):
         words = f"Dense {layer.in_features} -> {layer.out_features}, {layer.activation}"
         return f"{words}, plus its input" if layer.residual else words

@@ -66,10 +66,8 @@ LAYER_NORM = KnownKeys(read=words("dimension"))
 DROPOUT = KnownKeys(harmless={"dropout": "for training only"})
 
 WEIGHTED_LAYER_POOLING = KnownKeys(
-    harmless=dict.fromkeys(
-        words("embedding_dimension word_embedding_dimension num_hidden_layers layer_start"),
-        "without the layers of output_hidden_states, which config.json must turn on, the module gives what it gets",
-    ),
+    read=words("num_hidden_layers layer_start"),
+    harmless=dict.fromkeys(words("embedding_dimension word_embedding_dimension"), "the width of what it gets"),
     off={"layer_weights": "but the weights lie in a file"},
 )
 
