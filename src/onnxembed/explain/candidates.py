@@ -106,9 +106,12 @@ def matches(vectors: FloatArray, everything: FloatArray) -> bool:
 def _order(vectors: FloatArray, everything: FloatArray) -> NDArray[np.intp] | None:
     """The place among theirs of each of our vectors, if they are the same rows in another order.
 
-    A row is only found if it is nearer than all rows of other texts: vectors that hardly differ have no order.
+    A row is only found if it is nearer than all rows of other texts: vectors that hardly differ have no order. Of as
+    many rows as texts, each must be found: texts of equal tokens are all in one row of theirs.
     """
     cosines = cosine(vectors, everything)
+    if len(everything) == len(vectors) and cosines.max(axis=0).min() < ACCEPTED:
+        return None
     places: NDArray[np.intp] = cosines.argmax(axis=1)
     first = [np.flatnonzero((vectors == row).all(axis=1))[0] for row in vectors]
     whole = len(np.unique(places)) == len(np.unique(first))

@@ -276,16 +276,16 @@ def _joined(encoded: Encoded, around: tuple[list[Special], list[Special]], input
     room = max(0, inputs.max_length - len(before) - len(after))
     if pairs.shape[1] > room:
         kept = slice(0, room) if inputs.side == "right" else slice(pairs.shape[1] - room, None)
-        pairs, prompt = pairs[:, kept], prompt[kept]
+        pairs = pairs[:, kept]
     whole = np.concatenate([np.array(part, np.int64).reshape(-1, 2).T for part in (before, pairs.T, after)], axis=1)
     added = np.zeros(whole.shape[1], np.bool_)
     added[: len(before)] = True
     added[whole.shape[1] - len(after) :] = True
-    # The tokens before the text itself are left out together with the special ones at the start.
+    # The tokens of the prompt are left out together with the special ones at the start. sentence-transformers counts
+    # them from there, whatever has been cut.
     flags = np.zeros(whole.shape[1], np.bool_)
     if prompt.any():
-        flags[: len(before)] = True
-        flags[len(before) : len(before) + len(prompt)] = prompt
+        flags[: len(before) + int(prompt.sum())] = True
     return TokenIds(whole[0], whole[1], added, flags)
 
 

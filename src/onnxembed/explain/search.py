@@ -259,13 +259,15 @@ class Search:
         if not self._is_explained():
             length = self._best_length((), longest, self.lengths.start, int(self._counts[longest]))
             others.append(truncated(self.setup, length))
-        possible = [] if self._is_explained() else [each for each in others if self._fits_alone(each, longest)]
+        possible = [] if self._is_explained() else [each for each in others if self._fits_alone(each)]
         for first, second in product(possible, padded):
             if first.fits(second) and not self._is_explained():
                 self._screen((first, second), _cuts(pooled), most=0)
 
-    def _fits_alone(self, change: Hypothesis, place: int) -> bool:
-        """Whether one text, the longest, fits with this change alone, as it must if padding is the other cause."""
+    def _fits_alone(self, change: Hypothesis) -> bool:
+        """Whether the text that is longest with this change fits with it alone, as it must if padding is the other."""
+        tokens = self.replay.tokenize(self._applied((change,)).inputs)
+        place = int(np.argmax([len(text.ids) for text in tokens]))
         states = self._states((change,), [place])
         vectors = states and self.replay.vectors(states, self._applied((change,)).pooled)
         cut = _cut(vectors, self.theirs.shape[1]) if isinstance(vectors, np.ndarray) else None
