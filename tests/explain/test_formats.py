@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ import pytest
 from onnxembed import OnnxEmbedder
 from onnxembed.arrays import FloatArray
 from onnxembed.explain import Report, explain
-from onnxembed.explain.formats import agreement
+from onnxembed.explain.candidates import Candidate
+from onnxembed.explain.formats import Agreement, agreement, number_formats
+from onnxembed.explain.search import likeliest
+from onnxembed.explain.setup import Hypothesis
 from onnxembed.export.pipeline import export
 from running import needs_torch
-from tiny import write_sentence_bert
+from tiny import VOCAB, change_json, write_sentence_bert
 from tiny_embedders import texts_of_many_lengths
 
 TEXTS = texts_of_many_lengths(16)
@@ -89,6 +93,40 @@ def test_dynamic_int8_is_named_and_its_scales(folder: Path, onnx: Path, tmp_path
         assert f"dynamic int8, one scale for each {'channel' if channels else 'weight'}" in report.verdict
 
 
+@needs_torch
+@pytest.mark.torch
+def test_bf16_is_named_alone_where_poolings_of_another_length_agree_as_well(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModel, PreTrainedTokenizerFast
+
+    from parity import stock_checkpoint
+
+    sizes = {"vocab_size": len(VOCAB), "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    more = {"intermediate_size": 70, "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0}
+    prompts = {"query": "to be: "}
+    checkpoint = write_sentence_bert(
+        tmp_path / "checkpoint", hidden_size=48, prompts=prompts, default_prompt_name="query"
+    )
+    stock_checkpoint(
+        checkpoint, "eurobert", {**sizes, **more, "mask_token_id": 4, "bos_token_id": 2, "eos_token_id": 3}
+    )
+    change_json(checkpoint / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    export(checkpoint, tmp_path / "onnx")
+    transformer = AutoModel.from_pretrained(checkpoint, attn_implementation="eager").bfloat16().eval()
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    tokenizer = tokenizer_class(tokenizer_file=str(checkpoint / "tokenizer.json"))
+    vectors = []
+    for text in TEXTS:
+        ids = tokenizer("to be: " + text, truncation=True, max_length=20, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            mean = transformer(input_ids=ids).last_hidden_state.float().mean(1)
+        vectors.append(torch.nn.functional.normalize(mean, dim=-1)[0].numpy())
+    with OnnxEmbedder(tmp_path / "onnx", threads=1) as model:
+        report = explain(model, TEXTS, np.stack(vectors))
+    assert (report.band, causes(report)) == (True, ["number format"]), report.verdict
+    assert "bf16" in report.verdict
+
+
 def test_noise_of_the_size_of_int8_has_no_cause(onnx: Path) -> None:
     """As large as the rounding of int8, but in a direction of its own."""
     rng = np.random.default_rng(4)
@@ -107,3 +145,13 @@ def test_moves_agree_only_in_one_direction_and_size() -> None:
     assert not agreement(exact, exact + move[0], exact + move[1]).holds
     assert not agreement(exact, exact + move[0], exact + 20 * move[0]).holds
     assert not agreement(exact, exact, exact + move[0]).holds
+
+
+def test_a_pooling_of_another_scale_is_not_named_beside_a_format_that_explains_all() -> None:
+    rounding = number_formats()[0]
+    pooling = Hypothesis("pooling", "use the sum of the tokens by the root of their number", "use their mean")
+    cosines = np.full(5, 0.999)
+    alone, beside = (Candidate(changes, cosines, norms_fit=False) for changes in ((rounding,), (pooling, rounding)))
+    found = [(beside, Agreement(0.62, 0.3, 1.0)), (alone, Agreement(0.61, 0.3, 1.0))]
+    assert likeliest(found) == found[1]
+    assert likeliest([]) is None

@@ -284,7 +284,7 @@ class Search:
         pooled = [each for each in hypotheses if not each.reruns and each.cause != "dimensions"]
         bases: list[Changes] = [(), *((each,) for each in pooled), *self._close()]
         found = [made for base in bases for each in formats if (made := self._beside(base, each)) is not None]
-        return max(found, key=lambda each: each[1].mean, default=None)
+        return likeliest(found)
 
     def _close(self) -> Iterator[Changes]:
         """The closest single changes that need another run of the model's own graph."""
@@ -360,6 +360,11 @@ class Search:
             nearest = sorted(errors, key=lambda length: errors[length])[:2]
             found = measure(length + move for length in nearest for move in (-step, step))
         return min(errors, key=lambda length: errors[length], default=self.setup.inputs.max_length)
+
+
+def likeliest(found: Sequence[tuple[Candidate, Agreement]]) -> tuple[Candidate, Agreement] | None:
+    """The one with the fewest changes, then the one that agrees most: poolings that differ in scale agree alike."""
+    return max(found, key=lambda each: (-len(each[0].changes), each[1].mean), default=None)
 
 
 def _pooled(changes: Changes) -> list[Hypothesis]:
