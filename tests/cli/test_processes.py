@@ -378,17 +378,29 @@ def test_a_file_that_may_not_grow_is_named(
     assert names(tmp_path) == ["texts.txt"]
 
 
-MOMENTS = [0.05 * step for step in range(2, 22)]
+MOMENTS = [0.1 * step for step in range(11)]
+
+LISTENING = """
+import signal
+from onnxembed import __main__
+handle = signal.signal
+def announced(*given):
+    signal.signal = handle
+    handle(*given)
+    print(flush=True)
+signal.signal = announced
+__main__.main()
+"""
+"""The command, which prints an empty line once it answers Ctrl-C: before that, Python does."""
 
 
 @pytest.mark.parametrize("line", ["embed ARTIFACT -", "serve ARTIFACT --port 0", "export CHECKPOINT --dry-run"])
 def test_ctrl_c_at_any_moment_is_one_line(line: str, artifact: Path, checkpoint: Path, tmp_path: Path) -> None:
-    """From where Python reads the command on: modules import for a second."""
-    program = "print(flush=True); import sys; from onnxembed.__main__ import main; main()"
+    """Modules import for a second, and then the work begins."""
     places = {"ARTIFACT": str(artifact), "CHECKPOINT": str(checkpoint)}
     arguments = [places.get(word, word) for word in line.split()]
     for moment in MOMENTS:
-        with start(*arguments, program=program, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        with start(*arguments, program=LISTENING, cwd=tmp_path, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stderr is not None
             process.stdout.readline()

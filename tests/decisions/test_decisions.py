@@ -250,7 +250,7 @@ def test_keys_that_contradict_each_other_about_attention_are_an_error(tmp_path: 
 
 
 def test_an_unknown_architecture_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"'t5' model.*known: albert, bert"):
+    with pytest.raises(UnsupportedError, match=r"model_type is 't5'.*known: albert, bert"):
         decide_embedding(write_bert(tmp_path, model_type="t5"))
 
 

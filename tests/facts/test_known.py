@@ -37,7 +37,7 @@ from onnxembed.facts.transformer import (
 )
 from reference_keys import attributes_of, keys_of, parameters_of
 from tiny import TEXTS, change_json, write_json, write_sentence_bert
-from tiny_heads import write_colbert_encoder, write_masked_lm
+from tiny_heads import write_colbert_encoder, write_masked_lm, write_pylate
 from tiny_rerankers import write_cross_encoder
 
 PACKAGES = ("base", "sentence_transformer", "cross_encoder", "sparse_encoder", "multi_vector_encoder")
@@ -369,6 +369,14 @@ def test_pylates_keys_of_a_multi_vector_encoder_are_refused(tmp_path: Path) -> N
     folder = write_colbert_encoder(tmp_path)
     change_json(folder / "config_sentence_transformers.json", query_length=8)
     with pytest.raises(UnsupportedError, match="PyLate's query_length, but model_type 'MultiVectorEncoder'"):
+        read_facts(folder)
+
+
+def test_a_module_of_pylate_without_its_keys_is_refused(tmp_path: Path) -> None:
+    """PyLate would mark and expand texts by its defaults, sentence-transformers would not."""
+    folder = write_pylate(tmp_path)
+    write_json(folder / "config_sentence_transformers.json", {"prompts": {}})
+    with pytest.raises(UnsupportedError, match=r"has pylate\.models\.Dense\.Dense, but .* none of PyLate's keys"):
         read_facts(folder)
 
 

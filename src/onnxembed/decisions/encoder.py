@@ -52,7 +52,7 @@ def decide_encoder(facts: Facts, flags: Flags, recipe: Recipe | None) -> Encoder
 def _check_model_type(facts: Facts) -> None:
     if facts.model_type not in MODEL_TYPES:
         raise UnsupportedError(
-            f"{facts.folder} is a {facts.model_type!r} model, which onnxembed does not know; "
+            f"{facts.folder}: config.json's model_type is {facts.model_type!r}, which onnxembed does not know; "
             f"known: {', '.join(MODEL_TYPES)}"
         )
 

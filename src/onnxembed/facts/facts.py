@@ -114,7 +114,7 @@ def read_facts(folder: Path, base: Path | None = None) -> Facts:
     st_file = folder / "config_sentence_transformers.json"
     st_config = read_optional_json(st_file)
     modules = read_modules(folder)
-    st_class = _sentence_transformers_class(st_config, modules) or "SentenceTransformer"
+    st_class = _sentence_transformers_class(st_file, st_config, modules) or "SentenceTransformer"
     _check_class(st_file, st_class, modules)
     if st_class not in HEAD_READERS:
         raise UnsupportedError(f"{st_file} says that this is a {st_class}; known: {', '.join(HEAD_READERS)}")
@@ -147,7 +147,7 @@ def read_facts(folder: Path, base: Path | None = None) -> Facts:
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity=st_config.get("similarity_fn_name"),
-        sentence_transformers_class=_sentence_transformers_class(st_config, modules),
+        sentence_transformers_class=_sentence_transformers_class(st_file, st_config, modules),
         activation_fn=st_config.get("activation_fn"),
         sparse=heads.sparse,
         multi_vector=multi_vector,
@@ -155,10 +155,10 @@ def read_facts(folder: Path, base: Path | None = None) -> Facts:
     )
 
 
-def _sentence_transformers_class(config: JsonObject, modules: list[dict[str, str]]) -> str | None:
-    """The class that the folder is of; PyLate did not name its own below sentence-transformers 5."""
+def _sentence_transformers_class(file: Path, config: JsonObject, modules: list[dict[str, str]]) -> str | None:
+    """The class that the folder is of, by `file`; PyLate did not name its own below sentence-transformers 5."""
     named = config.get("model_type")
-    if named is None and multi_vector_facts.saved_by_pylate(config, modules):
+    if named is None and multi_vector_facts.saved_by_pylate(file, config, modules):
         return multi_vector_facts.PYLATE_CLASS
     return None if named is None else str(named)
 

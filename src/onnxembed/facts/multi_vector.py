@@ -75,9 +75,20 @@ class MultiVectorFacts:
         return not self.dense and self.head is None
 
 
-def saved_by_pylate(config: JsonObject, modules: Sequence[Mapping[str, str]]) -> bool:
-    """Whether a folder without a class has PyLate's keys in config_sentence_transformers.json, or a module of it."""
-    return bool(config.keys() & PYLATE) or any(module_class(module) in PYLATE_MODULES for module in modules)
+def saved_by_pylate(file: Path, config: JsonObject, modules: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a folder without a class has PyLate's keys in its config_sentence_transformers.json, which is `file`.
+
+    Raises UnsupportedError for a module of PyLate without them: it always writes them, and without them
+    sentence-transformers and PyLate disagree about what goes around queries and documents.
+    """
+    if config.keys() & PYLATE:
+        return True
+    if strange := [module["type"] for module in modules if module_class(module) in PYLATE_MODULES]:
+        raise UnsupportedError(
+            f"modules.json has {strange[0]}, but {file} has none of PyLate's keys, such as query_prefix: what goes "
+            "around queries and documents is unknown; copy that file from the original model"
+        )
+    return False
 
 
 def read_linear_head(file: Path) -> MultiVectorFacts:

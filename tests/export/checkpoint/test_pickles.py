@@ -348,10 +348,10 @@ BOMBS = {
 def test_a_bomb_is_one_clear_error_soon(tmp_path: Path, bomb: str) -> None:
     program, message = BOMBS[bomb]
     crafted(tmp_path / BIN, program)
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(OnnxEmbedError, match=message) as caught:
         read_pickle(tmp_path / BIN)
-    assert time.perf_counter() - begun < 20
+    assert time.process_time() - begun < 20
     assert len(str(caught.value)) < 1000
 
 

@@ -57,8 +57,8 @@ def test_the_engine_is_the_one_asked_for_else_the_builder_else_the_tracer(
         ("albert", "build", "no builder for albert; this model can be exported with --engine trace or optimum"),
         ("qwen2", "optimum", "qwen2 is not proved with it; this model can be exported with --engine build or trace"),
         ("model2vec", "trace", "can be exported with --engine build"),
-        ("t5", "auto", "'t5' model, which onnxembed cannot export: there is no builder for it"),
-        ("t5", "trace", "'t5' model, which onnxembed cannot export: there is no builder for it"),
+        ("t5", "auto", "model_type is 't5', which onnxembed cannot export: there is no builder for it"),
+        ("t5", "trace", "model_type is 't5', which onnxembed cannot export: there is no builder for it"),
     ],
 )
 def test_an_engine_that_cannot_export_a_model_is_refused_with_those_that_can(

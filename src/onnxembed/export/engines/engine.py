@@ -94,7 +94,8 @@ def _unknown(facts: Facts) -> str:
         names = ", ".join(sorted(map(str, code.values()))) if isinstance(code, dict) else str(code)
         why = f"there is no builder for it, and code of the model's own (auto_map: {names}) is never run"
     supported = ", ".join(sorted(ARCHITECTURES))
-    return f"{facts.folder} is a {facts.model_type!r} model, which onnxembed cannot export: {why}; known: {supported}"
+    named = f"{facts.folder}: config.json's model_type is {facts.model_type!r}"
+    return f"{named}, which onnxembed cannot export: {why}; known: {supported}"
 
 
 def _or(engines: list[Engine]) -> str:
