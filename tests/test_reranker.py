@@ -394,4 +394,4 @@ def test_a_refusal_names_the_method_that_was_called(artifact: Path) -> None:
             model.score_pairs([(QUERY, DOCUMENTS[0])], raw_scores=True),
         )
         with pytest.raises(AttributeError, match="OnnxReranker has no attribute 'encode': OnnxEmbedder opens"):
-            _ = model.encode
+            _ = model.encode  # type: ignore[attr-defined]

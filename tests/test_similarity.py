@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,9 +83,11 @@ def test_equal_texts_are_pairs_and_no_text_is_its_own() -> None:
 
 def test_texts_and_models_are_no_embeddings(model: OnnxEmbedder) -> None:
     """sentence-transformers' paraphrase_mining takes a model and texts."""
-    texts, vectors = ["the cat", "a text"], model.encode(["the cat", "a text"])
+    texts = ["the cat", "a text"]
+    vectors = model.encode(texts)
+    given: list[tuple[Any, Any]] = [(texts, vectors), (vectors, texts), ("the cat", "a text")]
     for compare in (model.similarity, model.similarity_pairwise, semantic_search):
-        for a, b in ((texts, vectors), (vectors, texts), ("the cat", "a text")):
+        for a, b in given:
             with pytest.raises(UsageError, match="texts have no similarity of their own: give what the model's encode"):
                 compare(a, b)
     with pytest.raises(UsageError, match="a model is no embedding: give what OnnxEmbedder's encode makes of the texts"):

@@ -71,7 +71,7 @@ def test_dense_vectors_of_fastembed(artifact: Path) -> None:
     assert len(list(model.passage_embed(texts=documents))) == 2
     assert TextEmbedding(model_name="any", specific_model_path=str(artifact), lazy_load=True).model.dimension == 32
     with pytest.raises(UsageError, match="TextEmbedding does not take model"):
-        TextEmbedding(model=str(artifact))  # type: ignore[call-arg]
+        TextEmbedding(model=str(artifact))
 
 
 def test_arguments_of_fastembed_by_their_places(artifact: Path) -> None:
