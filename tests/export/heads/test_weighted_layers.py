@@ -15,16 +15,35 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.verify.verify import verify
-from tiny import change_json, write_encoder, write_json
+from tiny import VOCAB, change_json, write_encoder, write_json
 from tiny_embedders import D, assert_vectors_equal
 
 TEXTS = ["the cat", "a", "it was that of the and to in is", "", "Mouse"]
+SIZES = {
+    "vocab_size": len(VOCAB),
+    "hidden_size": D,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+STOCK: dict[str, dict[str, Any]] = {
+    "mistral": {**SIZES, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": None},
+    "eurobert": {**SIZES, "num_key_value_heads": 2, "head_dim": 8, "mask_token_id": 4},
+    "modernbert": {**SIZES, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3},
+}
 PATH = "sentence_transformers.sentence_transformer.modules.WeightedLayerPooling"
 
 
 def averaging(folder: Path, model_type: str = "bert", start: int = 1, *weights: float) -> Path:
     """A tiny model of two layers whose token embeddings are an average of the layers from `start` on."""
-    write_encoder(folder, model_type, num_hidden_layers=2)
+    write_encoder(folder, "bert" if model_type in STOCK else model_type, num_hidden_layers=2)
+    if model_type in STOCK:
+        from parity import stock_checkpoint
+
+        stock_checkpoint(folder, model_type, STOCK[model_type])
+        change_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     entries = json.loads((folder / "modules.json").read_text())
     write_json(folder / "modules.json", [entries[0], {"name": "w", "path": "w", "type": PATH}, *entries[1:]])
     write_json(folder / "w/config.json", {"embedding_dimension": D, "num_hidden_layers": 2, "layer_start": start})
@@ -37,7 +56,18 @@ def averaging(folder: Path, model_type: str = "bert", start: int = 1, *weights: 
 @pytest.mark.torch
 @pytest.mark.parametrize(
     ("model_type", "start"),
-    [("bert", 0), ("bert", 1), ("bert", 2), ("roberta", 1), ("distilbert", 0), ("mpnet", 1), ("electra", 0)],
+    [
+        ("bert", 0),
+        ("bert", 1),
+        ("bert", 2),
+        ("roberta", 1),
+        ("distilbert", 0),
+        ("mpnet", 1),
+        ("electra", 0),
+        ("mistral", 0),
+        ("eurobert", 1),
+        ("modernbert", 0),
+    ],
 )
 def test_the_average_of_layers_is_that_of_sentence_transformers(tmp_path: Path, model_type: str, start: int) -> None:
     st = pytest.importorskip("sentence_transformers")

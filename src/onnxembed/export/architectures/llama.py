@@ -129,6 +129,7 @@ def _layers(g: Graph, config: Config, inputs: Inputs, style: DecoderStyle, windo
     x = embed_tokens(g, config, inputs)
     normed = g.rms_norm(x, "layers.0.input_layernorm" if windows else "norm", style.eps)
     for index, window in enumerate(windows):
+        g.layer_inputs.append(x)
         layer = f"layers.{index}"
         after = f"layers.{index + 1}.input_layernorm" if index + 1 < len(windows) else "norm"
         attended = self_attention(g, normed, f"{layer}.self_attn", style, mask=masks[window], turn=turn)

@@ -39,6 +39,7 @@ def modernbert(g: Graph, config: Config, inputs: Inputs) -> Value:
 
     x = normed = g.layer_norm(g.embedding(table, inputs.input_ids), "embeddings.norm", eps, bias=bias)
     for index, layer_type in enumerate(types):
+        g.layer_inputs.append(x)
         layer = f"layers.{index}"
         after = f"layers.{index + 1}.attn_norm" if index + 1 < layers else "final_norm"
         attended = _attention(g, config, normed, f"{layer}.attn", mask=masks[layer_type], turn=turns[layer_type])

@@ -76,8 +76,8 @@ def _weighted_layers(g: Graph, last: Value, layer: WeightedLayerPoolingFacts, fa
     """The weighted average of the layers' outputs, of which `last` is the last one, in float32."""
     if not g.layer_inputs:
         raise UnsupportedError(
-            f"{layer.folder} averages the layers of the transformer (WeightedLayerPooling), which onnxembed builds for "
-            f"the BERT family, not for a {facts.model_type} or another engine than build"
+            f"{layer.folder} averages the layers of the transformer (WeightedLayerPooling), which onnxembed does not "
+            f"build for a {facts.model_type}, or with another engine than build"
         )
     outputs = [*map(g.to_float32, g.layer_inputs), last][layer.layer_start :]
     if len(outputs) != layer.count:
