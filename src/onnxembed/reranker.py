@@ -57,8 +57,8 @@ class OnnxReranker(OnnxModel):
         model: a folder that `onnxembed export` wrote, or the hub id of a repository with its files. A folder or
             repository with a reranker's ONNX graph from elsewhere is adopted in memory: what its logits mean is
             decided from its files as for an export, and nothing has been verified.
-        precision: "fp32", "fp16", "bf16" (CUDA only), "int16", "int8", "int8w", or "auto": fp32 if the artifact
-            has it, else the first one that it has.
+        precision: "fp32", "fp16", "bf16", "int16", "int8", "int8w", or "auto": fp32 if the artifact has it, else the
+            first one that it has. bf16 is for CUDA, and for CPUs with its instructions, which compute the fp32 graph.
         onnx_file: the path of the graph to adopt, if it is not onnx/model.onnx or model.onnx.
         activation: what turns the logits of a graph to adopt into scores, whatever its files say: "sigmoid",
             "identity" and others. About an artifact, it is decided.

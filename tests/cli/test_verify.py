@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hub_server import HubServer
+from onnxembed.execution import processor
 from onnxembed.manifest import FILE_NAME, PROOF_FILE, read_manifest
 from onnxembed.proof.probes import PROBES
 from onnxembed.verify import requirements
@@ -104,6 +106,20 @@ def test_verify_compares_a_repository_of_the_hub_with_its_proof(run: Run, hub: H
     assert refused(run("verify", "org/tiny-onnx", *cache), "has no proof")
     assert refused(run("verify", "org/tiny-onnx", "--against", "org/x", *cache), "hf download org/tiny-onnx")
     assert refused(run("verify", "org/tiny-onnx", "--golden", *cache), "hf download org/tiny-onnx")
+
+
+def test_verify_in_bf16_on_a_cpu_fetches_the_fp32_graph(
+    run: Run, hub: HubServer, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "read_processor", lambda: processor.Processor("an ARM", ("BF16",)))
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    hub.push("org/tiny-onnx", artifact, "v1")
+    options = ("--precision", "bf16", "--provider", "cpu", "--json", "--cache-dir", "cache")
+    code, out, err = run("verify", "org/tiny-onnx", "--revision", "v1", *options)
+    assert (code, err) == (0, "")
+    (graph,) = json.loads(out)["graphs"]
+    assert graph["precision"] == "bf16"
+    assert {figure["required"]["min_cosine"] for figure in graph["figures"]} == {0.999}
 
 
 def test_verify_of_another_repository_names_the_way_to_an_artifact(run: Run, hub: HubServer, checkpoint: Path) -> None:

@@ -15,8 +15,10 @@ from onnx import TensorProto, numpy_helper
 from onnxembed import OnnxEmbedder
 from onnxembed.cli import cli
 from onnxembed.errors import NoReferenceError, ProviderError
+from onnxembed.execution import processor
 from onnxembed.execution.backend import GraphFiles, Placement
 from onnxembed.execution.opening import decide, open_backend
+from onnxembed.execution.processor import Processor
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.attention import attention, local_mask, prepare_mask
 from onnxembed.export.graph.graph import FLOAT_TYPES, Graph
@@ -102,8 +104,18 @@ def test_causal_attention_asks_for_keys_and_values(precision: Precision, checkpo
 
 
 @pytest.mark.parametrize("providers", ["cpu", "auto", "cuda"])
-def test_the_cpu_refuses_bf16(artifact16: Path, providers: str) -> None:
+def test_the_cpu_refuses_graphs_of_bf16(checkpoint: Path, tmp_path: Path, providers: str) -> None:
+    export(checkpoint, tmp_path / "out", Options(precisions=("bf16",)))
     words = "runs on CUDA only" if providers == "cpu" else "the installed onnxruntime is the CPU wheel"
+    with pytest.raises(ProviderError, match=words):
+        OnnxEmbedder(tmp_path / "out", precision="bf16", providers=providers)
+
+
+@pytest.mark.parametrize("providers", ["cpu", "auto", "cuda"])
+def test_nothing_takes_the_place_of_bf16(artifact16: Path, providers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU computes it from the fp32 graph, or says that it cannot."""
+    monkeypatch.setattr(processor, "read_processor", lambda: Processor("an old one", ("AVX2",)))
+    words = "the installed onnxruntime is the CPU wheel" if providers == "cuda" else "which an old one is not known to"
     with pytest.raises(ProviderError, match=words):
         OnnxEmbedder(artifact16, precision="bf16", providers=providers)
     assert OnnxEmbedder(artifact16, providers="cpu").encode("the cat").shape == (32,)  # auto is fp32

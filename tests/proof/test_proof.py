@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ import onnxembed
 from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.errors import ModelFilesError, ProofError, UsageError, VerificationError
 from onnxembed.execution.backend import Placement
-from onnxembed.execution.providers import CPU, CUDA
+from onnxembed.execution.providers import CPU, CUDA, OPENVINO
 from onnxembed.execution.session import Session
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
@@ -223,7 +224,8 @@ def test_each_of_what_decides_the_numbers_is_in_what_is_remembered(
     manifest = read_manifest(artifact)
 
     def key(placement: Placement = Placement("cpu"), *, tokens: bool = True, **changed: Any) -> str:  # noqa: B008
-        opened: Any = {"provider": CPU, "precision": "fp16", "max_length": 20, "manifest": manifest, **changed}
+        opened: Any = {"provider": CPU, "precision": "fp16", "variant": "fp16", "max_length": 20, "manifest": manifest}
+        opened |= changed
         return remembered.key(SimpleNamespace(**opened), placement, tokens=tokens)  # type: ignore[arg-type]
 
     keys = [
@@ -234,6 +236,7 @@ def test_each_of_what_decides_the_numbers_is_in_what_is_remembered(
         key(tokens=False),
         key(provider=CUDA),
         key(precision="fp32"),
+        key(variant="fp32"),
         key(max_length=19),
         key(manifest=replace(manifest, files={})),
     ]
@@ -245,6 +248,9 @@ def test_each_of_what_decides_the_numbers_is_in_what_is_remembered(
         with monkeypatch.context() as patch:
             patch.setattr(module, "__version__", "another")
             keys.append(key())
+    for number in ("1", "2"):
+        monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(__version__=number))
+        keys.append(key(provider=OPENVINO))
     monkeypatch.setattr(remembered, "NVIDIA", tmp_path)
     for file, line in (("version", "driver 1"), ("version", "driver 2"), ("gpus/0/information", "Model: another")):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)

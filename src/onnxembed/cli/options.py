@@ -132,7 +132,7 @@ run_options = options(
         type=click.Choice(["auto", *PRECISIONS]),
         default="auto",
         show_default=True,
-        help="Graph to run; auto prefers fp32.",
+        help="Graph to run; auto prefers fp32. On a CPU, bf16 is computed from the fp32 graph.",
     ),
     provider_options,
     click.option(

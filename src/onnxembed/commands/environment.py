@@ -16,8 +16,9 @@ import numpy as np
 
 from onnxembed import __version__
 from onnxembed.commands.doctor import Finding
-from onnxembed.errors import MissingExtraError, OnnxEmbedError
+from onnxembed.errors import MissingExtraError, OnnxEmbedError, ProviderError
 from onnxembed.execution.cores import available_threads, cpu_quota, usable_cores
+from onnxembed.execution.opening import bf16_way
 from onnxembed.execution.processor import read_processor
 from onnxembed.execution.providers import load_onnxruntime, wanted_providers, wants_cuda, why_unavailable
 from onnxembed.execution.session import Session
@@ -39,6 +40,7 @@ def examine() -> Iterator[Finding]:
     installed = " and ".join(f"{name} {number}" for name, number in wheels.items())
     yield Finding("wheels", installed or "no distribution of onnxruntime")
     yield _processor()
+    yield _bf16()
     yield _threads()
     gpus = list(_gpus())
     yield from gpus
@@ -69,6 +71,19 @@ def _processor() -> Finding:
     processor = read_processor()
     known = ", ".join(processor.instructions) or "none of those that matter here is known"
     return Finding("processor", f"{processor.name}: {known}")
+
+
+def _bf16() -> Finding:
+    """What computes fp32 graphs in bf16 on this CPU, with precision bf16."""
+    try:
+        way = bf16_way()
+    except ProviderError as error:
+        return Finding("bf16", f"not on this CPU: {error}")
+    if way == "fast_math":
+        return Finding("bf16", "ONNX Runtime computes matrix products in it, with precision bf16")
+    installed = _version("openvino")
+    cure = "OpenVINO would compute in it, with precision bf16: pip install 'onnxembed[openvino]'"
+    return Finding("bf16", f"OpenVINO {installed} computes in it, with precision bf16" if installed else cure)
 
 
 def _providers(has_gpu: bool) -> Iterator[Finding]:

@@ -6,13 +6,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from onnxembed.arrays import Feeds, FloatArray
-from onnxembed.execution.providers import Providers, Wanted
+from onnxembed.execution.providers import CPU, Providers, Wanted
 
 Run = TypeVar("Run")
 Result = TypeVar("Result")
+
+
+Bf16Way = Literal["openvino", "fast_math"]
+"""How a CPU computes an fp32 graph in bf16: OpenVINO does it on x86, a switch of ONNX Runtime on ARM64."""
 
 
 class GraphFiles(NamedTuple):
@@ -29,6 +33,8 @@ class GraphFiles(NamedTuple):
     """Whether runs must hold texts of one length, because padding would change how values are rounded."""
     one_text: bool = False
     """Whether each run must hold a single text."""
+    bf16: Bf16Way | None = None
+    """How the CPU computes this fp32 graph in bf16; None if it computes the graph as it is."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,18 @@ class Place(NamedTuple):
     threads: int
     tokens_per_run: int | None
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the first of the providers is the CPU."""
+        return self.wanted[0].providers[0][0] == CPU
+
 
 class Backend(Protocol):
     """A graph that is open for runs from many threads."""
 
     @property
     def provider(self) -> str:
-        """The ONNX Runtime provider that takes the graph's nodes first."""
+        """The ONNX Runtime provider that takes the graph's nodes first, or "OpenVINO"."""
 
     @property
     def blocks_ahead(self) -> int:

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
-from typing import Literal, TypeVar
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
 
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.execution.backend import GraphFiles
 from onnxembed.execution.planning import CPU_TOKENS_PER_RUN, RUN_COST, plan_runs, plan_single
-from onnxembed.execution.providers import CPU, Wanted
-from onnxembed.execution.session import OpenSession, Session
+from onnxembed.execution.providers import CPU, OPENVINO, Wanted
+from onnxembed.execution.session import Session
 from onnxembed.execution.workers import OPENING, Workers, done, give_up
 from onnxembed.warning import warn
 
@@ -31,6 +32,21 @@ Sharing = Literal["side_by_side", "all_threads"]
 
 KEEP_BOTH = 512 * 2**20
 """Up to this many bytes of a graph and its weights both sessions stay open; a larger graph has one at a time."""
+
+
+class CpuSession(Protocol):
+    """A graph that is open on the CPU, as `Session` is."""
+
+    @property
+    def provider(self) -> str:
+        """What computes the graph."""
+
+    def run(self, outputs: Sequence[str], feeds: Feeds, *, shrink: bool = False) -> list[FloatArray]:
+        """Compute outputs by name, as float32; `shrink` returns memory, when the run ends."""
+
+
+OpenCpuSession = Callable[[Path, Wanted, int], CpuSession]
+"""Opens a graph with these providers, for runs that are each computed by this many threads."""
 
 _IN_WORDS: dict[Sharing, str] = {"side_by_side": "side by side", "all_threads": "with all threads"}
 
@@ -54,7 +70,7 @@ class CpuBackend:
         threads: int,
         tokens_per_run: int | None = None,
         *,
-        open_session: OpenSession = Session,
+        open_session: OpenCpuSession = Session,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.closed = False
@@ -69,14 +85,14 @@ class CpuBackend:
         self.opening: Future[None] | None = None
         """The opening of the second session, once it has begun."""
         self._unserved: dict[Sharing, float] = {"side_by_side": 0.0, "all_threads": 0.0}  # seconds
-        self._sessions: dict[Sharing, Session] = {}
+        self._sessions: dict[Sharing, CpuSession] = {}
         self._make_threads()
         started = clock()
         session = self._opened(self._first)
         self._opening_time = clock() - started  # seconds
         self.provider = session.provider
         self._sessions = {self._first: session}
-        self._only = self._first if threads == 1 or session.provider != CPU else None
+        self._only = self._first if threads == 1 or session.provider not in (CPU, OPENVINO) else None
 
     def _make_threads(self) -> None:
         """Make what no fork survives: the locks, the worker threads, and the number of runs that they compute."""
@@ -185,7 +201,7 @@ class CpuBackend:
         with self._state:
             self._sessions = {**self._sessions, sharing: session} if self._keep_both else {sharing: session}
 
-    def _opened(self, sharing: Sharing) -> Session:
+    def _opened(self, sharing: Sharing) -> CpuSession:
         with OPENING:
             return self._open_session(self._graph.path, self._providers, self._session_threads(sharing))
 

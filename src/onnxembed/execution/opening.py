@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from onnxembed.arguments import whole_number
 from onnxembed.errors import ProviderError, UsageError
-from onnxembed.execution.backend import Backend, GraphFiles, Place, Placement
+from onnxembed.execution.backend import Backend, Bf16Way, GraphFiles, Place, Placement
 from onnxembed.execution.cores import available_threads
-from onnxembed.execution.cpu import CpuBackend
+from onnxembed.execution.cpu import CpuBackend, OpenCpuSession
 from onnxembed.execution.providers import GPU_PROVIDERS, Providers, check_device_ids, wanted_providers
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.warning import warn
@@ -42,8 +44,24 @@ def _devices(placement: Placement) -> tuple[int, ...]:
     return check_device_ids((placement.device_id,))
 
 
+def bf16_way() -> Bf16Way:
+    """How this machine's CPU computes in bf16; ProviderError if it does not."""
+    import platform
+
+    from onnxembed.execution.processor import read_processor  # for bf16 alone
+
+    processor = read_processor()
+    way = processor.bf16_way(platform.system())
+    if way is None:
+        raise ProviderError(
+            f"precision bf16 on a CPU needs Linux and the instructions AVX-512 BF16 or AMX BF16 (x86), or BF16 "
+            f"(ARM64), which {processor.name} is not known to have: use precision fp32 or an integer one, or a GPU"
+        )
+    return way
+
+
 def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Session) -> Backend:
-    """Open a graph on the GPUs of a place, or on the CPU.
+    """Open a graph on the GPUs of a place, or on the CPU; in bf16 on the CPU, with what computes it there.
 
     Where nobody asked for a GPU and it cannot be used, the CPU takes its place, with a warning that says why. A graph
     that only a GPU can run never goes to the CPU: ProviderError says why not.
@@ -60,7 +78,17 @@ def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Se
             place = place._replace(wanted=(wanted_providers("cpu"),))
     elif graph.cuda_only:
         raise ProviderError(f"{graph.path} runs on CUDA only: the CPU has no kernels for its numbers")
-    return CpuBackend(graph, place.wanted[0], place.threads, place.tokens_per_run, open_session=open_session)
+    on_cpu = open_session if graph.bf16 is None else _bf16_session(graph.bf16, place.threads)
+    return CpuBackend(graph, place.wanted[0], place.threads, place.tokens_per_run, open_session=on_cpu)
+
+
+def _bf16_session(way: Bf16Way, threads: int) -> OpenCpuSession:
+    """What opens an fp32 graph for runs in bf16, on this many threads of the CPU."""
+    if way == "fast_math":
+        return partial(Session, fast_math=True)
+    from onnxembed.execution.openvino import OpenVinoSession  # for bf16 on x86 alone
+
+    return partial(OpenVinoSession, streams=threads)
 
 
 def _open_on_gpus(graph: GraphFiles, place: Place, open_session: OpenSession) -> Backend:

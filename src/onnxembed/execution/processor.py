@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxembed.execution.backend import Bf16Way
+
 CPUINFO = Path("/proc/cpuinfo")
 SYSCTL_SECONDS = 5
 
@@ -64,6 +66,16 @@ class Processor:
     def cuts_off_sums(self) -> bool:
         """Whether it is known to add products of bytes in 16 bits, where large ones are cut off: AVX2 without VNNI."""
         return "AVX2" in self.instructions and not any("VNNI" in words for words in self.instructions)
+
+    def bf16_way(self, system: str) -> Bf16Way | None:
+        """How it computes in bf16 under this operating system, as `platform.system` names it; None if it does not.
+
+        OpenVINO would go without the instructions, more slowly than fp32. ONNX Runtime has its switch on Linux alone,
+        and ignores it elsewhere.
+        """
+        if "AVX-512 BF16" in self.instructions or "AMX BF16" in self.instructions:
+            return "openvino"
+        return "fast_math" if "BF16" in self.instructions and system == "Linux" else None
 
 
 def read_processor() -> Processor:

@@ -23,6 +23,9 @@ CPU = "CPUExecutionProvider"
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
+OPENVINO = "OpenVINO"
+"""Not one of ONNX Runtime's: what computes in bf16 on x86."""
+
 GPU_PROVIDERS = (CUDA, TENSORRT)
 """Providers whose option `device_id` says which GPU they run on."""
 

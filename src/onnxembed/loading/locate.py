@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from onnxembed.errors import ModelFilesError, NotAnArtifactError, UsageError
+from onnxembed.errors import ModelFilesError, NotAnArtifactError, UnsupportedError, UsageError
 from onnxembed.execution.backend import GraphFiles
+from onnxembed.execution.opening import bf16_way
 from onnxembed.hub.model_files import ModelFiles, open_model_files
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
@@ -28,14 +29,16 @@ def locate(
     precision: str = "auto",
     onnx_file: str | None = None,
     gpu: bool = False,
+    cpu: bool = False,
     choices: AdoptionChoices | None = None,
 ) -> LocatedArtifact:
     """Find an artifact, or a graph to adopt; from the hub, fetch the files of the wanted precision.
 
     `precision` "auto" is fp32 if the artifact has it, else what it has; `onnx_file` names the graph to adopt, and
-    `choices` are what the caller decides about it; `gpu` says whether a GPU will run the graph.
+    `choices` are what the caller decides about it; `gpu` says whether a GPU will run the graph,
+    and `cpu` whether the CPU will: it computes "bf16" from the fp32 graph.
     Raises ModelFilesError if there is neither, HubError if the hub cannot be asked, UsageError for a precision
-    that the artifact does not have, and the errors of `adopt`.
+    that the artifact does not have, ProviderError for bf16 on a CPU without it, and the errors of `adopt`.
     """
     if precision not in ("auto", *PRECISIONS):
         raise UsageError(f"precision is {precision!r}, not one of auto, {', '.join(PRECISIONS)}")
@@ -50,21 +53,29 @@ def locate(
         )
     if files.revision is not None:
         files.check([FILE_NAME])
-    manifest, precision, records = choose_graph(files.folder, precision, packed=gpu)
+    manifest, chosen, records = choose_graph(files.folder, precision, packed=gpu, cpu=cpu)
+    in_bf16 = precision == "bf16" and chosen == "fp32"
+    if in_bf16 and manifest.model.engine == "adopted":
+        raise UnsupportedError(
+            f"{model}: another program made its graph, so nothing proves its vectors in bf16 on a CPU; use precision "
+            "fp32, or make a graph with onnxembed export"
+        )
+    way = bf16_way() if in_bf16 else None
     if files.revision is not None:  # check_files finds what a local folder lacks
         files.get(records, [SIMILARITY_FILE])
         files.check([SIMILARITY_FILE])
         files.remember()
-    variant = manifest.variants[precision]
+    variant = manifest.variants[chosen]
     graph = GraphFiles(
         files.folder / variant.file,
         size=sum(records[file].bytes for file in (variant.file, variant.data) if file),
-        cuda_only=precision in CUDA_ONLY,
+        cuda_only=chosen in CUDA_ONLY,
         packed=files.folder / variant.packed.file if gpu and variant.packed else None,
         quantized=variant.quality is not None,
         one_text=bool(variant.one_text and variant.one_text.value),
+        bf16=way,
     )
-    return LocatedArtifact(files, manifest, precision, graph, records)
+    return LocatedArtifact(files, manifest, chosen, graph, records)
 
 
 def fetch_artifact(model: str | Path, hub: HubOptions, precision: str | None = None) -> Path:
@@ -81,7 +92,10 @@ def fetch_artifact(model: str | Path, hub: HubOptions, precision: str | None = N
     if files.revision is None:
         return Path(model).expanduser()
     manifest = _own_manifest(files)
-    for name in manifest.variants if precision is None else [precision]:
+    wanted = [*manifest.variants] if precision is None else [precision]
+    if precision == "bf16":  # a CPU computes it from the fp32 graph
+        wanted = [name for name in ("fp32", "bf16") if name in manifest.variants] or wanted
+    for name in wanted:
         _, _, records = choose_graph(files.folder, name, packed=False)
         files.get(records)
     return files.folder

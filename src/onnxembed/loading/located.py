@@ -17,6 +17,7 @@ class LocatedArtifact(NamedTuple):
     """All files of the model."""
     manifest: Manifest
     precision: str
+    """The precision of the graph; the CPU may compute it in another."""
     graph: GraphFiles
     """The graph to open, with its packed form if a GPU may run it."""
     records: Mapping[str, FileRecord]

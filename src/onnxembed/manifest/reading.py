@@ -37,8 +37,12 @@ def read_manifest(folder: Path) -> Manifest:
     return parse_manifest(text, where=str(path))
 
 
-def choose_graph(folder: Path, precision: str, *, packed: bool) -> tuple[Manifest, str, dict[str, FileRecord]]:
+def choose_graph(
+    folder: Path, precision: str, *, packed: bool, cpu: bool = False
+) -> tuple[Manifest, str, dict[str, FileRecord]]:
     """Read the manifest of an artifact folder and choose a graph: "auto" is fp32 if there is one, else the first.
+
+    A `cpu` computes bf16 from the fp32 graph, if there is one: it has no kernels for graphs of bf16.
 
     Returns the manifest, the graph's precision, and by name the records of the files that the runtime reads for it;
     with `packed` they include the graph's packed form. Raises UsageError for a precision that the artifact does not
@@ -47,6 +51,8 @@ def choose_graph(folder: Path, precision: str, *, packed: bool) -> tuple[Manifes
     manifest = read_manifest(folder)
     if precision == "auto":
         precision = "fp32" if "fp32" in manifest.variants else next(iter(manifest.variants))
+    if cpu and precision == "bf16" and "fp32" in manifest.variants:
+        precision = "fp32"
     if precision not in manifest.variants:
         manifest.variant(precision)  # raises
     read = _files_read(manifest, precision, packed=packed)

@@ -9,7 +9,16 @@ from typing import Any
 
 from onnxembed.errors import ProofError, VerificationError
 from onnxembed.execution.backend import Placement
-from onnxembed.execution.providers import CPU, CUDA, GPU_PROVIDERS, TENSORRT, load_onnxruntime, wanted_providers
+from onnxembed.execution.openvino import load_openvino
+from onnxembed.execution.providers import (
+    CPU,
+    CUDA,
+    GPU_PROVIDERS,
+    OPENVINO,
+    TENSORRT,
+    load_onnxruntime,
+    wanted_providers,
+)
 from onnxembed.proof import remembered
 from onnxembed.proof.compare import Figure, compare
 from onnxembed.proof.opening import VARIABLE
@@ -58,7 +67,7 @@ def check(
     opened: OpenModel, placement: Placement, proof: Proof, name: str | None = None, *, tokens: bool = True
 ) -> Sequence[Figure]:
     """Run a model on its proof, and remember under the name that it passed; ProofError if it does not."""
-    variant = opened.manifest.variants[opened.precision]
+    variant = opened.manifest.variants[opened.variant]
     size = sum((opened.folder / file).stat().st_size for file in (variant.file, variant.data) if file)
     if size > LARGE:
         _LOG.warning(
@@ -69,7 +78,8 @@ def check(
         )
     started = time.perf_counter()
     try:
-        figures = list(compare(opened, proof, as_precision=asked_precision(opened, placement), tokens=tokens))
+        asked = asked_precision(opened, placement)
+        figures = list(compare(opened, proof, _ways(opened), as_precision=asked, tokens=tokens))
     except VerificationError as error:
         raise _refusal(opened, name, f"{error}") from error
     if broken := next((figure for figure in figures if figure.fault), None):
@@ -79,6 +89,11 @@ def check(
     if name is not None:
         remembered.remember(name, summary(figures, seconds))
     return figures
+
+
+def _ways(opened: OpenModel) -> Sequence[str]:
+    """The ways of running to compare; two texts of one length, too, for what has been wrong for those alone."""
+    return ("as scheduled", "in pairs") if opened.provider == OPENVINO else ("as scheduled",)
 
 
 def asked_precision(opened: OpenModel, placement: Placement) -> str:
@@ -123,12 +138,14 @@ def _refusal(opened: OpenModel, name: str | None, measured: str) -> ProofError:
 
 
 def _cure(opened: OpenModel) -> str:
-    quantized = opened.manifest.variants[opened.precision].quality is not None
+    quantized = opened.manifest.variants[opened.variant].quality is not None
     if opened.provider == CPU and quantized:
         return (
             "Processors without VNNI add products of bytes in 16 bits, where large ones are cut off: use precision "
             "fp32 or fp16."
         )
+    if opened.provider == OPENVINO:
+        return f"Use precision fp32, or another version of openvino than {load_openvino().__version__}."
     if opened.provider == CPU:
         return "Export the model again, or use precision fp32."
     version = load_onnxruntime().__version__

@@ -75,8 +75,8 @@ def compare(
         part = fitting(whole, opened.max_length)
         if tokens:
             check_tokens(opened, part)
-        measured = proof.measured.get(opened.precision, {}).get(part.name)
-        limits = limits_for(opened.manifest, opened.precision, part.task, measured, as_precision)
+        measured = proof.measured.get(opened.variant, {}).get(part.name)
+        limits = limits_for(opened.manifest, opened.variant, part.task, measured, as_precision or opened.precision)
         for way in ways:
             differences = Differences(opened.precision, WORDS[part.task], limits)
             differences.add(way, *_compared(opened, part, way))

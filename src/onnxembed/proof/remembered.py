@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +15,10 @@ from typing import Any
 import tokenizers
 
 from onnxembed.execution.backend import Placement
-from onnxembed.execution.providers import load_onnxruntime
+from onnxembed.execution.openvino import load_openvino
+from onnxembed.execution.providers import OPENVINO, load_onnxruntime
 from onnxembed.runtime.open_model import OpenModel
+from onnxembed.user_cache import user_cache
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -33,16 +34,8 @@ CUDA_NUMBERS = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 
 
 def cache_folder() -> Path:
-    """The folder of passed proofs: in XDG_CACHE_HOME or the system's usual place for caches."""
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        base = Path(given)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "onnxembed" / "proofs"
+    """The folder of passed proofs."""
+    return user_cache() / "proofs"
 
 
 def key(opened: OpenModel, placement: Placement, *, tokens: bool) -> str:
@@ -58,7 +51,8 @@ def key(opened: OpenModel, placement: Placement, *, tokens: bool) -> str:
         "provider": [opened.provider, repr(placement.providers)],
         "devices": [placement.device_id, repr(placement.device_ids), *map(os.environ.get, CUDA_NUMBERS)],
         "versions": [__version__, load_onnxruntime().__version__, tokenizers.__version__],
-        "precision": opened.precision,
+        "engine": load_openvino().__version__ if opened.provider == OPENVINO else None,
+        "precision": [opened.precision, opened.variant],
         "compared": [opened.max_length, tokens],
         "artifact": opened.manifest.to_json(),  # with the hash of each of its files
     }

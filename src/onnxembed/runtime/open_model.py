@@ -80,7 +80,15 @@ class OpenModel:
         open_backend: OpenBackend = open_backend,
     ) -> None:
         place = decide(placement)
-        located = locate(model, hub, precision=precision, onnx_file=onnx_file, gpu=place.on_gpu, choices=choices)
+        located = locate(
+            model,
+            hub,
+            precision=precision,
+            onnx_file=onnx_file,
+            gpu=place.on_gpu,
+            cpu=place.on_cpu,
+            choices=choices,
+        )
         manifest, graph = located.manifest, located.graph
         if not set(tasks) & set(manifest.tasks):
             raise UsageError(f"{model} is made for {manifest.abilities()}, not for {' or '.join(tasks)}")
@@ -103,7 +111,11 @@ class OpenModel:
                 backend.close()
                 raise
         self.folder, self.revision, self.manifest = located.files.folder, located.files.revision, manifest
-        self.threads, self.provider, self.precision = place.threads, backend.provider, located.precision
+        self.threads, self.provider = place.threads, backend.provider
+        self.variant = located.precision
+        """The precision of the graph, by which the manifest knows it."""
+        self.precision = "bf16" if graph.bf16 else located.precision
+        """The precision of the vectors: that of the graph, or bf16 if the CPU computes an fp32 graph in it."""
         self.prompting = Prompting(manifest.prompts.texts.value, manifest.prompts.default.value)
         self._backend: Backend | None = backend
         self._single_texts, self._integer_outputs = graph.one_text, variant.integer_outputs

@@ -14,6 +14,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from onnxembed.errors import UsageError
+from onnxembed.execution.providers import CPU, OPENVINO
 from onnxembed.runtime.streaming import Computation
 from onnxembed.serve.admission import Admission, ClientGone, too_large
 from onnxembed.serve.errors import Family, Kind, Refusal
@@ -51,7 +52,7 @@ class Service:
     @cached_property
     def device(self) -> bytes:
         """What the default model runs on, as text-embeddings-inference names it."""
-        return b"cpu" if self.models.find(None).opened.provider.startswith("CPU") else b"gpu"
+        return b"cpu" if self.models.find(None).opened.provider in (CPU, OPENVINO) else b"gpu"
 
 
 @dataclass

@@ -1,0 +1,423 @@
+"""OpenVINO's sessions, and which processors compute in bf16.
+
+The processors that OpenVINO computes in bf16 on are not at hand everywhere, so sessions are opened in fp32 here: what
+is compared is that the graphs, their masks and the sharing of threads are right. Nothing here measures bf16.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from onnxembed import OnnxEmbedder
+from onnxembed.commands import environment
+from onnxembed.errors import (
+    MissingExtraError,
+    ModelFilesError,
+    ProviderError,
+    TokenRowError,
+    UnsupportedError,
+    UsageError,
+)
+from onnxembed.execution import processor
+from onnxembed.execution.backend import GraphFiles, Placement
+from onnxembed.execution.cpu import CpuBackend
+from onnxembed.execution.opening import decide
+from onnxembed.execution.openvino import OpenVinoSession
+from onnxembed.execution.processor import CPUINFO, Processor, parse_cpuinfo
+from onnxembed.execution.providers import CPU, OPENVINO, wanted_providers
+from onnxembed.execution.session import FAST_MATH, Session
+from onnxembed.export.pipeline import export
+from onnxembed.export.plan import Options
+from onnxembed.hub.source import HubOptions
+from onnxembed.loading.locate import locate
+from onnxembed.manifest import FILE_NAME, FORMS, TASKS
+from onnxembed.proof import checking
+from onnxembed.proof.compare import compare
+from onnxembed.proof.limits import REQUIRED
+from onnxembed.runtime.open_model import OpenModel
+from onnxembed.runtime.outputs.dense import dense_readout
+from onnxembed.runtime.tokenizing import make_tokenizer
+from running import Run, needs_torch, refused
+from stock_models import write_sentence_decoder
+from tampering import change_graph, change_tensor
+
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino (extra [openvino]) is missing")
+
+SHAPES = [(1, 1, 0), (1, 64, 0), (2, 64, 0), (2, 64, 20), (3, 40, 13), (8, 16, 0), (64, 8, 0), (5, 33, 32)]
+"""Texts, tokens, and how many of the first text are padding."""
+
+X86 = Processor("an x86", ("AVX2", "AVX-512", "AVX-512 BF16"))
+ARM = Processor("an ARM", ("NEON", "BF16"))
+OLD = Processor("an older one", ("AVX2", "FMA", "F16C", "AVX-512", "AVX-512 VNNI"))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing is remembered from other tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes this machine's processor another one."""
+
+    def another(found: Processor, system: str = "Linux") -> None:
+        monkeypatch.setattr(processor, "read_processor", lambda: found)
+        monkeypatch.setattr(platform, "system", lambda: system)
+
+    return another
+
+
+def in_fp32(graph: GraphFiles, place: Any) -> CpuBackend:
+    """A backend that OpenVINO computes in fp32."""
+    session = partial(OpenVinoSession, streams=place.threads, precision="f32")
+    return CpuBackend(graph, place.wanted[0], place.threads, place.tokens_per_run, open_session=session)
+
+
+def opened_in_fp32(folder: Path, threads: int = 2) -> OpenModel:
+    placement = Placement("cpu", threads=threads)
+    return OpenModel(folder, TASKS, HubOptions(), placement, make_tokenizer=make_tokenizer, open_backend=in_fp32)
+
+
+def feeds(texts: int, tokens: int, padding: int, inputs: Sequence[str]) -> dict[str, Any]:
+    ids = np.random.default_rng(texts * tokens).integers(5, 40, (texts, tokens))
+    mask = np.ones_like(ids)
+    mask[0, tokens - padding :] = 0
+    return {name: {"input_ids": ids, "attention_mask": mask}.get(name, ids * 0) for name in inputs}
+
+
+@pytest.fixture(scope="module", params=["fused", "portable"])
+def form(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("openvino") / "model"
+    export(checkpoint, folder, Options(form=request.param))
+    return folder
+
+
+@needs_openvino
+@pytest.mark.parametrize("threads", [1, 2])
+def test_outputs_are_those_of_onnxruntime(form: Path, threads: int) -> None:
+    graph, wanted = form / "onnx/model.onnx", wanted_providers("cpu")
+    theirs, ours = Session(graph, wanted, 1), OpenVinoSession(graph, wanted, threads, precision="f32")
+    for shape in SHAPES:
+        fed = feeds(*shape, sorted(theirs.inputs))
+        for name in ("sentence_embedding", "token_embeddings"):
+            (expected,), (result,) = theirs.run([name], fed), ours.run([name], fed)
+            seen = fed["attention_mask"].astype(bool) if name == "token_embeddings" else slice(None)
+            assert result.dtype == np.float32
+            assert np.abs(result[seen] - expected[seen]).max() <= 1e-5, (shape, name)
+
+
+@needs_openvino
+@needs_torch
+def test_a_decoder_is_computed_in_the_portable_form(tmp_path: Path) -> None:
+    """OpenVINO lacks GroupQueryAttention as the fused form has it."""
+    checkpoint = write_sentence_decoder(tmp_path / "checkpoint", "qwen3")
+    wanted = wanted_providers("cpu")
+    for form in FORMS:
+        export(checkpoint, tmp_path / form, Options(form=form))
+    with pytest.raises(ModelFilesError, match=r"GroupQueryAttention.* use precision fp32; graphs of onnxembed export"):
+        OpenVinoSession(tmp_path / "fused/onnx/model.onnx", wanted, 1, precision="f32")
+    graph = tmp_path / "portable/onnx/model.onnx"
+    theirs, ours = Session(graph, wanted, 1), OpenVinoSession(graph, wanted, 1, precision="f32")
+    for shape in SHAPES:
+        fed = feeds(*shape, sorted(theirs.inputs))
+        (expected,), (result,) = (session.run(["sentence_embedding"], fed) for session in (theirs, ours))
+        assert np.abs(result - expected).max() <= 1e-5, shape
+
+
+@needs_openvino
+def test_every_run_takes_the_branch_with_the_mask(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As OpenVINO is told: no branch of the compiled graph depends on the mask any more."""
+    import openvino
+
+    compiled: list[Any] = []
+    compile_model = openvino.Core.compile_model
+
+    def keep(core: Any, model: Any, *arguments: Any) -> Any:
+        compiled.append(model)
+        return compile_model(core, model, *arguments)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", keep)
+    OpenVinoSession(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1, precision="f32")
+    (model,) = compiled
+    branches = [node for node in model.get_ordered_ops() if node.get_type_name() == "If"]
+    conditions = [node.input_value(0).get_node() for node in branches]
+    assert branches
+    assert [node.get_type_name() for node in conditions] == ["Constant"] * len(branches)
+    assert not any(node.get_data().any() for node in conditions)
+
+
+@needs_openvino
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_model_gives_the_same_vectors(artifact: Path, threads: int) -> None:
+    texts = ["the cat", "a", *(" ".join(["dog and the cat"] * count) for count in (1, 7, 30, 400))] * 9
+    placement = Placement("cpu", threads=threads)
+    plain = OpenModel(artifact, TASKS, HubOptions(), placement, make_tokenizer=make_tokenizer)
+    other = opened_in_fp32(artifact, threads)
+    results = []
+    for model in (plain, other):
+        tokens = model.tokenize(texts)
+        runs = model.backend.plan([len(text) for text in tokens])
+        results.append(_vectors(model, tokens, runs))
+        results.append(_vectors(model, tokens, [[place] for place in range(len(tokens))]))
+        model.close()
+    assert other.provider == OPENVINO
+    for result in results[1:]:
+        assert np.abs(result - results[0]).max() <= 1e-5
+
+
+def _vectors(model: OpenModel, tokens: Sequence[Any], runs: Sequence[Sequence[int]]) -> Any:
+    computing = model.computation(dense_readout(model.folder, model.manifest.require_embedding()))
+    vectors: dict[int, Any] = {}
+    futures = model.backend.start(computing.results, [[tokens[place] for place in run] for run in runs])
+    for run, future in zip(runs, futures, strict=True):
+        rows = [row for result in future.result() for row in result]
+        vectors.update(zip(run, rows, strict=True))
+    return np.array([vectors[place] for place in range(len(tokens))])
+
+
+@needs_openvino
+def test_streams_run_side_by_side_and_one_text_with_all_threads(artifact: Path) -> None:
+    session = partial(OpenVinoSession, artifact / "onnx/model.onnx", wanted_providers("cpu"), precision="f32")
+    asked = [
+        [str(opened._compiled.get_property(name)) for name in ("NUM_STREAMS", "INFERENCE_NUM_THREADS")]
+        for opened in (session(1, streams=2), session(2, streams=2))
+    ]
+    assert asked == [["2", "2"], ["1", "2"]]
+
+
+@needs_openvino
+def test_both_sessions_are_used(artifact: Path) -> None:
+    graph = locate(artifact, cpu=True).graph
+    backend = in_fp32(graph, decide(Placement("cpu", threads=2)))
+    fed = feeds(1, 8, 0, ("input_ids", "attention_mask", "token_type_ids"))
+    for _ in range(3000):
+        backend.run(["sentence_embedding"], fed)
+        if backend.opening is not None:
+            break
+    assert backend.opening is not None
+    backend.opening.result()
+    assert backend.open_sessions == ("side_by_side", "all_threads")
+    backend.close()
+
+
+@needs_openvino
+def test_what_a_long_run_took_is_freed(artifact: Path) -> None:
+    session = OpenVinoSession(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1, precision="f32")
+    fed = feeds(2, 8, 0, ("input_ids", "attention_mask", "token_type_ids"))
+    first, *others = [session.run(["sentence_embedding"], fed, shrink=shrink)[0] for shrink in (False, True, False)]
+    assert all(np.array_equal(first, other) for other in others)
+
+
+@needs_openvino
+def test_a_forked_child_computes(artifact: Path) -> None:
+    backend = in_fp32(locate(artifact, cpu=True).graph, decide(Placement("cpu", threads=2)))
+    fed = feeds(1, 8, 0, ("input_ids", "attention_mask", "token_type_ids"))
+    (expected,) = backend.run(["sentence_embedding"], fed)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if np.abs(backend.run(["sentence_embedding"], fed)[0] - expected).max() <= 1e-6 else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    backend.close()
+
+
+@needs_openvino
+def test_compiled_graphs_are_kept_and_another_graph_is_not_taken_for_them(
+    artifact: Path, cache: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(artifact, tmp_path / "copy")
+    fed = feeds(1, 8, 0, ("input_ids", "attention_mask", "token_type_ids"))
+
+    def result() -> tuple[Any, bool]:
+        session = OpenVinoSession(copy / "onnx/model.onnx", wanted_providers("cpu"), 1, precision="f32")
+        return session.run(["sentence_embedding"], fed)[0], bool(session._compiled.get_property("LOADED_FROM_CACHE"))
+
+    first, again = result(), result()
+    assert [first[1], again[1]] == [False, True]
+    assert np.array_equal(first[0], again[0])
+    assert list((cache / "onnxembed" / "openvino").iterdir())
+    change_graph(copy, lambda graph: change_tensor(graph, "word_embeddings.weight", lambda weight: -weight))
+    changed = result()
+    assert not changed[1]
+    assert np.abs(changed[0] - first[0]).max() > 1e-3
+
+
+@needs_openvino
+def test_without_a_place_for_a_cache_it_runs_all_the_same(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    OpenVinoSession(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1, precision="f32")
+
+
+@needs_openvino
+def test_ids_without_a_row_are_refused(artifact: Path) -> None:
+    """OpenVINO itself gives such a token a row of something."""
+    session = OpenVinoSession(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1, precision="f32")
+    for wrong in (10**6, -1):
+        fed = feeds(1, 8, 0, ("input_ids", "attention_mask", "token_type_ids"))
+        fed["input_ids"][0, 3] = wrong
+        with pytest.raises(TokenRowError, match=f"id {wrong}, for which the model's table has no row"):
+            session.run(["sentence_embedding"], fed)
+
+
+@needs_openvino
+def test_bad_requests_are_one_sentence(artifact: Path, tmp_path: Path) -> None:
+    graph = artifact / "onnx/model.onnx"
+    session = OpenVinoSession(graph, wanted_providers("cpu"), 1, precision="f32")
+    with pytest.raises(UsageError, match="has no output nothing, only sentence_embedding, token_embeddings"):
+        session.run(["nothing"], feeds(1, 8, 0, ("input_ids", "attention_mask")))
+    with pytest.raises(UsageError, match="with no options of CPUExecutionProvider"):
+        OpenVinoSession(graph, wanted_providers([(CPU, {"use_arena": "1"})]), 1)
+    (tmp_path / "model.onnx").write_bytes(graph.read_bytes()[:1000])
+    with pytest.raises(ModelFilesError, match="OpenVINO cannot open"):
+        OpenVinoSession(tmp_path / "model.onnx", wanted_providers("cpu"), 1, precision="f32")
+
+
+@needs_openvino
+@pytest.mark.skipif(parse_cpuinfo(CPUINFO.read_text()).bf16_way("Linux") == "openvino", reason="it computes in bf16")
+def test_openvino_without_the_instructions_is_no_bf16(artifact: Path) -> None:
+    """It computes in fp32 then, and does not say so unless it is asked."""
+    with pytest.raises(ProviderError, match=r"computes .* in f32 on this processor, not in bf16: use precision fp32"):
+        OpenVinoSession(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1)
+
+
+def test_without_openvino_the_extra_is_named(artifact: Path, on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    on(X86)
+    with pytest.raises(MissingExtraError, match=r"pip install 'onnxembed\[openvino\]'"):
+        OnnxEmbedder(artifact, precision="bf16", providers="cpu")
+
+
+@pytest.mark.parametrize("flags", ["flags : avx512f avx512_bf16", "flags : amx_tile amx_bf16"])
+def test_x86_with_the_instructions_goes_to_openvino(flags: str) -> None:
+    assert parse_cpuinfo(flags).bf16_way("Linux") == "openvino"
+
+
+def test_arm_with_the_instructions_goes_to_onnxruntime_on_linux_alone() -> None:
+    """Elsewhere ONNX Runtime does not read the switch."""
+    assert parse_cpuinfo("Features : asimd bf16 i8mm").bf16_way("Linux") == "fast_math"
+    assert ARM.bf16_way("Darwin") is None
+    assert parse_cpuinfo("Features : asimd").bf16_way("Linux") is None
+
+
+@pytest.mark.parametrize(("found", "system"), [(OLD, "Linux"), (ARM, "Darwin"), (Processor("unknown", ()), "Windows")])
+def test_other_processors_refuse(artifact: Path, on: Any, found: Processor, system: str) -> None:
+    on(found, system)
+    with pytest.raises(ProviderError, match=rf"bf16 on a CPU needs .* which {found.name} is not known to have: use"):
+        OnnxEmbedder(artifact, precision="bf16", providers="cpu")
+
+
+@pytest.mark.parametrize("command", [("embed", "a text"), ("serve",), ("verify",)])
+def test_the_command_line_refuses_with_2(artifact: Path, on: Any, run: Run, command: tuple[str, ...]) -> None:
+    on(OLD)
+    name, *texts = command
+    options = () if name == "serve" else ("--provider", "cpu")
+    assert refused(run(name, artifact, *texts, "--precision", "bf16", *options), "bf16 on a CPU needs", "an older one")
+
+
+def test_a_graph_of_another_program_is_refused(artifact: Path, on: Any, tmp_path: Path) -> None:
+    """Nobody knows what its model gives, so nothing could be proved."""
+    copy = shutil.copytree(artifact, tmp_path / "copy")
+    text = (copy / FILE_NAME).read_text()
+    engine = json.loads(text)["model"]["engine"]
+    (copy / FILE_NAME).write_text(text.replace(f'"engine": "{engine}"', '"engine": "adopted"'))
+    on(X86)
+    with pytest.raises(UnsupportedError, match="nothing proves its vectors in bf16 on a CPU; use precision fp32"):
+        OnnxEmbedder(copy, precision="bf16", providers="cpu")
+
+
+def test_onnxruntime_is_asked_for_fast_math_on_arm(artifact: Path, on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    create = onnxruntime.InferenceSession
+
+    def ask(graph: str, options: Any, **others: Any) -> Any:
+        asked.append(options.get_session_config_entry(FAST_MATH))
+        return create(graph, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", ask)
+    on(ARM)
+    placement = Placement("cpu", threads=1)
+    model = OpenModel(artifact, TASKS, HubOptions(), placement, precision="bf16", make_tokenizer=make_tokenizer)
+    assert asked == ["1"]
+    assert (model.provider, model.precision, model.variant) == (CPU, "bf16", "fp32")
+    model.close()
+
+
+@pytest.mark.parametrize("found", [ARM])
+def test_bf16_is_proved_once_with_its_own_limits(
+    artifact: Path, on: Any, found: Processor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[dict[str, float]] = []
+
+    def watch(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for figure in compare(*arguments, **options):
+            checked.append(dict(figure.required))
+            yield figure
+
+    monkeypatch.setattr(checking, "compare", watch)
+    on(found)
+    for _ in range(2):
+        OnnxEmbedder(artifact, precision="bf16", providers="cpu").close()
+    assert [figure["min_cosine"] for figure in checked] == [REQUIRED["bf16"].min_cosine]
+
+
+@needs_openvino
+def test_openvino_is_proved_with_pairs_of_one_length_too(artifact: Path) -> None:
+    """In bf16 it has been wrong for two texts of one length alone."""
+    placement = Placement("cpu", threads=1)
+    model = opened_in_fp32(artifact, 1)
+    proof = checking.find_proof(model)
+    assert proof is not None
+    figures = checking.check(model, placement, proof)
+    assert [figure.way for figure in figures] == ["as scheduled", "in pairs"]
+    assert max(figure.max_abs_diff for figure in figures) <= 1e-5
+    model.close()
+
+
+def test_an_own_bf16_graph_is_for_gpus(checkpoint: Path, tmp_path: Path, on: Any) -> None:
+    export(checkpoint, tmp_path / "both", Options(precisions=("fp32", "bf16")))
+    on(X86)
+    on_cpu = locate(tmp_path / "both", precision="bf16", cpu=True)
+    assert (on_cpu.precision, on_cpu.graph.path.name, on_cpu.graph.bf16) == ("fp32", "model.onnx", "openvino")
+    on_gpu = locate(tmp_path / "both", precision="bf16", gpu=True)
+    assert (on_gpu.precision, on_gpu.graph.path.name, on_gpu.graph.bf16) == ("bf16", "model_bf16.onnx", None)
+    assert on_gpu.graph.cuda_only
+
+
+def test_other_precisions_are_what_they_were(artifact: Path, on: Any) -> None:
+    on(X86)
+    assert locate(artifact, cpu=True).graph.bf16 is None
+    assert locate(artifact, precision="fp32", cpu=True).graph.bf16 is None
+    with pytest.raises(UsageError, match="has no bf16 graph"):
+        locate(artifact, precision="bf16")  # neither on a CPU nor on a GPU
+
+
+def test_doctor_says_what_this_machine_can(on: Any) -> None:
+    found = {}
+    for each in (X86, ARM, OLD):
+        on(each)
+        found[each.name] = next(finding for finding in environment.examine() if finding.name == "bf16")
+    assert not any(finding.broken for finding in found.values())
+    assert "OpenVINO" in found["an x86"].text
+    assert "ONNX Runtime" in found["an ARM"].text
+    assert found["an older one"].text.startswith("not on this CPU")
