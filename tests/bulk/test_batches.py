@@ -46,6 +46,14 @@ def test_dictionaries_of_columns_and_arrow_tables(embed: EmbedBatch, expected: A
     assert np.allclose(vectors_of(table["vector"]), expected, atol=1e-6)
 
 
+def test_what_the_texts_are_chooses_the_models_prompt(artifact: Path) -> None:
+    batch = EmbedBatch(str(artifact), vectors=VectorOptions(kind="query"))({"text": ["the cat"]})
+    own = EmbedBatch(str(artifact), vectors=VectorOptions(kind="query", prompt=""))({"text": ["the cat"]})
+    with OnnxEmbedder(artifact) as model:
+        np.testing.assert_allclose(batch["vector"][0], model.encode_query("the cat"), atol=1e-6)
+        np.testing.assert_allclose(own["vector"][0], model.encode("the cat", prompt=""), atol=1e-6)
+
+
 def test_sparse_embeddings_and_vectors_of_tokens(many_kinds: Path) -> None:
     sparse = EmbedBatch(str(many_kinds), vectors=VectorOptions("sparse"))({"text": ["the cat"]})
     tokens = EmbedBatch(str(many_kinds), vectors=VectorOptions("multi_vector"))({"text": ["the cat"]})

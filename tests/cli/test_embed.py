@@ -84,6 +84,9 @@ def test_embed_passes_its_options_on(run: Run, artifact: Path, model: OnnxEmbedd
         return rows(out)
 
     assert np.array_equal(vector("--prompt-name", "query"), model.encode_query(["the cat"]))
+    assert np.array_equal(vector("--kind", "query"), model.encode_query(["the cat"]))
+    assert np.array_equal(vector("--kind", "document"), model.encode_document(["the cat"]))
+    assert np.array_equal(vector("--kind", "query", "--prompt", ""), model.encode(["the cat"], prompt=""))
     assert np.array_equal(vector("--prompt", "at "), model.encode(["at the cat"]))
     assert np.array_equal(vector("--dimensions", 8), model.encode(["the cat"], dimensions=8))
     assert np.array_equal(vector("--threads", 1, "--provider", "cpu"), model.encode(["the cat"]))

@@ -19,7 +19,6 @@ from onnxembed.runtime.outputs.dense import dense_readout
 from onnxembed.runtime.outputs.multi_vector import MultiVectorReadout, treats_alike
 from onnxembed.runtime.outputs.readout import Readout
 from onnxembed.runtime.outputs.sparse import SparseEmbedding, SparseReadout
-from onnxembed.runtime.prompts import Prompting
 from onnxembed.runtime.streaming import Block, windows
 
 TOKEN_COUNT, TRUNCATED = "token_count", "truncated"
@@ -77,24 +76,23 @@ class VectorMaker:
                 self.dimensions = manifest.require_sparse().dimension
                 self._readout = SparseReadout(manifest.require_sparse())
             else:
-                prompt = self._use_multi_vector(options, prompting)
+                self._use_multi_vector(options)
+        if options.kind is not None and prompt is None and options.prompt_name is None:
+            prompt = prompting.of_kind(options.kind)
         self.prompt = prompting.choose(prompt, options.prompt_name)
         """What goes before every text."""
         if options.ranges is not None:
             quantizing(options.dtype, self.dimensions, options.ranges)  # refuses what does not fit
         self._quantizing = Quantizing(options.dtype, self.dimensions)
 
-    def _use_multi_vector(self, options: VectorOptions, prompting: Prompting) -> str | None:
-        """Read the vectors of tokens; returns the prompt of the kind of text, unless the options choose one."""
+    def _use_multi_vector(self, options: VectorOptions) -> None:
+        """Read the vectors of tokens."""
         section, kind = self._model.manifest.require_multi_vector(), options.kind
         if kind not in TEXT_KINDS and not treats_alike(section):
             raise UsageError("this model does not treat queries and documents alike: say what the texts are (--kind)")
         self.dimensions, self.normalized = section.dimension, section.normalize.value
         self._length = (section.query_length if kind == "query" else section.document_length).value
         self._readout = MultiVectorReadout(section, kind or "document")
-        if kind is None or options.prompt is not None or options.prompt_name is not None:
-            return options.prompt
-        return prompting.of_kind(kind)
 
     @property
     def needs_ranges(self) -> bool:

@@ -71,8 +71,6 @@ class Wanted:
         given = [name for name, value in dense_options.items() if value is not None]
         if (self.sparse or self.multi_vector) and given:
             raise UsageError(f"{' and '.join(given)}: for dense vectors, not for --sparse and --multi-vector")
-        if self.kind is not None and not self.multi_vector:
-            raise UsageError("--kind needs --multi-vector; --prompt-name puts a prompt before texts")
 
     def check_file(self, output: Path) -> None:
         """Raise UsageError for a file that cannot hold this."""
@@ -88,12 +86,14 @@ class Wanted:
         from onnxembed.files.vectors import matrix_line, read_ranges, sparse_line, vector_line
 
         prompt, name = self.prompt, self.prompt_name
-        if self.sparse:
-            make: Make = partial(embedder.embed_sparse, prompt=prompt, prompt_name=name)
-            return Making(make, sparse_line, "sparse embedding")
         if self.multi_vector:
-            make = partial(embedder.embed_multi_vector, kind=self.kind, prompt=prompt, prompt_name=name)
+            make: Make = partial(embedder.embed_multi_vector, kind=self.kind, prompt=prompt, prompt_name=name)
             return Making(make, matrix_line, "array of vectors of tokens")
+        if self.kind is not None and prompt is None and name is None:
+            prompt = embedder.model.prompting.of_kind(self.kind)
+        if self.sparse:
+            make = partial(embedder.embed_sparse, prompt=prompt, prompt_name=name)
+            return Making(make, sparse_line, "sparse embedding")
         make = partial(
             embedder.embed,
             prompt=prompt,
@@ -142,7 +142,7 @@ class Wanted:
 @click.option(
     "--kind",
     type=click.Choice(TEXT_KINDS),
-    help="With --multi-vector: what the texts are, for a model that treats queries and documents differently.",
+    help="What the texts are: the model's own prompt for such texts goes before each, unless you give another.",
 )
 @click.option("--prompt", metavar="TEXT", help="Put TEXT before every text.")
 @click.option("--prompt-name", metavar="NAME", help="Put the model's prompt NAME before every text.")

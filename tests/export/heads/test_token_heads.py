@@ -84,7 +84,6 @@ def test_vectors_of_tokens_are_lines_of_json(sources: Path) -> None:
         (["--multi-vector", "-o", "x.npy"], "x.npy: vectors of tokens are written to .jsonl"),
         (["--sparse", "--multi-vector"], "cannot be combined"),
         (["--sparse", "--dimensions", "2"], "--dimensions: for dense vectors, not for --sparse"),
-        (["--kind", "query"], "--kind needs --multi-vector"),
         (["--multi-vector"], "not for multi_vector"),
         ([], r"made for sparse \(OnnxEmbedder.embed_sparse\)"),
     ],
