@@ -30,7 +30,7 @@ INSTEAD: Mapping[str, str] = {
     "preprocess": "tokenize(...) gives ids and tokens",
     **dict.fromkeys(("to", "cpu", "cuda"), "providers=... chooses the device when the model is opened"),
     "half": "precision='fp16' opens the half-precision graph of a folder that has one",
-    "bfloat16": "precision='bf16' opens the bf16 graph of a folder that has one",
+    "bfloat16": "precision='bf16' computes in bf16 where the machine can",
     "dtype": "precision=... chooses the graph when the model is opened, and dtype=... of a call the type of vectors",
     "eval": "a graph is always in this mode",
     "get_max_seq_length": "it is the attribute `max_length`",
