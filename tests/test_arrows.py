@@ -13,7 +13,7 @@ import onnxembed
 
 PACKAGE = Path(onnxembed.__file__).parent
 
-LEAVES = ("errors", "warning", "arrays", "arguments", "atomic", "counting", "protobuf", "foreign", "user_cache")
+LEAVES = ("errors", "warning", "arrays", "arguments", "atomic", "counting", "protobuf", "foreign_errors", "user_cache")
 """Modules at the root that everything above may import; among themselves they import errors alone."""
 
 BELOW: dict[str, tuple[str, ...]] = {

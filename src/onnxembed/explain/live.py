@@ -15,7 +15,7 @@ import numpy as np
 from onnxembed.arrays import Array
 from onnxembed.counting import counted
 from onnxembed.errors import MissingExtraError, NetworkError, UsageError
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 from onnxembed.tokenizer.pairs import Pair
 
 Kind = Literal["tei", "openai", "fastembed", "sentence-transformers", "transformers"]

@@ -35,7 +35,7 @@ from onnxembed.export.quantize.measures import (
 from onnxembed.export.quantize.quantize import write_quantized
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import read_facts
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.model_files import local_paths
 from onnxembed.hub.source import Fetched, HubOptions

@@ -23,7 +23,7 @@ from onnxembed.facts.multi_vector import MULTI_VECTOR_CLASSES, MultiVectorFacts
 from onnxembed.facts.reranking import read_answers
 from onnxembed.facts.sparse import SPARSE_CLASSES, SparseFacts
 from onnxembed.facts.transformer import read_transformer_config
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 
 TABLE_FILE = "model.safetensors"
 """The file of a static embedding's table."""

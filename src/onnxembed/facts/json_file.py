@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 
 JsonObject = Mapping[str, Any]
 

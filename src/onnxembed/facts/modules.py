@@ -21,7 +21,7 @@ from onnxembed.facts.known.sentence_transformers import (
     POOLING,
     WEIGHTED_LAYER_POOLING,
 )
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 from onnxembed.manifest import POOLING_MODES, PoolingMode
 
 # jina-embeddings-v3's own first module: a Transformer that also takes the task of each text, whose adapter

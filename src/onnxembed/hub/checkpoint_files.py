@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 from onnxembed.hub.hub_files import MODULES_FILE, HubFiles
 from onnxembed.hub.model_files import ModelFiles, is_local, local_folder
 from onnxembed.hub.source import Fetched, HubOptions, file_names, refuse_gaps

@@ -12,7 +12,7 @@ from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.facts.token_ids import ids_of
-from onnxembed.tokenizer import around, declared, markers, rebuilt, rows
+from onnxembed.tokenizer import declared_tokens, markers, post_processor, rebuilt, rows
 from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
 
 
@@ -29,10 +29,10 @@ def adapt_stored(
     loaded = [*apply_class_options(facts, state)]
     if not static:
         loaded += rebuilt.follow_class(facts, state)
-    loaded += declared.register(facts, state)
+    loaded += declared_tokens.register(facts, state)
     text, changes = adapt(facts, encoder, state, source)
     if not static and not encoder.end_token:
-        around.check(facts, state)
+        post_processor.check(facts, state)
     return text, (*loaded, *changes)
 
 

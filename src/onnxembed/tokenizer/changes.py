@@ -16,7 +16,7 @@ from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.facts.tokenizer_class import rebuilding_class
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 from onnxembed.tokenizer.end_token import append_end_token
 from onnxembed.tokenizer.texts import check_encodes
 

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 
 PROBE = "Hello world"
 

@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from onnxembed.facts.facts import Facts
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 
 
 def register(facts: Facts, state: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxembed.counting import counted
 from onnxembed.errors import ModelFilesError, UsageError
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 from onnxembed.manifest import Manifest, PairTruncation, Template
 from onnxembed.tokenizer.texts import TextTokenizer, Tokens
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxembed.arrays import IntArray
 from onnxembed.errors import UsageError
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 from onnxembed.manifest import TOKENIZER_FILE, Tokenization, TruncationSide
 
 # Encodings hold strings and offsets for every token; a small batch keeps long texts from piling them up.

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from onnxembed.errors import ModelFilesError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """The keys of tokenizer_config.json that give a token a role."""

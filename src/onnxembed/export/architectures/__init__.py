@@ -20,7 +20,7 @@ from onnxembed.export.architectures import (
     nomic_bert,
     static,
 )
-from onnxembed.export.architectures.row import Architecture
+from onnxembed.export.architectures.architecture import Architecture
 
 ARCHITECTURES: dict[str, Architecture] = {
     "albert": albert.ALBERT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxembed.export.architectures.row import Architecture, Classifier
+from onnxembed.export.architectures.architecture import Architecture, Classifier
 
 ALBERT = Architecture(
     heads=r"pooler|predictions|sop_classifier|classifier|qa_outputs|embeddings\.position_ids",

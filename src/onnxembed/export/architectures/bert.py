@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from onnx import TensorProto
 
-from onnxembed.export.architectures.row import Architecture, Classifier, MaskedLM
+from onnxembed.export.architectures.architecture import Architecture, Classifier, MaskedLM
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import Mask, attention
 from onnxembed.export.graph.graph import Graph, Value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxembed.export.architectures.row import Architecture, Classifier, Key
+from onnxembed.export.architectures.architecture import Architecture, Classifier, Key
 
 DEBERTA_V2 = Architecture(
     heads=r"pooler|classifier|cls|lm_predictions|mask_predictions|qa_outputs|embeddings\.position_ids",

@@ -5,8 +5,8 @@ Reference: transformers, models/distilbert.
 
 from __future__ import annotations
 
+from onnxembed.export.architectures.architecture import Architecture, Classifier, MaskedLM
 from onnxembed.export.architectures.bert import LayerNames, LayerStyle, post_norm_layer
-from onnxembed.export.architectures.row import Architecture, Classifier, MaskedLM
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Inputs

@@ -5,8 +5,8 @@ Reference: transformers, models/eurobert.
 
 from __future__ import annotations
 
+from onnxembed.export.architectures.architecture import Architecture, Classifier
 from onnxembed.export.architectures.llama import llama
-from onnxembed.export.architectures.row import Architecture, Classifier
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Inputs

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnxembed.errors import UnsupportedError
+from onnxembed.export.architectures.architecture import Architecture
 from onnxembed.export.architectures.llama import (
     DECODER_CLASSIFIER,
     DECODER_HEADS,
@@ -21,7 +22,6 @@ from onnxembed.export.architectures.llama import (
     read_style,
     self_attention,
 )
-from onnxembed.export.architectures.row import Architecture
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import local_mask, mask_for_heads
 from onnxembed.export.graph.graph import Graph, Value

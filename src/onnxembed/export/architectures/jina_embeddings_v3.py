@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnxembed.errors import ModelFilesError, NoReferenceError
+from onnxembed.export.architectures.architecture import Architecture
 from onnxembed.export.architectures.bert import HEADS, ROBERTA_CLASSIFIER
 from onnxembed.export.architectures.new import embed
-from onnxembed.export.architectures.row import Architecture
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import attention
 from onnxembed.export.graph.graph import Graph, Value

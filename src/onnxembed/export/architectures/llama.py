@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.export.architectures.row import OLDER_ROPE_KEYS, Architecture, Classifier
+from onnxembed.export.architectures.architecture import OLDER_ROPE_KEYS, Architecture, Classifier
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import Mask, attention, local_mask, mask_for_heads
 from onnxembed.export.graph.graph import Graph, Value

@@ -6,8 +6,8 @@ Reference: transformers, models/modernbert.
 from __future__ import annotations
 
 from onnxembed.errors import ModelFilesError
+from onnxembed.export.architectures.architecture import Architecture, Classifier, Key, MaskedLM
 from onnxembed.export.architectures.llama import LAYER_TYPES, read_layer_types
-from onnxembed.export.architectures.row import Architecture, Classifier, Key, MaskedLM
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import Mask, attention, local_mask
 from onnxembed.export.graph.graph import Graph, Value

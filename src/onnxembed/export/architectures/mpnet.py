@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxembed.export.architectures.architecture import Architecture
 from onnxembed.export.architectures.bert import (
     HEADS,
     ROBERTA_CLASSIFIER,
@@ -20,7 +21,6 @@ from onnxembed.export.architectures.bert import (
     places_after_pad,
     post_norm_layer,
 )
-from onnxembed.export.architectures.row import Architecture
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import Mask
 from onnxembed.export.graph.graph import Graph, Value

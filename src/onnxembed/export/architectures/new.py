@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from onnxembed.errors import ModelFilesError, NoReferenceError, UnsupportedError
-from onnxembed.export.architectures.row import Architecture, Classifier
+from onnxembed.export.architectures.architecture import Architecture, Classifier
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.attention import attention
 from onnxembed.export.graph.graph import Graph, Value

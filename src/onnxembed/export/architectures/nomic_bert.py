@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnxembed.errors import ModelFilesError, NoReferenceError, UnsupportedError
+from onnxembed.export.architectures.architecture import Architecture, Classifier
 from onnxembed.export.architectures.new import (
     NATIVE,
     GatedLayerNames,
@@ -19,7 +20,6 @@ from onnxembed.export.architectures.new import (
     gated_layers,
     read_style,
 )
-from onnxembed.export.architectures.row import Architecture, Classifier
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Inputs

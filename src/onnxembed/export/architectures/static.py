@@ -13,11 +13,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.export.architectures.row import Architecture
+from onnxembed.export.architectures.architecture import Architecture
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Inputs
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 
 
 def static_embedding(g: Graph, config: Config, inputs: Inputs) -> Value:

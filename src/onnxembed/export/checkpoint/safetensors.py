@@ -12,7 +12,7 @@ import numpy as np
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.checkpoint.tensor_record import DTYPES, TensorRecord
 from onnxembed.facts.json_file import LFS_POINTER
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 
 MAX_HEADER = 100_000_000
 

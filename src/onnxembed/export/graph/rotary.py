@@ -19,7 +19,7 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.facts.known.config import check_bounds
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 
 Frequencies = NDArray[np.float32]
 RopeSettings = Mapping[str, Any]

@@ -13,7 +13,7 @@ from onnxembed.export.graph.inputs import B, Encoded, Pool
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.modules import DenseFacts, Layer, PostModules, WeightedLayerPoolingFacts
 from onnxembed.manifest import SENTENCE_EMBEDDING, Dense, Embedding
-from onnxembed.tokenizer.declared import special_texts
+from onnxembed.tokenizer.declared_tokens import special_texts
 from onnxembed.tokenizer.token_ids import TokenIds
 
 

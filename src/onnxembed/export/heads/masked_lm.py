@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.architectures.row import MaskedLM
+from onnxembed.export.architectures.architecture import MaskedLM
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.export.graph.inputs import Encoded, PaddedInputs

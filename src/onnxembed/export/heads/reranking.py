@@ -16,7 +16,7 @@ from onnx import TensorProto
 from onnxembed.decisions.decide import Decisions
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.architectures import ARCHITECTURES
-from onnxembed.export.architectures.row import Classifier, Key
+from onnxembed.export.architectures.architecture import Classifier, Key
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.checkpoint.tensors import check_finite
 from onnxembed.export.graph.graph import Graph, Value, Widths

@@ -22,7 +22,7 @@ from onnxembed.manifest import (
     Dense,
     Embedding,
 )
-from onnxembed.tokenizer.declared import special_texts
+from onnxembed.tokenizer.declared_tokens import special_texts
 
 TOKEN_OUTPUTS = (TOKEN_EMBEDDINGS, LAST_HIDDEN_STATE)
 """The names of an output of token embeddings, in order of preference."""

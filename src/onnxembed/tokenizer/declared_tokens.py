@@ -15,7 +15,7 @@ from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_optional_json
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.facts.tokenizer_class import rebuilding_class
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 from onnxembed.tokenizer.special_tokens import MATCHING, OF_CLASS, read_special_tokens
 
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from onnxembed.errors import ModelFilesError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.tokenizer_class import rebuilding_class
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 from onnxembed.tokenizer.special_tokens import OF_CLASS, read_special_tokens
 from onnxembed.tokenizer.vocabularies import CLASSES
 from onnxembed.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary

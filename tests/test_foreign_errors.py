@@ -11,7 +11,7 @@ import pytest
 from onnxembed import OnnxEmbedder
 from onnxembed.errors import ModelFilesError, OnnxEmbedError, UsageError
 from onnxembed.export.pipeline import export
-from onnxembed.foreign import foreign_errors
+from onnxembed.foreign_errors import foreign_errors
 from tiny import VOCAB, change_json, write_sentence_bert
 
 DEEP = "[" * 100_000 + "]" * 100_000
