@@ -95,6 +95,29 @@ def test_dynamic_int8_is_named_and_its_scales(folder: Path, onnx: Path, tmp_path
 
 @needs_torch
 @pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+def test_dynamic_int8_of_vectors_that_are_cut_is_named_with_the_cut(folder: Path, onnx: Path, tmp_path: Path) -> None:
+    theirs = quantized(folder, tmp_path, channels=False)[:, :32]
+    with OnnxEmbedder(onnx, threads=1) as model:
+        report = explain(model, TEXTS, theirs / np.linalg.norm(theirs, axis=1, keepdims=True))
+    assert sorted(causes(report)) == ["dimensions", "number format"], report.verdict
+    assert report.explained or report.band
+
+
+def test_a_row_that_moves_elsewhere_is_no_rounding() -> None:
+    """Another cause beside it moves some rows more than others."""
+    assert Agreement(mean=0.66, least=0.25, ratio=1.0).holds
+    assert not Agreement(mean=0.66, least=0.09, ratio=1.0).holds
+
+
+def test_candidates_of_the_same_changes_can_be_told_apart() -> None:
+    one, other = (Candidate((), np.ones(3), norms_fit=True) for _ in range(2))
+    assert other not in [one]
+    assert one in [one]
+
+
+@needs_torch
+@pytest.mark.torch
 def test_bf16_is_named_alone_where_poolings_of_another_length_agree_as_well(tmp_path: Path) -> None:
     import torch
     from transformers import AutoModel, PreTrainedTokenizerFast

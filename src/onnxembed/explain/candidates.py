@@ -37,7 +37,7 @@ _SCALES: Mapping[Scale, str] = {
 Cosines = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """Changes, and how well the vectors that they make fit."""
 

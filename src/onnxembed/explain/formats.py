@@ -22,6 +22,9 @@ from onnxembed.runtime.outputs.pooling import normalize
 AGREED = 0.5
 """The least mean agreement; measured: 0.6 to 0.7 for bf16, 0.6 to 0.9 for int8, 0.0 for the wrong format."""
 
+LEAST = 0.2
+"""The least agreement of a row; measured: 0.2 to 0.8, and 0.05 to 0.1 where another cause moves the vectors, too."""
+
 # Both moves are of one size, within this factor.
 _SIZES = 3
 
@@ -105,7 +108,7 @@ class Agreement:
     @property
     def holds(self) -> bool:
         """Whether chance does not give it: in every row, on average, and in size."""
-        return self.mean >= AGREED and self.least > 0 and 1 / _SIZES <= self.ratio <= _SIZES
+        return self.mean >= AGREED and self.least >= LEAST and 1 / _SIZES <= self.ratio <= _SIZES
 
 
 def agreement(exact: FloatArray, rounded_ones: FloatArray, theirs: FloatArray) -> Agreement:

@@ -41,7 +41,7 @@ class _Change:
     tokens: MakeTokens | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Candidate:
     """Changes, and how far the scores that they make are from theirs, [N]."""
 

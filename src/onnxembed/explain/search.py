@@ -283,7 +283,8 @@ class Search:
         formats = number_formats()
         pooled = [each for each in hypotheses if not each.reruns and each.cause != "dimensions"]
         bases: list[Changes] = [(), *((each,) for each in pooled), *self._close()]
-        found = [made for base in bases for each in formats if (made := self._beside(base, each)) is not None]
+        cuts = tuple(_cuts(hypotheses))  # which their length shows
+        found = [made for base in bases for each in formats if (made := self._beside(base, each, cuts)) is not None]
         return likeliest(found)
 
     def _close(self) -> Iterator[Changes]:
@@ -292,7 +293,7 @@ class Search:
         fitting = [each.changes for each in tried if len(each.changes) == 1 and each.changes[0].inputs]
         return iter([each for each in fitting if not each[0].build][:_PARTIAL])
 
-    def _beside(self, base: Changes, rounding: Hypothesis) -> tuple[Candidate, Agreement] | None:
+    def _beside(self, base: Changes, rounding: Hypothesis, cuts: Changes) -> tuple[Candidate, Agreement] | None:
         """A format beside another change, if a few texts and then all of them agree."""
         for places in (self._few_for(self._applied(base)), [*range(len(self.theirs))]):
             exact, moved = (self._cut_vectors(changes, places) for changes in (base, (*base, rounding)))
@@ -302,7 +303,7 @@ class Search:
             if not agreed.holds:
                 return None
             made = candidate(
-                (*base, rounding), moved, self.theirs[places], self.scale, None, everything=self.everything
+                (*base, rounding, *cuts), moved, self.theirs[places], self.scale, None, everything=self.everything
             )
         self.candidates += [made] if made else []
         return (made, agreed) if made else None
