@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from onnxembed.export.adopt import AdoptOptions, adopt
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.manifest import FILE_NAME, TEXT_KINDS, read_manifest
-from tiny import TEXTS, change_json, write_sentence_bert
+from tiny import TEXTS, change_json, write_json, write_sentence_bert
 from tiny_embedders import Array, assert_vectors_equal
 from tiny_heads import (
     write_bge_m3,
@@ -267,6 +268,21 @@ def test_a_traced_colbert_gives_the_vectors_of_the_reference(tmp_path: Path) -> 
     trace(checkpoint, "AutoModel", "last_hidden_state", lambda tokens: torch.nn.functional.linear(tokens, weight))
     printed = command("adopt", checkpoint, "-o", tmp_path / "out")
     assert "verified fp32 multi_vector" in printed  # against sentence-transformers' MultiVectorEncoder
+
+
+@pytest.mark.parametrize("task", ["embedding", "multi_vector"])
+def test_a_graph_that_normalizes_where_the_files_do_not_is_refused(tmp_path: Path, task: str) -> None:
+    write = write_sentence_bert if task == "embedding" else write_colbert_encoder
+    checkpoint = write(tmp_path / "checkpoint")
+    export(checkpoint, tmp_path / "artifact")
+    shutil.copytree(tmp_path / "artifact/onnx", checkpoint / "onnx")
+    output = "sentence_embedding" if task == "embedding" else "multi_vector"
+    change(checkpoint, only(output, output))
+    OnnxEmbedder(checkpoint).close()
+    modules = json.loads((checkpoint / "modules.json").read_text())
+    write_json(checkpoint / "modules.json", [each for each in modules if "Normalize" not in each["type"]])
+    with pytest.raises(ModelFilesError, match=f"scales {output} to length 1, but the model's vectors are not scaled"):
+        OnnxEmbedder(checkpoint)
 
 
 def test_a_graph_that_stops_before_the_projection_is_refused(tmp_path: Path) -> None:

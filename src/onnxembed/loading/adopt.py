@@ -24,7 +24,7 @@ from onnxembed.facts.json_file import read_json
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.hub.model_files import ModelFiles
 from onnxembed.loading.adoption import embedding, multi_vector, reranking, sparse
-from onnxembed.loading.adoption.measuring import run_ids
+from onnxembed.loading.adoption.measuring import refuse_scaled, run_ids
 from onnxembed.loading.adoption.outputs import find_output, shown
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
@@ -138,11 +138,21 @@ def decide_adoption(found: FoundGraph, flags: Flags, recipe: Recipe | None) -> A
         if getattr(decisions, task) is not None and not _lacks_extra(graph, task, decisions):
             outputs[task] = find(graph, facts, decisions)
     integers = {value.name: integer_output(graph, value) for value in outputs.values()}
+    _check_lengths(graph, outputs, decisions)
     if MODEL_TYPES[facts.model_type].decoder:
         attention = _measured_attention(graph, next(iter(outputs.values())), decisions.encoder.attention)
         decisions = replace(decisions, encoder=replace(decisions.encoder, attention=attention))
     integer_outputs = {name: how for name, how in integers.items() if how is not None}
     return Adoption(found, flags, recipe, decisions, outputs, integer_outputs, one_text)
+
+
+def _check_lengths(graph: OnnxFile, outputs: Mapping[Task, Value], decisions: Decisions) -> None:
+    """Refuse a graph that scales vectors which the model does not scale; pooled by the runtime, they are as decided."""
+    sentence, tokens = outputs.get("embedding"), outputs.get("multi_vector")
+    if decisions.embedding and sentence and sentence.name == SENTENCE_EMBEDDING:
+        refuse_scaled(graph, sentence, decisions.embedding.normalize)
+    if decisions.multi_vector and tokens:
+        refuse_scaled(graph, tokens, decisions.multi_vector.normalize)
 
 
 def _lacks_extra(graph: OnnxFile, task: Task, decisions: Decisions) -> bool:

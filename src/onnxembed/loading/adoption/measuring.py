@@ -7,9 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxembed.arrays import FloatArray, IntArray
+from onnxembed.errors import ModelFilesError
 from onnxembed.execution.providers import wanted_providers
 from onnxembed.execution.session import Session
 from onnxembed.loading.onnx_file import OnnxFile, Value
+from onnxembed.manifest import Decision
+
+# Vectors are scaled to length 1 if all of them are so close to it: those that are not hardly ever are.
+_LENGTH_1 = 1e-3
 
 
 def run_ids(graph: OnnxFile, outputs: Sequence[Value], ids: IntArray) -> list[FloatArray]:
@@ -17,3 +22,19 @@ def run_ids(graph: OnnxFile, outputs: Sequence[Value], ids: IntArray) -> list[Fl
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     session = Session(graph.path, wanted_providers("cpu"), threads=1)
     return session.run([value.name for value in outputs], {value.name: feeds[value.name] for value in graph.inputs})
+
+
+def refuse_scaled(graph: OnnxFile, output: Value, normalize: Decision[bool]) -> None:
+    """Raise ModelFilesError for a graph that scales its vectors to length 1 where it was decided that it does not.
+
+    It is measured on a few token ids; for what was decided to be scaled, the runtime does it again, and nothing is run.
+    """
+    if normalize.value:
+        return
+    vectors = [run_ids(graph, [output], np.array([ids], np.int64))[0] for ids in ([1], [0, 1, 1])]
+    lengths = np.concatenate([np.linalg.norm(each, axis=-1).ravel() for each in vectors])
+    if np.all(abs(lengths - 1) < _LENGTH_1):
+        raise ModelFilesError(
+            f"{graph.path} scales {output.name} to length 1, but the model's vectors are not scaled "
+            f"({normalize.origin}: {normalize.reason}): the graph was made from another model"
+        )
