@@ -106,9 +106,14 @@ class Agreement:
     """The size of the rounded ones' move by that of theirs, in the row in the middle."""
 
     @property
+    def likely(self) -> bool:
+        """Whether chance does not give it, on average and in size."""
+        return self.mean >= AGREED and 1 / _SIZES <= self.ratio <= _SIZES
+
+    @property
     def holds(self) -> bool:
-        """Whether chance does not give it: in every row, on average, and in size."""
-        return self.mean >= AGREED and self.least >= LEAST and 1 / _SIZES <= self.ratio <= _SIZES
+        """Whether it is so in every row, too: else something beside it moves some of them."""
+        return self.likely and self.least >= LEAST
 
 
 def agreement(exact: FloatArray, rounded_ones: FloatArray, theirs: FloatArray) -> Agreement:

@@ -285,7 +285,8 @@ class Search:
         bases: list[Changes] = [(), *((each,) for each in pooled), *self._close()]
         cuts = tuple(_cuts(hypotheses))  # which their length shows
         found = [made for base in bases for each in formats if (made := self._beside(base, each, cuts)) is not None]
-        return likeliest(found)
+        best = likeliest(found)
+        return best if best and best[1].holds else None
 
     def _close(self) -> Iterator[Changes]:
         """The closest single changes that need another run of the model's own graph."""
@@ -294,13 +295,13 @@ class Search:
         return iter([each for each in fitting if not each[0].build][:_PARTIAL])
 
     def _beside(self, base: Changes, rounding: Hypothesis, cuts: Changes) -> tuple[Candidate, Agreement] | None:
-        """A format beside another change, if a few texts and then all of them agree."""
+        """A format beside another change, if a few texts and then all of them agree on average."""
         for places in (self._few_for(self._applied(base)), [*range(len(self.theirs))]):
             exact, moved = (self._cut_vectors(changes, places) for changes in (base, (*base, rounding)))
             if exact is None or moved is None:
                 return None
             agreed = agreement(exact, moved, self.theirs[places])
-            if not agreed.holds:
+            if not agreed.likely:
                 return None
             made = candidate(
                 (*base, rounding, *cuts), moved, self.theirs[places], self.scale, None, everything=self.everything
