@@ -317,7 +317,7 @@ BROKEN: list[tuple[Callable[[Path], None], type[Exception], str]] = [
         ModelFilesError,
         r"no tensor encoder\.layer\.1\.output\.dense\.bias",
     ),
-    (break_config(model_type="t5"), UnsupportedError, r"'t5' model"),
+    (break_config(model_type="t5"), UnsupportedError, r"model_type is 't5'"),
     (break_config(vocab_size=1000), ModelFilesError, r"vocab_size"),
     (lambda folder: (folder / "model.safetensors").unlink(), ModelFilesError, r"model\.safetensors"),
     (lambda folder: (folder / "tokenizer.json").unlink(), ModelFilesError, r"tokenizer\.json"),

@@ -100,6 +100,9 @@ ATTENTION_MODES: tuple[AttentionMode, ...] = get_args(AttentionMode)
 
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 
+MAX_OF_NOTHING = -1e9
+"""What "max" pooling gives for a text without tokens (sentence-transformers, models/Pooling.py)."""
+
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 # The CPU has kernels for hardly any operator in these types.

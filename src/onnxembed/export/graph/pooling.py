@@ -18,7 +18,7 @@ from onnxembed.errors import ModelFilesError
 from onnxembed.export.checkpoint.tensors import Checkpoint, check_finite
 from onnxembed.export.graph.graph import Graph, Value
 from onnxembed.facts.modules import DenseFacts, Layer, LayerNormFacts, WeightedLayerPoolingFacts
-from onnxembed.manifest import PoolingMode
+from onnxembed.manifest import MAX_OF_NOTHING, PoolingMode
 
 LAYER_NORM_EPS = 1e-5
 """torch's default, which sentence-transformers' LayerNorm module uses."""
@@ -135,7 +135,7 @@ def _lasttoken(g: Graph, tokens: Value, mask: Value) -> Value:
 
 def _max(g: Graph, tokens: Value, mask: Value) -> Value:
     real = g.op("Unsqueeze", g.op("Cast", mask, to=TensorProto.BOOL), g.integers(-1))
-    return g.op("ReduceMax", g.op("Where", real, tokens, g.float32(float("-inf"))), g.integers(1), keepdims=0)
+    return g.op("ReduceMax", g.op("Where", real, tokens, g.float32(MAX_OF_NOTHING)), g.integers(1), keepdims=0)
 
 
 def _weighted_sums(g: Graph, tokens: Value, weights: Value) -> tuple[Value, Value]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxembed.arrays import FloatArray
-from onnxembed.manifest import PoolingMode
+from onnxembed.manifest import MAX_OF_NOTHING, PoolingMode
 
 Mask = NDArray[np.int64]
 Places = NDArray[np.int64]
@@ -98,7 +98,7 @@ def _weightedmean(tokens: FloatArray, places: Places) -> FloatArray:
 
 
 def _max(tokens: FloatArray, places: Places) -> FloatArray:
-    largest: FloatArray = np.where(places[..., None] > 0, tokens, np.float32("-inf")).max(axis=1)
+    largest: FloatArray = np.where(places[..., None] > 0, tokens, np.float32(MAX_OF_NOTHING)).max(axis=1)
     return largest
 
 
