@@ -23,18 +23,7 @@ RUNTIME = sorted(
 
 # What a text goes through, from a folder to its vector: all of these packages' modules that are brought in.
 EMBEDDING = {
-    *(
-        "arguments",
-        "arrays",
-        "counting",
-        "embedder",
-        "errors",
-        "execution",
-        "foreign_errors",
-        "hub",
-        "loading",
-        "manifest",
-    ),
+    *("arguments", "arrays", "counting", "embedder", "errors", "execution", "foreign_errors", "hub", "loading"),
     *("manifest", "proof", "protobuf", "quantization", "runtime", "similarity", "tokenizer", "warning"),
 }
 # What only adoption and the hub take.

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from onnxembed.execution.processor import read_processor
+
 
 @dataclass
 class Record:
@@ -25,17 +27,10 @@ class Record:
     def keep(self, step: str, figures: dict[str, Any], *, done: bool) -> None:
         """Write the figures of a step, which replace those that were there."""
         self.steps[step] = {"done": done, **figures}
-        machine = {"processor": processor(), "cpus": os.cpu_count(), "python": platform.python_version()}
+        machine = {"processor": read_processor().name, "cpus": os.cpu_count(), "python": platform.python_version()}
         draft = self.path.with_name(f".{self.path.name}.part")
         draft.write_text(json.dumps({"machine": machine, "steps": self.steps}, indent=2) + "\n")
         draft.replace(self.path)
 
     def is_done(self, step: str) -> bool:
         return bool(self.steps.get(step, {}).get("done"))
-
-
-def processor() -> str:
-    """The name of the processor, where Linux says it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

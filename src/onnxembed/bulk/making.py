@@ -61,7 +61,6 @@ class VectorMaker:
         self.task: Task = made if options.task is None else options.task
         self._model = model.model
         self._length: int | None = None
-        prompting, prompt = self._model.prompting, options.prompt
         if self.task == "embedding":
             section = manifest.require_embedding()
             readout = dense_readout(model.folder, section).with_options(options.dimensions, options.normalize)
@@ -77,9 +76,7 @@ class VectorMaker:
                 self._readout = SparseReadout(manifest.require_sparse())
             else:
                 self._use_multi_vector(options)
-        if options.kind is not None and prompt is None and options.prompt_name is None:
-            prompt = prompting.of_kind(options.kind)
-        self.prompt = prompting.choose(prompt, options.prompt_name)
+        self.prompt = self._model.prompting.choose(options.prompt, options.prompt_name, options.kind)
         """What goes before every text."""
         if options.ranges is not None:
             quantizing(options.dtype, self.dimensions, options.ranges)  # refuses what does not fit

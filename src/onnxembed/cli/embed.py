@@ -85,19 +85,16 @@ class Wanted:
         """How an embedder makes it."""
         from onnxembed.files.vectors import matrix_line, read_ranges, sparse_line, vector_line
 
-        prompt, name = self.prompt, self.prompt_name
+        prompt = embedder.model.prompting.choose(self.prompt, self.prompt_name, self.kind)
         if self.multi_vector:
-            make: Make = partial(embedder.embed_multi_vector, kind=self.kind, prompt=prompt, prompt_name=name)
+            make: Make = partial(embedder.embed_multi_vector, kind=self.kind, prompt=prompt)
             return Making(make, matrix_line, "array of vectors of tokens")
-        if self.kind is not None and prompt is None and name is None:
-            prompt = embedder.model.prompting.of_kind(self.kind)
         if self.sparse:
-            make = partial(embedder.embed_sparse, prompt=prompt, prompt_name=name)
+            make = partial(embedder.embed_sparse, prompt=prompt)
             return Making(make, sparse_line, "sparse embedding")
         make = partial(
             embedder.embed,
             prompt=prompt,
-            prompt_name=name,
             dimensions=self.dimensions,
             normalize=self.normalize,
             dtype=self.dtype,

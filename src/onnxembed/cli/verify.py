@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from onnxembed.cli.options import CacheArguments, cache_options, json_option, provider_options
+from onnxembed.cli.options import CacheArguments, HubArguments, cache_options, json_option, provider_options
 from onnxembed.cli.texts import open_texts
 from onnxembed.errors import UsageError, VerificationError
 from onnxembed.hub.model_files import local_folder
-from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from onnxembed.proof.compare import Figure
 
 
-class Placed(TypedDict):
-    """The graph to verify, and where."""
+class ProofArguments(HubArguments):
+    """The graph to verify, where it comes from, and where it runs."""
 
     precision: Precision | None
     providers: str
@@ -95,12 +94,13 @@ def verify(
     if not (golden or against or texts or (revision and folder)):
         _verify_proof(
             model,
-            HubOptions(revision=revision, **cache),
             as_json=as_json,
+            revision=revision,
             precision=precision,
             providers=providers,
             device_ids=device_ids,
             threads=threads,
+            **cache,
         )
         return
     if folder is None:
@@ -165,19 +165,11 @@ def _verify_live(folder: Path, against: str, texts: list[str] | None, *, as_json
         sys.exit(CHECK_FAILED)
 
 
-def _verify_proof(model: str, hub: HubOptions, *, as_json: bool, **how: Unpack[Placed]) -> None:
+def _verify_proof(model: str, *, as_json: bool, **arguments: Unpack[ProofArguments]) -> None:
     from onnxembed import commands
     from onnxembed.cli.printing import print_json
 
-    result = commands.verify_proof(
-        model,
-        revision=hub.revision,
-        cache_dir=hub.cache_dir,
-        local_files_only=hub.local_files_only,
-        refresh=hub.refresh,
-        token=hub.token,
-        **how,
-    )
+    result = commands.verify_proof(model, **arguments)
     if as_json:
         print_json(result)
     else:

@@ -47,8 +47,8 @@ class Prompting:
         """
         return next((self.texts[name] for name in PROMPTS_OF_KIND[kind] if name in self.texts), "")
 
-    def choose(self, prompt: str | None, name: str | None) -> str:
-        """The prompt that the caller gives or names; otherwise the model's default, or "".
+    def choose(self, prompt: str | None, name: str | None, kind: TextKind | None = None) -> str:
+        """The prompt that the caller gives or names; otherwise that of the kind, or the model's default, or "".
 
         Raises UsageError for both at once, and for a name that the model does not have.
         """
@@ -56,6 +56,8 @@ class Prompting:
             if name is not None:
                 raise UsageError("give prompt or prompt_name, not both")
             return check_text(prompt, "prompt")
+        if name is None and kind is not None:
+            return self.of_kind(kind)
         if name is None:
             name = self.default
             if name is None:
