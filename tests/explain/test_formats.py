@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from onnxembed import OnnxEmbedder
-from onnxembed.arrays import FloatArray
+from onnxembed.arrays import FloatArray, row_cosines
 from onnxembed.explain import Report, explain
 from onnxembed.explain.candidates import Candidate
-from onnxembed.explain.formats import Agreement, agreement, number_formats
+from onnxembed.explain.formats import FORMATS, Agreement, agreement, number_formats
 from onnxembed.explain.search import likeliest
 from onnxembed.explain.setup import Hypothesis
 from onnxembed.export.pipeline import export
@@ -180,3 +180,24 @@ def test_a_pooling_of_another_scale_is_not_named_beside_a_format_that_explains_a
     found = [(beside, Agreement(0.62, 0.3, 1.0)), (alone, Agreement(0.61, 0.3, 1.0))]
     assert likeliest(found) == found[1]
     assert likeliest([]) is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_change_that_only_rounds_is_not_named_beside_a_format(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another pooling with the same directions, the format alone is refuted, and so is it beside that."""
+    rng = np.random.default_rng(4)
+    with OnnxEmbedder(onnx, threads=1) as model:
+        own = np.asarray(model.encode(TEXTS))
+        asked: list[FloatArray] = []
+
+        def beside_the_same_directions_alone(exact: FloatArray, moved: FloatArray, theirs: FloatArray) -> Agreement:
+            asked.append(exact)
+            ours = own if len(exact) == len(own) else asked[0]
+            agrees = len(asked) > len(FORMATS) and len(exact) == len(ours) and row_cosines(exact, ours).min() > 1 - 1e-6
+            return Agreement(0.9, 0.9, 1.0) if agrees else Agreement(0.0, 0.0, 1.0)
+
+        monkeypatch.setattr("onnxembed.explain.search.agreement", beside_the_same_directions_alone)
+        noise = rng.normal(0, 1, own.shape) * 0.05 / np.sqrt(own.shape[1])
+        report = explain(model, TEXTS, (own + noise).astype(np.float32))
+    assert any(len(exact) == len(own) for exact in asked)  # some change agreed in a few texts
+    assert (report.band, causes(report)) == (False, []), report.verdict

@@ -76,7 +76,7 @@ class Search:
         self._counts = np.array([len(text.ids) for text in self._tokens])
         self._few = self._shortest()
         self._own = self.replay.vectors(self.replay.states(self.setup), self.setup.pooled)
-        pooled = [each for each in hypotheses if not each.reruns]
+        pooled = _pooled(hypotheses)
         again = [each for each in hypotheses if each.reruns and self._possible(each)]
         self._try((), pooled, most=2)
         runs = [each for each in again if self._is_seen(each)]
@@ -191,7 +191,7 @@ class Search:
         states = self._states(changes, None)
         if states is None:
             return
-        cuts = [each for each in pooled if each.cause == "dimensions"]
+        cuts = _cuts(pooled)
         for more in self._poolings(changes, pooled, most):
             vectors = self.replay.vectors(states, self._applied((*changes, *more)).pooled)
             if vectors is None:
@@ -238,12 +238,8 @@ class Search:
         """Whether one more change makes the shortest text that did not fit."""
         counts = np.where(partial.exact, self._counts.max() + 1, self._counts)
         place = int(counts.argmin())
-        states = self._states(tuple(each for each in changes if each.reruns), [place])
-        if states is None:
-            return False
-        vectors = self.replay.vectors(states, self._applied(changes).pooled)
-        cut = None if vectors is None else _cut(vectors, self.theirs.shape[1])
-        return cut is not None and bool(row_cosines(cut, self.theirs[place : place + 1])[0] >= ACCEPTED)
+        vectors = self._cut_vectors(changes, [place])
+        return vectors is not None and bool(row_cosines(vectors, self.theirs[place : place + 1])[0] >= ACCEPTED)
 
     def _pairs(self, runs: Sequence[Hypothesis], pooled: Sequence[Hypothesis]) -> None:
         """Pairs of changes that need runs. Pairs with a pooling have been tried beside each run."""
@@ -268,10 +264,14 @@ class Search:
         """Whether the text that is longest with this change fits with it alone, as it must if padding is the other."""
         tokens = self.replay.tokenize(self._applied((change,)).inputs)
         place = int(np.argmax([len(text.ids) for text in tokens]))
-        states = self._states((change,), [place])
-        vectors = states and self.replay.vectors(states, self._applied((change,)).pooled)
-        cut = _cut(vectors, self.theirs.shape[1]) if isinstance(vectors, np.ndarray) else None
-        return cut is not None and matches(cut, self.everything)
+        vectors = self._cut_vectors((change,), [place])
+        return vectors is not None and matches(vectors, self.everything)
+
+    def _cut_vectors(self, changes: Changes, places: Sequence[int]) -> FloatArray | None:
+        """The vectors [N, D] of some texts with these changes, cut to the length of theirs; None if they have none."""
+        states = self._states(tuple(each for each in changes if each.reruns), places)
+        vectors = None if states is None else self.replay.vectors(states, self._applied(changes).pooled)
+        return None if vectors is None else _cut(vectors, self.theirs.shape[1])
 
     # ---- number formats
 
@@ -281,39 +281,46 @@ class Search:
         The candidates get the rounded vectors, too: some formats are given back exactly.
         """
         formats = number_formats()
-        pooled = [each for each in hypotheses if not each.reruns and each.cause != "dimensions"]
+        pooled = [each for each in _pooled(hypotheses) if each.cause != "dimensions"]
         bases: list[Changes] = [(), *((each,) for each in pooled), *self._close()]
         cuts = tuple(_cuts(hypotheses))  # which their length shows
         found = [made for base in bases for each in formats if (made := self._beside(base, each, cuts)) is not None]
-        best = likeliest(found)
-        return best if best and best[1].holds else None
+        chosen = likeliest(found)
+        return chosen if chosen and chosen[1].holds else None
 
-    def _close(self) -> Iterator[Changes]:
+    def _close(self) -> list[Changes]:
         """The closest single changes that need another run of the model's own graph."""
         tried = sorted((*self.candidates, *self.rejected), key=lambda each: each.error)
-        fitting = [each.changes for each in tried if len(each.changes) == 1 and each.changes[0].inputs]
-        return iter([each for each in fitting if not each[0].build][:_PARTIAL])
+        fitting: list[Changes] = [each.changes for each in tried if len(each.changes) == 1 and each.changes[0].inputs]
+        return [each for each in fitting if not each[0].build][:_PARTIAL]
 
     def _beside(self, base: Changes, rounding: Hypothesis, cuts: Changes) -> tuple[Candidate, Agreement] | None:
-        """A format beside another change, if a few texts and then all of them agree on average."""
-        for places in (self._few_for(self._applied(base)), [*range(len(self.theirs))]):
-            exact, moved = (self._cut_vectors(changes, places) for changes in (base, (*base, rounding)))
-            if exact is None or moved is None:
-                return None
-            agreed = agreement(exact, moved, self.theirs[places])
-            if not agreed.likely:
-                return None
-            made = candidate(
-                (*base, rounding, *cuts), moved, self.theirs[places], self.scale, None, everything=self.everything
-            )
+        """A format beside another change, if a few texts and then all of them agree on average.
+
+        A change that moves our vectors no more than rounding does is none: it would round otherwise, nothing else.
+        """
+        everywhere = [*range(len(self.theirs))]
+        few = self._moves(base, rounding, self._few_for(self._applied(base)))
+        moves = few and self._moves(base, rounding, everywhere)
+        if not moves:
+            return None
+        exact, moved, agreed = moves
+        own = self._cut_vectors((), everywhere)
+        if base and own is not None and float(1 - row_cosines(exact, own).min()) < FLOAT_NOISE:
+            return None
+        made = candidate((*base, rounding, *cuts), moved, self.theirs, self.scale, None, everything=self.everything)
         self.candidates += [made] if made else []
         return (made, agreed) if made else None
 
-    def _cut_vectors(self, changes: Changes, places: list[int]) -> FloatArray | None:
-        """The vectors [N, D] of some texts with these changes, cut to the length of theirs."""
-        states = self._states(tuple(each for each in changes if each.reruns), places)
-        vectors = None if states is None else self.replay.vectors(states, self._applied(changes).pooled)
-        return None if vectors is None else _cut(vectors, self.theirs.shape[1])
+    def _moves(
+        self, base: Changes, rounding: Hypothesis, places: Sequence[int]
+    ) -> tuple[FloatArray, FloatArray, Agreement] | None:
+        """Exact and rounded vectors of some texts, and how their moves agree; None if chance may give that."""
+        exact, moved = (self._cut_vectors(changes, places) for changes in (base, (*base, rounding)))
+        if exact is None or moved is None:
+            return None
+        agreed = agreement(exact, moved, self.theirs[places])
+        return (exact, moved, agreed) if agreed.likely else None
 
     # ---- lengths
 
@@ -339,8 +346,6 @@ class Search:
 
     def _best_length(self, changes: Changes, place: int, low: int, high: int) -> int:
         """The limit from `low` to below `high` tokens at which one text comes closest to theirs."""
-        setup = self._applied(changes)
-
         errors: dict[int, float] = {}
 
         def measure(lengths: Iterable[int]) -> bool:
@@ -348,11 +353,9 @@ class Search:
             for length in lengths:
                 if length in errors or not low <= length < high or length not in self.lengths:
                     continue
-                cut = truncated(self.setup, length).applied(setup)
-                vectors = self.replay.vectors(self.replay.states(cut, [place]), cut.pooled)
+                vectors = self._cut_vectors((*changes, truncated(self.setup, length)), [place])
                 theirs = self.theirs[place : place + 1]
-                shown = None if vectors is None else _cut(vectors, theirs.shape[1])
-                errors[length] = 2.0 if shown is None else float(1 - row_cosines(shown, theirs).min())
+                errors[length] = 2.0 if vectors is None else float(1 - row_cosines(vectors, theirs).min())
             return bool(errors) and min(errors.values()) < FLOAT_NOISE
 
         step = max(1, (high - low) // _STEPS)
@@ -369,7 +372,7 @@ def likeliest(found: Sequence[tuple[Candidate, Agreement]]) -> tuple[Candidate, 
     return max(found, key=lambda each: (-len(each[0].changes), each[1].mean), default=None)
 
 
-def _pooled(changes: Changes) -> list[Hypothesis]:
+def _pooled(changes: Sequence[Hypothesis]) -> list[Hypothesis]:
     return [each for each in changes if not each.reruns]
 
 
