@@ -155,8 +155,7 @@ def _in_parameters(parameters: Config, values: Config) -> dict[str, Any]:
     """rope_parameters with other values; where layer types have their own, those of full attention change."""
     if not any(isinstance(value, dict) for value in parameters.values()):
         return {**parameters, **values}
-    full = "full_attention"
-    return {**parameters, full: {**(parameters.get(full) or {}), **values}}
+    return {**parameters, FULL: {**(parameters.get(FULL) or {}), **values}}
 
 
 def _unscaled(config: Config) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def explain(
     """Why somebody else's vectors of these texts are not the model's own.
 
     Each hypothesis is a change to how the model makes vectors. It is named only if the changed vectors have a cosine
-    of at least 0.9999 with theirs in every row. Nothing is concluded from how large a difference is.
+    of at least 0.9999 with theirs in every row, or as a band, if theirs move as rounding to a number format moves
+    vectors. Nothing is concluded from how large a difference is.
 
     Args:
         model: the model as it should be, best in fp32.

@@ -28,7 +28,7 @@ class Cause:
 class Row:
     """One text: its number of tokens, and the cosine of the two vectors before and after the explanation.
 
-    Of scores, the absolute differences stand in place of the cosines.
+    Of scores, the differences stand in place of the cosines, relative to scores above 1.
     """
 
     index: int
@@ -141,6 +141,5 @@ def untested_lines(untested: Mapping[str, Sequence[Hypothesis]]) -> Iterator[str
 
 
 def sentence(changes: Sequence[Hypothesis], things: str) -> str:
-    """The verdict about changes: "Their vectors use A; ours use B. They also ..."."""
-    words = [f"Their {things} {change.theirs}; ours {change.ours}." for change in changes]
-    return " ".join(words)
+    """The verdict about changes, a sentence for each: "Their vectors use A; ours use B."."""
+    return " ".join(f"Their {things} {change.theirs}; ours {change.ours}." for change in changes)
