@@ -45,8 +45,8 @@ MAX_SPREAD = 2
 class Fits(Protocol):
     """Whether a run takes one more text."""
 
-    def __call__(self, length: int, longest: int, tokens: int, slots: int) -> bool:
-        """Decide from that text's tokens, the longest text's, those of all texts before it, and the run's slots.
+    def __call__(self, length: int, tokens: int, slots: int) -> bool:
+        """Decide from that text's tokens, those of all texts before it, and the run's slots.
 
         The slots are those of all texts, the new one included, each padded to the longest.
         """
@@ -88,7 +88,7 @@ def _cheapest(
         for begin in range(end - 1, -1, -1):
             texts += len(groups[begin])
             slots = texts * lengths[groups[begin][0]]
-            if begin < end - 1 and (slots > tokens_per_run or not run_cost):
+            if begin < end - 1 and slots > tokens_per_run:
                 break
             if least[begin] + run_cost + slots < least[end]:
                 least[end], begins[-1] = least[begin] + run_cost + slots, begin
@@ -103,7 +103,7 @@ def _cheapest(
 def plan_padded(lengths: Sequence[int], tokens_per_run: int) -> list[list[int]]:
     """Group texts into runs that take slightly shorter texts, too; otherwise as `plan_runs`."""
 
-    def fits(length: int, longest: int, tokens: int, slots: int) -> bool:
+    def fits(length: int, tokens: int, slots: int) -> bool:
         return slots - tokens - length <= MAX_PADDING * slots and slots <= tokens_per_run
 
     return _group(lengths, fits)
@@ -117,7 +117,7 @@ def plan_single(lengths: Sequence[int]) -> list[list[int]]:
 def plan_packed(lengths: Sequence[int], tokens_per_run: int) -> list[list[int]]:
     """Group texts of any lengths into runs without padding; otherwise as `plan_runs`."""
 
-    def fits(length: int, longest: int, tokens: int, slots: int) -> bool:
+    def fits(length: int, tokens: int, slots: int) -> bool:
         return tokens + length <= tokens_per_run and slots <= MAX_SPREAD * tokens_per_run
 
     return _group(lengths, fits)
@@ -129,7 +129,7 @@ def _group(lengths: Sequence[int], fits: Fits) -> list[list[int]]:
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         length = lengths[index]
         alike = length > 0 or longest == 0
-        if runs and alike and fits(length, longest, tokens, (len(runs[-1]) + 1) * longest):
+        if runs and alike and fits(length, tokens, (len(runs[-1]) + 1) * longest):
             runs[-1].append(index)
             tokens += length
         else:
