@@ -149,7 +149,6 @@ class Metrics(Collector):
         self._lock = threading.Lock()
         self._registry = CollectorRegistry()
         self._registry.register(self)
-        self._open = 0
 
     def collect(self) -> Iterator[Metric]:
         """The sums of all processes, for the registry."""
@@ -165,15 +164,13 @@ class Metrics(Collector):
     def begin(self, method: str) -> None:
         """A request has come."""
         with self._lock:
-            self._open += 1
-            self._set(OPEN, self._open)
+            self._add(OPEN, 1)
             self._add(REQUESTS, 1, METHODS.index(method))
 
     def end(self) -> None:
         """A request has been answered, refused or dropped."""
         with self._lock:
-            self._open -= 1
-            self._set(OPEN, self._open)
+            self._add(OPEN, -1)
 
     def succeed(self, method: str, seconds: float, answering: float) -> None:
         """A request has been answered."""
