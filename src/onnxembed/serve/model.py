@@ -156,13 +156,13 @@ class ServedModel:
 
         Raises Refusal where only some of the items are texts, which have the prompt.
         """
-        ids = sum(map(_is_ids, items))
-        left_out = (
-            self.opened.prompt_left_out(prompt, self._tokenizer(*self._side_and_limit(cut))) if ids < len(items) else 0
-        )
+        embedding = self.manifest.embedding
+        if not prompt or embedding is None or embedding.prompt_left_out is None or all(map(_is_ids, items)):
+            return computation
+        left_out = self.opened.prompt_left_out(prompt, self._tokenizer(*self._side_and_limit(cut)))
         if not left_out:
             return computation
-        if ids:
+        if any(map(_is_ids, items)):
             why = "this model does not pool the tokens of a prompt, so texts and token ids need a request each"
             raise Refusal("validation", why)
         key = ("after", id(computation), left_out)
@@ -205,9 +205,9 @@ class ServedModel:
         if cut.side not in (None, own) and self.manifest.reranking:
             raise Refusal("validation", f"this model's pairs are cut on the {own} only", param="$.truncation_direction")
         side, limit = self._side_and_limit(cut)
-        tokenizer = self._tokenizer(side, limit)
 
         def tokenize(items: Sequence[Item]) -> list[Tokens]:
+            tokenizer = self._tokenizer(side, limit)  # here, where no other request waits while it is made
             texts = [item for item in items if not _is_ids(item)]
             made = iter(tokenizer.tokenize(texts))
             tokens = [_ids_as_tokens(item, limit, side) if _is_ids(item) else next(made) for item in items]
@@ -236,9 +236,11 @@ class ServedModel:
         opened = self.opened
         if side == self.manifest.tokenization.truncation_side.value and limit == opened.max_length:
             return opened.tokenizer
-        if (side, limit) not in self._tokenizers:
-            _keep(self._tokenizers, (side, limit), opened.tokenizer.shortened(opened.folder, limit, side))
-        return self._tokenizers[side, limit]
+        tokenizer = self._tokenizers.get((side, limit))
+        if tokenizer is None:
+            tokenizer = opened.tokenizer.shortened(opened.folder, limit, side)
+            _keep(self._tokenizers, (side, limit), tokenizer)
+        return tokenizer
 
     def _refuse_truncated(self, items: Sequence[Item], tokens: Sequence[Tokens], limit: int) -> None:
         item = next((item for item, each in zip(items, tokens, strict=True) if each.truncated), None)
@@ -251,11 +253,11 @@ class ServedModel:
 
 
 MAX_TOKENIZERS = 64
-"""Each length that requests cut to has a tokenizer of its own; this many are kept."""
+"""Each length that requests cut to has a tokenizer of its own; at most this many are kept."""
 
 
 def _keep(kept: dict[Key, Value], key: Key, value: Value) -> None:
-    if len(kept) > MAX_TOKENIZERS:
+    if len(kept) >= MAX_TOKENIZERS:
         kept.clear()
     kept[key] = value
 
