@@ -29,22 +29,24 @@ from onnxembed import OnnxEmbedder
 
 MB = 2**20
 
+SOAK_REQUESTS = 500_000
+"""The soak ends after so many requests, if its time is not over before."""
+
 
 @dataclass(frozen=True)
 class Length:
-    """How long the scenarios take, in seconds, and how much they send."""
+    """How long the scenarios take, in seconds, and how often some are repeated."""
 
     callers: float
     rounds: int
     overload: float
     soak: float
-    requests: int
 
 
 LENGTHS = {
-    "quick": Length(callers=4, rounds=1, overload=10, soak=20, requests=500_000),
-    "normal": Length(callers=10, rounds=3, overload=20, soak=60, requests=500_000),
-    "full": Length(callers=10, rounds=3, overload=300, soak=600, requests=500_000),
+    "quick": Length(callers=4, rounds=1, overload=10, soak=20),
+    "normal": Length(callers=10, rounds=3, overload=20, soak=60),
+    "full": Length(callers=10, rounds=3, overload=300, soak=600),
 }
 
 
@@ -182,7 +184,7 @@ def show_overload(session: Session) -> None:
 def show_soak(session: Session) -> None:
     own = session.own
     memory, descriptors, begun = own.memory(), own.descriptors(), time.perf_counter()
-    record = run(soak(own, session.texts, session.length.requests, session.length.soak))
+    record = run(soak(own, session.texts, SOAK_REQUESTS, session.length.soak))
     took = time.perf_counter() - begun
     time.sleep(12)  # connections that were left have their deadlines
     session.show(
@@ -200,15 +202,16 @@ def show_soak(session: Session) -> None:
 
 
 def show_idle(session: Session) -> None:
-    own, number = session.own, session.options.idle
+    own = session.own
     before, descriptors = own.memory(), own.descriptors()
-    record, opened, memory = run(idle(own, session.texts, number, 5.0))
+    record, memory, opened = run(idle(own, session.texts, session.options.idle, 5.0))
+    connections = opened - descriptors
     time.sleep(12)
     session.show(
         "idle",
         own,
-        connections=opened,
-        kb_per_connection=(memory - before) / opened / 1024,
+        connections=connections,
+        kb_per_connection=(memory - before) / connections / 1024,
         memory_mb_before=before / MB,
         memory_mb_open=memory / MB,
         memory_mb_after=own.memory() / MB,

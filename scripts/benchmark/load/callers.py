@@ -212,24 +212,22 @@ async def soak(server: Server, texts: Texts, requests: int, seconds: float, at_o
 async def idle(server: Server, texts: Texts, number: int, seconds: float) -> tuple[Record, int, int]:
     """Connections that send nothing, half a header or half a body, beside 4 callers.
 
-    Returns the callers' record, how many connections were open at once, and the server's memory then, in bytes.
+    Returns the callers' record, and the server's memory in bytes and its descriptors while all are open.
     """
     half = texts.requests(server)[0]
     begun = (b"", half[:20], half[:-5])
     limit = asyncio.Semaphore(256)
 
-    async def one(place: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def one(place: int) -> asyncio.StreamWriter:
         async with limit:
-            streams = await asyncio.open_connection(server.host, server.port)
-            streams[1].write(begun[place % 3])
-            return streams
+            _, writer = await asyncio.open_connection(server.host, server.port)
+            writer.write(begun[place % 3])
+            return writer
 
     opened = await asyncio.gather(*(one(place) for place in range(number)))
-    memory = server.memory()
+    memory, descriptors = server.memory(), server.descriptors()
     record, until = Record(), time.perf_counter() + seconds
     await asyncio.gather(*(caller(server, texts, record, until, 100 * each) for each in range(4)))
-    still = sum(not reader.at_eof() for reader, _ in opened)
-    record.left = number - still
-    for _, writer in opened:
+    for writer in opened:
         writer.close()
-    return record, len(opened), memory
+    return record, memory, descriptors
