@@ -37,6 +37,51 @@ def test_a_key_is_asked_for_everywhere_but_at_health_and_metrics(artifact: Path)
             assert client.get(path).status_code == 200
 
 
+def test_behind_a_proxy_that_takes_a_path_away_the_same_paths_need_no_key(artifact: Path) -> None:
+    from starlette.testclient import TestClient
+
+    with client_with(artifact, api_keys=["one"]) as client:
+        behind = TestClient(client.app, root_path="/models")
+        assert [behind.get(f"/models{path}").status_code for path in ("/health", "/info")] == [200, 401]
+        answer = behind.post("/models/embed", json={"inputs": "a"}, headers={"authorization": "Bearer one"})
+        assert answer.status_code == 200
+
+
+def test_pages_of_other_origins_may_read_answers_and_refusals(artifact: Path) -> None:
+    page = {"origin": "https://a.example"}
+    with client_with(artifact) as client:
+        for body in ({"inputs": "a"}, {"inputs": 1}):
+            answer = client.post("/embed", json=body, headers=page)
+            assert answer.headers["access-control-allow-origin"] == "*"
+    with client_with(artifact, cors_origins=["https://b.example"]) as client:
+        assert "access-control-allow-origin" not in client.post("/embed", json={"inputs": "a"}, headers=page).headers
+
+
+def test_a_request_has_its_place_while_it_is_computed(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with client_with(artifact, limits=QueueLimits(requests=1)) as client:
+        service = client.app.state.service
+        compute, seen = service.scheduler.compute, []
+
+        async def computing(*arguments: Any) -> Any:
+            try:
+                service.admission.check()
+            except Refusal as refusal:
+                seen.append(refusal.kind)
+            return await compute(*arguments)
+
+        monkeypatch.setattr(service.scheduler, "compute", computing)
+        for _ in range(2):
+            assert client.post("/embed", json={"inputs": "a"}).status_code == 200
+        assert seen == ["overloaded"] * 2
+        with service.admission.request():  # others are refused before they send their bodies
+            answer = client.post("/embed", content=b"{", headers={"content-type": "application/json"})
+        assert (answer.status_code, answer.json()["error_type"], answer.headers["retry-after"]) == (
+            429,
+            "Overloaded",
+            "1",
+        )
+
+
 def test_a_large_body_is_refused_while_it_arrives(artifact: Path) -> None:
     def pieces() -> Iterator[bytes]:
         yield b'{"inputs": "'
@@ -90,6 +135,14 @@ def test_more_texts_than_may_wait_are_refused(artifact: Path) -> None:
         answer = client.post("/embed", json={"inputs": ["a", "b", "c", "d"]})
         assert (answer.status_code, answer.json()["error"]) == (422, "batch size 4 > maximum allowed batch size 3")
         assert client.post("/embed", json={"inputs": ["a", "b", "c"]}).status_code == 200
+
+
+def test_a_length_that_is_asked_for_cuts_where_the_server_cuts_nothing_else(artifact: Path) -> None:
+    asked = {"input": "the cat " * 40, "model": "tiny"}
+    with client_with(artifact, auto_truncate=False) as client:
+        assert client.post("/v1/embeddings", json=asked).status_code == 422
+        answer = client.post("/v1/embeddings", json={**asked, "truncate_prompt_tokens": 4})
+        assert answer.json()["usage"]["prompt_tokens"] == 4
 
 
 @pytest.mark.parametrize("path", ["/embed", "/tokenize"])

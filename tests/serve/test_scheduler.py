@@ -235,3 +235,41 @@ def test_texts_of_several_requests_are_tokenized_together_and_a_bad_one_fails_al
     assert [each for each in results if not isinstance(each, Refusal)] == [[n] for n in range(9) if n != 5]
     assert isinstance(results[5], Refusal)
     assert calls == [1, 1, 1, 6] + [1] * 6
+
+
+def test_what_is_tokenized_together_is_tokenized_alike_is_not_long_and_has_a_client(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxembed.serve.scheduler.SLICE_CHARACTERS", 4)  # two items
+    computation: Any = Computation()
+    calls: list[tuple[str, list[int]]] = []
+    go = threading.Event()
+
+    def named(name: str) -> Any:
+        def tokenizing(items: Sequence[Any]) -> list[Tokens]:
+            calls.append((name, [number for number, _ in items]))
+            assert go.wait(10)
+            return tokenize(items)
+
+        return tokenizing
+
+    async def all_callers() -> list[Any]:
+        def ask(tokenizing: Any, number: int) -> asyncio.Task[Any]:
+            return asyncio.create_task(scheduler.compute(computation, tokenizing, [(number, 2)]))
+
+        busy = []
+        for number in range(3):  # as many as there are threads
+            busy.append(ask(named("busy"), number))
+            while len(calls) <= number:
+                await asyncio.sleep(0.01)
+        first, second = named("first"), named("second")
+        rest = [ask(first, 3), ask(first, 4), ask(first, 5), ask(second, 6), ask(first, 7)]
+        gone = ask(first, 8)
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        go.set()
+        return [each.results for each in await asyncio.gather(*busy, *rest)]
+
+    assert asyncio.run(all_callers()) == [[number] for number in range(8)]
+    assert sorted(calls[3:]) == [("first", [3, 4]), ("first", [5]), ("first", [7]), ("second", [6])]

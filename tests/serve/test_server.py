@@ -205,9 +205,7 @@ def test_hundreds_of_idle_and_slow_connections_are_bounded_and_others_are_served
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
 def test_where_descriptors_are_few_the_server_says_how_many_connections_it_takes(artifact: Path) -> None:
-    code = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (150, 150)); from onnxembed.cli import main"
-    )
+    code = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (150, 150))"
     port = free_port()
     process = subprocess.Popen(
         [
@@ -215,7 +213,7 @@ def test_where_descriptors_are_few_the_server_says_how_many_connections_it_takes
             "-c",
             f"{code}; from onnxembed.cli import main; main()",
             "serve",
-            str(artifact),
+            artifact,
             "--port",
             str(port),
         ],

@@ -27,7 +27,6 @@ from onnxembed.serve.settings import MAX_CHARACTERS, Settings
 ROWS_AT_ONCE = 64
 """Rows of an answer that are written before other requests have their turn: about half a millisecond of numbers."""
 
-
 UNREAD: Collection[Kind] = ("too_large", "media_type", "unauthorized", "overloaded")
 """Refusals that do not wait for the body."""
 

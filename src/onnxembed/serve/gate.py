@@ -29,6 +29,7 @@ class Gate:
         keys: the keys, one of which a request must present; none are asked for if empty.
         endpoints: the routes of POST requests that need nothing else of the application: those of no browser.
         families: how refusals are written on the paths of each family.
+        default: how they are written on other paths.
         log: whether each request is logged.
     """
 
