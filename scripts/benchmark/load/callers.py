@@ -225,7 +225,10 @@ async def idle(server: Server, texts: Texts, number: int, seconds: float) -> tup
             return writer
 
     opened = await asyncio.gather(*(one(place) for place in range(number)))
-    memory, descriptors = server.memory(), server.descriptors()
+    last = Connection(server)
+    await last.ask(half)  # connections are accepted in their order, so all are there once this one is answered
+    memory, descriptors = server.memory(), server.descriptors() - 1
+    last.close()
     record, until = Record(), time.perf_counter() + seconds
     await asyncio.gather(*(caller(server, texts, record, until, 100 * each) for each in range(4)))
     for writer in opened:

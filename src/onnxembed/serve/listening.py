@@ -15,7 +15,7 @@ from pathlib import Path
 from onnxembed.errors import UsageError
 
 CONNECTIONS = 16_384
-"""The most connections at a time, of each process; an idle one takes a few kilobytes, and some seconds at most."""
+"""The most connections at a time, of each process; an idle one takes about ten kilobytes, and some seconds at most."""
 
 RESERVED = 128
 """Descriptors that are not for connections: files, sockets that listen, and connections that are being refused."""
