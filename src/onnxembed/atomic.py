@@ -72,7 +72,7 @@ def new_draft(target: Path, create: Callable[[Path], None]) -> tuple[Path, int |
         draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
         create(draft)
         holder = _lock(draft, wait=True)
-        if holder is None or _is_there(draft, holder):
+        if _is_there(draft, holder):
             return draft, holder
         release(holder)  # another process took it for abandoned before it was locked
 
@@ -144,9 +144,10 @@ def _lock(path: Path, *, wait: bool) -> int | None:
     return holder
 
 
-def _is_there(path: Path, holder: int) -> bool:
+def _is_there(path: Path, holder: int | None) -> bool:
     try:
-        return os.path.samestat(path.lstat(), os.fstat(holder))
+        found = path.lstat()
+        return holder is None or os.path.samestat(found, os.fstat(holder))
     except FileNotFoundError:
         return False
 

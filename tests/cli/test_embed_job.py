@@ -162,3 +162,14 @@ def test_a_log_gets_a_line_a_minute(capsys: pytest.CaptureFixture[str], clock: S
 
 def test_times_are_said_in_two_units() -> None:
     assert [duration(seconds) for seconds in (0, 59.6, 3661, 90061)] == ["0 s", "1 min 0 s", "1 h 1 min", "1 d 1 h"]
+
+
+def test_samples_are_a_quarter_of_a_second_apart_and_the_last_is_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    with Progress() as progress:
+        progress.begin(0.0, Summary(0, 0, 0, 0, 0, 0))
+        for step in range(1, 8):
+            now = 100 + step / 8
+            progress.advance(10, step / 8)
+    assert progress.samples == [(0.0, 0), (0.25, 20), (0.5, 40), (0.75, 60), (0.875, 70)]

@@ -74,13 +74,20 @@ def test_dense_vectors_of_fastembed(artifact: Path) -> None:
         TextEmbedding(model=str(artifact))
 
 
-def test_arguments_of_fastembed_by_their_places(artifact: Path) -> None:
+def test_arguments_of_fastembed_by_their_places(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """(model_name, cache_dir, threads, providers, cuda, device_ids, lazy_load), as FastEmbed 0.9.1 has them."""
     model = TextEmbedding(str(artifact), None, 1, ["CPUExecutionProvider"], False, None, True)
     assert (model.model.threads, model.model.provider) == (1, "CPUExecutionProvider")
     vectors = list(model.embed(DOCUMENTS, 256, 0))
     for cuda in (False, "cpu", Device.CPU):
         np.testing.assert_allclose(list(TextEmbedding(str(artifact), cuda=cuda).embed(DOCUMENTS)), vectors, atol=1e-6)
+    asked: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(TextEmbedding, "_opened_as", lambda _, model, **opening: asked.append(opening["providers"]))
+        for device in (False, True, Device.AUTO):
+            TextEmbedding(str(artifact), cuda=device)
+        TextEmbedding(str(artifact))
+    assert asked == ["cpu", "cuda", "auto", "auto"]
     for gpu in (True, "cuda", Device.CUDA):
         if "CUDAExecutionProvider" not in get_available_providers():
             with pytest.raises(ProviderError, match=r"onnxembed\[gpu\]"):

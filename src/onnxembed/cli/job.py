@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 SAMPLE_SECONDS = 0.25
-"""Seconds between two points of a report's rates."""
+"""The fewest seconds between two points of a report's rates; the last point may be nearer."""
 
 
 class JobArguments(TypedDict):
@@ -158,7 +158,7 @@ class Progress:
         """Count texts; say it, if it is time."""
         self._texts += texts
         now = time.monotonic()
-        if len(self.samples) > 1 and now - self._started - self.samples[-2][0] < SAMPLE_SECONDS:
+        if len(self.samples) > 1 and self.samples[-1][0] - self.samples[-2][0] < SAMPLE_SECONDS:
             self.samples.pop()
         self.samples.append((now - self._started, self._texts))
         if self._bar is not None:
