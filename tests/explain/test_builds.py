@@ -49,3 +49,12 @@ def test_positions_that_are_not_scaled_are_tried_with_a_scaling(config: dict[str
     assert unscaled(config) == []
     factors = [each.theirs for each in rope_scalings(config) if each.theirs.startswith("scale rotary positions by")]
     assert [words.split()[4] for words in factors] == ["2", "4", "8"]
+
+
+def test_the_bases_of_global_and_local_layers_are_tried_in_all_layers() -> None:
+    config = {"global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0}
+    tried = {each.theirs: each.build["rope"] for each in rope_scalings(config) if " layers as in " in each.theirs}
+    assert tried == {
+        "turn positions in local layers as in global ones": dict.fromkeys(config, 160_000.0),
+        "turn positions in global layers as in local ones": dict.fromkeys(config, 10_000.0),
+    }

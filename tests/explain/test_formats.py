@@ -12,7 +12,7 @@ from onnxembed import OnnxEmbedder
 from onnxembed.arrays import FloatArray, row_cosines
 from onnxembed.explain import Report, explain
 from onnxembed.explain.candidates import Candidate
-from onnxembed.explain.formats import FORMATS, Agreement, agreement, number_formats
+from onnxembed.explain.formats import FORMATS, Agreement, agreement, number_formats, quantize
 from onnxembed.explain.search import likeliest
 from onnxembed.explain.setup import Hypothesis
 from onnxembed.export.pipeline import export
@@ -201,3 +201,28 @@ def test_a_change_that_only_rounds_is_not_named_beside_a_format(onnx: Path, monk
         report = explain(model, TEXTS, (own + noise).astype(np.float32))
     assert any(len(exact) == len(own) for exact in asked)  # some change agreed in a few texts
     assert (report.band, causes(report)) == (False, []), report.verdict
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "levels", "scales"),
+    [("int8", "int8", 254, 1), ("int8 per channel", "int8", 254, 8), ("uint8", "uint8", 127, 1)],
+)
+def test_integer_weights_are_of_the_type_that_a_format_names(
+    tmp_path: Path, name: str, dtype: str, levels: int, scales: int
+) -> None:
+    from onnx import TensorProto, helper, load, numpy_helper, save
+
+    weight = np.random.default_rng(0).normal(0, 1, (16, 8)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 16])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 8])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "one.onnx")
+    quantize(tmp_path / "one.onnx", name, external=False)
+    kept = {each.name: numpy_helper.to_array(each) for each in load(tmp_path / "one.onnx").graph.initializer}
+    whole = kept["w_quantized"]
+    assert (whole.dtype.name, kept["w_scale"].size) == (dtype, scales)
+    assert np.ptp(whole.astype(int)) == pytest.approx(levels, abs=levels // 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -94,3 +95,9 @@ def test_the_worst_text_with_the_explanation_stands_on_the_ladder() -> None:
     assert re.search(f"{found}0.999999<", page(report()))
     assert re.search(f"{found}1.000000<", page(report("difference")))
     assert "class=found" not in page(report(explained=False))
+
+
+def test_a_rounding_is_shown_as_such() -> None:
+    content = page(replace(report(explained=False), band=True))
+    assert "<header class=band><p class=state>Rounding<" in content
+    assert "<header class=unexplained><p class=state>Unexplained<" in page(report(explained=False))

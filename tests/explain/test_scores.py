@@ -147,3 +147,11 @@ def test_scores_that_are_no_numbers_are_left_out_and_said(model: OnnxReranker) -
         "2 scores of theirs cannot be used (NaN or infinity: pairs[1, 4]). Of the others: "
     )
     assert [row.index for row in report.rows] == [place for place in range(len(SHORT)) if place not in (1, 4)]
+
+
+def test_two_scores_that_are_exchanged_show_no_order(model: OnnxReranker) -> None:
+    pairs = [SHORT[0], SHORT[0], SHORT[0], SHORT[-1]]
+    scores = model.predict(pairs)
+    assert abs(scores[0] - scores[-1]) > 0.01
+    report = explain_scores(model, pairs, scores[::-1])
+    assert (report.explained, report.causes) == (False, ()), report.verdict

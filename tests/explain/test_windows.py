@@ -108,9 +108,17 @@ def test_a_model_without_windows_has_no_hypotheses_about_them(config: dict[str, 
     assert not list(windows(config))
 
 
-def test_published_keys_of_modernbert_name_its_layers() -> None:
-    config = {"local_attention": 128, "global_attn_every_n_layers": 3, "num_hidden_layers": 4}
-    changes = [dict(each.build["windows"]) for each in windows(config)]
-    full, sliding = "full_attention", "sliding_attention"
-    assert {"local_attention": 64} in changes
-    assert {"layer_types": [full, full, sliding, sliding]} in changes  # of full, sliding, sliding, full
+@pytest.mark.parametrize(
+    ("config", "half", "later"),
+    [
+        ({"local_attention": 128, "global_attn_every_n_layers": 3}, {"local_attention": 64}, "ggll"),  # of gllg
+        ({"sliding_window": 10, "sliding_window_pattern": 3}, {"sliding_window": 5}, "lllg"),  # of llgl
+        ({"sliding_window": 10, "use_sliding_window": True, "max_window_layers": 2}, {"sliding_window": 5}, "lggl"),
+    ],
+    ids=["ModernBERT", "Gemma", "Qwen"],
+)
+def test_published_keys_name_the_layers(config: dict[str, Any], half: dict[str, int], later: str) -> None:
+    changes = [dict(each.build["windows"]) for each in windows({**config, "num_hidden_layers": 4})]
+    types = {"g": "full_attention", "l": "sliding_attention"}
+    assert half in changes
+    assert {"layer_types": [types[letter] for letter in later]} in changes
