@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.export.graph.blocks import Blocks, prepare_blocks
-from onnxembed.export.graph.graph import MICROSOFT, Graph, Value
+from onnxembed.export.graph.graph import MICROSOFT, Graph, Heads, Value
 
 # GroupQueryAttention is faster from this many tokens on when it streams.
 STREAMED = 1024
@@ -63,33 +63,6 @@ class Packed:
     """int32 [B, S]: the operator's token_offset."""
     ends: Value
     """int32 [B + 1]: the operator's cumulative_sequence_length."""
-
-
-@dataclass(frozen=True)
-class Heads:
-    """The inputs of one attention layer."""
-
-    query: Value
-    """[B, T, heads * d]."""
-    key: Value
-    """[B, T, key_heads * d]."""
-    value: Value
-    """[B, T, key_heads * d]."""
-    heads: int
-    """How many heads the queries have."""
-    key_heads: int
-    """How many heads the keys and values have; it divides `heads`."""
-    bias: Value
-    """The biases of query, key and value in a row, to be added by the operator; "" for none."""
-    head_dim: int
-    """d."""
-    scale: float | None
-    """The factor of the scores; None for 1 / sqrt(d)."""
-
-    @property
-    def scaling(self) -> dict[str, Any]:
-        """The operators' attribute `scale`, left out where it is the default."""
-        return {} if self.scale is None else {"scale": self.scale}
 
 
 def prepare_mask(g: Graph, attention_mask: Value, *, causal: bool) -> Mask:
@@ -214,7 +187,7 @@ def attention(
 def _unmasked(g: Graph, layer: Heads, mask: Mask) -> Value:
     """Attention in a run that is free."""
     if not mask.causal:
-        return _attend(g, layer, mask)
+        return g.attend(layer, causal=mask.causal)
     # The CPU kernel streams only when it is also asked for the keys and values that a decoder caches; CUDA's kernel,
     # which has no fp32, runs only then.
     if g.precision != "fp32":
@@ -230,7 +203,7 @@ def _restricted(g: Graph, layer: Heads, mask: Mask) -> Value:
 
 
 def _masked(g: Graph, layer: Heads, mask: Mask) -> Value:
-    return _attend(g, _repeated(g, layer), mask, mask.keys, mask.bias)
+    return g.attend(_repeated(g, layer), causal=mask.causal, keys=mask.keys, scores=mask.bias)
 
 
 def _in_blocks(g: Graph, layer: Heads, mask: Mask, blocks: Blocks) -> Value:
@@ -240,7 +213,7 @@ def _in_blocks(g: Graph, layer: Heads, mask: Mask, blocks: Blocks) -> Value:
         key=blocks.split_keys(layer.key),
         value=blocks.split_keys(layer.value),
     )
-    return blocks.join(_attend(g, split, mask, blocks.keys, blocks.bias))
+    return blocks.join(g.attend(split, causal=mask.causal, keys=blocks.keys, scores=blocks.bias))
 
 
 def _packed(g: Graph, layer: Heads, packed: Packed, bias_by_distance: Value) -> Value:
@@ -251,22 +224,6 @@ def _packed(g: Graph, layer: Heads, packed: Packed, bias_by_distance: Value) -> 
         inputs.append(bias_by_distance)
     out = g.op("PackedMultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=layer.heads, **layer.scaling)
     return g.op("Unsqueeze", out, g.integers(0))
-
-
-def _attend(g: Graph, layer: Heads, mask: Mask, keys: Value = "", scores: Value = "") -> Value:
-    """Attention with these masks, the `keys` and the `bias` of a `Mask`."""
-    return g.attend(
-        layer.query,
-        layer.key,
-        layer.value,
-        bias=layer.bias,
-        keys=keys,
-        scores=scores,
-        heads=layer.heads,
-        head_dim=layer.head_dim,
-        causal=mask.causal,
-        scale=layer.scale,
-    )
 
 
 def _grouped(g: Graph, layer: Heads, mask: Mask, *, unread: int) -> Value:

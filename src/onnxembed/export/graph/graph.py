@@ -85,6 +85,33 @@ class Initializer:
     read: Callable[[], Array]
 
 
+@dataclass(frozen=True)
+class Heads:
+    """The inputs of one attention layer."""
+
+    query: Value
+    """[B, T, heads * d]."""
+    key: Value
+    """[B, T, key_heads * d]."""
+    value: Value
+    """[B, T, key_heads * d]."""
+    heads: int
+    """How many heads the queries have."""
+    key_heads: int
+    """How many heads the keys and values have; it divides `heads`."""
+    bias: Value
+    """The biases of query, key and value in a row, to be added by the operator; "" for none."""
+    head_dim: int
+    """d."""
+    scale: float | None
+    """The factor of the scores; None for 1 / sqrt(d)."""
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """The operators' attribute `scale`, left out where it is the default."""
+        return {} if self.scale is None else {"scale": self.scale}
+
+
 class Graph:
     """An ONNX graph under construction, in one floating-point type."""
 
@@ -301,39 +328,20 @@ class Graph:
         """The halves of each head of x [B, T, heads * d] against each other, by cos and sin [T, d / 2]."""
         return self.op("RotaryEmbedding", x, self.integers(0), cos, sin, domain=MICROSOFT, num_heads=heads)
 
-    def attend(
-        self,
-        query: Value,
-        key: Value,
-        value: Value,
-        *,
-        bias: Value = "",
-        keys: Value = "",
-        scores: Value = "",
-        heads: int,
-        head_dim: int,
-        causal: bool,
-        scale: float | None,
-    ) -> Value:
-        """Attention of as many heads of queries as of keys and values, all [B, T, heads * head_dim].
+    def attend(self, layer: Heads, *, causal: bool, keys: Value = "", scores: Value = "") -> Value:
+        """Attention with as many heads of keys and values as of queries, [B, T, heads * d].
 
         Args:
-            query: the queries.
-            key: the keys.
-            value: the values.
-            bias: the biases of query, key and value in a row, still to be added; "" for none.
+            layer: what attends to what.
+            causal: whether a query attends only to keys up to its own position.
             keys: int32 [B, T], 1 for keys that may be attended to; "" if all may.
             scores: [1, 1 or heads, T, T], added to the scores; "" for nothing.
-            heads: how many heads there are.
-            head_dim: the size of each.
-            causal: whether a query attends only to keys up to its own position.
-            scale: the factor of the scores; None for 1 / sqrt(head_dim).
         """
-        inputs = [query, key, value, bias, keys, scores]
+        inputs = [layer.query, layer.key, layer.value, layer.bias, keys, scores]
         while not inputs[-1]:  # optional inputs at the end that are not there are left out
             inputs.pop()
-        attributes: dict[str, Any] = {"unidirectional": int(causal), **({} if scale is None else {"scale": scale})}
-        return self.op("MultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=heads, **attributes)
+        attributes: dict[str, Any] = {"unidirectional": int(causal), **layer.scaling}
+        return self.op("MultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=layer.heads, **attributes)
 
     def near_or_far(self, near: Value) -> Value:
         """What is added to scores: 0 where `near` is true, elsewhere so little that a softmax gives nothing.

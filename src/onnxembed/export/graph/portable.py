@@ -17,7 +17,7 @@ from onnx import TensorProto
 
 from onnxembed.errors import UnsupportedError
 from onnxembed.export.checkpoint.tensors import Checkpoint
-from onnxembed.export.graph.graph import OPSET, Graph, Initializer, Value
+from onnxembed.export.graph.graph import OPSET, Graph, Heads, Initializer, Value
 from onnxembed.manifest import Precision
 
 Number = Callable[[float], Value]
@@ -93,26 +93,15 @@ class PortableGraph(Graph):
         other = self.op("Add", self.op("Mul", second, cos), self.op("Mul", first, sin))
         return self.op("Reshape", self.op("Concat", turned, other, axis=-1), self.integers(0, 0, -1))
 
-    def attend(
-        self,
-        query: Value,
-        key: Value,
-        value: Value,
-        *,
-        bias: Value = "",
-        keys: Value = "",
-        scores: Value = "",
-        heads: int,
-        head_dim: int,
-        causal: bool,
-        scale: float | None,
-    ) -> Value:
+    def attend(self, layer: Heads, *, causal: bool, keys: Value = "", scores: Value = "") -> Value:
         """softmax(query @ key.T * scale + mask) @ value for each head; see `Graph.attend`."""
-        if bias:
+        if layer.bias:
             raise ValueError("no operator adds biases here: add them in the Linears")
-        factor = self.number(head_dim**-0.5 if scale is None else scale, self.precision)
-        apart = self.integers(0, 0, heads, head_dim)
-        query, key, value = (self.op("Reshape", x, apart) for x in (query, key, value))  # [B, T, H, d]
+        factor = self.number(layer.head_dim**-0.5 if layer.scale is None else layer.scale, self.precision)
+        apart = self.integers(0, 0, layer.heads, layer.head_dim)
+        query, key, value = (
+            self.op("Reshape", x, apart) for x in (layer.query, layer.key, layer.value)
+        )  # [B, T, H, d]
         query = self.op("Mul", self.op("Transpose", query, perm=(0, 2, 1, 3)), factor)
         similar = self.op("MatMul", query, self.op("Transpose", key, perm=(0, 2, 3, 1)))  # [B, H, T, T]
         shares = self.op("Softmax", self.op("Add", similar, self._mask(keys, scores, causal)), axis=-1)
