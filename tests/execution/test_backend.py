@@ -27,19 +27,21 @@ def test_threads_are_all_available_ones_unless_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("providers", "device_ids", "gpu"),
+    ("providers", "device_ids", "gpu", "cpu"),
     [
-        ("auto", None, False),
-        ("auto", [1], True),
-        ("cpu", None, False),
-        ("cuda", None, True),
-        ([CPU, CUDA], None, False),
-        (["tensorrt"], None, True),
+        ("auto", None, False, True),
+        ("auto", [1], True, False),
+        ("cpu", None, False, True),
+        ("cuda", None, True, False),
+        ([CPU, CUDA], None, False, True),
+        (["tensorrt"], None, True, False),
+        (["CoreMLExecutionProvider"], None, False, False),
     ],
 )
-def test_a_placement_decides_whether_a_gpu_runs_the_graph(
-    providers: Any, device_ids: Any, gpu: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_placement_decides_whether_a_gpu_or_the_cpu_runs_the_graph(
+    providers: Any, device_ids: Any, gpu: bool, cpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CPU])
     monkeypatch.setattr(provider_module, "is_installed", lambda name: False)
-    assert decide(Placement(providers, device_ids=device_ids)).on_gpu is gpu
+    place = decide(Placement(providers, device_ids=device_ids))
+    assert (place.on_gpu, place.on_cpu) == (gpu, cpu)

@@ -363,10 +363,7 @@ def test_onnxruntime_is_asked_for_fast_math_on_arm(artifact: Path, on: Any, monk
     model.close()
 
 
-@pytest.mark.parametrize("found", [ARM])
-def test_bf16_is_proved_once_with_its_own_limits(
-    artifact: Path, on: Any, found: Processor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bf16_is_proved_once_with_its_own_limits(artifact: Path, on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[dict[str, float]] = []
 
     def watch(*arguments: Any, **options: Any) -> Iterator[Any]:
@@ -375,7 +372,7 @@ def test_bf16_is_proved_once_with_its_own_limits(
             yield figure
 
     monkeypatch.setattr(checking, "compare", watch)
-    on(found)
+    on(ARM)
     for _ in range(2):
         OnnxEmbedder(artifact, precision="bf16", providers="cpu").close()
     assert [figure["min_cosine"] for figure in checked] == [REQUIRED["bf16"].min_cosine]

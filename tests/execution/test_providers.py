@@ -122,6 +122,13 @@ def test_cuda_that_does_not_start_for_no_known_reason(gpu: Runtime, graph: Path)
         Session(graph, wanted_providers("cuda"), threads=1)
 
 
+def test_memory_of_one_layer_is_kept_for_the_next_on_a_gpu_alone(gpu: Runtime, graph: Path) -> None:
+    Session(graph, wanted_providers("cpu"), threads=1)
+    assert not gpu.reuses
+    Session(graph, wanted_providers("cuda"), threads=1)
+    assert gpu.reuses
+
+
 def test_libraries_that_cannot_be_loaded_and_are_not_needed(gpu: Runtime, graph: Path) -> None:
     gpu.unloadable = ["libcurand.so.10"]
     assert Session(graph, wanted_providers("cuda"), threads=1).provider == CUDA

@@ -59,7 +59,7 @@ class Runtime:
         self.starts = [CPU]
         self.unloadable: list[str] = []
         self.fails: Callable[[dict[str, Any]], str | None] = lambda options: None
-        self.recorded = False
+        self.recorded = self.reuses = False
         self.assigned = [(CUDA, "MatMul"), (CPU, "Gather")]
         self.opened: list[list[tuple[str, dict[str, Any]]]] = []
         self.preloaded = 0
@@ -80,6 +80,7 @@ class Runtime:
     ) -> Any:
         assert enable_fallback == 0
         assert bool(disabled_optimizers) is (providers == [CPU])  # the GPU is faster with them
+        self.reuses = options.enable_mem_reuse
         self.opened.append(list(zip(providers, provider_options, strict=True)))
         with suppress(RuntimeError):  # it has no such entry
             self.recorded = options.get_session_config_entry(cuda.ASSIGNMENT) == "1"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from onnxembed.arrays import Feeds, FloatArray
-from onnxembed.execution.providers import CPU, Providers, Wanted
+from onnxembed.execution.providers import CPU, GPU_PROVIDERS, Providers, Wanted
 
 Run = TypeVar("Run")
 Result = TypeVar("Result")
@@ -58,12 +58,15 @@ class Place(NamedTuple):
 
     wanted: tuple[Wanted, ...]
     """The providers to use; of several GPUs that share the work, those of each."""
-    on_gpu: bool
-    """Whether the first of the providers runs on a GPU."""
     automatic: bool
     """Whether nobody asked for these providers, so that another one may take their place."""
     threads: int
     tokens_per_run: int | None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the first of the providers runs on a GPU."""
+        return self.wanted[0].providers[0][0] in GPU_PROVIDERS
 
     @property
     def on_cpu(self) -> bool:

@@ -9,7 +9,7 @@ from onnxembed.errors import ProviderError, UsageError
 from onnxembed.execution.backend import Backend, Bf16Way, GraphFiles, Place, Placement
 from onnxembed.execution.cores import available_threads
 from onnxembed.execution.cpu import CpuBackend, OpenCpuSession
-from onnxembed.execution.providers import GPU_PROVIDERS, Providers, check_device_ids, wanted_providers
+from onnxembed.execution.providers import Providers, check_device_ids, wanted_providers
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.warning import warn
 
@@ -31,8 +31,7 @@ def decide(placement: Placement) -> Place:
     automatic = placement.providers == "auto" and not devices
     providers: Providers = "cuda" if placement.providers == "auto" and devices else placement.providers
     wanted = tuple(wanted_providers(providers, device) for device in devices or (None,))
-    on_gpu = wanted[0].providers[0][0] in GPU_PROVIDERS
-    return Place(wanted, on_gpu, automatic, threads, placement.tokens_per_run)
+    return Place(wanted, automatic, threads, placement.tokens_per_run)
 
 
 def _devices(placement: Placement) -> tuple[int, ...]:
@@ -67,7 +66,7 @@ def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Se
     that only a GPU can run never goes to the CPU: ProviderError says why not.
     """
     if graph.cuda_only and place.automatic:
-        place = place._replace(wanted=(wanted_providers("cuda"),), on_gpu=True, automatic=False)
+        place = place._replace(wanted=(wanted_providers("cuda"),), automatic=False)
     if place.on_gpu:
         try:
             return _open_on_gpus(graph, place, open_session)
