@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,9 +18,10 @@ pytest.importorskip("pyarrow", reason="needs the extra [bulk]")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import databases
+from databases import read
 from jobs import Embed
 from onnxembed import OnnxEmbedder
-from onnxembed.arrays import Array
 from onnxembed.bulk.load import load
 from onnxembed.bulk.making import VectorOptions, vectors_of
 from onnxembed.bulk.stores.postgres import binary_vectors
@@ -61,72 +62,6 @@ def at(store: str, name: str) -> str:
     """The URI of a collection."""
     base, mark, query = store.partition("?")
     return f"{base}/{name}{mark}{query}"
-
-
-def read(uri: str, name: str) -> dict[Any, tuple[Array, dict[str, Any]]]:
-    """Everything that a collection holds, by its ids, read with the database's own client."""
-    return READERS[uri.partition(":")[0]](uri, name)
-
-
-def read_lancedb(uri: str, name: str) -> dict[Any, Any]:
-    import lancedb
-
-    table = lancedb.connect(uri.partition(":")[2].rpartition("/")[0]).open_table(name).to_arrow()
-    rows = table.drop_columns(["vector"]).to_pylist()
-    return {row.pop("id"): (vector, row) for vector, row in zip(vectors_of(table["vector"]), rows, strict=True)}
-
-
-def read_qdrant(uri: str, name: str) -> dict[Any, Any]:
-    from qdrant_client import QdrantClient
-
-    client = QdrantClient(path=uri.partition(":")[2].rpartition("/")[0])
-    points, _ = client.scroll(name, limit=100_000, with_vectors=True)
-    client.close()
-    found = {}
-    for point in points:
-        payload = dict(point.payload or {})
-        found[payload.pop("id")] = (np.array(point.vector, np.float32), payload)
-    return found
-
-
-def read_postgres(uri: str, name: str) -> dict[Any, Any]:
-    import psycopg
-
-    query = uri.partition("?")[2]
-    with psycopg.connect(f"postgresql:///postgres?{query}") as connection:
-        rows = connection.execute(f"SELECT id, title, vector::text FROM {name}").fetchall()
-    return {id: (np.array(json.loads(vector), np.float32), {"title": title}) for id, title, vector in rows}
-
-
-def read_milvus(uri: str, name: str) -> dict[Any, Any]:
-    from pymilvus import MilvusClient
-
-    client = MilvusClient(uri.partition(":")[2].rpartition("/")[0])
-    client.load_collection(name)
-    rows = client.query(name, filter="", output_fields=["*"], limit=16_000)
-    client.close()
-    return {row.pop("id"): (np.array(row.pop("vector"), np.float32), row) for row in map(dict, rows)}
-
-
-def read_chroma(uri: str, name: str) -> dict[Any, Any]:
-    import chromadb
-
-    settings = chromadb.config.Settings(anonymized_telemetry=False)
-    client = chromadb.PersistentClient(uri.partition(":")[2].rpartition("/")[0], settings=settings)
-    found: Any = client.get_collection(name, embedding_function=None).get(include=["embeddings", "metadatas"])
-    return {
-        id: (np.array(vector, np.float32), dict(metadata or {}))
-        for id, vector, metadata in zip(found["ids"], found["embeddings"], found["metadatas"], strict=True)
-    }
-
-
-READERS: dict[str, Callable[[str, str], dict[Any, Any]]] = {
-    "lancedb": read_lancedb,
-    "qdrant": read_qdrant,
-    "postgres": read_postgres,
-    "milvus": read_milvus,
-    "chroma": read_chroma,
-}
 
 
 def silent(done: int, total: int) -> None:
@@ -200,83 +135,19 @@ def test_collections_compare_as_the_model_does(store: str, embed: Embed, tmp_pat
     out = job(embed, tmp_path, ["the cat", "it was"])
     assert json.loads((out / "_job/job.json").read_text())["vectors"]["similarity"] == "cosine"
     compared_by(out, similarity)
-    uri, scheme = at(store, similarity), store.partition(":")[0]
+    uri = at(store, similarity)
     load(out, uri, silent)
-    assert METRICS[scheme](uri, similarity) == NAMES[scheme].get(similarity, similarity)
+    assert databases.similarity(uri, similarity) == similarity
     compared_by(out, "dot" if similarity == "cosine" else "cosine")
     with pytest.raises(UsageError, match=rf"similarity: {similarity} and (dot|cosine)"):
         load(out, uri, silent)
 
 
-def qdrant_metric(uri: str, name: str) -> str:
-    from qdrant_client import QdrantClient
-
-    client: Any = QdrantClient(path=uri.partition(":")[2].rpartition("/")[0])
-    distance = str(client.get_collection(name).config.params.vectors.distance.value)
-    client.close()
-    return distance
-
-
-def milvus_metric(uri: str, name: str) -> str:
-    from pymilvus import MilvusClient
-
-    client: Any = MilvusClient(uri.partition(":")[2].rpartition("/")[0])
-    metric = str(client.describe_index(name, "vector")["metric_type"])
-    client.close()
-    return metric
-
-
-def chroma_metric(uri: str, name: str) -> str:
-    import chromadb
-
-    settings = chromadb.config.Settings(anonymized_telemetry=False)
-    client: Any = chromadb.PersistentClient(uri.partition(":")[2].rpartition("/")[0], settings=settings)
-    return str(client.get_collection(name, embedding_function=None).configuration["hnsw"]["space"])
-
-
 def test_chroma_searches_among_more_candidates_than_it_does_by_itself(embed: Embed, tmp_path: Path) -> None:
     """It has no exact search, and keeps the number that a collection is made with."""
-    chromadb: Any = pytest.importorskip("chromadb")
+    pytest.importorskip("chromadb")
     load(job(embed, tmp_path, ["the cat"]), f"chroma:{tmp_path}/db/docs", silent)
-    settings = chromadb.config.Settings(anonymized_telemetry=False)
-    client = chromadb.PersistentClient(f"{tmp_path}/db", settings=settings)
-    assert client.get_collection("docs", embedding_function=None).configuration["hnsw"]["ef_search"] == 400
-
-
-def lancedb_metric(uri: str, name: str) -> str:
-    """A table has none: a search names it, and the table says which."""
-    import lancedb
-
-    metadata = lancedb.connect(uri.partition(":")[2].rpartition("/")[0]).open_table(name).schema.metadata or {}
-    return str(json.loads(metadata[b"onnxembed"])["similarity"])
-
-
-def postgres_metric(uri: str, name: str) -> str:
-    """A table has none: a search has an operator for it, and the comment of the table says which similarity."""
-    import psycopg
-
-    with psycopg.connect(f"postgresql:///postgres?{uri.partition('?')[2]}") as connection:
-        found = connection.execute("SELECT obj_description(to_regclass(%s))", [name]).fetchone()
-    assert found is not None
-    return str(json.loads(found[0].removeprefix("onnxembed "))["similarity"])
-
-
-METRICS: dict[str, Callable[[str, str], str]] = {
-    "lancedb": lancedb_metric,
-    "qdrant": qdrant_metric,
-    "postgres": postgres_metric,
-    "milvus": milvus_metric,
-    "chroma": chroma_metric,
-}
-
-NAMES: dict[str, dict[str, str]] = {
-    "lancedb": {},
-    "qdrant": {"cosine": "Cosine", "dot": "Dot", "euclidean": "Euclid"},
-    "postgres": {},
-    "milvus": {"cosine": "COSINE", "dot": "IP", "euclidean": "L2"},
-    "chroma": {"dot": "ip", "euclidean": "l2"},
-}
-"""What stores call the similarities, where they do not call them as we do."""
+    assert databases.chroma_collection(f"{tmp_path}/db", "docs").configuration["hnsw"]["ef_search"] == 400
 
 
 def test_a_collection_that_was_thrown_away_is_loaded_anew(embed: Embed, tmp_path: Path) -> None:
@@ -400,7 +271,7 @@ def test_postgres_has_columns_of_their_own_types(embed: Embed, tmp_path: Path) -
     embed("in.parquet", id_column="key", keep=tuple(kept))
     with server() as store:
         load(tmp_path / "out", at(store, "docs"), silent)
-        with psycopg.connect(f"postgresql:///postgres?{store.partition('?')[2]}") as connection:
+        with psycopg.connect(databases.address(store)) as connection:
             rows = connection.execute(f"SELECT {', '.join(kept)} FROM docs ORDER BY id").fetchall()
     assert rows == [
         (["x", "y"], {"k": "v"}, ["2020-01-02"], here, there, True),
