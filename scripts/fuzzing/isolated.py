@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import resource
@@ -92,6 +93,9 @@ def _run(works: Sequence[Work], writing: Connection, memory: int) -> NoReturn:
         now = int(statm.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + memory, now + memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for work in works:
-        writing.send(attempt(work))
-    os._exit(0)
+    faulthandler.disable()  # how it ends is the parent's to say, not a traceback's in the log of a test that passes
+    try:
+        for work in works:
+            writing.send(attempt(work))
+    finally:
+        os._exit(0)  # where an answer cannot be sent, too: what follows in the parent is not the child's

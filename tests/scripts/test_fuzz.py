@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import subprocess
@@ -38,6 +39,7 @@ def raises(error: BaseException) -> Any:
         (lambda: time.sleep(60), "hang"),
         (lambda: os.kill(os.getpid(), signal.SIGABRT), "abort"),
         (lambda: bytearray(8 << 30), "foreign"),
+        (lambda: lambda: "what cannot be sent", "abort"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
@@ -53,6 +55,12 @@ def test_the_works_after_one_that_ends_its_process_are_run_in_a_new_one() -> Non
     assert aborted == Ended("abort", "SIGABRT")
     assert fifth.how == "foreign"
     assert os.getpid() not in (first.value, fourth.value)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_process_that_aborts_writes_no_traceback() -> None:
+    assert faulthandler.is_enabled()  # by pytest
+    assert isolated(faulthandler.is_enabled, seconds=20) == Ended("value", False)
 
 
 def test_a_mutation_depends_on_its_seed_alone() -> None:
