@@ -204,8 +204,8 @@ def _measured_attention(graph: OnnxFile, output: Value, wanted: Decision[Attenti
     """
     if len(output.shape or ()) != 3:
         return replace(wanted, reason=f"{wanted.reason}; not measured in the graph, which pools its tokens")
-    # Two texts of two tokens that differ in the second, one after the other: some graphs take only one.
-    first, second = (run_ids(graph, [output], np.array([[1, last]], np.int64))[0][0, 0] for last in (2, 3))
+    # Two texts of two tokens that differ in the second.
+    first, second = (tokens[0, 0] for (tokens,) in run_ids(graph, [output], [1, 2], [1, 3]))
     same = np.abs(first - second).max() <= 1e-5 * np.abs(first).max()
     measured = "causal" if same else "bidirectional"
     if measured != wanted.value:

@@ -132,7 +132,7 @@ def _before_or_after_layers(graph: OnnxFile, sentence: Value, embedding: Embeddi
             f"{graph.path} gives {SENTENCE_EMBEDDING} alone, and nothing shows whether that is before or after the "
             f"model's Dense modules; make the graph with {TOKEN_EMBEDDINGS} beside it, or with onnxembed export"
         )
-    pooled, (token,) = run_ids(graph, [sentence, tokens], np.array([[1]], np.int64))
+    ((pooled, (token,)),) = run_ids(graph, [sentence, tokens], [1])
     repeated = np.tile(token[0], len(embedding.pooling.value))
     cosine = float(pooled[0] @ repeated / max(np.linalg.norm(pooled[0]) * np.linalg.norm(repeated), 1e-12))
     return tokens if cosine >= _SAME else sentence

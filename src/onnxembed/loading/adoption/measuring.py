@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxembed.arrays import FloatArray, IntArray
+from onnxembed.arrays import FloatArray
 from onnxembed.errors import ModelFilesError
 from onnxembed.execution.providers import wanted_providers
 from onnxembed.execution.session import Session
@@ -17,11 +17,16 @@ from onnxembed.manifest import Decision
 _LENGTH_1 = 1e-3
 
 
-def run_ids(graph: OnnxFile, outputs: Sequence[Value], ids: IntArray) -> list[FloatArray]:
-    """The graph's outputs for token ids [B, T] without padding."""
-    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+def run_ids(graph: OnnxFile, outputs: Sequence[Value], *texts: Sequence[int]) -> list[list[FloatArray]]:
+    """For each text, given as its token ids, the graph's outputs [1, ...]; texts run one by one, as some graphs ask."""
     session = Session(graph.path, wanted_providers("cpu"), threads=1)
-    return session.run([value.name for value in outputs], {value.name: feeds[value.name] for value in graph.inputs})
+    names, inputs = [value.name for value in outputs], [value.name for value in graph.inputs]
+    results = []
+    for text in texts:
+        ids = np.array([text], np.int64)
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        results.append(session.run(names, {name: feeds[name] for name in inputs}))
+    return results
 
 
 def refuse_scaled(graph: OnnxFile, output: Value, normalize: Decision[bool]) -> None:
@@ -31,8 +36,8 @@ def refuse_scaled(graph: OnnxFile, output: Value, normalize: Decision[bool]) -> 
     """
     if normalize.value:
         return
-    vectors = [run_ids(graph, [output], np.array([ids], np.int64))[0] for ids in ([1], [0, 1, 1])]
-    lengths = np.concatenate([np.linalg.norm(each, axis=-1).ravel() for each in vectors])
+    results = run_ids(graph, [output], [1], [0, 1, 1])
+    lengths = np.concatenate([np.linalg.norm(vectors, axis=-1).ravel() for (vectors,) in results])
     if np.all(abs(lengths - 1) < _LENGTH_1):
         raise ModelFilesError(
             f"{graph.path} scales {output.name} to length 1, but the model's vectors are not scaled "
