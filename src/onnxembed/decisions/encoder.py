@@ -8,7 +8,7 @@ from typing import Any, cast
 from onnxembed.decisions.flags import NO_ADAPTER, Flags
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.json_file import read_json
+from onnxembed.facts.json_file import JsonObject, read_json
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.manifest import AttentionMode, Decision, Prompts, TruncationSide
 from onnxembed.recipes.recipe import Recipe
@@ -172,12 +172,21 @@ def _static_length(facts: Facts) -> Decision[int]:
             return Decision.default(MODEL2VEC_LENGTH, "model2vec's default (config.json has no max_length)")
     else:
         name, key = "tokenizer.json", "truncation.max_length"
-        length = (read_json(facts.transformer_folder / name).get("truncation") or {}).get("max_length")
+        length = _stored_truncation(facts).get("max_length")
     if length is None:
         return Decision.default(UNBOUNDED, f"no positions bound its texts ({name} has no {key})")
     if not _is_length(length):
         raise ModelFilesError(f"{facts.transformer_folder / name}: {key} is {length!r}, not a number of tokens")
     return Decision.from_file(int(length), name, key)
+
+
+def _stored_truncation(facts: Facts) -> JsonObject:
+    """How tokenizer.json cuts texts, if it does."""
+    file = facts.transformer_folder / "tokenizer.json"
+    stored = read_json(file).get("truncation") or {}
+    if not isinstance(stored, dict):
+        raise ModelFilesError(f"{file}: truncation is {stored!r}, not an object")
+    return stored
 
 
 def _longest(limit: Decision[int], facts: Facts, flags: Flags) -> Decision[int]:
@@ -226,13 +235,15 @@ def _is_length(value: Any) -> bool:
 
 
 def _truncation_side(facts: Facts) -> Decision[TruncationSide]:
-    side = facts.tokenizer_config.get("truncation_side")
+    name, key, side = "tokenizer_config.json", "truncation_side", facts.tokenizer_config.get("truncation_side")
+    if facts.model_type == "static_embedding":
+        name, key, side = "tokenizer.json", "truncation.direction", _stored_truncation(facts).get("direction")
+        side = str(side).lower() if side else None
     if side is None:
         return Decision.default("right", "tokenizers cut at the end unless the files say otherwise")
     if side not in ("left", "right"):
-        file = facts.transformer_folder / "tokenizer_config.json"
-        raise ModelFilesError(f"{file}: truncation_side is {side!r}, not left or right")
-    return Decision.from_file(cast(TruncationSide, side), "tokenizer_config.json", "truncation_side")
+        raise ModelFilesError(f"{facts.transformer_folder / name}: {key} is {side!r}, not left or right")
+    return Decision.from_file(cast(TruncationSide, side), name, key)
 
 
 def _pad_token_id(facts: Facts) -> Decision[int]:

@@ -114,18 +114,20 @@ def read_facts(folder: Path, base: Path | None = None) -> Facts:
     st_file = folder / "config_sentence_transformers.json"
     st_config = read_optional_json(st_file)
     modules = read_modules(folder)
-    st_class = _sentence_transformers_class(st_file, st_config, modules) or "SentenceTransformer"
+    named_class = _sentence_transformers_class(st_file, st_config, modules)
+    st_class = named_class or "SentenceTransformer"
     _check_class(st_file, st_class, modules)
     if st_class not in HEAD_READERS:
         raise UnsupportedError(f"{st_file} says that this is a {st_class}; known: {', '.join(HEAD_READERS)}")
     transformer_folder = folder / (modules[0]["path"] if modules else "")
     first_module = module_class(modules[0]) if modules else None
     static = first_module == "StaticEmbedding"
-    tokenizer_config = read_optional_json(transformer_folder / "tokenizer_config.json")
     MODEL.check(st_file, st_config)
-    if not static:
-        TOKENIZER.check_off(transformer_folder / "tokenizer_config.json", tokenizer_config)
     weights_folder, lora, config = _read_config(transformer_folder, base, static=static)
+    # Of a static embedding, the references (model2vec, StaticEmbedding) read tokenizer.json alone.
+    alone = static or config["model_type"] == "model2vec"
+    tokenizer_config = {} if alone else read_optional_json(transformer_folder / "tokenizer_config.json")
+    TOKENIZER.check_off(transformer_folder / "tokenizer_config.json", tokenizer_config)
     transformer_name, transformer_config = read_transformer_config(transformer_folder, st_class, first_module)
     checkpoint = _Checkpoint(folder, modules, config, transformer_name, transformer_config)
     heads = HEAD_READERS[st_class](checkpoint)
@@ -147,7 +149,7 @@ def read_facts(folder: Path, base: Path | None = None) -> Facts:
         prompts=prompts,
         default_prompt_name=default_prompt_name,
         similarity=st_config.get("similarity_fn_name"),
-        sentence_transformers_class=_sentence_transformers_class(st_file, st_config, modules),
+        sentence_transformers_class=named_class,
         activation_fn=st_config.get("activation_fn"),
         sparse=heads.sparse,
         multi_vector=multi_vector,

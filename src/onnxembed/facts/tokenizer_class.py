@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnxembed.facts.facts import Facts
+from onnxembed.facts.model_types import MODEL_TYPES
 
 AS_STORED = "TokenizersBackend"
 
@@ -70,6 +71,8 @@ def rebuilding_class(facts: Facts, state: Mapping[str, Any]) -> str | None:
 
     Reference: transformers 5.24, AutoTokenizer.from_pretrained, without the tokenizer's own code.
     """
+    if MODEL_TYPES[facts.model_type].static:  # whose references read tokenizer.json alone
+        return None
     named = facts.tokenizer_config.get("tokenizer_class") or facts.config.get("tokenizer_class")
     named = str(named).removesuffix("Fast") if named else None
     registered = REGISTERED.get(facts.model_type)

@@ -10,7 +10,6 @@ from typing import Any
 
 from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.facts.token_ids import ids_of
 from onnxembed.tokenizer import declared_tokens, markers, post_processor, rebuilt, rows
 from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
@@ -24,14 +23,14 @@ def adapt_stored(
     Returns its new text and a description of each change; `state` is modified. Raises ModelFilesError where the files
     contradict each other, and the errors of `rebuilt.follow_class` and `apply_decisions`.
     """
-    static = MODEL_TYPES[facts.model_type].static  # its references read tokenizer.json alone
     ids_of(state, source)  # refuses ids that no library can hold
-    loaded = [*apply_class_options(facts, state)]
-    if not static:
-        loaded += rebuilt.follow_class(facts, state)
-    loaded += declared_tokens.register(facts, state)
+    loaded = [
+        *apply_class_options(facts, state),
+        *rebuilt.follow_class(facts, state),
+        *declared_tokens.register(facts, state),
+    ]
     text, changes = adapt(facts, encoder, state, source)
-    if not static and not encoder.end_token:
+    if not encoder.end_token:
         post_processor.check(facts, state)
     return text, (*loaded, *changes)
 

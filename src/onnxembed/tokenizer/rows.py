@@ -27,8 +27,9 @@ def check(facts: Facts, state: Mapping[str, Any], source: Path) -> Iterator[str]
     own, added = ids_of(state, source)
     if beyond := [token for token, number in own.items() if number >= rows and token not in added]:
         raise ModelFilesError(
-            f"{source} has {len(beyond)} tokens without a row in the table of {rows} (config.json: vocab_size), "
-            f"such as {beyond[0]!r} with id {own[beyond[0]]}: it is another model's vocabulary"
+            f"{source} has {counted(len(beyond), 'token')} without a row in the table of {rows} "
+            f"(config.json: vocab_size), such as {beyond[0]!r} with id {own[beyond[0]]}: "
+            "it is another model's vocabulary"
         )
     beyond = sorted((token for token, number in added.items() if number >= rows), key=added.__getitem__)
     if beyond:

@@ -333,18 +333,47 @@ def test_a_text_is_cut_by_characters_first(tmp_path: Path) -> None:
         assert_close(model.encode([text]), rows.mean(axis=0)[None])
 
 
-def test_a_static_embedding_is_cut_as_its_tokenizer_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "saved_by", ["model2vec", "model2vec alone", pytest.param("sentence-transformers", marks=pytest.mark.torch)]
+)
+def test_tokenizer_json_alone_says_how_texts_are_cut(tmp_path: Path, saved_by: str) -> None:
+    """Whatever lies beside it, as both references read it; the class named there would make lower-case texts."""
+    if saved_by.startswith("model2vec"):
+        folder = write_static(tmp_path / "model", {"embeddings": table()})
+    else:
+        modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+        write_tokenizer(tmp_path)
+        static = modules.StaticEmbedding(Tokenizer.from_file(str(tmp_path / "tokenizer.json")), table())
+        folder = tmp_path / "model"
+        import_module("sentence_transformers").SentenceTransformer(modules=[static]).save(str(folder))
+    change_json(folder / "tokenizer.json", normalizer=None, pre_tokenizer={"type": "WhitespaceSplit"})
+    named = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "truncation_side": "left", "sep_token": "[S]"}
+    write_json(folder / "tokenizer_config.json", {**named, "add_eos_token": True, "eos_token": "[SEP]"})
+    if saved_by.startswith("model2vec"):
+        change_json(folder / "config.json", tokenizer_class="BertTokenizer")
+    if saved_by == "model2vec alone":
+        (folder / "modules.json").unlink()
+    manifest = export(folder, tmp_path / "out")
+    assert manifest.tokenization.truncation_side.value == "right"
+    reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    with OnnxEmbedder(tmp_path / "out") as model:
+        for text in ("The cat", "the cat", "the.cat", "[S] the"):
+            assert model.tokenize(text).ids.tolist() == reference.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize(("side", "kept"), [("Right", "xyz"), ("Left", "zvw")])
+def test_a_static_embedding_is_cut_as_its_tokenizer_says(tmp_path: Path, side: str, kept: str) -> None:
     """sentence-transformers' StaticEmbedding keeps the truncation of tokenizer.json."""
     folder = write_static(tmp_path / "model", {"embedding.weight": table()}, normalize=False)
     (folder / "config.json").unlink()
     state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    cut = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+    cut = {"direction": side, "max_length": 3, "strategy": "LongestFirst", "stride": 0}
     write_json(folder / "tokenizer.json", {**state, "truncation": cut})
     manifest = export(folder, tmp_path / "out")
     assert manifest.tokenization.max_length.reason == "tokenizer.json: truncation.max_length"
     with OnnxEmbedder(tmp_path / "out", providers="cpu") as model, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rows = table()[[VOCAB.index(letter) for letter in "xyz"]]
+        rows = table()[[VOCAB.index(letter) for letter in kept]]
         assert_close(model.encode(["x y z v w"]), rows.mean(axis=0)[None])
 
 
