@@ -269,7 +269,8 @@ def test_what_is_tokenized_together_is_tokenized_alike_is_not_long_and_has_a_cli
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
         go.set()
-        return [each.results for each in await asyncio.gather(*busy, *rest)]
+        async with asyncio.timeout(20):
+            return [each.results for each in await asyncio.gather(*busy, *rest)]
 
     assert asyncio.run(all_callers()) == [[number] for number in range(8)]
     assert sorted(calls[3:]) == [("first", [3, 4]), ("first", [5]), ("first", [7]), ("second", [6])]

@@ -27,7 +27,7 @@ class Gate:
     Args:
         app: the application.
         keys: the keys, one of which a request must present; none are asked for if empty.
-        endpoints: the routes of POST requests that need nothing else of the application: those of no browser.
+        endpoints: what answers POST requests, by path; it needs nothing else of the application.
         families: how refusals are written on the paths of each family.
         default: how they are written on other paths.
         log: whether each request is logged.
@@ -58,8 +58,8 @@ class Gate:
             await refuse(scope, answer, refusal, self._families.get(path, self._default))
             return
         app = self._app
-        if scope["method"] == "POST" and not any(name == b"origin" for name, _ in scope["headers"]):
-            app = self._endpoints.get(path, app)  # the same answers, without middleware that has nothing to do
+        if scope["method"] == "POST":
+            app = self._endpoints.get(path, app)  # the same answers, without looking for a route
         await app(scope, receive, answer)
 
     def _may_pass(self, scope: Scope, path: str) -> bool:
