@@ -41,6 +41,12 @@ def test_all_and_the_public_modules_are_what_is_visible() -> None:
     assert {*dir(onnxembed)} == {*onnxembed.__all__} | modules
 
 
+def test_a_name_that_was_used_is_kept() -> None:
+    """Python asks the module's __getattr__ for what the module does not have, which takes longer."""
+    used = onnxembed.sparse_dot
+    assert vars(onnxembed)["sparse_dot"] is used
+
+
 def test_an_unknown_name_is_an_error_that_names_it() -> None:
     with pytest.raises(AttributeError, match=r"^module 'onnxembed' has no attribute 'OnnxEmbeder'$"):
         _ = onnxembed.OnnxEmbeder  # type: ignore[attr-defined]

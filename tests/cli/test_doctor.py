@@ -18,6 +18,7 @@ from onnxembed.cli import cli
 from onnxembed.commands import environment as doctor
 from onnxembed.errors import MissingExtraError, ProviderError
 from onnxembed.execution import cores
+from onnxembed.execution.processor import Processor
 from onnxembed.execution.providers import CPU, CUDA, Wanted, wanted_providers
 from onnxembed.execution.session import Session
 from tampering import change_graph, change_tensor
@@ -26,16 +27,20 @@ SMI = "0, NVIDIA H200, 12, 143771, 580.65.06, 9.0\n1, NVIDIA H200, 0, 143771, 58
 
 
 class Machine:
-    """An environment: its distributions, providers, and what nvidia-smi and CUDA do."""
+    """An environment: its distributions, processor and providers, and what nvidia-smi and CUDA do."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wheels = {"onnxruntime": "1.31.1", "numpy": "2.4.6", "tokenizers": "0.23.3", "huggingface_hub": "2.4.0"}
+        self.processor = Processor("a CPU", ("AVX2",))
         self.available = [CPU]
         self.smi: Callable[[], Any] = self.no_smi
         self.cuda: Exception | None = None
         self.tried: list[str] = []
         monkeypatch.setattr(doctor, "version", self.version)
         monkeypatch.setattr("onnxembed.execution.providers.is_installed", lambda name: name in self.wheels)
+        monkeypatch.setattr(doctor, "read_processor", lambda: self.processor)
+        monkeypatch.setattr("onnxembed.execution.processor.read_processor", lambda: self.processor)
+        monkeypatch.setattr("platform.system", lambda: "Linux")
         monkeypatch.setattr("onnxruntime.get_available_providers", lambda: self.available)
         monkeypatch.setattr("subprocess.run", lambda *arguments, **keywords: self.smi())
         monkeypatch.setattr(doctor, "Session", self.session)
@@ -68,6 +73,23 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli, ["doctor", *arguments], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "openvino", "words"),
+    [
+        ("AVX2", None, "not on this CPU: precision bf16 on a CPU needs Linux and the instructions AVX-512 BF16"),
+        ("AMX BF16", None, "OpenVINO would compute in it, with precision bf16: pip install 'onnxembed[openvino]'"),
+        ("AVX-512 BF16", "2026.4.0", "OpenVINO 2026.4.0 computes in it, with precision bf16"),
+        ("BF16", None, "ONNX Runtime computes matrix products in it, with precision bf16"),
+    ],
+)
+def test_what_computes_in_bf16_is_told(machine: Machine, instructions: str, openvino: str | None, words: str) -> None:
+    machine.processor = Processor("a CPU", (instructions,))
+    if openvino is not None:
+        machine.wheels["openvino"] = openvino
+    (line,) = re.findall(r"^bf16 +(.*)$", run().output, re.MULTILINE)
+    assert line.startswith(words)
 
 
 def test_a_machine_without_a_gpu(machine: Machine) -> None:
