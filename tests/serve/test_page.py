@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ pytest.importorskip("msgspec", reason="pip install 'onnxembed[serve]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 
 from onnxembed import OnnxEmbedder, OnnxReranker
+from serving import on_a_thread
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -26,18 +25,8 @@ TEXTS = ["the cat sleeps", "a kitten sleeps", "banks", "<b>&amp; 日本 \U0001f6
 
 @pytest.fixture(scope="module")
 def address(artifact: Path, reranker: Path) -> Iterator[str]:
-    import uvicorn
-
-    from onnxembed.serve import app
-
-    server = uvicorn.Server(uvicorn.Config(app(f"tiny={artifact}", f"ranker={reranker}"), port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(30)
+    with on_a_thread(f"tiny={artifact}", f"ranker={reranker}") as (_, port):
+        yield f"http://127.0.0.1:{port}/"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ import pytest
 pytest.importorskip("msgspec", reason="pip install 'onnxembed[serve]'")
 
 from running import command
+from serving import on_a_thread
 
 
 def free_port() -> int:
@@ -92,31 +92,11 @@ def test_workers_end_when_the_process_above_them_is_killed(artifact: Path) -> No
             socket.create_connection(("127.0.0.1", port), 5)
 
 
-@contextmanager
-def on_a_thread(model: Path) -> Iterator[Any]:
-    """A server in this process, for tests that look inside."""
-    import uvicorn
-
-    from onnxembed.serve import app
-    from onnxembed.serve.server import Server
-
-    application = app(f"tiny={model}")
-    config = uvicorn.Config(application, port=free_port(), log_config=None)
-    server = Server(config, application.state.service.scheduler)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield server, application.state.service
-    server.should_exit = True
-    thread.join(30)
-
-
 def test_a_server_that_cannot_compute_any_more_says_so_and_ends_with_1(artifact: Path) -> None:
-    with on_a_thread(artifact) as (server, service):
-        service.scheduler.failed = RuntimeError("a worker died")
+    with on_a_thread(str(artifact)) as (server, port):
+        server.config.app.state.service.scheduler.failed = RuntimeError("a worker died")
         with pytest.raises(urllib.error.HTTPError, match="503"):
-            ask(server.config.port, "/health")
+            ask(port, "/health")
         deadline = time.monotonic() + 20
         while not server.should_exit and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -124,20 +104,21 @@ def test_a_server_that_cannot_compute_any_more_says_so_and_ends_with_1(artifact:
 
 
 def test_the_texts_of_a_client_that_has_gone_are_dropped(artifact: Path) -> None:
-    with on_a_thread(artifact) as (server, service):
+    with on_a_thread(str(artifact)) as (server, port):
+        scheduler = server.config.app.state.service.scheduler
         body = json.dumps({"inputs": [f"the cat {number}" for number in range(30_000)]}).encode()
         head = (
             f"POST /embed HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
-        with socket.create_connection(("127.0.0.1", server.config.port), 30) as gone:
+        with socket.create_connection(("127.0.0.1", port), 30) as gone:
             gone.sendall(head.encode() + body)
-            while not service.scheduler.texts:
+            while not scheduler.texts:
                 time.sleep(0.01)
         deadline = time.monotonic() + 20
-        while service.scheduler.texts and time.monotonic() < deadline:
+        while scheduler.texts and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert (service.scheduler.texts, service.scheduler.tokens, service.scheduler.failed) == (0, 0, None)
-        assert b'te_request_failure{err="dropped"} 1.0' in ask(server.config.port, "/metrics")[1]
+        assert (scheduler.texts, scheduler.tokens, scheduler.failed) == (0, 0, None)
+        assert b'te_request_failure{err="dropped"} 1.0' in ask(port, "/metrics")[1]
 
 
 def test_a_connection_without_a_whole_header_is_closed(artifact: Path) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import pytest
 pytest.importorskip("msgspec", reason="pip install 'onnxembed[serve]'")
 
 from onnxembed import OnnxEmbedder, OnnxReranker
+from serving import on_a_thread
 
 TEXTS = ["the cat", "it was that", "a"]
 
@@ -27,24 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(scope="module")
 def url(artifact: Path, reranker: Path) -> Iterator[str]:
     """A server on a thread, with the embedder and the reranker."""
-    import uvicorn
-
-    from onnxembed.serve import app
-    from onnxembed.serve.server import Server
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    application = app(f"tiny={artifact}", f"ranker={reranker}")
-    config = uvicorn.Config(application, port=port, log_config=None)
-    server = Server(config, application.state.service.scheduler)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(30)
+    with on_a_thread(f"tiny={artifact}", f"ranker={reranker}") as (_, port):
+        yield f"http://127.0.0.1:{port}"
     gc.collect()  # connections that clients did not close, while warnings are ignored
 
 
