@@ -101,7 +101,10 @@ ATTENTION_MODES: tuple[AttentionMode, ...] = get_args(AttentionMode)
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 
 MAX_OF_NOTHING = -1e9
-"""What "max" pooling gives for a text without tokens (sentence-transformers, models/Pooling.py)."""
+"""What "max" pooling gives for a text without tokens: `max_pooling` on sentence-transformers' model cards.
+
+Pooling of its release 6.2 gives -inf, which no normalization makes a vector.
+"""
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 

@@ -76,7 +76,7 @@ def compare(
         if tokens:
             check_tokens(opened, part)
         measured = proof.measured.get(opened.variant, {}).get(part.name)
-        limits = limits_for(opened.manifest, opened.variant, part.task, measured, as_precision or opened.precision)
+        limits = limits_for(opened.manifest, opened.variant, part.task, measured, as_precision)
         for way in ways:
             differences = Differences(opened.precision, WORDS[part.task], limits)
             differences.add(way, *_compared(opened, part, way))

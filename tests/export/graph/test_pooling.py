@@ -109,6 +109,15 @@ def test_pooling_by_hand(graph: Graph, tmp_path: Path) -> None:
 # ---- Dense
 
 
+def test_max_of_a_text_without_tokens_is_what_model_cards_say(graph: Graph, tmp_path: Path) -> None:
+    """`max_pooling` on the cards of sentence-transformers: padding is -1e9, and so finite when it is normalized."""
+    mask = np.array([[0, 0, 0], [0, 1, 1]], np.int64)
+    tokens = hidden((*mask.shape, D))
+    expected = np.where(mask[..., None] == 0, np.float32(-1e9), tokens).max(axis=1)
+    np.testing.assert_array_equal(pooled(graph, tmp_path, tokens, mask, "max"), expected)
+    np.testing.assert_array_equal(pooling.pool(tokens, mask, ["max"]), expected)
+
+
 def dense_facts(folder: Path, activation: str, *, bias: bool = True, dtype: Any = np.float32) -> DenseFacts:
     """A Dense module of D -> 4 with random weights on disk."""
     folder.mkdir(parents=True)
