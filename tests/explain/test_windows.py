@@ -37,6 +37,15 @@ MODERNBERT = {
     "sep_token_id": 3,
 }
 ROBERTA = {**SIZES, "model_type": "roberta", "pad_token_id": 4, "type_vocab_size": 1, "max_position_embeddings": 69}
+GEMMA = {
+    **SIZES,
+    "model_type": "gemma3_text",
+    "num_key_value_heads": 2,
+    "head_dim": 10,
+    "query_pre_attn_scalar": 10,
+    "sliding_window": 6,
+    "sliding_window_pattern": 3,
+}
 GLOBAL, LOCAL = {"rope_theta": 160_000.0, "rope_type": "default"}, {"rope_theta": 10_000.0, "rope_type": "default"}
 
 
@@ -45,7 +54,9 @@ def vectors(folder: Path, first: int | None = None, **config: Any) -> Array:
     import torch
     from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
-    changed = AutoConfig.from_pretrained(folder, **config)
+    own = AutoConfig.from_pretrained(folder)
+    # Made anew: Gemma's class derives the window from use_bidirectional_attention.
+    changed = type(own)(**{**own.to_dict(), **config})
     transformer = AutoModel.from_pretrained(folder, config=changed, attn_implementation="eager").eval()
     tokenizer_class: Any = PreTrainedTokenizerFast
     tokenizer = tokenizer_class(tokenizer_file=str(folder / "tokenizer.json"))
@@ -57,6 +68,17 @@ def vectors(folder: Path, first: int | None = None, **config: Any) -> Array:
             tokens = transformer(input_ids=ids, **positions).last_hidden_state
         made.append(torch.nn.functional.normalize(tokens.mean(1), dim=-1)[0].numpy())
     return np.stack(made)
+
+
+def exported(work: Path, config: dict[str, Any]) -> Path:
+    """A checkpoint with these values in its config; its artifact is the folder onnx beside it."""
+    from parity import stock_checkpoint
+
+    folder = write_sentence_bert(work / "checkpoint", hidden_size=40, max_length=40)
+    stock_checkpoint(folder, config["model_type"], {key: value for key, value in config.items() if key != "model_type"})
+    change_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    export(folder, work / "onnx")
+    return folder
 
 
 @needs_torch
@@ -79,6 +101,7 @@ def vectors(folder: Path, first: int | None = None, **config: Any) -> Array:
             "rotary positions",
             "turn positions in local layers as in global ones",
         ),
+        (GEMMA, {"use_bidirectional_attention": True}, "attention", "let all tokens see each other"),
         (ROBERTA, {"first": 0}, "positions", "count positions from 0"),
         (ROBERTA, {"first": 2}, "positions", "count positions from 2"),
     ],
@@ -87,16 +110,24 @@ def vectors(folder: Path, first: int | None = None, **config: Any) -> Array:
 def test_a_change_inside_the_encoder_is_named(
     tmp_path: Path, config: dict[str, Any], changed: dict[str, Any], expected: str, words: str
 ) -> None:
-    from parity import stock_checkpoint
-
-    folder = write_sentence_bert(tmp_path / "checkpoint", hidden_size=40, max_length=40)
-    stock_checkpoint(folder, config["model_type"], {key: value for key, value in config.items() if key != "model_type"})
-    change_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
-    export(folder, tmp_path / "onnx")
+    folder = exported(tmp_path, config)
     with OnnxEmbedder(tmp_path / "onnx", threads=1) as model:
         report = explain(model, TEXTS, vectors(folder, **changed))
     assert (report.explained, [cause.name for cause in report.causes]) == (True, [expected]), report.verdict
     assert words in report.verdict
+
+
+@needs_torch
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:.* texts? (was|were) longer")
+def test_no_limit_is_tried_for_which_roberta_has_no_positions(tmp_path: Path) -> None:
+    """Of 69 rows, the first 5 are for no token: 64 tokens are the most, and a text of 82 is there to be cut."""
+    exported(tmp_path, ROBERTA)
+    texts = [*TEXTS, "of the to " * 26 + "of the"]
+    with OnnxEmbedder(tmp_path / "onnx", threads=1) as model:
+        theirs = np.asarray(model.encode([*texts[:-1], texts[-1][::-1]]))
+        report = explain(model, texts, theirs)
+    assert (report.explained, report.causes) == (False, ()), report.verdict
 
 
 @pytest.mark.parametrize(
