@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import pytest
 
 from foreign import foreign
 from onnxembed import OnnxEmbedder
-from onnxembed.errors import ModelFilesError, UnsupportedError, UsageError, VerificationError
+from onnxembed.decisions.flags import Flags
+from onnxembed.errors import ManifestError, ModelFilesError, UnsupportedError, UsageError, VerificationError
 from onnxembed.explain.explain import explain
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.manifest import FILE_NAME, POOLING_MODES, PoolingMode, read_manifest
 from onnxembed.manifest.describe import describe
 from onnxembed.verify.verify import verify
-from tiny import change_json, write_encoder, write_sentence_bert
+from tiny import change_json, write_encoder, write_json, write_sentence_bert
 from tiny_embedders import DENSE, LONG, assert_vectors_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* longer than max_length")
@@ -191,6 +193,23 @@ def test_what_no_graph_can_do_is_refused_by_name(tmp_path: Path) -> None:
     change_json(folder / "1_Pooling/config.json", include_prompt=False)
     with pytest.raises(UnsupportedError, match=r"include_prompt is false.*token_embeddings"):
         OnnxEmbedder(folder)
+    modules = json.loads((checkpoint / "modules.json").read_text())
+    shutil.copytree(checkpoint / "1_Pooling", checkpoint / "9_Pooling")
+    change_json(checkpoint / "9_Pooling/config.json", include_prompt=True)
+    two = [*modules[:2], {**modules[1], "name": "9", "path": "9_Pooling"}]
+    write_json(checkpoint / "modules.json", two)
+    with pytest.raises(UnsupportedError, match=r"Pooling modules with and without the prompt \(include_prompt\)"):
+        export(checkpoint, tmp_path / "artifact", Options(flags=Flags(pooling=("mean",))))
+    write_json(checkpoint / "modules.json", modules)
     change_json(checkpoint / "1_Pooling/config.json", include_prompt="no")
     with pytest.raises(ModelFilesError, match="include_prompt is 'no'"):
         export(checkpoint, tmp_path / "artifact")
+
+
+def test_a_manifest_that_leaves_the_prompt_to_the_graph_is_refused(artifact: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(artifact, tmp_path / "copy")
+    manifest = json.loads((folder / FILE_NAME).read_text())
+    manifest["embedding"]["pooled_by"] = "graph"
+    (folder / FILE_NAME).write_text(json.dumps(manifest))
+    with pytest.raises(ManifestError, match=r"prompt_left_out is for what the runtime pools, but .*'graph'"):
+        OnnxEmbedder(folder)

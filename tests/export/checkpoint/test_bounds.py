@@ -105,6 +105,14 @@ def test_numbers_that_the_reference_takes_give_its_vectors(tmp_path: Path, case:
     assert np.abs(ours[real] - hidden[real]).max() <= 1e-5 * max(1, np.abs(hidden).max())
 
 
+@pytest.mark.parametrize("key", ["factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"])
+def test_what_is_divided_by_or_has_its_logarithm_taken_is_above_0(key: str) -> None:
+    check_bounds("c", key, 0.5)
+    for value in (0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ModelFilesError, match=f"^c: {key} is {value}, not a finite number above 0$"):
+            check_bounds("c", key, value)
+
+
 def test_the_bounds_are_words_of_a_sentence() -> None:
     with pytest.raises(ModelFilesError, match=r"^c: rope_theta is 0, not a finite number above 0$"):
         check_bounds("c", "rope_theta", 0)

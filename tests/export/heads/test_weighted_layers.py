@@ -98,6 +98,7 @@ def test_pooling_out_and_verification_average_too(tmp_path: Path) -> None:
         ({"layer_start": 0}, ModelFilesError, r"layer_weights is \(2,\), but config.json says \(3,\)"),
         ({"num_hidden_layers": 3, "layer_start": 2}, ModelFilesError, "averages 2 layers from layer_start 2.*has 1"),
         ({"layer_start": -1}, ModelFilesError, "layer_start is -1 of num_hidden_layers 2"),
+        ({"layer_start": 3}, ModelFilesError, "layer_start is 3 of num_hidden_layers 2"),
         ({"layer_weights": [1, 1]}, UnsupportedError, "layer_weights"),
     ],
 )
