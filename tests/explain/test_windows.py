@@ -119,6 +119,28 @@ def test_a_change_inside_the_encoder_is_named(
 
 @needs_torch
 @pytest.mark.torch
+def test_padding_that_a_decoder_masks_and_pools_is_named(tmp_path: Path) -> None:
+    """What padding holds depends on the tokens it sees, those of the text. Heads of 8 have runs without a mask."""
+    import torch
+    from transformers import AutoModel, PreTrainedTokenizerFast
+
+    heads = {"num_attention_heads": 5, "num_key_value_heads": 5}
+    folder = exported(tmp_path, {**SIZES, **heads, "model_type": "llama"})
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    tokenizer = tokenizer_class(tokenizer_file=str(folder / "tokenizer.json"), pad_token="[PAD]")
+    batch = tokenizer(TEXTS, padding=True, truncation=True, max_length=40, return_tensors="pt")
+    fed = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    transformer = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    with torch.no_grad():
+        theirs = torch.nn.functional.normalize(transformer(**fed).last_hidden_state.mean(1), dim=-1).numpy()
+    with OnnxEmbedder(tmp_path / "onnx", threads=1) as model:
+        report = explain(model, TEXTS, theirs)
+    assert (report.explained, [cause.name for cause in report.causes]) == (True, ["padding"]), report.verdict
+    assert "count padding in the pooling" in report.verdict
+
+
+@needs_torch
+@pytest.mark.torch
 @pytest.mark.filterwarnings("ignore:.* texts? (was|were) longer")
 def test_no_limit_is_tried_for_which_roberta_has_no_positions(tmp_path: Path) -> None:
     """Of 69 rows, the first 5 are for no token: 64 tokens are the most, and a text of 82 is there to be cut."""
