@@ -413,3 +413,44 @@ def test_ctrl_c_at_any_moment_is_one_line(line: str, artifact: Path, checkpoint:
         elif process.returncode not in (0, -signal.SIGINT):  # it had ended, or Python was about to
             assert (process.returncode, printed.strip()) == (130, "onnxembed: interrupted"), moment
     assert names(tmp_path) == []
+
+
+IMPORTING = """
+import os, signal, sys, types
+from importlib import abc, machinery, import_module
+import click
+from onnxembed import cli
+
+class Finder(abc.MetaPathFinder, abc.Loader):
+    def find_spec(self, name, path, target=None):
+        return machinery.ModuleSpec(name, self) if name in ("fragile", "unfinished") else None
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        os.kill(os.getpid(), signal.SIGINT)
+        print("imported", flush=True)
+        if module.__name__ == "unfinished":
+            return
+        import unfinished
+
+sys.meta_path.insert(0, Finder())
+
+@cli.cli.command()
+def work():
+    import fragile
+    print("working", flush=True)
+    signal.pause()
+    print("not reached", flush=True)
+
+cli.main(["work"])
+"""
+"""A command that imports a module, and another in it. Ctrl-C comes during both."""
+
+
+def test_ctrl_c_waits_until_an_import_ends(tmp_path: Path) -> None:
+    """An exception inside the initialization of a module of C code can crash the process without a word."""
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING], env=USUAL, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, "onnxembed: interrupted")
+    assert done.stdout.splitlines() == ["imported", "imported", "working"]

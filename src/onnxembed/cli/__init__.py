@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -35,6 +36,12 @@ CHECK_FAILED, REFUSED, NETWORK, INTERRUPTED = 1, 2, 3, 130
 
 STOPPING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 """The signals after which partial files are removed; Windows has no SIGHUP."""
+
+HAS_TIMERS = hasattr(signal, "setitimer")
+"""Windows has none."""
+
+IMPORT_WAIT = 0.02
+"""Seconds after which Ctrl-C during an import is tried again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -72,22 +79,38 @@ def _call(arguments: Sequence[str] | None) -> None:
     """Run the command. Whatever comes out of it after Ctrl-C is click.Abort: imports turn it into their own errors."""
     interrupted = False
 
-    def interrupt(*_: object) -> NoReturn:
+    def interrupt(_: int, frame: FrameType | None) -> None:
         nonlocal interrupted
         interrupted = True
-        raise KeyboardInterrupt
+        if HAS_TIMERS and _is_importing(frame):
+            signal.setitimer(signal.ITIMER_REAL, IMPORT_WAIT)
+        else:
+            raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
     try:
         if callable(before):  # in the background it is ignored
             signal.signal(signal.SIGINT, interrupt)
+            if HAS_TIMERS:
+                signal.signal(signal.SIGALRM, interrupt)
         cli.main(arguments, standalone_mode=False)
     except BaseException as error:
         if interrupted:
             raise click.Abort from error
         raise
     finally:
+        if HAS_TIMERS:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGINT, before)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether the command is importing: an exception there can crash a module of C code, or be lost."""
+    while frame is not None and frame.f_code is not _call.__code__:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def exit_code(error: OnnxEmbedError) -> int:

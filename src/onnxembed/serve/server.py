@@ -49,7 +49,8 @@ def _serve_here(settings: Settings, listening: Listening, sockets: list[socket.s
     made = application(settings, metrics)
     server = Server(_config(made, settings, listening), made.state.service.scheduler)
     LOG.info("Listening on %s; Ctrl-C ends it", listening.url(sockets))
-    server.run(sockets=sockets)
+    with server.capture_signals():  # before the loop runs, too: an interrupted loop prints what it cancels
+        server.run(sockets=sockets)
     return server.code
 
 
