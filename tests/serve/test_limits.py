@@ -53,6 +53,8 @@ def test_pages_of_other_origins_may_read_answers_and_refusals(artifact: Path) ->
         for body in ({"inputs": "a"}, {"inputs": 1}):
             answer = client.post("/embed", json=body, headers=page)
             assert answer.headers["access-control-allow-origin"] == "*"
+        assert client.get("/info").headers["vary"] == "Origin"  # it may be cached
+        assert "vary" not in client.post("/embed", json={"inputs": "a"}).headers
     with client_with(artifact, cors_origins=["https://b.example"]) as client:
         assert "access-control-allow-origin" not in client.post("/embed", json={"inputs": "a"}, headers=page).headers
 

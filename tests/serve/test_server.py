@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,20 @@ def test_a_refused_request_keeps_its_connection_unless_its_body_is_long(artifact
         connection.request("POST", "/embed", b" " * 70_000, {"content-type": "application/json"})
         refused = connection.getresponse()
         assert (refused.status, refused.getheader("connection")) == (401, "close")
+
+
+def test_a_connection_is_kept_longer_than_clients_keep_idle_ones(artifact: Path) -> None:
+    """Pools of HTTP clients keep them for 5 seconds: the side that closes first must be theirs."""
+    kind = {"content-type": "application/json"}
+    with (
+        served(artifact) as (_, port),
+        closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection,
+    ):
+        for pause in (0, 6):
+            time.sleep(pause)
+            connection.request("POST", "/embed", b'{"inputs": "the cat"}', kind)
+            first = connection.sock if not pause else first
+            assert (connection.getresponse().read()[:2], connection.sock) == (b"[[", first)
 
 
 def test_hundreds_of_idle_and_slow_connections_are_bounded_and_others_are_served(artifact: Path) -> None:

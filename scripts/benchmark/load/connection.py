@@ -12,6 +12,9 @@ from benchmark.load.server import Server
 
 Result = TypeVar("Result")
 
+IDLE_SECONDS = 60
+"""A connection that was not used for so long is closed, as load balancers do; the server would close it soon."""
+
 
 def run(scenario: Coroutine[Any, Any, Result]) -> Result:
     """What the scenario returns."""
@@ -33,14 +36,20 @@ class Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._missing = 0  # bytes of the body; 0 before the header is complete
         self._status = 0
+        self._used = 0.0
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
         """The status and the body of the answer; Gone if the server closes the connection before that."""
         loop = asyncio.get_running_loop()
+        if self._transport and loop.time() - self._used > IDLE_SECONDS:
+            self._transport.close()
+            while self._transport:  # connection_lost forgets it
+                await asyncio.sleep(0)
         if self._transport is None or self._transport.is_closing():
             self._transport, _ = await loop.create_connection(lambda: self, self._server.host, self._server.port)
         self._answer = loop.create_future()
         self._transport.write(request)
+        self._used = loop.time()
         return await self._answer
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onnxembed import __version__
 from onnxembed.errors import UsageError
@@ -88,7 +88,7 @@ def _routed(service: Service) -> Starlette:
         ],
         middleware=[
             Middleware(
-                CORSMiddleware,
+                Cors,
                 allow_origins=settings.cors_origins,
                 allow_methods=["GET", "POST"],
                 allow_headers=["content-type", "authorization"],
@@ -100,6 +100,18 @@ def _routed(service: Service) -> Starlette:
     )
     routed.state.service = service
     return routed
+
+
+class Cors(CORSMiddleware):
+    """The headers that browsers ask for. Nothing is added for other clients, which name no origin: no cache keeps the
+    answer to a POST request for a browser."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, if need be with CORS."""
+        if scope.get("method") == "POST" and all(name != b"origin" for name, _ in scope["headers"]):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def _gate(app: ASGIApp, settings: Settings, endpoints: Mapping[str, ASGIApp]) -> ASGIApp:

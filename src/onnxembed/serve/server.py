@@ -31,6 +31,10 @@ LOG = logging.getLogger("onnxembed.serve")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+IDLE_SECONDS = 75
+"""An idle connection is kept so long: longer than load balancers keep theirs (60 s), so that no request is sent on a
+connection that is just being closed."""
+
 LAST_TICKS = 20
 """Ticks of a tenth of a second in which /health says 503 before a server that cannot compute any more ends."""
 
@@ -66,6 +70,7 @@ def _config(made: Any, settings: Settings, listening: Listening) -> uvicorn.Conf
         server_header=False,
         proxy_headers=False,
         root_path=settings.root_path,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=max(1, round(listening.drain)),
         ssl_certfile=listening.certificate,
         ssl_keyfile=listening.key,
