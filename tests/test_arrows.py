@@ -13,7 +13,10 @@ import onnxembed
 
 PACKAGE = Path(onnxembed.__file__).parent
 
-LEAVES = ("errors", "warning", "arrays", "arguments", "atomic", "counting", "protobuf", "foreign_errors", "user_cache")
+LEAVES = (
+    *("errors", "warning", "arrays", "arguments", "atomic", "counting", "progress"),
+    *("protobuf", "foreign_errors", "user_cache"),
+)
 """Modules at the root that everything above may import; among themselves they import errors alone."""
 
 BELOW: dict[str, tuple[str, ...]] = {
@@ -36,7 +39,6 @@ BELOW: dict[str, tuple[str, ...]] = {
     "compat": ("manifest", "recipes", "tokenizer", "runtime", "embedder", "reranker"),
     "files": ("quantization", "runtime"),
     "bulk": ("manifest", "quantization", "hub", "loading", "runtime", "embedder"),
-    "export.progress": (),
     "export.checkpoint": ("manifest", "hub", "facts", "decisions"),
     "export.graph": ("manifest", "execution", "facts", "export.checkpoint"),
     "export.architectures": ("export.checkpoint", "export.graph"),
@@ -51,26 +53,26 @@ BELOW: dict[str, tuple[str, ...]] = {
     ),
     "export.artifact": (
         *("manifest", "hub", "facts", "decisions", "loading", "proof"),
-        *("export.progress", "export.checkpoint", "export.graph", "export.heads"),
+        *("export.checkpoint", "export.graph", "export.heads"),
     ),
     "export.quantize": (
         *("manifest", "execution", "tokenizer", "runtime"),
-        *("export.progress", "proof.probes", "export.checkpoint", "export.graph", "export.artifact"),
+        *("proof.probes", "export.checkpoint", "export.graph", "export.artifact"),
     ),
     "export": (
         *("manifest", "hub", "facts", "recipes", "decisions", "tokenizer", "loading"),
-        *("export.progress", "export.checkpoint", "export.graph", "export.architectures", "export.tokenizer"),
+        *("export.checkpoint", "export.graph", "export.architectures", "export.tokenizer"),
         *("export.heads", "export.engines", "export.artifact", "export.quantize"),
     ),
     "explain": (
         *("manifest", "hub", "execution", "facts", "decisions", "tokenizer", "loading", "runtime"),
-        *("similarity", "embedder", "reranker", "export.progress", "export.checkpoint", "export.graph"),
+        *("similarity", "embedder", "reranker", "export.checkpoint", "export.graph"),
         *("export.architectures", "export.heads", "export.artifact"),
     ),
     "verify": (
         *("manifest", "hub", "execution", "facts", "recipes", "decisions", "tokenizer", "runtime"),
         *("proof", "proof.probes", "similarity", "embedder", "reranker", "files"),
-        *("export.progress", "proof.probes", "export.checkpoint", "export.architectures", "export.engines"),
+        *("proof.probes", "export.checkpoint", "export.architectures", "export.engines"),
     ),
     "serve": ("manifest", "hub", "execution", "tokenizer", "runtime", "proof", "proof.probes"),
     "commands": (

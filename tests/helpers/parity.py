@@ -18,9 +18,9 @@ from onnxembed.export.build_graph import build
 from onnxembed.export.engines.engine import EngineOption
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.plan import ExportPlan, Options, make_plan
-from onnxembed.export.progress import silent
 from onnxembed.facts.facts import Facts, read_facts
 from onnxembed.manifest import FORMS, POOLING_MODES, AttentionMode, Precision, graph_file
+from onnxembed.progress import silent
 from parity_table import Architecture, record_differences, record_layer
 from portable import check_portable, evaluate
 

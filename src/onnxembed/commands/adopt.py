@@ -8,16 +8,15 @@ from pathlib import Path
 from onnxembed.commands.new_folder import (
     DraftVerifier,
     NewFolder,
-    Progress,
     default_output,
     made,
     require_export,
-    silent,
 )
 from onnxembed.commands.words import one_word, some_words
 from onnxembed.decisions.flags import Flags
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import POOLING_MODES, SCORE_ACTIVATIONS, TASKS, PoolingMode, ScoreActivation, Task
+from onnxembed.progress import Progress, silent
 
 
 def adopt(

@@ -9,11 +9,9 @@ from typing import Literal
 from onnxembed.commands.new_folder import (
     DraftVerifier,
     NewFolder,
-    Progress,
     default_output,
     made,
     require_export,
-    silent,
 )
 from onnxembed.commands.words import one_word, some_words
 from onnxembed.decisions.flags import Flags
@@ -34,6 +32,7 @@ from onnxembed.manifest import (
     ScoreActivation,
     Task,
 )
+from onnxembed.progress import Progress, silent
 
 
 def export(

@@ -12,9 +12,7 @@ from onnxembed.commands.result import Result
 from onnxembed.errors import MissingExtraError, NoReferenceError
 from onnxembed.hub.source import Fetched, file_names
 from onnxembed.manifest import Manifest
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the stage, how much of it is done, and how much there is: bytes, texts, files or batches."""
+from onnxembed.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,6 @@ def made(folder: Path, manifest: Manifest, notes: tuple[str, ...]) -> NewFolder:
     """The result for a folder that is written."""
     files: dict[str, int | None] = {name: (folder / name).stat().st_size for name in sorted(file_names(folder))}
     return NewFolder(folder, True, files, notes, manifest)
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """A Progress that reports nothing."""
 
 
 def all_weights(folder: Path) -> bool:

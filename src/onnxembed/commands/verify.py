@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxembed.commands.new_folder import Progress, silent
 from onnxembed.commands.result import Result
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.locate import fetch_artifact
 from onnxembed.manifest import Manifest, Verification, read_manifest
+from onnxembed.progress import Progress, silent
 
 if TYPE_CHECKING:
     from onnxembed.execution.providers import Providers

@@ -88,7 +88,7 @@ class AnalysisGraphs:
         if reason := self.unavailable:
             raise CannotBuildError(reason)
         from onnxembed.export.artifact.graph_file import write_graph
-        from onnxembed.export.progress import silent
+        from onnxembed.progress import silent
 
         folder = self._place(build.key)
         try:

@@ -14,7 +14,6 @@ from onnxembed.export.artifact.model_card import copy_license, license_of, read_
 from onnxembed.export.artifact.record_manifest import Verify, record_manifest
 from onnxembed.export.artifact.sentence_transformers import write_sentence_transformers
 from onnxembed.export.heads.embedding import dense_entries
-from onnxembed.export.progress import Progress, silent
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.hub.checkpoint_files import TERMS
 from onnxembed.hub.model_files import local_paths
@@ -23,6 +22,7 @@ from onnxembed.loading.adopt import adopted_manifest, decide_adoption
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
 from onnxembed.loading.locate import find
 from onnxembed.manifest import FILE_NAME, PRECISIONS, Manifest, graph_file
+from onnxembed.progress import Progress, silent
 from onnxembed.recipes.book import choose_recipe
 from onnxembed.tokenizer.token_ids import TokenIds
 

@@ -22,7 +22,6 @@ from onnxembed.export.engines.engine import TOOLS, announce
 from onnxembed.export.graph.graph import Graph, Widths
 from onnxembed.export.heads import HEADS
 from onnxembed.export.plan import ExportPlan, Options, make_plan
-from onnxembed.export.progress import Progress, silent
 from onnxembed.export.quantize.calibration_texts import Samples, read_texts, tokenized, tokenized_pairs
 from onnxembed.export.quantize.measures import (
     Measure,
@@ -40,6 +39,7 @@ from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.model_files import local_paths
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.manifest import FileRecord, Manifest, Model, Precision, Source, Task, Variant
+from onnxembed.progress import Progress, silent
 from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.recipe import Recipe
 from onnxembed.tokenizer.pairs import PairTokenizer, TemplateTokenizer

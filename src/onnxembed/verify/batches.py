@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from onnxembed.arrays import IntArray
-from onnxembed.export.progress import Progress
 from onnxembed.manifest import Manifest
+from onnxembed.progress import Progress
 from onnxembed.tokenizer.pairs import Pair
 from onnxembed.tokenizer.texts import Tokens, pad
 

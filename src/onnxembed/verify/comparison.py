@@ -14,8 +14,8 @@ from onnxembed.counting import counted
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import VerificationError
 from onnxembed.execution.providers import load_onnxruntime
-from onnxembed.export.progress import Progress, silent
 from onnxembed.manifest import PRECISIONS, Manifest, Verification
+from onnxembed.progress import Progress, silent
 from onnxembed.proof.differences import Differences, quote
 from onnxembed.proof.record import Part
 from onnxembed.reranker import OnnxReranker

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import MissingExtraError, ModelFilesError, NoReferenceError, UsageError
-from onnxembed.export.progress import Progress, silent
 from onnxembed.files.vectors import write_lines
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
 from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FILE_NAME, PROOF_FILE, Manifest, Task, Verification, read_manifest
+from onnxembed.progress import Progress, silent
 from onnxembed.proof.recording import Recorder, add_proof
 from onnxembed.reranker import OnnxReranker
 from onnxembed.verify import embedding, multi_vector, reranking, sparse

@@ -17,8 +17,8 @@ from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.graph.attention import STREAMED, attention, local_mask, mask_for_heads, prepare_mask
 from onnxembed.export.graph.blocks import FEWEST, SMALLEST
 from onnxembed.export.graph.graph import Graph
-from onnxembed.export.progress import silent
 from onnxembed.manifest import Precision
+from onnxembed.progress import silent
 
 HEADS, KEY_HEADS, SCALE = 4, 2, 0.3
 Floats = NDArray[np.floating[Any]]

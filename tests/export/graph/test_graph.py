@@ -23,9 +23,9 @@ from onnxembed.export.build_graph import build
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.plan import Options, make_plan
-from onnxembed.export.progress import silent
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import Precision, Variant
+from onnxembed.progress import silent
 from tiny import BERT_LIKE, VOCAB, change_json, write_encoder, write_sentence_bert
 
 PRECISIONS: list[Precision] = ["fp32", "fp16"]

@@ -20,9 +20,9 @@ from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph import pooling as heads
 from onnxembed.export.graph.graph import ACTIVATIONS, BOUNDED_ACTIVATIONS, Graph, Value
-from onnxembed.export.progress import silent
 from onnxembed.facts.modules import DENSE_ACTIVATIONS, DenseFacts
 from onnxembed.manifest import POOLING_MODES, PoolingMode
+from onnxembed.progress import silent
 from onnxembed.runtime.outputs import pooling
 
 FloatArray = NDArray[np.float32]

@@ -12,13 +12,13 @@ import pytest
 from onnxembed.decisions.flags import Flags
 from onnxembed.export.build_graph import build
 from onnxembed.export.plan import Options, make_plan
-from onnxembed.export.progress import silent
 from onnxembed.export.quantize.calibration_texts import Samples
 from onnxembed.export.quantize.measures import VectorMeasure
 from onnxembed.export.quantize.opened_graph import open_graph
 from onnxembed.export.quantize.quantize import write_quantized
 from onnxembed.facts.facts import read_facts
 from onnxembed.manifest import AttentionMode, Precision
+from onnxembed.progress import silent
 from parity import stock_checkpoint
 
 pytestmark = pytest.mark.torch

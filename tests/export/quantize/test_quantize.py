@@ -20,7 +20,6 @@ from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.export.progress import silent
 from onnxembed.export.quantize import quantize
 from onnxembed.export.quantize.calibration_texts import TEXTS, read_texts
 from onnxembed.export.quantize.int8 import Int8Graph
@@ -28,6 +27,7 @@ from onnxembed.export.quantize.int8w import Int8WGraph
 from onnxembed.export.quantize.int16 import Int16Graph
 from onnxembed.export.quantize.rounding import ActivationQuant, QuantPlan, rounded_residual, rounded_rows, row_scales
 from onnxembed.manifest import FILE_NAME, Precision, Quality, parse_manifest, read_manifest
+from onnxembed.progress import silent
 from tiny import TEXTS as TINY_TEXTS
 from tiny import VOCAB, write_json, write_sentence_bert, write_tokenizer
 

@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 
 from onnxembed.export.artifact.hashing import HashedFile
 from onnxembed.export.graph.graph import IR_VERSION, Graph, Initializer
-from onnxembed.export.progress import Progress
 from onnxembed.manifest import FileRecord, PackedGraph, Precision, Variant, graph_file
+from onnxembed.progress import Progress
 
 # Up to this size weights lie inside the .onnx file, which is then one file to copy; above it, in a file
 # beside it, which may pass 2 GiB. ONNX Runtime maps that file, and shares its pages among processes, where it

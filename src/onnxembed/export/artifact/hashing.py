@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from onnxembed.manifest import CARD_FILE, FILE_NAME, FileRecord
 
 if TYPE_CHECKING:
-    from onnxembed.export.progress import Progress
+    from onnxembed.progress import Progress
 
 CHUNK = 16 * 2**20
 

@@ -15,8 +15,8 @@ from onnxembed.arrays import Array, Feeds, FloatArray
 from onnxembed.execution.providers import load_onnxruntime
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.graph.graph import Graph
-from onnxembed.export.progress import silent
 from onnxembed.export.quantize.measures import Measure
+from onnxembed.progress import silent
 
 GateFeeds = Mapping[str, FloatArray]
 """The gates of a GatedGraph by input name, each a scalar 0 or 1."""

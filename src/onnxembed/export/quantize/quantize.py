@@ -17,7 +17,6 @@ from onnxembed.execution.processor import read_processor
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.graph import Graph
-from onnxembed.export.progress import Progress
 from onnxembed.export.quantize.calibration import (
     WatchingGraph,
     choose_activations,
@@ -34,6 +33,7 @@ from onnxembed.export.quantize.opened_graph import OpenedGraph, open_graph, temp
 from onnxembed.export.quantize.rounding import BuildModel, QuantPlan
 from onnxembed.export.quantize.sensitivity import GatedGraph
 from onnxembed.manifest import Precision, Variant
+from onnxembed.progress import Progress
 
 PRODUCTS_OF_BYTES = ("int16", "int8")
 """The precisions that want a processor with integer dot products."""
