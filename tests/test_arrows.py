@@ -31,7 +31,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "tokenizer": ("manifest", "facts", "decisions", "proof.probes"),
     "loading": ("manifest", "hub", "execution", "facts", "recipes", "decisions", "tokenizer"),
     "runtime": ("manifest", "quantization", "hub", "execution", "tokenizer", "loading"),
-    "proof": ("manifest", "hub", "execution", "tokenizer", "runtime", "proof.probes"),
+    "proof": ("manifest", "execution", "tokenizer", "runtime", "proof.probes"),
     "similarity": ("manifest", "runtime"),
     "rescoring": ("quantization", "similarity"),
     "embedder": ("manifest", "quantization", "hub", "execution", "loading", "runtime", "proof", "similarity"),

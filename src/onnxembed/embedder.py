@@ -11,8 +11,7 @@ import numpy as np
 
 from onnxembed.arrays import Array, Feeds, FloatArray
 from onnxembed.errors import UsageError
-from onnxembed.execution.backend import Placement
-from onnxembed.execution.providers import Providers
+from onnxembed.execution.providers import Placement, Providers
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.manifest import TEXT_KINDS, PoolingMode, Precision, TextKind
@@ -120,11 +119,13 @@ class OnnxEmbedder(TextModel):
         opened = OpenModel(
             model,
             ("embedding", "sparse", "multi_vector"),
-            HubOptions(revision, cache_dir, local_files_only, refresh, token),
             placement,
+            hub=HubOptions(revision, cache_dir, local_files_only, refresh, token),
             precision=precision,
             onnx_file=onnx_file,
             max_length=max_length,
+            prompts=prompts,
+            default_prompt_name=default_prompt_name,
             check_files=check_files,
             choices=AdoptionChoices(
                 pooling=None if pooling is None else (pooling,) if isinstance(pooling, str) else tuple(pooling),
@@ -133,7 +134,6 @@ class OnnxEmbedder(TextModel):
                 share_scales=share_scales,
             ),
         )
-        opened.prompting = opened.prompting.with_own(prompts, default_prompt_name)
         self._open(proved(opened, placement, prove))
         if (cut := truncate_dim if dimensions is None else dimensions) is not None:
             self._cut(cut)

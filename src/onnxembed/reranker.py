@@ -13,8 +13,7 @@ import numpy as np
 from onnxembed.arguments import check_text, whole_number
 from onnxembed.arrays import Feeds, FloatArray
 from onnxembed.errors import UsageError
-from onnxembed.execution.backend import Placement
-from onnxembed.execution.providers import Providers
+from onnxembed.execution.providers import Placement, Providers
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
 from onnxembed.manifest import PAIR_TRUNCATIONS, PairTruncation, Precision, ScoreActivation
@@ -126,16 +125,17 @@ class OnnxReranker(OnnxModel):
         opened = OpenModel(
             model,
             ("reranking",),
-            HubOptions(revision, cache_dir, local_files_only, refresh, token),
             placement,
+            hub=HubOptions(revision, cache_dir, local_files_only, refresh, token),
             precision=precision,
             onnx_file=onnx_file,
             max_length=max_length,
+            prompts=prompts,
+            default_prompt_name=default_prompt_name,
             check_files=check_files,
             choices=AdoptionChoices(activation=activation, share_scales=share_scales),
             make_tokenizer=partial(make_pair_tokenizer, truncation=truncation, instruction=instruction),
         )
-        opened.prompting = opened.prompting.with_own(prompts, default_prompt_name)
         own = truncation is None and instruction is None
         self._open(proved(opened, placement, prove, tokens=own))
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hub_server import HubServer
 from onnxembed import OnnxEmbedder
 from onnxembed.errors import ProviderError
-from onnxembed.execution.backend import Placement
+from onnxembed.execution.providers import Placement
 from running import Run, names, refused, rows
 
 D = 32

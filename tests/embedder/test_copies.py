@@ -17,10 +17,10 @@ from held_runs import one_text_each
 from hub_server import HubServer
 from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.errors import IntegrityError, UsageError
-from onnxembed.execution.backend import Backend, GraphFiles, Place, Placement
+from onnxembed.execution.backend import Backend, GraphFiles
 from onnxembed.execution.opening import open_backend
+from onnxembed.execution.providers import Place, Placement
 from onnxembed.export.pipeline import export
-from onnxembed.hub.source import HubOptions
 from onnxembed.manifest import FILE_NAME
 from onnxembed.runtime.open_model import OpenModel
 from tiny_rerankers import DOCUMENTS, QUERY, write_reranker
@@ -93,5 +93,5 @@ def test_the_graph_is_closed_when_a_file_has_another_hash(artifact: Path, tmp_pa
         return opened[-1]
 
     with pytest.raises(IntegrityError, match=r"tokenizer\.json has sha256"):
-        OpenModel(folder, ("embedding",), HubOptions(), Placement("cpu"), open_backend=watched)
+        OpenModel(folder, ("embedding",), Placement("cpu"), open_backend=watched)
     assert [backend.closed for backend in opened] == [True]

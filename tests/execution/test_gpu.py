@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from onnxembed import OnnxEmbedder
 from onnxembed.errors import DeviceMemoryError, ProviderError, UsageError
-from onnxembed.execution.backend import GraphFiles, Placement
+from onnxembed.execution.backend import GraphFiles
 from onnxembed.execution.cpu import CpuBackend
 from onnxembed.execution.gpu import RUNS_IN_FLIGHT, GpuBackend
-from onnxembed.execution.opening import decide, open_backend
+from onnxembed.execution.opening import open_backend
 from onnxembed.execution.planning import GPU_TOKENS_PER_RUN
-from onnxembed.execution.providers import CPU, CUDA, Wanted, wanted_providers
+from onnxembed.execution.providers import CPU, CUDA, Placement, Wanted, decide, wanted_providers
 from onnxembed.execution.session import OpenSession, Session
-from onnxembed.hub.source import HubOptions
 from onnxembed.runtime import streaming
 from onnxembed.runtime.open_model import OpenModel
 
@@ -171,7 +170,6 @@ def on_gpus(artifact: Path) -> OnGpus:
         model = OpenModel(
             artifact,
             ("embedding",),
-            HubOptions(),
             Placement(tokens_per_run=tokens_per_run),
             open_backend=lambda graph, placement: opened(*gpus, tokens_per_run=placement.tokens_per_run),
         )

@@ -33,16 +33,14 @@ from onnxembed.errors import (
     UsageError,
 )
 from onnxembed.execution import processor
-from onnxembed.execution.backend import GraphFiles, Placement
+from onnxembed.execution.backend import GraphFiles
 from onnxembed.execution.cpu import CpuBackend
-from onnxembed.execution.opening import decide
 from onnxembed.execution.openvino import OpenVinoSession
 from onnxembed.execution.processor import CPUINFO, Processor, parse_cpuinfo
-from onnxembed.execution.providers import CPU, OPENVINO, wanted_providers
+from onnxembed.execution.providers import CPU, OPENVINO, Placement, decide, wanted_providers
 from onnxembed.execution.session import FAST_MATH, Session
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.hub.source import HubOptions
 from onnxembed.loading.locate import locate
 from onnxembed.manifest import FILE_NAME, FORMS, TASKS
 from onnxembed.proof import checking
@@ -91,7 +89,7 @@ def in_fp32(graph: GraphFiles, place: Any) -> CpuBackend:
 
 def opened_in_fp32(folder: Path, threads: int = 2) -> OpenModel:
     placement = Placement("cpu", threads=threads)
-    return OpenModel(folder, TASKS, HubOptions(), placement, make_tokenizer=make_tokenizer, open_backend=in_fp32)
+    return OpenModel(folder, TASKS, placement, make_tokenizer=make_tokenizer, open_backend=in_fp32)
 
 
 def feeds(texts: int, tokens: int, padding: int, inputs: Sequence[str]) -> dict[str, Any]:
@@ -167,7 +165,7 @@ def test_every_run_takes_the_branch_with_the_mask(artifact: Path, monkeypatch: p
 def test_a_model_gives_the_same_vectors(artifact: Path, threads: int) -> None:
     texts = ["the cat", "a", *(" ".join(["dog and the cat"] * count) for count in (1, 7, 30, 400))] * 9
     placement = Placement("cpu", threads=threads)
-    plain = OpenModel(artifact, TASKS, HubOptions(), placement, make_tokenizer=make_tokenizer)
+    plain = OpenModel(artifact, TASKS, placement, make_tokenizer=make_tokenizer)
     other = opened_in_fp32(artifact, threads)
     results = []
     for model in (plain, other):
@@ -203,7 +201,7 @@ def test_streams_run_side_by_side_and_one_text_with_all_threads(artifact: Path) 
 
 @needs_openvino
 def test_both_sessions_are_used(artifact: Path) -> None:
-    graph = locate(artifact, cpu=True).graph
+    graph = locate(artifact, device="cpu").graph
     backend = in_fp32(graph, decide(Placement("cpu", threads=2)))
     fed = feeds(1, 8, 0, ("input_ids", "attention_mask", "token_type_ids"))
     for _ in range(3000):
@@ -235,7 +233,7 @@ def test_what_a_long_run_took_is_freed(artifact: Path) -> None:
 
 @needs_openvino
 def test_a_forked_child_computes(artifact: Path) -> None:
-    backend = in_fp32(locate(artifact, cpu=True).graph, decide(Placement("cpu", threads=2)))
+    backend = in_fp32(locate(artifact, device="cpu").graph, decide(Placement("cpu", threads=2)))
     fed = feeds(1, 8, 0, ("input_ids", "attention_mask", "token_type_ids"))
     (expected,) = backend.run(["sentence_embedding"], fed)
     child = os.fork()
@@ -367,7 +365,7 @@ def test_onnxruntime_is_asked_for_fast_math_on_arm(artifact: Path, on: Any, monk
     monkeypatch.setattr(onnxruntime, "InferenceSession", ask)
     on(ARM)
     placement = Placement("cpu", threads=1)
-    model = OpenModel(artifact, TASKS, HubOptions(), placement, precision="bf16", make_tokenizer=make_tokenizer)
+    model = OpenModel(artifact, TASKS, placement, precision="bf16", make_tokenizer=make_tokenizer)
     assert asked == ["1"]
     assert (model.provider, model.precision, model.variant) == (CPU, "bf16", "fp32")
     model.close()
@@ -404,17 +402,17 @@ def test_openvino_is_proved_with_pairs_of_one_length_too(artifact: Path) -> None
 def test_an_own_bf16_graph_is_for_gpus(checkpoint: Path, tmp_path: Path, on: Any) -> None:
     export(checkpoint, tmp_path / "both", Options(precisions=("fp32", "bf16")))
     on(X86)
-    on_cpu = locate(tmp_path / "both", precision="bf16", cpu=True)
+    on_cpu = locate(tmp_path / "both", precision="bf16", device="cpu")
     assert (on_cpu.precision, on_cpu.graph.path.name, on_cpu.graph.bf16) == ("fp32", "model.onnx", "openvino")
-    on_gpu = locate(tmp_path / "both", precision="bf16", gpu=True)
+    on_gpu = locate(tmp_path / "both", precision="bf16", device="gpu")
     assert (on_gpu.precision, on_gpu.graph.path.name, on_gpu.graph.bf16) == ("bf16", "model_bf16.onnx", None)
     assert on_gpu.graph.cuda_only
 
 
 def test_other_precisions_are_what_they_were(artifact: Path, on: Any) -> None:
     on(X86)
-    assert locate(artifact, cpu=True).graph.bf16 is None
-    assert locate(artifact, precision="fp32", cpu=True).graph.bf16 is None
+    assert locate(artifact, device="cpu").graph.bf16 is None
+    assert locate(artifact, precision="fp32", device="cpu").graph.bf16 is None
     with pytest.raises(UsageError, match="has no bf16 graph"):
         locate(artifact, precision="bf16")  # neither on a CPU nor on a GPU
 

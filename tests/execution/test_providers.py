@@ -13,9 +13,11 @@ import pytest
 
 from onnxembed.errors import ModelFilesError, ProviderError, UsageError
 from onnxembed.execution import cuda
-from onnxembed.execution.backend import GraphFiles, Placement
-from onnxembed.execution.opening import decide, open_backend
-from onnxembed.execution.providers import CPU, CUDA, TENSORRT, is_installed, wanted_providers
+from onnxembed.execution import providers as provider_module
+from onnxembed.execution.backend import GraphFiles
+from onnxembed.execution.cores import available_threads
+from onnxembed.execution.opening import open_backend
+from onnxembed.execution.providers import CPU, CUDA, TENSORRT, Placement, decide, is_installed, wanted_providers
 from onnxembed.execution.session import Session
 from stand_in_runtime import KNOWN, ON_CUDA, Runtime, install
 
@@ -365,3 +367,39 @@ def test_a_wheel_counts_as_installed_even_if_its_files_were_overwritten(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [""])  # the folder that the interpreter was started in
     assert is_installed("onnxruntime-gpu")
+
+
+# ---- what a placement leaves open
+
+
+@pytest.mark.parametrize("value", [0, -1, True, "2", 1.5])
+@pytest.mark.parametrize("name", ["threads", "tokens_per_run"])
+def test_impossible_numbers_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^{name} is {value!r}, not a positive whole number$"):
+        decide(Placement(**{name: value}))
+
+
+def test_threads_are_all_available_ones_unless_told() -> None:
+    assert decide(Placement(threads=3)).threads == 3
+    assert decide(Placement()).threads == available_threads()
+
+
+@pytest.mark.parametrize(
+    ("providers", "device_ids", "device"),
+    [
+        ("auto", None, "cpu"),
+        ("auto", [1], "gpu"),
+        ("cpu", None, "cpu"),
+        ("cuda", None, "gpu"),
+        ([CPU, CUDA], None, "cpu"),
+        (["tensorrt"], None, "gpu"),
+        (["CoreMLExecutionProvider"], None, None),
+    ],
+)
+def test_a_placement_decides_whether_a_gpu_or_the_cpu_runs_the_graph(
+    providers: Any, device_ids: Any, device: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CPU])
+    monkeypatch.setattr(provider_module, "is_installed", lambda name: False)
+    place = decide(Placement(providers, device_ids=device_ids))
+    assert [wanted.device for wanted in place.wanted] == [device]

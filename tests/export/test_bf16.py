@@ -16,9 +16,10 @@ from onnxembed import OnnxEmbedder
 from onnxembed.cli import cli
 from onnxembed.errors import NoReferenceError, ProviderError
 from onnxembed.execution import processor
-from onnxembed.execution.backend import GraphFiles, Placement
-from onnxembed.execution.opening import decide, open_backend
+from onnxembed.execution.backend import GraphFiles
+from onnxembed.execution.opening import open_backend
 from onnxembed.execution.processor import Processor
+from onnxembed.execution.providers import Placement, decide
 from onnxembed.export.checkpoint.tensors import Checkpoint
 from onnxembed.export.graph.attention import attention, local_mask, prepare_mask
 from onnxembed.export.graph.graph import FLOAT_TYPES, Graph

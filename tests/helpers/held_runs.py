@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxembed import OnnxEmbedder
-from onnxembed.execution.backend import Placement
 from onnxembed.execution.opening import open_backend
+from onnxembed.execution.providers import Placement
 from onnxembed.execution.session import Session
-from onnxembed.hub.source import HubOptions
 from onnxembed.runtime.open_model import OpenModel
 from tiny_embedders import Array
 
@@ -30,7 +29,6 @@ def one_text_each(artifact: Path, before: Callable[[], object] = lambda: None, t
         OpenModel(
             artifact,
             ("embedding",),
-            HubOptions(),
             Placement("cpu", threads=threads, tokens_per_run=1),
             open_backend=partial(open_backend, open_session=Watched),
         )

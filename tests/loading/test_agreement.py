@@ -126,7 +126,7 @@ def test_weights_of_a_packed_graph_are_looked_at_where_a_gpu_may_run_it(tmp_path
     move_weights(tmp_path / "packed", packed.file)
     check_artifact(locate(tmp_path / "packed"), hashes=True)
     with pytest.raises(ModelFilesError, match=UNNAMED):
-        check_artifact(locate(tmp_path / "packed", gpu=True), hashes=True)
+        check_artifact(locate(tmp_path / "packed", device="gpu"), hashes=True)
 
 
 def test_an_output_of_integers_that_stand_for_nothing_is_named(copy: Path) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from onnxembed.execution.backend import Placement
-from onnxembed.execution.providers import CPU, CUDA
+from onnxembed.execution.providers import CPU, CUDA, Placement
 from onnxembed.manifest import Manifest, Quality, Task, read_manifest
 from onnxembed.proof.checking import asked_precision
 from onnxembed.proof.limits import Limits, limits_for

@@ -18,8 +18,7 @@ import tokenizers
 import onnxembed
 from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.errors import ModelFilesError, ProofError, UsageError, VerificationError
-from onnxembed.execution.backend import Placement
-from onnxembed.execution.providers import CPU, CUDA, OPENVINO
+from onnxembed.execution.providers import CPU, CUDA, OPENVINO, Placement
 from onnxembed.execution.session import Session
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options

@@ -121,7 +121,7 @@ def serve(
     Clients of text-embeddings-inference, OpenAI, Cohere, Jina and Weaviate find their routes. A browser finds a
     page at /, and /openapi.json describes every route.
     """
-    from onnxembed.execution.backend import Placement
+    from onnxembed.execution.providers import Placement
     from onnxembed.hub.source import HubOptions
     from onnxembed.serve import ModelOptions, ModelSource, QueueLimits, Settings
     from onnxembed.serve.listening import CONNECTIONS, Listening

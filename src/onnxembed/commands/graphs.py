@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnxembed.commands.doctor import Finding
 from onnxembed.errors import OnnxEmbedError
-from onnxembed.execution.backend import Placement
+from onnxembed.execution.providers import Placement
 from onnxembed.manifest import read_manifest
 from onnxembed.proof.verifying import GraphFigures, verify_graphs
 

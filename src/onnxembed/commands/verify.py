@@ -85,7 +85,7 @@ def verify_proof(
         HubError: the hub could not be reached, or it refused.
         ProviderError: a requested provider cannot be used.
     """
-    from onnxembed.execution.backend import Placement
+    from onnxembed.execution.providers import Placement
     from onnxembed.proof.verifying import require_proof, verify_graphs
 
     folder = fetch_artifact(folder, HubOptions(revision, cache_dir, local_files_only, refresh, token), precision)

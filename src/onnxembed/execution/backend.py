@@ -1,19 +1,17 @@
-"""Where graphs run: the protocol of backends, and what the choice of one depends on."""
+"""What computes the runs of a graph: the protocol of backends, and the files that they open."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from onnxembed.arrays import Feeds, FloatArray
-from onnxembed.execution.providers import CPU, GPU_PROVIDERS, Providers, Wanted
+from onnxembed.execution.providers import Place
 
 Run = TypeVar("Run")
 Result = TypeVar("Result")
-
 
 Bf16Way = Literal["openvino", "fast_math"]
 """How a CPU computes an fp32 graph in bf16: OpenVINO does it on x86, a switch of ONNX Runtime on ARM64."""
@@ -35,43 +33,6 @@ class GraphFiles(NamedTuple):
     """Whether each run must hold a single text."""
     bf16: Bf16Way | None = None
     """How the CPU computes this fp32 graph in bf16; None if it computes the graph as it is."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where and how a caller wants a graph to run; `decide` checks the values and settles what they leave open."""
-
-    providers: Providers = "auto"
-    """The providers to use; "auto" is CUDA if it can be used, else the CPU."""
-    threads: int | None = None
-    """Threads of the CPU to use; as many as the process may use if None."""
-    device_id: int | None = None
-    """The number of one GPU, instead of `device_ids`."""
-    device_ids: Sequence[int] | None = None
-    """The numbers of the GPUs to share the work among; the first one if None."""
-    tokens_per_run: int | None = None
-    """The most slots of a run, padding included; what suits the device if None."""
-
-
-class Place(NamedTuple):
-    """Where and how a graph will run: a placement of which everything is decided."""
-
-    wanted: tuple[Wanted, ...]
-    """The providers to use; of several GPUs that share the work, those of each."""
-    automatic: bool
-    """Whether nobody asked for these providers, so that another one may take their place."""
-    threads: int
-    tokens_per_run: int | None
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the first of the providers runs on a GPU."""
-        return self.wanted[0].providers[0][0] in GPU_PROVIDERS
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether the first of the providers is the CPU."""
-        return self.wanted[0].providers[0][0] == CPU
 
 
 class Backend(Protocol):

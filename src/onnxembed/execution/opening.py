@@ -1,46 +1,15 @@
-"""Where a graph runs: what a placement leaves open is decided, and a backend opens the graph there."""
+"""Opens a graph where it is decided to run: on the CPU, in bf16 with what computes it there, or on GPUs."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from onnxembed.arguments import whole_number
-from onnxembed.errors import ProviderError, UsageError
-from onnxembed.execution.backend import Backend, Bf16Way, GraphFiles, Place, Placement
-from onnxembed.execution.cores import available_threads
+from onnxembed.errors import ProviderError
+from onnxembed.execution.backend import Backend, Bf16Way, GraphFiles
 from onnxembed.execution.cpu import CpuBackend, OpenCpuSession
-from onnxembed.execution.providers import Providers, check_device_ids, wanted_providers
+from onnxembed.execution.providers import Place, wanted_providers
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.warning import warn
-
-MOST_THREADS = 1024
-"""More than that no machine has cores for; tens of thousands stop it."""
-
-
-def decide(placement: Placement) -> Place:
-    """Decide what a placement leaves open: the threads, and the providers of "auto".
-
-    "auto" means CUDA if GPUs are named or it seems usable, else the CPU. Raises UsageError for an impossible value.
-    """
-    threads = available_threads() if placement.threads is None else whole_number("threads", placement.threads)
-    if threads > MOST_THREADS:
-        raise UsageError(f"threads is {threads}; more than {MOST_THREADS} would only wait for each other")
-    if placement.tokens_per_run is not None:
-        whole_number("tokens_per_run", placement.tokens_per_run)
-    devices = _devices(placement)
-    automatic = placement.providers == "auto" and not devices
-    providers: Providers = "cuda" if placement.providers == "auto" and devices else placement.providers
-    wanted = tuple(wanted_providers(providers, device) for device in devices or (None,))
-    return Place(wanted, automatic, threads, placement.tokens_per_run)
-
-
-def _devices(placement: Placement) -> tuple[int, ...]:
-    """The numbers of the GPUs that a placement names; none if it names none."""
-    if placement.device_id is None:
-        return () if placement.device_ids is None else check_device_ids(placement.device_ids)
-    if placement.device_ids is not None:
-        raise UsageError("give device_id or device_ids, not both")
-    return check_device_ids((placement.device_id,))
 
 
 def bf16_way() -> Bf16Way:
@@ -67,7 +36,7 @@ def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Se
     """
     if graph.cuda_only and place.automatic:
         place = place._replace(wanted=(wanted_providers("cuda"),), automatic=False)
-    if place.on_gpu:
+    if place.wanted[0].device == "gpu":
         try:
             return _open_on_gpus(graph, place, open_session)
         except ProviderError as error:

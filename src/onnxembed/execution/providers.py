@@ -1,4 +1,7 @@
-"""ONNX Runtime's execution providers: their names, their options, and whether they can be used."""
+"""Where a graph can run, and where it will: ONNX Runtime's execution providers, and what a placement makes of them.
+
+First their names and options; then what a caller asks for, and what is decided; then whether they can be used.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from onnxembed.arguments import whole_number
 from onnxembed.errors import MissingExtraError, UsageError
+from onnxembed.execution.cores import available_threads
 
 Provider = tuple[str, dict[str, Any]]
 """The name of one of ONNX Runtime's execution providers, and its options."""
@@ -25,6 +31,8 @@ CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 OPENVINO = "OpenVINO"
 """Not one of ONNX Runtime's: what computes in bf16 on x86."""
+
+Device = Literal["cpu", "gpu"]
 
 GPU_PROVIDERS = (CUDA, TENSORRT)
 """Providers whose option `device_id` says which GPU they run on."""
@@ -47,6 +55,9 @@ CUDA_OPTIONS: Mapping[str, Any] = MappingProxyType(
 
 SHORT_NAMES = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 
+MOST_THREADS = 1024
+"""More than that no machine has cores for; tens of thousands stop it."""
+
 
 def load_onnxruntime() -> Any:
     """The onnxruntime module; MissingExtraError, which names the extras that install it, if there is none."""
@@ -67,11 +78,66 @@ def wants_cuda() -> bool:
     return CUDA in load_onnxruntime().get_available_providers() or is_installed("onnxruntime-gpu")
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a caller wants a graph to run; `decide` checks the values and settles what they leave open."""
+
+    providers: Providers = "auto"
+    """The providers to use; "auto" is CUDA if it can be used, else the CPU."""
+    threads: int | None = None
+    """Threads of the CPU to use; as many as the process may use if None."""
+    device_id: int | None = None
+    """The number of one GPU, instead of `device_ids`."""
+    device_ids: Sequence[int] | None = None
+    """The numbers of the GPUs to share the work among; the first one if None."""
+    tokens_per_run: int | None = None
+    """The most slots of a run, padding included; what suits the device if None."""
+
+
 class Wanted(NamedTuple):
     """ONNX Runtime, and the providers that a graph is wanted on, in order of preference; the CPU is among them."""
 
     runtime: Any
     providers: tuple[Provider, ...]
+    device: Device | None
+    """What the first of the providers runs on; None for neither."""
+
+
+class Place(NamedTuple):
+    """Where and how a graph will run: a placement of which everything is decided."""
+
+    wanted: tuple[Wanted, ...]
+    """The providers to use; of several GPUs that share the work, those of each."""
+    automatic: bool
+    """Whether nobody asked for these providers, so that another one may take their place."""
+    threads: int
+    tokens_per_run: int | None
+
+
+def decide(placement: Placement) -> Place:
+    """Decide what a placement leaves open: the threads, and the providers of "auto".
+
+    "auto" means CUDA if GPUs are named or it seems usable, else the CPU. Raises UsageError for an impossible value.
+    """
+    threads = available_threads() if placement.threads is None else whole_number("threads", placement.threads)
+    if threads > MOST_THREADS:
+        raise UsageError(f"threads is {threads}; more than {MOST_THREADS} would only wait for each other")
+    if placement.tokens_per_run is not None:
+        whole_number("tokens_per_run", placement.tokens_per_run)
+    devices = _devices(placement)
+    automatic = placement.providers == "auto" and not devices
+    providers: Providers = "cuda" if placement.providers == "auto" and devices else placement.providers
+    wanted = tuple(wanted_providers(providers, device) for device in devices or (None,))
+    return Place(wanted, automatic, threads, placement.tokens_per_run)
+
+
+def _devices(placement: Placement) -> tuple[int, ...]:
+    """The numbers of the GPUs that a placement names; none if it names none."""
+    if placement.device_id is None:
+        return () if placement.device_ids is None else check_device_ids(placement.device_ids)
+    if placement.device_ids is not None:
+        raise UsageError("give device_id or device_ids, not both")
+    return check_device_ids((placement.device_id,))
 
 
 def wanted_providers(providers: Providers, device_id: int | None = None) -> Wanted:
@@ -104,7 +170,9 @@ def wanted_providers(providers: Providers, device_id: int | None = None) -> Want
     wanted.setdefault(CPU, {})
     if CUDA in wanted:
         wanted[CUDA] = {**CUDA_OPTIONS, **wanted[CUDA]}
-    return Wanted(runtime, tuple(wanted.items()) if device_id is None else tuple(_on_device(wanted, device_id)))
+    placed = tuple(wanted.items() if device_id is None else _on_device(wanted, device_id))
+    first, _ = placed[0]
+    return Wanted(runtime, placed, "cpu" if first == CPU else "gpu" if first in GPU_PROVIDERS else None)
 
 
 def _on_device(wanted: Mapping[str, Mapping[str, Any]], device_id: int) -> list[Provider]:
@@ -117,6 +185,16 @@ def _on_device(wanted: Mapping[str, Mapping[str, Any]], device_id: int) -> list[
             raise UsageError(f"{name} has the option device_id={option}, but device_id is {device_id}")
         placed.append((name, {**options, "device_id": device_id} if name in GPU_PROVIDERS else {**options}))
     return placed
+
+
+def check_device_ids(device_ids: Sequence[int]) -> tuple[int, ...]:
+    """The numbers of GPUs; UsageError unless they are a non-empty list of distinct integers from 0."""
+    if not isinstance(device_ids, list | tuple | range) or not device_ids or len({*device_ids}) < len(device_ids):
+        raise UsageError(f"device_ids is {device_ids!r}, not a list that names at least one GPU, and each once")
+    for number in device_ids:
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise UsageError(f"{number!r} is not a GPU number (they count from 0)")
+    return tuple(device_ids)
 
 
 def preload_cuda(runtime: Any) -> str:
@@ -173,13 +251,3 @@ def _distribution(entry: str) -> str | None:
 
 def _normalized(name: str) -> str:
     return name.lower().replace("-", "_").replace(".", "_")
-
-
-def check_device_ids(device_ids: Sequence[int]) -> tuple[int, ...]:
-    """The numbers of GPUs; UsageError unless they are a non-empty list of distinct integers from 0."""
-    if not isinstance(device_ids, list | tuple | range) or not device_ids or len({*device_ids}) < len(device_ids):
-        raise UsageError(f"device_ids is {device_ids!r}, not a list that names at least one GPU, and each once")
-    for number in device_ids:
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            raise UsageError(f"{number!r} is not a GPU number (they count from 0)")
-    return tuple(device_ids)

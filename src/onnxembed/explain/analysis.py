@@ -17,9 +17,10 @@ from typing import Any
 
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import OnnxEmbedError
-from onnxembed.execution.backend import Backend, GraphFiles, Placement
-from onnxembed.execution.opening import decide as decide_place
+from onnxembed.execution.backend import Backend, GraphFiles
 from onnxembed.execution.opening import open_backend
+from onnxembed.execution.providers import Placement
+from onnxembed.execution.providers import decide as decide_place
 from onnxembed.explain.builds import BIDIRECTIONAL
 from onnxembed.explain.formats import quantize
 from onnxembed.explain.setup import Build

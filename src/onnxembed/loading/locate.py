@@ -8,6 +8,7 @@ from typing import NamedTuple
 from onnxembed.errors import ModelFilesError, NotAnArtifactError, UnsupportedError, UsageError
 from onnxembed.execution.backend import GraphFiles
 from onnxembed.execution.opening import bf16_way
+from onnxembed.execution.providers import Device
 from onnxembed.hub.model_files import ModelFiles, open_model_files
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.choices import AdoptionChoices
@@ -28,15 +29,14 @@ def locate(
     *,
     precision: str = "auto",
     onnx_file: str | None = None,
-    gpu: bool = False,
-    cpu: bool = False,
+    device: Device | None = None,
     choices: AdoptionChoices | None = None,
 ) -> LocatedArtifact:
     """Find an artifact, or a graph to adopt; from the hub, fetch the files of the wanted precision.
 
     `precision` "auto" is fp32 if the artifact has it, else what it has; `onnx_file` names the graph to adopt, and
-    `choices` are what the caller decides about it; `gpu` says whether a GPU will run the graph,
-    and `cpu` whether the CPU will: it computes "bf16" from the fp32 graph.
+    `choices` are what the caller decides about it; `device` is what will run the graph: a GPU runs a packed form, and
+    the CPU computes "bf16" from the fp32 graph.
     Raises ModelFilesError if there is neither, HubError if the hub cannot be asked, UsageError for a precision
     that the artifact does not have, ProviderError for bf16 on a CPU without it, and the errors of `adopt`.
     """
@@ -53,7 +53,8 @@ def locate(
         )
     if files.revision is not None:
         files.check([FILE_NAME])
-    manifest, chosen, records = choose_graph(files.folder, precision, packed=gpu, cpu=cpu)
+    on_gpu = device == "gpu"
+    manifest, chosen, records = choose_graph(files.folder, precision, packed=on_gpu, cpu=device == "cpu")
     in_bf16 = precision == "bf16" and chosen == "fp32"
     if in_bf16 and manifest.model.engine == "adopted":
         raise UnsupportedError(
@@ -70,7 +71,7 @@ def locate(
         files.folder / variant.file,
         size=sum(records[file].bytes for file in (variant.file, variant.data) if file),
         cuda_only=chosen in CUDA_ONLY,
-        packed=files.folder / variant.packed.file if gpu and variant.packed else None,
+        packed=files.folder / variant.packed.file if on_gpu and variant.packed else None,
         quantized=variant.quality is not None,
         one_text=bool(variant.one_text and variant.one_text.value),
         bf16=way,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from onnxembed.errors import ProofError, VerificationError
-from onnxembed.execution.backend import Placement
 from onnxembed.execution.openvino import load_openvino
 from onnxembed.execution.providers import (
     CPU,
@@ -16,6 +15,7 @@ from onnxembed.execution.providers import (
     GPU_PROVIDERS,
     OPENVINO,
     TENSORRT,
+    Placement,
     load_onnxruntime,
     wanted_providers,
 )

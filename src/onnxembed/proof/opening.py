@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 
 from onnxembed.errors import UsageError
-from onnxembed.execution.backend import Placement
-from onnxembed.execution.providers import CPU
+from onnxembed.execution.providers import CPU, Placement
 from onnxembed.runtime.open_model import OpenModel
 
 VARIABLE = "ONNXEMBED_PROVE"

@@ -13,9 +13,7 @@ import numpy as np
 
 from onnxembed.arrays import FloatArray
 from onnxembed.errors import VerificationError
-from onnxembed.execution.backend import Placement
-from onnxembed.execution.providers import load_onnxruntime
-from onnxembed.hub.source import HubOptions
+from onnxembed.execution.providers import Placement, load_onnxruntime
 from onnxembed.manifest import PROOF_FILE, TASKS, TEXT_KINDS, FileRecord, Manifest, Task, TextKind
 from onnxembed.proof.compare import WAYS, alone, compare, computation, rows_of, tokenize
 from onnxembed.proof.limits import Limits
@@ -62,7 +60,6 @@ def plain(folder: Path, precision: str = "fp32") -> Iterator[OpenModel]:
     opened = OpenModel(
         folder,
         TASKS,
-        HubOptions(),
         Placement("cpu"),
         precision=precision,
         check_files=False,

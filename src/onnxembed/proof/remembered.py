@@ -14,9 +14,8 @@ from typing import Any
 
 import tokenizers
 
-from onnxembed.execution.backend import Placement
 from onnxembed.execution.openvino import load_openvino
-from onnxembed.execution.providers import OPENVINO, load_onnxruntime
+from onnxembed.execution.providers import OPENVINO, Placement, load_onnxruntime
 from onnxembed.runtime.open_model import OpenModel
 from onnxembed.user_cache import user_cache
 

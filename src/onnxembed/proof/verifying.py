@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.execution.backend import Placement
-from onnxembed.execution.providers import CPU
-from onnxembed.hub.source import HubOptions
+from onnxembed.execution.providers import CPU, Placement
 from onnxembed.manifest import CUDA_ONLY, TASKS, Manifest, read_manifest
 from onnxembed.proof.checking import asked_precision
 from onnxembed.proof.compare import WAYS, Figure, compare
@@ -51,7 +49,7 @@ def verify_graphs(folder: Path, placement: Placement, precision: str | None = No
     """
     manifest, proof = require_proof(folder)
     for name in [precision] if precision else _runnable(manifest, placement):
-        opened = OpenModel(folder, TASKS, HubOptions(), placement, precision=name, make_tokenizer=make_tokenizer)
+        opened = OpenModel(folder, TASKS, placement, precision=name, make_tokenizer=make_tokenizer)
         try:
             figures = compare(opened, proof, WAYS, as_precision=asked_precision(opened, placement))
             yield GraphFigures(opened.precision, opened.provider, opened.threads, tuple(figures))

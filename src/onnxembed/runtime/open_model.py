@@ -5,7 +5,7 @@ What OnnxEmbedder and OnnxReranker share. It knows token ids, runs and readouts,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -17,8 +17,9 @@ import numpy as np
 from onnxembed.arguments import whole_number
 from onnxembed.arrays import Feeds
 from onnxembed.errors import IntegrityError, ModelFilesError, OnnxEmbedError, UsageError
-from onnxembed.execution.backend import Backend, OpenBackend, Placement
-from onnxembed.execution.opening import decide, open_backend
+from onnxembed.execution.backend import Backend, OpenBackend
+from onnxembed.execution.opening import open_backend
+from onnxembed.execution.providers import Placement, decide
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.agreement import check_artifact
 from onnxembed.loading.choices import AdoptionChoices
@@ -54,9 +55,9 @@ class OpenModel:
     Args:
         model: a folder, or the hub id of a repository, as for OnnxEmbedder.
         tasks: what the artifact may be for: one of them, or several.
-        hub: where and how a hub repository is asked for.
         placement: where and how the graph is run.
-        precision, onnx_file, max_length, check_files: as for OnnxEmbedder.
+        hub: where and how a hub repository is asked for.
+        precision, onnx_file, max_length, prompts, default_prompt_name, check_files: as for OnnxEmbedder.
         choices: what the caller decides about a graph that another program made.
         make_tokenizer: makes the tokenizer, which may be for pairs.
         open_backend: opens the graph.
@@ -68,11 +69,13 @@ class OpenModel:
         self,
         model: str | Path,
         tasks: Sequence[Task],
-        hub: HubOptions,
         placement: Placement,
+        hub: HubOptions | None = None,
         *,
         precision: str = "auto",
         onnx_file: str | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
         max_length: int | None = None,
         check_files: bool = True,
         choices: AdoptionChoices | None = None,
@@ -85,14 +88,15 @@ class OpenModel:
             hub,
             precision=precision,
             onnx_file=onnx_file,
-            gpu=place.on_gpu,
-            cpu=place.on_cpu,
+            device=place.wanted[0].device,
             choices=choices,
         )
         manifest, graph = located.manifest, located.graph
         if not set(tasks) & set(manifest.tasks):
             raise UsageError(f"{model} is made for {manifest.abilities()}, not for {' or '.join(tasks)}")
         limit = manifest.tokenization.max_length.value
+        model_prompts = Prompting(manifest.prompts.texts.value, manifest.prompts.default.value)
+        self.prompting = model_prompts.with_own(prompts, default_prompt_name)
         self.max_length = limit if max_length is None else whole_number("max_length", max_length, limit)
         open_graph = partial(open_backend, graph, place)
         while True:
@@ -116,7 +120,6 @@ class OpenModel:
         """The precision of the graph, by which the manifest knows it."""
         self.precision = "bf16" if graph.bf16 else located.precision
         """The precision of the vectors: that of the graph, or bf16 if the CPU computes an fp32 graph in it."""
-        self.prompting = Prompting(manifest.prompts.texts.value, manifest.prompts.default.value)
         self._backend: Backend | None = backend
         self._single_texts, self._integer_outputs = graph.one_text, variant.integer_outputs
         self._inputs, self._pad_token_id = manifest.model.inputs, manifest.tokenization.pad_token_id.value

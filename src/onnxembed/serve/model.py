@@ -54,8 +54,8 @@ class ServedModel:
         self.opened = opened = OpenModel(
             source.model,
             TASKS,
-            options.hub,
             options.placement,
+            hub=options.hub,
             precision=options.precision,
             max_length=options.max_length,
             check_files=options.check_files,

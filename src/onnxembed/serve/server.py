@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from onnxembed.execution.opening import decide
+from onnxembed.execution.providers import decide
 from onnxembed.serve.app import application
 from onnxembed.serve.listening import Listening, bound, connections_allowed
 from onnxembed.serve.metrics import PLACES, Metrics

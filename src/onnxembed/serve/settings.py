@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnxembed.arguments import whole_number
-from onnxembed.execution.backend import Placement
+from onnxembed.execution.providers import Placement
 from onnxembed.hub.source import HubOptions
 
 MAX_CHARACTERS = 2**20

@@ -24,11 +24,11 @@ from onnxembed import OnnxEmbedder
 from onnxembed.cli import cli
 from onnxembed.decisions.flags import Flags
 from onnxembed.errors import UnsupportedError
-from onnxembed.execution.backend import GraphFiles, Placement
+from onnxembed.execution.backend import GraphFiles
 from onnxembed.execution.gpu import GpuBackend
-from onnxembed.execution.opening import decide, open_backend
+from onnxembed.execution.opening import open_backend
 from onnxembed.execution.packing import pack
-from onnxembed.execution.providers import CUDA, wanted_providers
+from onnxembed.execution.providers import CUDA, Placement, decide, wanted_providers
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.artifact import graph_file
@@ -310,7 +310,7 @@ def test_large_weights_are_written_once(tmp_path: Path, monkeypatch: pytest.Monk
 def test_only_gpus_read_the_packed_graph(tmp_path: Path) -> None:
     write_sentence_bert(tmp_path / "checkpoint")
     folder = packed(tmp_path / "checkpoint", tmp_path / "out")
-    cpu, gpu = (locate(folder, gpu=gpu) for gpu in (False, True))
+    cpu, gpu = locate(folder, device="cpu"), locate(folder, device="gpu")
     assert cpu.graph.packed is None
     assert gpu.graph.packed == folder / "onnx/model_packed.onnx"
     assert gpu.records.keys() - cpu.records.keys() == {"onnx/model_packed.onnx"}
@@ -331,7 +331,6 @@ def test_an_embedder_on_cuda_runs_the_packed_graph(model_type: str, tmp_path: Pa
     opened = OpenModel(
         folder,
         ("embedding",),
-        HubOptions(),
         Placement("cuda"),
         open_backend=partial(open_backend, open_session=cast(OpenSession, session)),
     )
@@ -353,7 +352,7 @@ def test_cuda_runs_the_padded_graph_where_there_is_no_other(artifact: Path) -> N
         opened.append(path)
         return Packed.__new__(Packed)
 
-    graph = locate(artifact, gpu=True).graph
+    graph = locate(artifact, device="gpu").graph
     backend = open_backend(graph, decide(Placement("cuda", threads=1)), cast(OpenSession, session))
     assert isinstance(backend, GpuBackend)
     assert opened == [artifact / "onnx/model.onnx"]
