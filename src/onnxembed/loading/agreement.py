@@ -1,16 +1,18 @@
-"""Whether files and graph are those that the manifest describes: hashes, inputs, outputs, tables, files of weights."""
+"""Whether an artifact's files and its graph are those that its manifest describes.
+
+Of the files: their sizes and hashes. Of the graph: its inputs and outputs, its tables, its files of weights.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from onnxembed.errors import ModelFilesError
-from onnxembed.loading.integrity import check_files
+from onnxembed.errors import IntegrityError, ModelFilesError
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.loading.onnx_file import INTEGERS, OnnxFile, read_onnx
-from onnxembed.manifest import LOGITS, SPARSE_WEIGHTS, Embedding, Manifest, Variant
+from onnxembed.manifest import LOGITS, SPARSE_WEIGHTS, Embedding, FileRecord, Manifest, Variant
 
 FLOAT_OUTPUTS = ("float32", "float16", "float64")
 """The types of outputs that are the numbers themselves."""
@@ -60,6 +62,51 @@ def check_artifact(located: LocatedArtifact, *, hashes: bool) -> None:
             f"{graph.path} is not the graph that its manifest describes: {'; '.join(differences)}. "
             "Export or download the model again"
         )
+
+
+def check_files(folder: Path, records: Mapping[str, FileRecord], *, hashes: bool = True) -> None:
+    """Compare the files of a folder with their records, by name; without `hashes`, only their sizes.
+
+    Raises IntegrityError for a file that is absent, of another size, or of another sha256. All sizes are compared
+    before any file is read.
+    """
+    for name, record in records.items():
+        if not (folder / name).is_file():
+            raise IntegrityError(f"{folder} lacks {name}; export or download the model again", name)
+        size = (folder / name).stat().st_size
+        if size != record.bytes:
+            raise IntegrityError(
+                f"{folder / name} has {size} bytes, not the {record.bytes} of the manifest; "
+                "export or download the model again",
+                name,
+            )
+    if not hashes:
+        return
+    import hashlib  # it loads OpenSSL, which `import onnxembed` need not wait for
+
+    for name, record in records.items():
+        with (folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != record.sha256:
+            raise IntegrityError(
+                f"{folder / name} has sha256 {digest}, not the manifest's {record.sha256}; "
+                "export or download the model again",
+                name,
+            )
+
+
+def check_links(graph: Path) -> None:
+    """Raise ModelFilesError for weights that are linked from elsewhere, which ONNX Runtime does not open.
+
+    It resolves links of the graph and of its weights, as the hub's cache has them, and wants both in one folder.
+    """
+    home = graph.resolve().parent
+    for data in sorted(graph.parent / name for name in read_onnx(graph).data):
+        if not data.resolve().is_relative_to(home):
+            raise ModelFilesError(
+                f"{data} is a link to {data.resolve()}, and ONNX Runtime reads weights only from the folder of their "
+                "graph: put the file itself there, or link the graph and its weights from one folder"
+            )
 
 
 def _embedding_output(embedding: Embedding) -> Output:

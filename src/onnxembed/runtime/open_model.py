@@ -21,9 +21,8 @@ from onnxembed.execution.backend import Backend, OpenBackend
 from onnxembed.execution.opening import open_backend
 from onnxembed.execution.providers import Placement, decide
 from onnxembed.hub.source import HubOptions
-from onnxembed.loading.agreement import check_artifact
+from onnxembed.loading.agreement import check_artifact, check_links
 from onnxembed.loading.choices import AdoptionChoices
-from onnxembed.loading.integrity import check_links
 from onnxembed.loading.locate import locate
 from onnxembed.loading.located import LocatedArtifact
 from onnxembed.manifest import Task
@@ -70,13 +69,13 @@ class OpenModel:
         model: str | Path,
         tasks: Sequence[Task],
         placement: Placement,
-        hub: HubOptions | None = None,
         *,
+        hub: HubOptions | None = None,
         precision: str = "auto",
         onnx_file: str | None = None,
+        max_length: int | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
-        max_length: int | None = None,
         check_files: bool = True,
         choices: AdoptionChoices | None = None,
         make_tokenizer: MakeTokenizer = make_text_tokenizer,
@@ -95,9 +94,9 @@ class OpenModel:
         if not set(tasks) & set(manifest.tasks):
             raise UsageError(f"{model} is made for {manifest.abilities()}, not for {' or '.join(tasks)}")
         limit = manifest.tokenization.max_length.value
+        self.max_length = limit if max_length is None else whole_number("max_length", max_length, limit)
         model_prompts = Prompting(manifest.prompts.texts.value, manifest.prompts.default.value)
         self.prompting = model_prompts.with_own(prompts, default_prompt_name)
-        self.max_length = limit if max_length is None else whole_number("max_length", max_length, limit)
         open_graph = partial(open_backend, graph, place)
         while True:
             try:

@@ -34,8 +34,7 @@ from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.export.artifact import graph_file
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
-from onnxembed.hub.source import HubOptions
-from onnxembed.loading.integrity import check_files
+from onnxembed.loading.agreement import check_files
 from onnxembed.loading.locate import locate
 from onnxembed.manifest import POOLING_MODES, read_manifest
 from onnxembed.runtime.open_model import OpenModel
