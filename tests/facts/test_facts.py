@@ -42,8 +42,8 @@ def real(shared_data: Path, name: str) -> Facts:
 
 def test_reads_the_files_of_todays_release(shared_data: Path) -> None:
     facts = real(shared_data, "bge-m3")
-    assert facts.poolings == (PoolingFacts(("cls",), "1_Pooling/config.json: pooling_mode"),)
-    assert facts.normalize
+    assert facts.post.poolings == (PoolingFacts(("cls",), "1_Pooling/config.json: pooling_mode"),)
+    assert facts.post.normalize
     assert "max_seq_length" not in facts.transformer_config
     assert facts.tokenizer_config["model_max_length"] == 8192
     assert facts.prompts == {"document": "", "query": ""}
@@ -52,13 +52,13 @@ def test_reads_the_files_of_todays_release(shared_data: Path) -> None:
 
 def test_reads_dense_modules_and_prompts(shared_data: Path) -> None:
     facts = real(shared_data, "embeddinggemma-300m")
-    assert [(layer.in_features, layer.out_features, layer.bias, layer.activation) for layer in facts.dense] == [
+    assert [(layer.in_features, layer.out_features, layer.bias, layer.activation) for layer in facts.post.dense] == [
         (768, 3072, False, "identity"),
         (3072, 768, False, "identity"),
     ]
-    assert [layer.folder.name for layer in facts.dense] == ["2_Dense", "3_Dense"]
-    assert facts.poolings[0].modes == ("mean",)
-    assert facts.normalize
+    assert [layer.folder.name for layer in facts.post.dense] == ["2_Dense", "3_Dense"]
+    assert facts.post.poolings[0].modes == ("mean",)
+    assert facts.post.normalize
     assert facts.prompts["query"] == "task: search result | query: "
     assert len(facts.prompts) == 14
     assert facts.default_prompt_name is None
@@ -67,28 +67,28 @@ def test_reads_dense_modules_and_prompts(shared_data: Path) -> None:
 def test_sees_that_a_normalize_module_is_absent(shared_data: Path) -> None:
     facts = real(shared_data, "gte-large-en-v1.5")
     assert facts.model_type == "new"
-    assert facts.poolings == (PoolingFacts(("cls",), "1_Pooling/config.json: pooling_mode_cls_token"),)
+    assert facts.post.poolings == (PoolingFacts(("cls",), "1_Pooling/config.json: pooling_mode_cls_token"),)
     assert facts.has_modules
-    assert not facts.normalize
+    assert not facts.post.normalize
     assert facts.transformer_config["max_seq_length"] == 8192
 
 
 def test_reads_pooling_flags_without_the_newer_ones(shared_data: Path) -> None:
     facts = real(shared_data, "multilingual-e5-large-instruct")
-    assert facts.poolings[0].modes == ("mean",)
-    assert facts.normalize
+    assert facts.post.poolings[0].modes == ("mean",)
+    assert facts.post.normalize
     assert facts.transformer_config == {}
 
 
 def test_reads_two_pooling_modules_without_judging(shared_data: Path) -> None:
     facts = real(shared_data, "noinstruct-small-v0")
-    assert [pooling.modes for pooling in facts.poolings] == [("cls",), ("mean",)]
+    assert [pooling.modes for pooling in facts.post.poolings] == [("cls",), ("mean",)]
 
 
 def test_reads_a_folder_that_does_not_mention_modules(shared_data: Path) -> None:
     facts = real(shared_data, "bert-base-uncased")
     assert not facts.has_modules
-    assert facts.poolings == ()
+    assert facts.post.poolings == ()
     assert facts.transformer_folder == facts.folder
 
 
@@ -96,8 +96,8 @@ def test_reads_a_static_model(shared_data: Path) -> None:
     facts = real(shared_data, "potion-base-4m-int8")
     assert facts.model_type == "model2vec"
     assert facts.transformer_folder.samefile(facts.folder)
-    assert facts.normalize
-    assert facts.poolings == ()
+    assert facts.post.normalize
+    assert facts.post.poolings == ()
 
 
 # ---- both generations
@@ -120,7 +120,7 @@ def test_reads_a_static_model(shared_data: Path) -> None:
 )
 def test_pooling_of_both_generations(folder: Path, config: dict[str, Any], modes: tuple[str, ...]) -> None:
     write_json(folder / "1_Pooling/config.json", {"word_embedding_dimension": 32, **config})
-    assert read_facts(folder).poolings[0].modes == modes
+    assert read_facts(folder).post.poolings[0].modes == modes
 
 
 @pytest.mark.torch
@@ -134,7 +134,7 @@ def test_several_flags_are_concatenated_in_the_order_of_sentence_transformers(
         {"word_embedding_dimension": 32, **{f"pooling_mode_{flag}": True for flag in flags}},
     )
     expected = modules.Pooling.load(str(folder), subfolder="1_Pooling").pooling_mode
-    assert read_facts(folder).poolings[0].modes == expected
+    assert read_facts(folder).post.poolings[0].modes == expected
 
 
 def test_type_paths_of_every_release(folder: Path) -> None:
@@ -147,9 +147,9 @@ def test_type_paths_of_every_release(folder: Path) -> None:
         "sentence_transformers.base.modules.normalize.Normalize",
     )
     facts = read_facts(folder)
-    assert facts.poolings[0].modes == ("mean",)
-    assert len(facts.dense) == 1
-    assert facts.normalize
+    assert facts.post.poolings[0].modes == ("mean",)
+    assert len(facts.post.dense) == 1
+    assert facts.post.normalize
 
 
 def test_modules_are_taken_in_the_order_of_the_file(folder: Path) -> None:
@@ -157,9 +157,9 @@ def test_modules_are_taken_in_the_order_of_the_file(folder: Path) -> None:
     path = folder / "modules.json"
     listed = json.loads(path.read_text())
     write_json(path, [{**module, "idx": 0} for module in listed])
-    assert read_facts(folder).normalize
+    assert read_facts(folder).post.normalize
     write_json(path, [{key: module[key] for key in ("path", "type")} for module in listed])
-    assert read_facts(folder).normalize
+    assert read_facts(folder).post.normalize
 
 
 def test_a_transformer_in_a_folder_of_its_own(folder: Path) -> None:
@@ -203,9 +203,9 @@ def test_reads_what_sentence_transformers_writes(folder: Path, tmp_path: Path) -
     model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
     before, after = read_facts(folder), read_facts(tmp_path / "saved")
-    assert [pooling.modes for pooling in after.poolings] == [pooling.modes for pooling in before.poolings]
-    assert [layer.activation for layer in after.dense] == ["identity"]
-    assert after.normalize
+    assert [pooling.modes for pooling in after.post.poolings] == [pooling.modes for pooling in before.post.poolings]
+    assert [layer.activation for layer in after.post.dense] == ["identity"]
+    assert after.post.normalize
     assert after.tokenizer_config["model_max_length"] == 20
 
 

@@ -137,7 +137,7 @@ def test_a_recipe_is_checked_only_where_its_files_were_at_hand(name: str) -> Non
 def test_a_checked_recipe_says_nothing_that_the_files_say(name: str, shared_data: Path) -> None:
     recipe, facts = read_recipe(name), read_facts(shared_data / "configs" / AT_HAND[name])
     assert not recipe.prompts or not {key for key, text in facts.prompts.items() if text} & recipe.prompts.value.keys()
-    assert not (recipe.pooling and facts.poolings)
+    assert not (recipe.pooling and facts.post.poolings)
     assert not (recipe.normalize and facts.has_modules)
     assert recipe.attention is None
 

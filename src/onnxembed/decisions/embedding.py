@@ -46,10 +46,11 @@ def _pooling(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[tupl
             asked = "+".join(flags.pooling)
             raise UsageError(f"--pooling {asked!r} is not one of {', '.join(POOLING_MODES)}, or several joined by +")
         return Decision(flags.pooling, "flag", "--pooling")
-    if len(facts.poolings) > 1:
-        modules = ", ".join(f"{'+'.join(pooling.modes)} ({pooling.reason})" for pooling in facts.poolings)
+    poolings = facts.post.poolings
+    if len(poolings) > 1:
+        modules = ", ".join(f"{'+'.join(pooling.modes)} ({pooling.reason})" for pooling in poolings)
         raise UnsupportedError(f"{facts.folder} has several Pooling modules: {modules}; choose one with --pooling")
-    modes = facts.poolings[0].modes if facts.poolings else ()
+    modes = poolings[0].modes if poolings else ()
     if not modes and recipe and recipe.pooling:
         return recipe.decision(recipe.pooling)
     if not modes and MODEL_TYPES[facts.model_type].static:
@@ -59,13 +60,13 @@ def _pooling(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[tupl
         if (named := named_class(facts)).endswith(MASKED_LM):
             sparse = f", or --task sparse for the sparse embeddings (SPLADE) of its {named}"
         why = "modules.json has no Pooling" if facts.has_modules else "it has no modules.json"
-        if facts.poolings:
-            why = facts.poolings[0].reason
+        if poolings:
+            why = poolings[0].reason
         raise UnsaidError(
             f"{facts.folder} does not say how to pool its tokens ({why}); pass --pooling (cls, mean, ...){sparse}",
             "--pooling",
         )
-    return Decision(modes, "file", facts.poolings[0].reason)
+    return Decision(modes, "file", poolings[0].reason)
 
 
 def _normalize(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[bool]:
@@ -82,15 +83,16 @@ def _normalize(facts: Facts, flags: Flags, recipe: Recipe | None) -> Decision[bo
             "pass --normalize or --no-normalize",
             "--normalize",
         )
-    reason = "has a Normalize module" if facts.normalize else "has no Normalize module"
-    return Decision(facts.normalize, "file", f"modules.json {reason}")
+    reason = "has a Normalize module" if facts.post.normalize else "has no Normalize module"
+    return Decision(facts.post.normalize, "file", f"modules.json {reason}")
 
 
 def _include_prompt(facts: Facts) -> Decision[bool]:
-    if len({pooling.include_prompt for pooling in facts.poolings}) > 1:
+    poolings = facts.post.poolings
+    if len({pooling.include_prompt for pooling in poolings}) > 1:
         raise UnsupportedError(f"{facts.folder} has Pooling modules with and without the prompt (include_prompt)")
-    if facts.poolings and not facts.poolings[0].include_prompt:
-        file, _, _ = facts.poolings[0].reason.partition(":")
+    if poolings and not poolings[0].include_prompt:
+        file, _, _ = poolings[0].reason.partition(":")
         return Decision.from_file(False, file, "include_prompt is false")
     return Decision.default(True, "the tokens of a prompt are pooled with the others")
 

@@ -18,7 +18,7 @@ from onnxembed.facts.adapter import ADAPTER_CONFIG, LoraFacts, read_adapter
 from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
 from onnxembed.facts.known.sentence_transformers import MODEL
 from onnxembed.facts.known.tokenizer import TOKENIZER
-from onnxembed.facts.modules import DenseFacts, PoolingFacts, PostModules, module_class, read_modules, read_post_modules
+from onnxembed.facts.modules import PostModules, module_class, read_modules, read_post_modules
 from onnxembed.facts.multi_vector import MULTI_VECTOR_CLASSES, MultiVectorFacts
 from onnxembed.facts.reranking import read_answers
 from onnxembed.facts.sparse import SPARSE_CLASSES, SparseFacts
@@ -41,6 +41,10 @@ class Facts:
     weights_folder: Path
     """Where config.json and the weights lie: the transformer's folder, or that of the base of an adapter alone."""
     config: JsonObject
+    model_type: str
+    """config.json's model_type, corrected for a model that uses another's name."""
+    adapters: tuple[str, ...]
+    """The tasks that the checkpoint has an adapter for, in the order in which their weights are stacked."""
     tokenizer_config: JsonObject
     transformer_config: JsonObject
     transformer_config_name: str
@@ -61,43 +65,9 @@ class Facts:
     """The ids of a LogitScore module: the token whose logit is the score, and the one whose logit is subtracted."""
 
     @property
-    def poolings(self) -> tuple[PoolingFacts, ...]:
-        """The Pooling modules."""
-        return self.post.poolings
-
-    @property
-    def dense(self) -> tuple[DenseFacts, ...]:
-        """The Dense modules after the pooling."""
-        return self.post.dense
-
-    @property
-    def normalize(self) -> bool:
-        """Whether a Normalize module ends the model."""
-        return self.post.normalize
-
-    @property
     def config_file(self) -> Path:
         """Where config.json lies."""
         return self.weights_folder / "config.json"
-
-    @property
-    def model_type(self) -> str:
-        """config.json's model_type, corrected for a model that uses another's name.
-
-        jina-embeddings-v3 calls itself xlm-roberta, which has no rotary positions.
-        """
-        name = str(self.config["model_type"])
-        rotary = self.config.get("position_embedding_type") == "rotary"
-        return "jina_embeddings_v3" if name == "xlm-roberta" and rotary else name
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """The tasks that the checkpoint has an adapter for, in the order in which their weights are stacked."""
-        tasks = self.config.get("lora_adaptations") or []
-        if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
-            file = self.config_file
-            raise ModelFilesError(f"{file}: lora_adaptations is {tasks!r}, not a list of names")
-        return tuple(tasks)
 
 
 def read_facts(folder: Path, base: Path | None = None) -> Facts:
@@ -139,6 +109,8 @@ def read_facts(folder: Path, base: Path | None = None) -> Facts:
         folder=folder,
         transformer_folder=transformer_folder,
         config=config,
+        model_type=_model_type(config),
+        adapters=_adapters(config, weights_folder / "config.json"),
         tokenizer_config=tokenizer_config,
         transformer_config=transformer_config,
         transformer_config_name=transformer_name,
@@ -251,6 +223,20 @@ def _read_config(folder: Path, base: Path | None, *, static: bool) -> tuple[Path
     if config["model_type"] == "model2vec":
         config = _with_table_width(config, file.with_name(TABLE_FILE))
     return weights_folder, lora, config
+
+
+def _model_type(config: JsonObject) -> str:
+    """config.json's model_type; jina-embeddings-v3 calls itself xlm-roberta, which has no rotary positions."""
+    name = str(config["model_type"])
+    rotary = config.get("position_embedding_type") == "rotary"
+    return "jina_embeddings_v3" if name == "xlm-roberta" and rotary else name
+
+
+def _adapters(config: JsonObject, file: Path) -> tuple[str, ...]:
+    tasks = config.get("lora_adaptations") or []
+    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+        raise ModelFilesError(f"{file}: lora_adaptations is {tasks!r}, not a list of names")
+    return tuple(tasks)
 
 
 def _base_of(folder: Path, lora: LoraFacts) -> Path:

@@ -242,7 +242,7 @@ def adopt(files: ModelFiles, file: str, precision: str, choices: AdoptionChoices
         raise UnsupportedError(f"{found.folder} has no tokenizer.json; make one from its vocabulary with: {command}")
     text, changes = adapt_stored(found.facts, adoption.decisions.encoder, dict(read_json(source)), source)
     # Dense layers are in the graph, so no file holds their weights.
-    layers = found.facts.dense
+    layers = found.facts.post.dense
     dense = tuple(Dense(layer.in_features, layer.out_features, layer.activation, None, None) for layer in layers)
     ids = TokenIds(Tokenizer.from_str(text), special_tokens(found.facts, {}))
     manifest = adopted_manifest(

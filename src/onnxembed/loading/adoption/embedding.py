@@ -78,8 +78,9 @@ def section(
 
 def _chosen(graph: OnnxFile, facts: Facts, embedding: EmbeddingDecisions) -> Value:
     tokens, sentence = find_output(graph, TOKEN_OUTPUTS), find_output(graph, [SENTENCE_EMBEDDING])
-    modes_in_files = facts.poolings[0].modes if len(facts.poolings) == 1 else ()
-    as_made = embedding.pooling.value == modes_in_files and (embedding.normalize.value or not facts.normalize)
+    post = facts.post
+    modes_in_files = post.poolings[0].modes if len(post.poolings) == 1 else ()
+    as_made = embedding.pooling.value == modes_in_files and (embedding.normalize.value or not post.normalize)
     if not embedding.include_prompt.value:
         if tokens is None:
             raise UnsupportedError(
