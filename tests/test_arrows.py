@@ -25,7 +25,7 @@ BELOW: dict[str, tuple[str, ...]] = {
     "hub": ("manifest",),
     "execution": (),
     "facts": ("manifest",),
-    "recipes": ("manifest", "hub"),
+    "recipes": ("manifest",),
     "decisions": ("manifest", "facts", "recipes"),
     "proof.probes": (),
     "tokenizer": ("manifest", "facts", "decisions", "proof.probes"),

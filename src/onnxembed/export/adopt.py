@@ -16,7 +16,7 @@ from onnxembed.export.artifact.sentence_transformers import write_sentence_trans
 from onnxembed.export.heads.embedding import dense_entries
 from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.hub.checkpoint_files import TERMS
-from onnxembed.hub.model_files import local_paths
+from onnxembed.hub.model_files import hub_id, local_paths
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.loading.adopt import adopted_manifest, decide_adoption
 from onnxembed.loading.found_graph import FoundGraph, read_found_graph
@@ -60,7 +60,7 @@ def adopt(
         raise UsageError(f"{model} is an artifact of onnxembed already: it can be used as it is")
     found_graph = read_found_graph(files, file, "auto")
     files.get_if_possible(TERMS)
-    recipe = choose_recipe(model, options.recipe)
+    recipe = choose_recipe(hub_id(model), options.recipe)
     adoption = decide_adoption(found_graph, options.flags, recipe)
     facts, decisions = found_graph.facts, adoption.decisions
     with new_folder(output, force=options.force) as draft:

@@ -36,7 +36,7 @@ from onnxembed.export.tokenizer.files import write_tokenizer
 from onnxembed.facts.facts import read_facts
 from onnxembed.foreign_errors import foreign_errors
 from onnxembed.hub.checkpoint_files import fetch_checkpoint
-from onnxembed.hub.model_files import local_paths
+from onnxembed.hub.model_files import hub_id, local_paths
 from onnxembed.hub.source import Fetched, HubOptions
 from onnxembed.manifest import FileRecord, Manifest, Model, Precision, Source, Task, Variant
 from onnxembed.progress import Progress, silent
@@ -62,7 +62,7 @@ def export(
     """
     options = options or Options()
     check_output(output, force=options.force, inputs=input_paths(model, options))
-    recipe = choose_recipe(model, options.recipe, options.precisions)
+    recipe = choose_recipe(hub_id(model), options.recipe, options.precisions)
     make = partial(plan_checkpoint, recipe=recipe, options=options)
     checkpoint = fetch_checkpoint(model, hub, examine=make)  # a refusal comes before the weights do
     plan = make(checkpoint)
@@ -135,7 +135,7 @@ def write_small_files(
         variants={},
         files={},
     )
-    own = choose_recipe(checkpoint.model)
+    own = choose_recipe(hub_id(checkpoint.model))
     return replace(manifest, overruled=find_overruled(facts, options.flags, recipe, decisions, own) or None)
 
 

@@ -16,7 +16,7 @@ from onnxembed.export.heads import multi_vector
 from onnxembed.export.pipeline import build_graphs, plan_checkpoint, write_small_files
 from onnxembed.export.plan import ExportPlan, Options
 from onnxembed.hub.checkpoint_files import fetch_checkpoint, has_weights
-from onnxembed.hub.model_files import ModelFiles
+from onnxembed.hub.model_files import ModelFiles, hub_id
 from onnxembed.hub.source import Fetched, HubOptions, file_names
 from onnxembed.manifest import (
     CARD_FILE,
@@ -62,7 +62,7 @@ def preview(
     what an export refuses is refused here. `opened` are the model's files, if the hub was asked for them already.
     Errors as for `export`, but for all that is left unsaid at once.
     """
-    recipe = choose_recipe(model, options.recipe, options.precisions)
+    recipe = choose_recipe(hub_id(model), options.recipe, options.precisions)
     make = partial(plan_wholly, recipe=recipe, options=options)
     checkpoint = fetch_checkpoint(model, hub, examine=make, weights=False, opened=opened)
     plan = make(checkpoint)

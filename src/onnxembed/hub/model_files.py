@@ -30,6 +30,11 @@ def local_paths(model: str | os.PathLike[str]) -> list[Path]:
     return [Path(os.path.expanduser(model))] if is_local(model) else []
 
 
+def hub_id(model: str | os.PathLike[str]) -> str | None:
+    """The hub id that a model is named by; None for a path."""
+    return None if is_local(model) else str(model)
+
+
 def local_folder(model: str | os.PathLike[str], revision: str | None) -> Path | None:
     """The folder at a path, wherever the process goes later (os.chdir); None for a hub id.
 

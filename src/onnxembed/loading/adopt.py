@@ -22,7 +22,7 @@ from onnxembed.execution.backend import GraphFiles
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.hub.model_files import ModelFiles
+from onnxembed.hub.model_files import ModelFiles, hub_id
 from onnxembed.loading.adoption import embedding, multi_vector, reranking, sparse
 from onnxembed.loading.adoption.measuring import refuse_scaled, run_ids
 from onnxembed.loading.adoption.outputs import find_output, shown
@@ -84,7 +84,7 @@ class Adoption:
         flags, scores = self.flags, self.outputs.get("reranking")
         if scores is not None and final_activation(self.found.graph, scores):
             flags = replace(flags, activation=None)  # the graph has applied it: identity is then no contradiction
-        own = choose_recipe(self.found.files.model)
+        own = choose_recipe(hub_id(self.found.files.model))
         decided = find_overruled(self.found.facts, flags, self.recipe, self.decisions, own)
         one_text = self.one_text
         return (*decided, one_text.reason) if one_text is not None and one_text.origin == "flag" else decided
@@ -232,7 +232,7 @@ def adopt(files: ModelFiles, file: str, precision: str, choices: AdoptionChoices
         share_scales=choices.share_scales,
     )
     try:
-        adoption = decide_adoption(found, flags, choose_recipe(files.model))
+        adoption = decide_adoption(found, flags, choose_recipe(hub_id(files.model)))
     except UnsaidError as error:
         raise UnsaidError(f"{error}, to: {command}{_argument(error.flag)}", error.flag) from None
     if adoption.leaves_out_dense:

@@ -12,7 +12,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 from onnxembed.errors import RecipeError, UsageError
-from onnxembed.hub.model_files import is_local
 from onnxembed.manifest.decoding import decode
 from onnxembed.recipes.recipe import Recipe, contradictions
 
@@ -26,15 +25,15 @@ def recipe_names() -> list[str]:
     return sorted((path.stem for path in BOOK.glob("*.toml")), key=str.casefold)
 
 
-def choose_recipe(model: str | Path, name: str | None = None, precisions: Collection[str] = ()) -> Recipe | None:
-    """The recipe to follow: the one that `name` names, else that of a hub id; a folder has none unless it is named.
+def choose_recipe(hub_id: str | None, name: str | None = None, precisions: Collection[str] = ()) -> Recipe | None:
+    """The recipe to follow: the one that `name` names, else that of the hub id; a folder has none unless it is named.
 
     Raises UnsupportedError when the recipe refuses one of `precisions`, and what `read_recipe` does.
     """
     if name is not None:
         recipe: Recipe | None = read_recipe(name)
     else:
-        recipe = None if is_local(model) else find_recipe(str(model))
+        recipe = None if hub_id is None else find_recipe(hub_id)
     if recipe is not None:
         recipe.refuse_precisions(precisions)
     return recipe

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import UsageError
+from onnxembed.hub.model_files import hub_id
 from onnxembed.manifest import Source, read_manifest
 from onnxembed.recipes.book import choose_recipe
 from onnxembed.recipes.describe import describe_golden
@@ -33,7 +34,7 @@ class Outcome:
 
 def find_source_recipe(source: Source) -> Recipe:
     """The recipe that an artifact was made with, or else the one of its hub id; UsageError if there is none."""
-    recipe = choose_recipe(source.model, source.recipe)
+    recipe = choose_recipe(hub_id(source.model), source.recipe)
     if recipe is None:
         raise UsageError(
             f"the recipe book has no recipe for {source.model}, so there are no published numbers to compare with; "
