@@ -117,7 +117,7 @@ def test_a_find_that_comes_back_is_found() -> None:
     """Graphs of others were once opened with special tokens of their tokenizer.json that the reference replaces."""
     done = run(
         *("--campaign", "adopt", "--only", "85", "--seed", "99"),
-        first="from onnxembed.tokenizer import post_processor; post_processor.check = lambda facts, state: None",
+        first="from onnxembed.tokenizer import post_processor; post_processor.check = lambda facts, name, state: None",
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "adopt 85: wrong: electra: tokenizer.json: delete post_processor.single.0" in done.stdout

@@ -11,6 +11,7 @@ from typing import Any
 from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.token_ids import ids_of
+from onnxembed.facts.tokenizer_class import rebuilding_class
 from onnxembed.tokenizer import declared_tokens, markers, post_processor, rebuilt, rows
 from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
 
@@ -24,14 +25,15 @@ def adapt_stored(
     contradict each other, and the errors of `rebuilt.follow_class` and `apply_decisions`.
     """
     ids_of(state, source)  # refuses ids that no library can hold
+    name = rebuilding_class(facts, state)
     loaded = [
-        *apply_class_options(facts, state),
-        *rebuilt.follow_class(facts, state),
-        *declared_tokens.register(facts, state),
+        *apply_class_options(facts, name, state),
+        *rebuilt.follow_class(facts, name, state),
+        *declared_tokens.register(facts, name, state),
     ]
     text, changes = adapt(facts, encoder, state, source)
     if not encoder.end_token:
-        post_processor.check(facts, state)
+        post_processor.check(facts, name, state)
     return text, (*loaded, *changes)
 
 

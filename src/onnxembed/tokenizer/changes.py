@@ -15,7 +15,6 @@ from onnxembed.decisions.encoder import UNBOUNDED, EncoderDecisions
 from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
-from onnxembed.facts.tokenizer_class import rebuilding_class
 from onnxembed.foreign_errors import foreign_errors
 from onnxembed.tokenizer.end_token import append_end_token
 from onnxembed.tokenizer.texts import check_encodes
@@ -80,9 +79,8 @@ def apply_decisions(
     return text, tuple(changes)
 
 
-def apply_class_options(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
-    """Change tokenizer.json as its transformers class does when it loads the file; yields a description per change."""
-    name = rebuilding_class(facts, state)
+def apply_class_options(facts: Facts, name: str | None, state: dict[str, Any]) -> Iterator[str]:
+    """Change tokenizer.json as the class of this name does when it loads the file; yields a description per change."""
     class_options = CLASS_OPTIONS.get(name or "")
     part = state.get(class_options.part) if class_options else None
     if class_options is None or not isinstance(part, dict) or part.get("type") != class_options.part_type:

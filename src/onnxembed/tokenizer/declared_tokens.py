@@ -19,14 +19,14 @@ from onnxembed.foreign_errors import foreign_errors
 from onnxembed.tokenizer.special_tokens import MATCHING, OF_CLASS, read_special_tokens
 
 
-def register(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
-    """Register declared tokens in a tokenizer.json's `state`; yields a description of each.
+def register(facts: Facts, name: str | None, state: dict[str, Any]) -> Iterator[str]:
+    """Register declared tokens in a tokenizer.json's `state`, which the class `name` reads; yields a description.
 
     Raises ModelFilesError for a token that would get another id than the files declare for it.
     """
     if MODEL_TYPES[facts.model_type].static:  # whose references read tokenizer.json alone
         return
-    of_class = OF_CLASS.get(rebuilding_class(facts, state) or "", {})
+    of_class = OF_CLASS.get(name or "", {})
     special = read_special_tokens(facts.transformer_folder, facts.tokenizer_config, of_class)
     known = {entry["content"]: entry for entry in state.get("added_tokens") or ()}
     missing = [

@@ -14,7 +14,6 @@ from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.tokenizer_class import rebuilding_class
 from onnxembed.foreign_errors import foreign_errors
 from onnxembed.tokenizer.special_tokens import OF_CLASS, read_special_tokens
 from onnxembed.tokenizer.vocabularies import CLASSES
@@ -26,9 +25,8 @@ CHECKED = ("BertTokenizer", "DistilBertTokenizer", "MPNetTokenizer", "RobertaTok
 PROBE = "a"
 
 
-def check(facts: Facts, state: Mapping[str, Any]) -> None:
-    """Raise ModelFilesError where the class puts other tokens around a text than the tokenizer.json in `state`."""
-    name = rebuilding_class(facts, state)
+def check(facts: Facts, name: str | None, state: Mapping[str, Any]) -> None:
+    """Raise ModelFilesError where the class `name` puts other tokens around a text than tokenizer.json's `state`."""
     if name not in CHECKED:
         return
     folder, file = facts.transformer_folder, facts.transformer_folder / "tokenizer.json"

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.tokenizer_class import OVERRULING, rebuilding_class
+from onnxembed.facts.tokenizer_class import OVERRULING
 from onnxembed.foreign_errors import foreign_errors
 from onnxembed.proof.probes import PROBES
 from onnxembed.tokenizer.special_tokens import OF_CLASS, read_special_tokens
@@ -38,13 +38,12 @@ PROBES_OF_CLASSES = (
 )
 
 
-def follow_class(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
-    """Change tokenizer.json where transformers' class gives other ids of a text; yields a description of the change.
+def follow_class(facts: Facts, name: str | None, state: dict[str, Any]) -> Iterator[str]:
+    """Change tokenizer.json where the class of this name gives other ids of a text; yields what was changed.
 
     Raises ModelFilesError for a vocabulary of another kind than the class's; UnsupportedError for a class that is not
     built here.
     """
-    name = rebuilding_class(facts, state)
     if name is None:
         return
     folder, file = facts.transformer_folder, facts.transformer_folder / "tokenizer.json"
