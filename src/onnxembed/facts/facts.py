@@ -40,6 +40,7 @@ class Facts:
     transformer_folder: Path
     weights_folder: Path
     """Where config.json and the weights lie: the transformer's folder, or that of the base of an adapter alone."""
+    config_file: Path
     config: JsonObject
     model_type: str
     """config.json's model_type, corrected for a model that uses another's name."""
@@ -63,11 +64,6 @@ class Facts:
     """The LoRA adapter that transformers applies to the weights."""
     answers: tuple[int, ...] | None = None
     """The ids of a LogitScore module: the token whose logit is the score, and the one whose logit is subtracted."""
-
-    @property
-    def config_file(self) -> Path:
-        """Where config.json lies."""
-        return self.weights_folder / "config.json"
 
 
 def read_facts(folder: Path, base: Path | None = None) -> Facts:
@@ -94,6 +90,7 @@ def read_facts(folder: Path, base: Path | None = None) -> Facts:
     static = first_module == "StaticEmbedding"
     MODEL.check(st_file, st_config)
     weights_folder, lora, config = _read_config(transformer_folder, base, static=static)
+    config_file = weights_folder / "config.json"
     # Of a static embedding, the references (model2vec, StaticEmbedding) read tokenizer.json alone.
     alone = static or config["model_type"] == "model2vec"
     tokenizer_config = {} if alone else read_optional_json(transformer_folder / "tokenizer_config.json")
@@ -108,9 +105,10 @@ def read_facts(folder: Path, base: Path | None = None) -> Facts:
     return Facts(
         folder=folder,
         transformer_folder=transformer_folder,
+        config_file=config_file,
         config=config,
         model_type=_model_type(config),
-        adapters=_adapters(config, weights_folder / "config.json"),
+        adapters=_adapters(config, config_file),
         tokenizer_config=tokenizer_config,
         transformer_config=transformer_config,
         transformer_config_name=transformer_name,

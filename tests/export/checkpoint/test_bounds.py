@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from onnxembed.errors import ModelFilesError
+from onnxembed.export.checkpoint.bounds import BOUNDS, check_bounds
 from onnxembed.export.graph.attention import UNBOUNDED
 from onnxembed.facts.facts import read_facts
-from onnxembed.facts.known.config import BOUNDS, check_bounds
 from parity import SMALL, Family, batch, load_reference, open_folder, run, torch
 
 pytestmark = pytest.mark.torch

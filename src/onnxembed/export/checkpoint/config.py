@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Any, Self, TypeVar
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.export.checkpoint.bounds import check_bounds
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.known.config import HARMLESS, NEUTRAL_VALUES, check_bounds
+from onnxembed.facts.known.config import HARMLESS, NEUTRAL_VALUES
 
 ConfigValue = TypeVar("ConfigValue")
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
+from onnxembed.export.checkpoint.bounds import check_bounds
 from onnxembed.export.checkpoint.config import Config
 from onnxembed.export.graph.graph import Graph, Value
-from onnxembed.facts.known.config import check_bounds
 from onnxembed.foreign_errors import foreign_errors
 
 Frequencies = NDArray[np.float32]
