@@ -20,7 +20,6 @@ from onnxembed.decisions.overruled import find_overruled
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.execution.backend import GraphFiles
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.json_file import read_json
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.hub.model_files import ModelFiles, hub_id
 from onnxembed.loading.adoption import embedding, multi_vector, reranking, sparse
@@ -240,7 +239,7 @@ def adopt(files: ModelFiles, file: str, precision: str, choices: AdoptionChoices
     source = found.facts.transformer_folder / "tokenizer.json"
     if not source.is_file():
         raise UnsupportedError(f"{found.folder} has no tokenizer.json; make one from its vocabulary with: {command}")
-    text, changes = adapt_stored(found.facts, adoption.decisions.encoder, dict(read_json(source)), source)
+    text, changes = adapt_stored(found.facts, adoption.decisions.encoder, source)
     # Dense layers are in the graph, so no file holds their weights.
     layers = found.facts.post.dense
     dense = tuple(Dense(layer.in_features, layer.out_features, layer.activation, None, None) for layer in layers)

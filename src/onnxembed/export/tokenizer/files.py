@@ -7,7 +7,7 @@ from pathlib import Path
 from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.export.tokenizer.conversion import convert
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.json_file import read_json, write_json
+from onnxembed.facts.json_file import write_json
 from onnxembed.tokenizer.as_read import adapt, adapt_stored
 from onnxembed.tokenizer.token_ids import special_tokens
 
@@ -24,7 +24,7 @@ def write_tokenizer(facts: Facts, encoder: EncoderDecisions, folder: Path) -> tu
         text, changes = adapt(facts, encoder, converted.state, facts.transformer_folder)
         changes = (converted.change, *changes)
     else:
-        text, changes = adapt_stored(facts, encoder, dict(read_json(source)), source)
+        text, changes = adapt_stored(facts, encoder, source)
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     config = {**facts.tokenizer_config, "model_max_length": encoder.max_length.value}
     write_json(folder / "tokenizer_config.json", config)
