@@ -11,6 +11,9 @@ import pytest
 
 from onnxembed import OnnxEmbedder
 from onnxembed.errors import UsageError
+from onnxembed.execution.backend import Backend, GraphFiles
+from onnxembed.execution.providers import Place, Placement
+from onnxembed.runtime.open_model import OpenModel
 from tiny_embedders import METHODS, assert_vectors_equal, export_tiny
 
 
@@ -131,3 +134,11 @@ def test_prompts_of_the_caller_that_are_impossible(artifact: Path) -> None:
         OnnxEmbedder(artifact, prompts={"of": ""}, default_prompt_name="own")
     with pytest.raises(UsageError, match="of is int, not str"):
         OnnxEmbedder(artifact, prompts={"of": 3})  # type: ignore[dict-item]
+
+
+def test_an_impossible_prompt_is_refused_before_the_graph_is_opened(artifact: Path) -> None:
+    def never(graph: GraphFiles, place: Place) -> Backend:
+        raise AssertionError("the graph was opened")
+
+    with pytest.raises(UsageError, match="default_prompt_name is 'own'"):
+        OpenModel(artifact, ("embedding",), Placement("cpu"), default_prompt_name="own", open_backend=never)

@@ -33,6 +33,7 @@ OPENVINO = "OpenVINO"
 """Not one of ONNX Runtime's: what computes in bf16 on x86."""
 
 Device = Literal["cpu", "gpu"]
+"""What runs a graph, as far as it matters which of an artifact's files are read."""
 
 GPU_PROVIDERS = (CUDA, TENSORRT)
 """Providers whose option `device_id` says which GPU they run on."""
