@@ -51,6 +51,11 @@ class Cause:
     """None: it must stay unexplained."""
     how: Mapping[str, Any]
 
+    @property
+    def only_rounds(self) -> bool:
+        """Whether it is a number format; a change that moves nothing else still changes how that rounds."""
+        return self.expected in (BAND, INTEGERS)
+
 
 def causes(own: Reference) -> Iterator[Cause]:
     """Every single cause; some do not apply to a model."""
@@ -228,7 +233,9 @@ def injections(own: Reference, texts: Sequence[str], pairs: int) -> Iterator[tup
             continue
         done += 1
         seen = [
-            cause.expected for cause, other in ((first, second), (second, first)) if not same(vectors, made[other.name])
+            cause.expected
+            for cause, other in ((first, second), (second, first))
+            if not same(vectors, made[other.name]) and not (other.only_rounds and same(made[cause.name], base))
         ]
         yield f"{first.name} + {second.name}", [] if same(vectors, base) else seen, vectors
 
