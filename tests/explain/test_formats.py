@@ -183,7 +183,7 @@ def test_a_pooling_of_another_scale_is_not_named_beside_a_format_that_explains_a
 
 
 def test_a_change_beside_a_format_is_named_where_both_agree_better_than_the_format_alone() -> None:
-    """Measured with dynamic int8 and doubled special tokens in all-MiniLM-L6-v2, where int8 alone agrees in every row."""
+    """Measured with dynamic int8 and doubled special tokens in all-MiniLM-L6-v2: int8 alone agrees in every row."""
     rounding = number_formats()[1]
     doubled = Hypothesis("special tokens", "have the special token at the end twice", "have them once")
     cosines = np.full(5, 0.95)

@@ -119,6 +119,36 @@ def test_a_change_inside_the_encoder_is_named(
 
 @needs_torch
 @pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:.* texts? (was|were) longer")
+def test_of_two_explanations_the_one_with_fewer_changes_is_named(tmp_path: Path) -> None:
+    """The last token sees all others: without the token that ends texts, it is the last but one of a text cut later."""
+    from explaining.checkpoints import write_tiny
+    from explaining.reference import Reference
+    from explaining.table import tiny_texts
+
+    folder, texts = write_tiny(tmp_path / "checkpoint", "qwen2"), tiny_texts()
+    export(folder, tmp_path / "onnx")
+    theirs = Reference(folder).vectors(texts, config={"sliding_window": 10}, dropped="all")
+    with OnnxEmbedder(tmp_path / "onnx", threads=1) as model:
+        report = explain(model, texts, theirs)
+    assert report.explained, report.verdict
+    assert {cause.name for cause in report.causes} == {"attention window", "special tokens"}
+
+
+@needs_torch
+@pytest.mark.torch
+def test_windows_that_only_short_texts_fit_into_are_seen(tmp_path: Path) -> None:
+    """Short texts are run first: what moves none of them may move longer ones, and is no rounding."""
+    exported(tmp_path, {**MODERNBERT, "local_attention": 16})
+    strange = np.random.default_rng(3).normal(0, 1, (len(TEXTS), 40)).astype(np.float32)
+    with OnnxEmbedder(tmp_path / "onnx", threads=1) as model:
+        report = explain(model, TEXTS, strange)
+    assert not report.explained, report.verdict
+    assert not [words for words in report.unseen if "window" in words or "global" in words]
+
+
+@needs_torch
+@pytest.mark.torch
 def test_padding_that_a_decoder_masks_and_pools_is_named(tmp_path: Path) -> None:
     """What padding holds depends on the tokens it sees, those of the text. Heads of 8 have runs without a mask."""
     import torch

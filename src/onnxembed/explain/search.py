@@ -135,9 +135,9 @@ class Search:
         return bool(found) and found[0].error < FLOAT_NOISE and len(found[0].changes) < 2
 
     def _is_explained(self) -> bool:
-        """Whether what remains is noise; a pair may still explain what is larger."""
+        """Whether what remains is noise; a pair may still explain what is larger, or say the same in fewer changes."""
         found = best(self.candidates)
-        return bool(found) and found[0].is_noise
+        return bool(found) and found[0].is_noise and len(found[0].changes) <= 2
 
     # ---- runs
 
@@ -167,11 +167,16 @@ class Search:
             self._try(changes, pooled, most)
 
     def _only_rounds(self, changes: Changes, vectors: FloatArray, few: Sequence[int]) -> bool:
-        """Whether a single change of the graph moves our vectors no more than rounding does."""
+        """Whether a single change of the graph moves our vectors no more than rounding does, that of the longest text,
+        too: short ones lie in one window."""
         own = self._own
         if own is None or len(changes) > 1 or not changes[0].build or own.shape[1] != vectors.shape[1]:
             return False
-        return float(1 - row_cosines(vectors, own[few]).min()) < FLOAT_NOISE
+        if float(1 - row_cosines(vectors, own[few]).min()) >= FLOAT_NOISE:
+            return False
+        longest = [int(self._counts.argmax())]
+        moved, size = self._cut_vectors(changes, longest), self.theirs.shape[1]
+        return moved is not None and float(1 - row_cosines(moved, own[longest, :size]).min()) < FLOAT_NOISE
 
     def _few_for(self, setup: Setup) -> list[int]:
         """The texts to screen with; padded runs are long, so they get fewer."""
