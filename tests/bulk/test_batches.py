@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from onnxembed import OnnxEmbedder
 from onnxembed.arrays import Array
 from onnxembed.bulk.batches import EmbedBatch
 from onnxembed.bulk.making import VectorOptions, vectors_of
-from onnxembed.errors import UsageError
+from onnxembed.errors import MissingExtraError, UsageError
 from tiny_embedders import texts_of_many_lengths
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]  # engines warn of their own affairs
@@ -91,6 +93,14 @@ def test_dask(embed: EmbedBatch, expected: Array) -> None:
     assert np.allclose(np.stack(made["vector"]), expected, atol=1e-6)
 
 
+def test_the_provider_for_daft_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of it is tested in test_daft.py."""
+    monkeypatch.delitem(sys.modules, "onnxembed.bulk.daft", raising=False)
+    monkeypatch.setitem(sys.modules, "daft", None)
+    with pytest.raises(MissingExtraError, match=r"OnnxEmbedProvider needs daft .*: pip install -U daft"):
+        importlib.import_module("onnxembed.bulk.daft")
+
+
 def test_datasets(embed: EmbedBatch, expected: Array) -> None:
     datasets = pytest.importorskip("datasets", reason="needs datasets")
     made = datasets.Dataset.from_dict({"body": TEXTS}).map(embed, batched=True, batch_size=25)
@@ -101,7 +111,6 @@ def test_datasets(embed: EmbedBatch, expected: Array) -> None:
 def test_spark(embed: EmbedBatch, expected: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
     import shutil
-    import sys
 
     spark_sql = pytest.importorskip("pyspark.sql", reason="needs pyspark")
     if shutil.which("java") is None:
