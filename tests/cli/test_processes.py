@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from onnxembed import OnnxEmbedder, __version__
+from onnxembed.cli import main
 from onnxembed.manifest import FILE_NAME
 from running import USUAL, command, names, rows
 
@@ -456,3 +457,15 @@ def test_ctrl_c_waits_until_an_import_ends(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr.strip()) == (130, "onnxembed: interrupted")
     assert done.stdout.splitlines() == ["imported", "imported", "working"]
+
+
+def test_a_command_that_is_not_interrupted_leaves_the_timer_of_its_process_alone() -> None:
+    """Limits on the time of tests are such timers."""
+    handler, before = signal.getsignal(signal.SIGALRM), signal.setitimer(signal.ITIMER_REAL, 1000)
+    try:
+        with pytest.raises(SystemExit):
+            main(["--version"])
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
+        assert signal.getsignal(signal.SIGALRM) is handler
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *before)

@@ -83,6 +83,7 @@ def _call(arguments: Sequence[str] | None) -> None:
         nonlocal interrupted
         interrupted = True
         if HAS_TIMERS and _is_importing(frame):
+            signal.signal(signal.SIGALRM, _try_again)
             signal.setitimer(signal.ITIMER_REAL, IMPORT_WAIT)
         else:
             raise KeyboardInterrupt
@@ -91,17 +92,19 @@ def _call(arguments: Sequence[str] | None) -> None:
     try:
         if callable(before):  # in the background it is ignored
             signal.signal(signal.SIGINT, interrupt)
-            if HAS_TIMERS:
-                signal.signal(signal.SIGALRM, interrupt)
         cli.main(arguments, standalone_mode=False)
     except BaseException as error:
         if interrupted:
             raise click.Abort from error
         raise
     finally:
-        if HAS_TIMERS:
+        if HAS_TIMERS and interrupted:  # else the timer is not ours
             signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGINT, before)
+
+
+def _try_again(*_: object) -> None:
+    signal.raise_signal(signal.SIGINT)  # a server has its own handler by then
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -167,8 +167,10 @@ class Search:
             self._try(changes, pooled, most)
 
     def _only_rounds(self, changes: Changes, vectors: FloatArray, few: Sequence[int]) -> bool:
-        """Whether a single change of the graph moves our vectors no more than rounding does, that of the longest text,
-        too: short ones lie in one window."""
+        """Whether a single change of the graph moves our vectors no more than rounding does.
+
+        The longest text decides, too: short ones lie in one window.
+        """
         own = self._own
         if own is None or len(changes) > 1 or not changes[0].build or own.shape[1] != vectors.shape[1]:
             return False

@@ -103,8 +103,10 @@ def _routed(service: Service) -> Starlette:
 
 
 class Cors(CORSMiddleware):
-    """The headers that browsers ask for. Nothing is added for other clients, which name no origin: no cache keeps the
-    answer to a POST request for a browser."""
+    """The headers that browsers ask for.
+
+    Other clients name no origin, and need none; no cache keeps an answer to their POST requests for a browser.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, if need be with CORS."""
