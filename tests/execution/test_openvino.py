@@ -343,6 +343,18 @@ def test_the_command_line_refuses_with_2(artifact: Path, on: Any, run: Run, comm
     assert refused(run(name, artifact, *texts, "--precision", "bf16", *options), "bf16 on a CPU needs", "an older one")
 
 
+def test_openvino_has_no_threads_that_spin(artifact: Path, on: Any) -> None:
+    on(X86)
+    with pytest.raises(UsageError, match="spin is for ONNX Runtime's threads"):
+        OnnxEmbedder(artifact, precision="bf16", providers="cpu", spin=True)
+
+
+def test_a_server_has_none_either(artifact: Path, on: Any, run: Run) -> None:
+    pytest.importorskip("msgspec", reason="pip install 'onnxembed[serve]'")
+    on(X86)
+    assert refused(run("serve", artifact, "--precision", "bf16", "--spin"), "spin is for ONNX Runtime's threads")
+
+
 def test_a_graph_of_another_program_is_refused(artifact: Path, on: Any, tmp_path: Path) -> None:
     """Nobody knows what its model gives, so nothing could be proved."""
     copy = shutil.copytree(artifact, tmp_path / "copy")

@@ -12,9 +12,12 @@ import onnxruntime
 import pytest
 
 from onnxembed.errors import DeviceMemoryError, MissingExtraError, ModelFilesError
-from onnxembed.execution.providers import CPU, wanted_providers
+from onnxembed.execution.backend import GraphFiles
+from onnxembed.execution.opening import open_backend
+from onnxembed.execution.providers import CPU, Placement, Wanted, decide, wanted_providers
 from onnxembed.execution.session import SHRINK, Session
 
+SPIN = "session.intra_op.spin_duration_us"
 FEEDS = {
     "input_ids": np.array([[2, 5, 6, 3]], np.int64),
     "attention_mask": np.ones((1, 4), np.int64),
@@ -93,7 +96,24 @@ def test_sessions_hardly_spin_and_take_no_more_threads_than_told(graph: Path, mo
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_)
     Session(graph, wanted_providers("cpu"), threads=3)
     assert [options.intra_op_num_threads for options in seen] == [3]
-    assert int(seen[0].get_session_config_entry("session.intra_op.spin_duration_us")) <= 1000
+    assert int(seen[0].get_session_config_entry(SPIN)) <= 1000
+    Session(graph, wanted_providers("cpu"), threads=3, spin=True)
+    with pytest.raises(RuntimeError, match=SPIN):  # ONNX Runtime's own choice
+        seen[1].get_session_config_entry(SPIN)
+
+
+@pytest.mark.parametrize("spin", [False, True])
+def test_models_spin_only_if_told(artifact: Path, monkeypatch: pytest.MonkeyPatch, spin: bool) -> None:
+    asked: list[bool] = []
+
+    class Watched(Session):
+        def __init__(self, graph: Path, wanted: Wanted, threads: int, *, spin: bool = False) -> None:
+            asked.append(spin)
+            super().__init__(graph, wanted, threads, spin=spin)
+
+    placement = decide(Placement("cpu", threads=2, spin=spin))
+    open_backend(GraphFiles(artifact / "onnx/model.onnx", 1), placement, Watched).close()
+    assert asked == [spin]
 
 
 # ---- a run

@@ -45,6 +45,9 @@ listening_options = options(
         metavar="N",
         help="Processes, among which the threads are shared.",
     ),
+    click.option(
+        "--spin", is_flag=True, help="Keep cores busy between requests: single texts take a little less time."
+    ),
 )
 
 limit_options = options(
@@ -102,6 +105,7 @@ def serve(
     root_path: str,
     drain: float,
     workers: int,
+    spin: bool,
     max_texts: int | None,
     max_tokens: int | None,
     max_requests: int | None,
@@ -138,7 +142,9 @@ def serve(
         default=default,
         options=ModelOptions(
             precision=arguments["precision"],
-            placement=Placement(arguments["providers"], arguments["threads"], device_ids=arguments["device_ids"]),
+            placement=Placement(
+                arguments["providers"], arguments["threads"], device_ids=arguments["device_ids"], spin=spin
+            ),
             max_length=arguments["max_length"],
             hub=HubOptions(
                 arguments["revision"],

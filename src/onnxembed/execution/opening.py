@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from onnxembed.errors import ProviderError
+from onnxembed.errors import ProviderError, UsageError
 from onnxembed.execution.backend import Backend, Bf16Way, GraphFiles
 from onnxembed.execution.cpu import CpuBackend, OpenCpuSession
 from onnxembed.execution.providers import Place, wanted_providers
@@ -32,8 +32,11 @@ def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Se
     """Open a graph on the GPUs of a place, or on the CPU; in bf16 on the CPU, with what computes it there.
 
     Where nobody asked for a GPU and it cannot be used, the CPU takes its place, with a warning that says why. A graph
-    that only a GPU can run never goes to the CPU: ProviderError says why not.
+    that only a GPU can run never goes to the CPU: ProviderError says why not. UsageError for options that what computes
+    the graph does not have.
     """
+    if place.spin:
+        open_session = partial(open_session, spin=True)
     if graph.cuda_only and place.automatic:
         place = place._replace(wanted=(wanted_providers("cuda"),), automatic=False)
     if place.wanted[0].device == "gpu":
@@ -46,17 +49,19 @@ def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Se
             place = place._replace(wanted=(wanted_providers("cpu"),))
     elif graph.cuda_only:
         raise ProviderError(f"{graph.path} runs on CUDA only: the CPU has no kernels for its numbers")
-    on_cpu = open_session if graph.bf16 is None else _bf16_session(graph.bf16, place.threads)
+    on_cpu = open_session if graph.bf16 is None else _bf16_session(graph.bf16, place)
     return CpuBackend(graph, place.wanted[0], place.threads, place.tokens_per_run, open_session=on_cpu)
 
 
-def _bf16_session(way: Bf16Way, threads: int) -> OpenCpuSession:
-    """What opens an fp32 graph for runs in bf16, on this many threads of the CPU."""
+def _bf16_session(way: Bf16Way, place: Place) -> OpenCpuSession:
+    """What opens an fp32 graph for runs in bf16 on the CPU."""
     if way == "fast_math":
-        return partial(Session, fast_math=True)
+        return partial(Session, fast_math=True, spin=place.spin)
+    if place.spin:
+        raise UsageError("spin is for ONNX Runtime's threads: leave it out, since OpenVINO computes bf16 here")
     from onnxembed.execution.openvino import OpenVinoSession  # for bf16 on x86 alone
 
-    return partial(OpenVinoSession, streams=threads)
+    return partial(OpenVinoSession, streams=place.threads)
 
 
 def _open_on_gpus(graph: GraphFiles, place: Place, open_session: OpenSession) -> Backend:

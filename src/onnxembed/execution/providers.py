@@ -93,6 +93,8 @@ class Placement:
     """The numbers of the GPUs to share the work among; the first one if None."""
     tokens_per_run: int | None = None
     """The most slots of a run, padding included; what suits the device if None."""
+    spin: bool = False
+    """Whether threads that compute a run together keep their cores busy until the next one."""
 
 
 class Wanted(NamedTuple):
@@ -113,6 +115,7 @@ class Place(NamedTuple):
     """Whether nobody asked for these providers, so that another one may take their place."""
     threads: int
     tokens_per_run: int | None
+    spin: bool
 
 
 def decide(placement: Placement) -> Place:
@@ -129,7 +132,7 @@ def decide(placement: Placement) -> Place:
     automatic = placement.providers == "auto" and not devices
     providers: Providers = "cuda" if placement.providers == "auto" and devices else placement.providers
     wanted = tuple(wanted_providers(providers, device) for device in devices or (None,))
-    return Place(wanted, automatic, threads, placement.tokens_per_run)
+    return Place(wanted, automatic, threads, placement.tokens_per_run, placement.spin)
 
 
 def _devices(placement: Placement) -> tuple[int, ...]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,8 @@ from onnxembed.execution.providers import (
 SLOW_FUSIONS = ["SkipLayerNormFusion"]
 
 # Threads that spin while they wait use up cores that other programs could use. A spin that is just long enough for the
-# gap between two nodes costs nothing measurable, and a run does not have to wake the threads for every node.
+# gap between two nodes costs nothing measurable, and a run does not have to wake the threads for every node. With
+# `spin` they wait as long as ONNX Runtime lets them, so that the next run finds them awake, too.
 SPIN_MICROSECONDS = "200"
 
 FAST_MATH = "mlas.enable_gemm_fastmath_arm64_bfloat16"
@@ -59,6 +60,7 @@ class Session:
         wanted: the providers to use, as `wanted_providers` gives them.
         threads: on the CPU, each run is computed by this many threads together.
         fast_math: on ARM64 under Linux, compute matrix products in bf16.
+        spin: keep the threads busy while they wait for the next run, too.
 
     Raises:
         ModelFilesError: ONNX Runtime cannot open the graph.
@@ -66,13 +68,16 @@ class Session:
         UsageError: the options of a provider are not possible.
     """
 
-    def __init__(self, graph: Path, wanted: Wanted, threads: int, *, fast_math: bool = False) -> None:
+    def __init__(
+        self, graph: Path, wanted: Wanted, threads: int, *, fast_math: bool = False, spin: bool = False
+    ) -> None:
         runtime = wanted.runtime
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
+        if not spin:
+            options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)
         if fast_math:
             options.add_session_config_entry(FAST_MATH, "1")
         # Otherwise it keeps a memory plan for every combination of shapes: they add up, and save no time.
@@ -160,8 +165,11 @@ def _run_error(error: Exception, fed: Mapping[str, NDArray[Any]]) -> OnnxEmbedEr
     return ModelFilesError(f"the graph cannot compute a run of shape {next(iter(fed.values())).shape}: {cause}")
 
 
-OpenSession = Callable[[Path, Wanted, int], Session]
-"""Opens one graph with these providers, on this many CPU threads."""
+class OpenSession(Protocol):
+    """What opens one graph, as `Session` does."""
+
+    def __call__(self, graph: Path, wanted: Wanted, threads: int, *, spin: bool = False) -> Session:
+        """Open a graph with these providers, on this many CPU threads."""
 
 
 def _create(runtime: Any, graph: Path, options: Any, wanted: Sequence[Provider]) -> Any:
