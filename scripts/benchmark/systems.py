@@ -21,7 +21,7 @@ RATE_SECONDS = 0.3
 
 
 class OnnxEmbed:
-    """settings: artifact, precision, threads, device."""
+    """settings: artifact, precision, threads, device, and perhaps spin."""
 
     def __init__(self, settings: Settings) -> None:
         from onnxembed import OnnxEmbedder
@@ -48,7 +48,7 @@ class OnnxEmbed:
 
 
 class OnnxRerank:
-    """settings: artifact, precision, threads, device."""
+    """settings: artifact, precision, threads, device, and perhaps spin."""
 
     def __init__(self, settings: Settings) -> None:
         from onnxembed import OnnxReranker
@@ -226,7 +226,12 @@ class TorchRoof:
 
 
 def opening(settings: Settings) -> dict[str, Any]:
-    return {"precision": settings["precision"], "threads": settings["threads"], "providers": settings["device"]}
+    return {
+        "precision": settings["precision"],
+        "threads": settings["threads"],
+        "providers": settings["device"],
+        "spin": settings.get("spin", False),
+    }
 
 
 def model_kwargs(settings: Settings) -> dict[str, Any]:
