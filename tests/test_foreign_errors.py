@@ -107,7 +107,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "pooling": (deep("1_Pooling/config.json"), "1_Pooling/config.json.*nested too deeply"),
     "header": (header, "model.safetensors.*nested too deeply"),
     "index": (index, "model.safetensors.index.json.*nested too deeply"),
-    "panic": (template, "tokenizer.json cannot tokenize a text: no entry found for key"),
+    "panic": (template, "tokenizer.json is not a tokenizer .* can use: no entry found for key"),
     "no unknown token": (unknown, "tokenizer.json cannot tokenize a text"),
     "heads": (lambda folder: change_json(folder / "config.json", num_attention_heads=0), "num_attention_heads is 0"),
     "layers": (lambda folder: change_json(folder / "config.json", num_hidden_layers=2**62), "39 tensors"),

@@ -357,6 +357,12 @@ def test_a_missing_config_is_named(folder: Path, file: str) -> None:
     assert str((folder / file).parent) in str(caught.value)
 
 
+def test_a_missing_folder_of_a_module_is_named_with_the_file_that_names_it(folder: Path) -> None:
+    (folder / "2_Dense").rename(folder / "2_dense")
+    with pytest.raises(ModelFilesError, match=r"modules\.json names the folder '2_Dense', which is not there"):
+        read_facts(folder)
+
+
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "sentence_bert_config.json"])
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe{}"])
 def test_a_file_that_is_not_a_json_object_is_named(folder: Path, file: str, content: bytes) -> None:

@@ -219,7 +219,7 @@ def read_post_modules(folder: Path, modules: list[dict[str, str]], config: JsonO
         if class_name == "WeightedLayerPooling" and of_tokens and config.get("output_hidden_states"):
             if token_layers:
                 raise UnsupportedError(f"{folder / 'modules.json'} averages layers after modules that change the last")
-            token_layers.append(_weighted_layers(folder / module["path"]))
+            token_layers.append(_weighted_layers(folder, module["path"]))
         elif class_name == "Pooling":
             poolings.append(_pooling(folder, module["path"]))
         elif class_name in LAYER_READERS:
@@ -227,7 +227,7 @@ def read_post_modules(folder: Path, modules: list[dict[str, str]], config: JsonO
             layer = LAYER_READERS[class_name](folder, module["path"], place)
             (token_layers if of_tokens else layers).append(layer)
         elif class_name in UNCHANGING:
-            UNCHANGING[class_name](folder / module["path"])
+            UNCHANGING[class_name](folder, module["path"])
         else:
             raise UnsupportedError(
                 f"{folder / 'modules.json'} has a {module['type']} module; "
@@ -239,9 +239,16 @@ def read_post_modules(folder: Path, modules: list[dict[str, str]], config: JsonO
     return PostModules(tuple(token_layers), tuple(poolings), tuple(layers), normalize)
 
 
+def read_module_config(folder: Path, path: str) -> JsonObject:
+    """The config.json of a module in the folder `path`; ModelFilesError, also for a folder that is not there."""
+    if not (folder / path).is_dir():
+        raise ModelFilesError(f"{folder / 'modules.json'} names the folder {path!r}, which is not there")
+    return read_json(folder / path / "config.json")
+
+
 def _pooling(folder: Path, path: str) -> PoolingFacts:
     name = f"{path}/config.json"
-    config = read_json(folder / name)
+    config = read_module_config(folder, path)
     POOLING.check(folder / name, config)
     include_prompt = config.get("include_prompt", True)
     if not isinstance(include_prompt, bool):
@@ -260,7 +267,7 @@ def _pooling(folder: Path, path: str) -> PoolingFacts:
 def read_dense(folder: Path, path: str, place: str = "sentence_embedding") -> DenseFacts:
     """The Dense module in the folder `path`, which reads and writes `place`."""
     file = folder / path / "config.json"
-    config = read_json(file)
+    config = read_module_config(folder, path)
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh")
     if not isinstance(activation, str) or activation not in ACTIVATION_NAMES:
         raise UnsupportedError(f"{file} has activation_function {activation!r}; known: {', '.join(DENSE_ACTIVATIONS)}")
@@ -282,14 +289,14 @@ def read_dense(folder: Path, path: str, place: str = "sentence_embedding") -> De
 
 def _dense_layer(folder: Path, path: str, place: str) -> DenseFacts:
     file = folder / path / "config.json"
-    if place == "token_embeddings" and read_json(file).get("module_input_name") != place:
+    if place == "token_embeddings" and read_module_config(folder, path).get("module_input_name") != place:
         raise UnsupportedError(f"{file} takes sentence_embedding before the pooling, where there is none")
     return read_dense(folder, path, place)
 
 
 def _layer_norm(folder: Path, path: str, place: str) -> LayerNormFacts:
     file = folder / path / "config.json"
-    config = read_json(file)
+    config = read_module_config(folder, path)
     width = config.get("dimension")
     LAYER_NORM.check(file, config)
     if type(width) is not int or width < 1:
@@ -317,23 +324,24 @@ LAYER_READERS: dict[str, Callable[[Path, str, str], Layer]] = {
 }
 
 
-def _dropout(folder: Path) -> None:
-    DROPOUT.check(folder / "config.json", read_optional_json(folder / "config.json"))
+def _dropout(folder: Path, path: str) -> None:
+    file = folder / path / "config.json"
+    DROPOUT.check(file, read_optional_json(file))
 
 
-def _weighted_layers(folder: Path) -> WeightedLayerPoolingFacts:
-    file = folder / "config.json"
-    config = read_json(file)
+def _weighted_layers(folder: Path, path: str) -> WeightedLayerPoolingFacts:
+    file = folder / path / "config.json"
+    config = read_module_config(folder, path)
     WEIGHTED_LAYER_POOLING.check(file, config)
     layers, start = config.get("num_hidden_layers", 12), config.get("layer_start", 4)
     if type(layers) is not int or type(start) is not int or not 0 <= start <= layers:
         raise ModelFilesError(f"{file}: layer_start is {start!r} of num_hidden_layers {layers!r}")
-    return WeightedLayerPoolingFacts(start, layers + 1 - start, folder)
+    return WeightedLayerPoolingFacts(start, layers + 1 - start, folder / path)
 
 
 # Modules that give what they get, by their folder. sentence-transformers gives WeightedLayerPooling the layers only
 # where config.json has output_hidden_states.
-UNCHANGING: dict[str, Callable[[Path], object]] = {
+UNCHANGING: dict[str, Callable[[Path, str], object]] = {
     "Dropout": _dropout,
     "WeightedLayerPooling": _weighted_layers,
 }

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
 from onnxembed.facts.known.sentence_transformers import MULTI_VECTOR_MASK, PYLATE
-from onnxembed.facts.modules import DenseFacts, check_places, module_class, read_dense
+from onnxembed.facts.modules import DenseFacts, check_places, module_class, read_dense, read_module_config
 from onnxembed.manifest import Decision, Origin, TextKind
 
 PYLATE_CLASS = "ColBERT"
@@ -137,10 +137,10 @@ def read_multi_vector(
         )
     paths = dict(zip(classes, (module["path"] for module in modules), strict=True))
     if "Normalize" in rest:
-        file = folder / paths["Normalize"] / "config.json"
-        if read_json(file).get("module_input_name") != "token_embeddings":
+        file, config = folder / paths["Normalize"] / "config.json", read_module_config(folder, paths["Normalize"])
+        if config.get("module_input_name") != "token_embeddings":
             raise UnsupportedError(f"{file} does not normalize token_embeddings, as a multi-vector model does")
-        check_places(file, read_json(file), place="token_embeddings")
+        check_places(file, config, place="token_embeddings")
     mask = f"{paths['MultiVectorMask']}/config.json"
     return _read_sentence_transformers(
         dense, (name, transformer), (mask, read_optional_json(folder / mask)), normalize="Normalize" in rest

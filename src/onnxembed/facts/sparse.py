@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.facts.json_file import read_json
 from onnxembed.facts.known.sentence_transformers import SPLADE_POOLING
-from onnxembed.facts.modules import module_class
+from onnxembed.facts.modules import module_class, read_module_config
 from onnxembed.manifest import Decision, SparseActivation
 
 SPARSE_CLASSES = {"SparseEncoder"}
@@ -67,8 +66,8 @@ def read_splade(folder: Path, modules: list[dict[str, str]]) -> SparseFacts:
             f"{folder / 'modules.json'} has {module_types} after the first module of a SparseEncoder, as "
             "config_sentence_transformers.json makes it (model_type); onnxembed builds SpladePooling"
         )
-    name = f"{modules[0]['path']}/config.json"
-    return _read_splade_pooling(name, read_json(folder / name))
+    path = modules[0]["path"]
+    return _read_splade_pooling(f"{path}/config.json", read_module_config(folder, path))
 
 
 def _read_splade_pooling(name: str, config: Mapping[str, Any]) -> SparseFacts:

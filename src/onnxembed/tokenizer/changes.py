@@ -17,7 +17,7 @@ from onnxembed.facts.facts import Facts
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.foreign_errors import foreign_errors
 from onnxembed.tokenizer.end_token import append_end_token
-from onnxembed.tokenizer.texts import check_encodes
+from onnxembed.tokenizer.texts import open_tokenizer
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,7 @@ def _truncate(encoder: EncoderDecisions, state: dict[str, Any], source: Path) ->
 
 
 def _check(text: str, source: Path, encoder: EncoderDecisions) -> None:
-    with foreign_errors(f"{source} is not a tokenizer that the tokenizers library can read"):
-        tokenizer = Tokenizer.from_str(text)
-    check_encodes(tokenizer, source)
+    tokenizer = open_tokenizer(source, text)
     specials, limit = tokenizer.num_special_tokens_to_add(False), encoder.max_length
     if specials >= limit.value:
         cause = f"{source} adds {specials} special tokens, which leaves no room in {limit.value} ({limit.reason})"

@@ -11,17 +11,16 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken
 
 from onnxembed.facts.facts import Facts
-from onnxembed.foreign_errors import foreign_errors
+from onnxembed.tokenizer.texts import open_tokenizer
 
 
 def register(facts: Facts, state: dict[str, Any]) -> Iterator[str]:
     """Register the markers that the vocabulary has in a tokenizer.json's `state`; yields a description of each."""
     for marker in facts.multi_vector.markers.values() if facts.multi_vector else ():
-        with foreign_errors(f"{facts.transformer_folder / 'tokenizer.json'} cannot be read"):
-            tokenizer = Tokenizer.from_str(json.dumps(state))
+        tokenizer = open_tokenizer(facts.transformer_folder / "tokenizer.json", json.dumps(state))
         token = next((text for text in (marker, *marker.split()[:1]) if tokenizer.token_to_id(text) is not None), None)
         if token is None or tokenizer.encode(token, add_special_tokens=False).tokens == [token]:
             continue

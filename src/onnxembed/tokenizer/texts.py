@@ -52,11 +52,19 @@ PROBE = "a 東 🙂 [x]"
 """A text with words and signs that hardly any vocabulary has all of."""
 
 
-def check_encodes(tokenizer: Any, source: Path) -> None:
-    """Raise ModelFilesError for a tokenizer that was read and cannot tokenize: its parts contradict each other."""
-    with foreign_errors(f"{source} cannot tokenize a text"):
+def open_tokenizer(source: Path, content: str | None = None) -> Any:
+    """The tokenizers library's tokenizer from the file `source`, or from `content`, which is said to be its text.
+
+    Raises ModelFilesError for what is no tokenizer, and for one whose parts contradict each other, so that it cannot
+    tokenize a text.
+    """
+    from tokenizers import Tokenizer
+
+    with foreign_errors(f"{source} is not a tokenizer that the tokenizers library can use"):
+        tokenizer = Tokenizer.from_file(str(source)) if content is None else Tokenizer.from_str(content)
         for text in ("", PROBE):
             tokenizer.encode(text)
+    return tokenizer
 
 
 class TextTokenizer:
@@ -70,13 +78,8 @@ class TextTokenizer:
     limits how many of them are busy."""
 
     def __init__(self, folder: Path, tokenization: Tokenization, max_length: int, changed: str | None = None) -> None:
-        from tokenizers import Tokenizer
-
-        file = folder / TOKENIZER_FILE
-        self._file = file
-        with foreign_errors(f"{file} cannot be read"):
-            self._tokenizer = Tokenizer.from_file(str(file)) if changed is None else Tokenizer.from_str(changed)
-        check_encodes(self._tokenizer, file)
+        self._file = folder / TOKENIZER_FILE
+        self._tokenizer = open_tokenizer(self._file, changed)
         specials = self._tokenizer.num_special_tokens_to_add(False)
         if max_length <= specials:
             raise UsageError(f"max_length is {max_length}, but {specials} special tokens are added to every text")

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from onnxembed.errors import ModelFilesError
 from onnxembed.facts.facts import Facts
 from onnxembed.facts.json_file import read_json
-from onnxembed.foreign_errors import foreign_errors
+from onnxembed.tokenizer.texts import open_tokenizer
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """The keys of tokenizer_config.json that give a token a role."""
@@ -27,9 +27,7 @@ class TokenIds:
     @classmethod
     def of_folder(cls, folder: Path) -> TokenIds:
         """The tokenizer files of an artifact's folder, as `write_tokenizer` left them."""
-        with foreign_errors(f"{folder / 'tokenizer.json'} cannot be read"):
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        return cls(tokenizer, read_json(folder / "special_tokens_map.json"))
+        return cls(open_tokenizer(folder / "tokenizer.json"), read_json(folder / "special_tokens_map.json"))
 
     def token(self, text: str) -> int:
         """The id of a token; ModelFilesError if the tokenizer lacks it."""
