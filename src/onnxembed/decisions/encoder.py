@@ -8,8 +8,8 @@ from typing import Any, cast
 from onnxembed.decisions.flags import NO_ADAPTER, Flags
 from onnxembed.errors import ModelFilesError, UnsaidError, UnsupportedError, UsageError
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.json_file import JsonObject, read_json
 from onnxembed.facts.model_types import MODEL_TYPES
+from onnxembed.json_file import JsonObject, read_json
 from onnxembed.manifest import AttentionMode, Decision, Prompts, TruncationSide
 from onnxembed.recipes.recipe import Recipe
 

@@ -25,7 +25,7 @@ from onnxembed.explain.builds import BIDIRECTIONAL
 from onnxembed.explain.formats import quantize
 from onnxembed.explain.setup import Build
 from onnxembed.facts.facts import read_facts
-from onnxembed.facts.json_file import read_optional_json
+from onnxembed.json_file import read_optional_json
 from onnxembed.manifest import TOKEN_EMBEDDINGS
 from onnxembed.reranker import OnnxReranker
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.facts.json_file import read_json
 from onnxembed.facts.known.lora import LORA
+from onnxembed.json_file import read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 

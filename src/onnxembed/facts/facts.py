@@ -15,7 +15,6 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.facts import multi_vector as multi_vector_facts
 from onnxembed.facts import sparse as sparse_facts
 from onnxembed.facts.adapter import ADAPTER_CONFIG, LoraFacts, read_adapter
-from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
 from onnxembed.facts.known.sentence_transformers import MODEL
 from onnxembed.facts.known.tokenizer import TOKENIZER
 from onnxembed.facts.modules import PostModules, module_class, read_modules, read_post_modules
@@ -24,6 +23,7 @@ from onnxembed.facts.reranking import read_answers
 from onnxembed.facts.sparse import SPARSE_CLASSES, SparseFacts
 from onnxembed.facts.transformer import read_transformer_config
 from onnxembed.foreign_errors import foreign_errors
+from onnxembed.json_file import JsonObject, read_json, read_optional_json
 
 TABLE_FILE = "model.safetensors"
 """The file of a static embedding's table."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.facts.json_file import JsonObject, read_any_json, read_json, read_optional_json
 from onnxembed.facts.known.sentence_transformers import (
     DENSE,
     DROPOUT,
@@ -22,6 +21,7 @@ from onnxembed.facts.known.sentence_transformers import (
     WEIGHTED_LAYER_POOLING,
 )
 from onnxembed.foreign_errors import foreign_errors
+from onnxembed.json_file import JsonObject, read_any_json, read_json, read_optional_json
 from onnxembed.manifest import POOLING_MODES, PoolingMode
 
 # jina-embeddings-v3's own first module: a Transformer that also takes the task of each text, whose adapter
@@ -123,25 +123,17 @@ Layer = DenseFacts | LayerNormFacts | NormalizeFacts | WeightedLayerPoolingFacts
 
 @dataclass(frozen=True)
 class PostModules:
-    """What stands after the first module, in order: layers of token embeddings, Pooling, layers of what it gives.
-
-    `normalize`: the vectors are scaled to length 1 at the end; this Normalize is not among the `layers`.
-    """
+    """What stands after the first module, in order: layers of token embeddings, Pooling, layers of what it gives."""
 
     token_layers: tuple[Layer, ...]
     poolings: tuple[PoolingFacts, ...]
     layers: tuple[Layer, ...]
     normalize: bool
-
-    @property
-    def dense(self) -> tuple[DenseFacts, ...]:
-        """The Dense modules after the pooling."""
-        return tuple(layer for layer in self.layers if isinstance(layer, DenseFacts))
-
-    @property
-    def only_dense(self) -> bool:
-        """Whether nothing but plain Dense modules follows the pooling, which the runtime can apply, too."""
-        return all(isinstance(layer, DenseFacts) and not layer.residual for layer in self.layers)
+    """Whether the vectors are scaled to length 1 at the end; this Normalize is not among the `layers`."""
+    dense: tuple[DenseFacts, ...]
+    """The Dense modules among the `layers`."""
+    only_dense: bool
+    """Whether nothing but plain Dense modules follows the pooling, which the runtime can apply, too."""
 
 
 def width_after(layers: Sequence[Layer], width: int) -> int:
@@ -236,7 +228,9 @@ def read_post_modules(folder: Path, modules: list[dict[str, str]], config: JsonO
     normalize = bool(layers) and isinstance(layers[-1], NormalizeFacts)
     while layers and isinstance(layers[-1], NormalizeFacts):
         layers.pop()
-    return PostModules(tuple(token_layers), tuple(poolings), tuple(layers), normalize)
+    dense = tuple(layer for layer in layers if isinstance(layer, DenseFacts))
+    only_dense = len(dense) == len(layers) and not any(layer.residual for layer in dense)
+    return PostModules(tuple(token_layers), tuple(poolings), tuple(layers), normalize, dense, only_dense)
 
 
 def read_module_config(folder: Path, path: str) -> JsonObject:

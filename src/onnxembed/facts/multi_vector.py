@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
-from onnxembed.facts.json_file import JsonObject, read_json, read_optional_json
 from onnxembed.facts.known.sentence_transformers import MULTI_VECTOR_MASK, PYLATE
 from onnxembed.facts.modules import DenseFacts, check_places, module_class, read_dense, read_module_config
+from onnxembed.json_file import JsonObject, read_json, read_optional_json
 from onnxembed.manifest import Decision, Origin, TextKind
 
 PYLATE_CLASS = "ColBERT"

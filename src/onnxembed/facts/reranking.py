@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxembed.errors import UnsupportedError
-from onnxembed.facts.json_file import read_json
 from onnxembed.facts.known.sentence_transformers import LOGIT_SCORE
 from onnxembed.facts.modules import module_class
+from onnxembed.json_file import read_json
 
 
 def read_answers(folder: Path, modules: list[dict[str, str]]) -> tuple[int, ...] | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.json_file import read_json
 from onnxembed.foreign_errors import foreign_errors
+from onnxembed.json_file import read_json
 
 MAX_ID = (1 << 24) - 1
 """The largest id, some 60 times that of the largest vocabulary: the tokenizers library counts up to it, and lists what

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxembed.errors import UnsupportedError
-from onnxembed.facts.json_file import JsonObject, read_json
 from onnxembed.facts.multi_vector import MULTI_VECTOR_CLASSES
 from onnxembed.facts.sparse import SPARSE_CLASSES
+from onnxembed.json_file import JsonObject, read_json
 
 # Older releases named this file after the architecture.
 TRANSFORMER_CONFIGS = (

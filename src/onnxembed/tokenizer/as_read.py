@@ -10,9 +10,9 @@ from typing import Any
 
 from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.json_file import read_json
 from onnxembed.facts.token_ids import ids_of
 from onnxembed.facts.tokenizer_class import rebuilding_class
+from onnxembed.json_file import read_json
 from onnxembed.tokenizer import declared_tokens, markers, post_processor, rebuilt, rows
 from onnxembed.tokenizer.changes import apply_class_options, apply_decisions
 

@@ -12,10 +12,10 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.json_file import read_optional_json
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.facts.tokenizer_class import rebuilding_class
 from onnxembed.foreign_errors import foreign_errors
+from onnxembed.json_file import read_optional_json
 from onnxembed.tokenizer.special_tokens import MATCHING, OF_CLASS, read_special_tokens
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.facts.json_file import JsonObject, read_json
+from onnxembed.json_file import JsonObject, read_json
 from onnxembed.tokenizer.token_ids import ROLES
 
 MATCHING = ("single_word", "lstrip", "rstrip", "normalized", "special")

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from onnxembed.errors import ModelFilesError
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.json_file import read_json
+from onnxembed.json_file import read_json
 from onnxembed.tokenizer.texts import open_tokenizer
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

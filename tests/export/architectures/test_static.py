@@ -24,7 +24,7 @@ from onnxembed.export.build_graph import build
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
-from onnxembed.facts.json_file import read_json
+from onnxembed.json_file import read_json
 from onnxembed.manifest import Manifest, Precision, graph_file
 from parity_table import Architecture, record_differences
 from portable import check_portable

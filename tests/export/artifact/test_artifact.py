@@ -20,7 +20,7 @@ from onnxembed.export.build_graph import build
 from onnxembed.export.graph.graph import Graph
 from onnxembed.export.plan import Options, make_plan
 from onnxembed.facts.facts import read_facts
-from onnxembed.facts.json_file import write_json
+from onnxembed.json_file import write_json
 from onnxembed.manifest import FILE_NAME
 from tiny import write_sentence_bert
 

@@ -18,9 +18,9 @@ from onnxembed.export.checkpoint.tensors import SINGLE, Checkpoint
 from onnxembed.export.graph.pooling import dense_weights
 from onnxembed.export.heads.embedding import layer_names, pooling_place, token_layer_names
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.json_file import write_json
 from onnxembed.facts.modules import DENSE_ACTIVATIONS, POOLING_FLAGS, DenseFacts, Layer, NormalizeFacts, width_after
 from onnxembed.facts.transformer import CROSS_ENCODER_EXPECTED
+from onnxembed.json_file import write_json
 from onnxembed.manifest import Dense, Embedding, Reranking
 
 MODULE = "sentence_transformers.models"

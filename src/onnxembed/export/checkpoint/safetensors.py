@@ -11,8 +11,8 @@ import numpy as np
 
 from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.checkpoint.tensor_record import DTYPES, TensorRecord
-from onnxembed.facts.json_file import LFS_POINTER
 from onnxembed.foreign_errors import foreign_errors
+from onnxembed.json_file import LFS_POINTER
 
 MAX_HEADER = 100_000_000
 

@@ -18,9 +18,9 @@ from onnxembed.errors import ModelFilesError, UnsupportedError
 from onnxembed.export.checkpoint.pickles import read_pickle
 from onnxembed.export.checkpoint.safetensors import read_safetensors
 from onnxembed.export.checkpoint.tensor_record import DTYPES, TensorRecord
-from onnxembed.facts.json_file import read_json
 from onnxembed.foreign_errors import foreign_errors
 from onnxembed.hub.checkpoint_files import WEIGHTS
+from onnxembed.json_file import read_json
 
 SINGLE, PICKLE = WEIGHTS
 INDEX = f"{SINGLE}.index.json"

@@ -15,9 +15,9 @@ from onnxembed.export.graph.graph import Graph, GraphFactory, Value
 from onnxembed.export.graph.inputs import Encoded, Inputs, PaddedInputs
 from onnxembed.export.graph.packed import PackedInputs
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.json_file import read_json
 from onnxembed.facts.model_types import MODEL_TYPES
 from onnxembed.facts.multi_vector import STANFORD_LINEAR
+from onnxembed.json_file import read_json
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from onnxembed.decisions.encoder import EncoderDecisions
 from onnxembed.export.tokenizer.conversion import convert
 from onnxembed.facts.facts import Facts
-from onnxembed.facts.json_file import write_json
+from onnxembed.json_file import write_json
 from onnxembed.tokenizer.as_read import adapt, adapt_stored
 from onnxembed.tokenizer.token_ids import special_tokens
 

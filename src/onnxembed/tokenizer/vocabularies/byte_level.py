@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.facts.json_file import read_json
+from onnxembed.json_file import read_json
 from onnxembed.tokenizer.vocabularies.tokenizer_class import CheckpointVocabulary, Contents, Vocabulary
 
 # What Qwen2 splits a text into before it merges; from transformers' Qwen2Tokenizer.

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.processors import PostProcessor
 
 from onnxembed.errors import ModelFilesError
-from onnxembed.facts.json_file import JsonObject
+from onnxembed.json_file import JsonObject
 from onnxembed.tokenizer.special_tokens import SpecialTokens
 
 

@@ -19,7 +19,7 @@ from onnxembed.errors import NoReferenceError
 from onnxembed.export.architectures import ARCHITECTURES
 from onnxembed.facts.adapter import ADAPTER_CONFIG
 from onnxembed.facts.facts import read_facts
-from onnxembed.facts.json_file import read_json, read_optional_json, write_json
+from onnxembed.json_file import read_json, read_optional_json, write_json
 
 
 @contextmanager
