@@ -83,6 +83,13 @@ def huge_id(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(state))
 
 
+def one_id(folder: Path) -> None:
+    """Reading and writing the file, the tokenizers library keeps either token, by chance."""
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["model"]["vocab"]["and"] = state["model"]["vocab"]["of"]
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+
+
 def segments(folder: Path) -> None:
     """The last token of a pair in the first segment, where BERT's class has it in the second."""
     state = json.loads((folder / "tokenizer.json").read_text())
@@ -119,6 +126,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: change_json(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer", cls_token="[X]"),
         "of 'a' alone and as a pair, and \\['\\[X\\]', 'a', '\\[SEP\\]'\\] .* tokens that its BertTokenizer has",
     ),
+    "two tokens of one id": (one_id, "'of' and 'and' have one id, 7"),
     "id": (huge_id, "the id of 'of' is 2147483647, not a number from 0 to 16777215"),
     "segments": (segments, r"in segments \[0, 0, 0, 1, 0\] of .* in segments \[0, 0, 0, 1, 1\] with"),
     "class": (

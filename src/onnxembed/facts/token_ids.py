@@ -28,7 +28,8 @@ def vocabulary(facts: Facts) -> dict[str, int]:
 def ids_of(state: Mapping[str, Any], source: Path) -> tuple[dict[str, int], dict[str, int]]:
     """The ids of the vocabulary, and of the added tokens, in the content of a tokenizer.json, from the file `source`.
 
-    Raises ModelFilesError for content of another form, and for ids that are not whole numbers from 0 to MAX_ID.
+    Raises ModelFilesError for content of another form, for ids that are not whole numbers from 0 to MAX_ID, and for
+    two tokens of the vocabulary with one id: the tokenizers library keeps either of them, by chance.
     """
     with foreign_errors(f"{source} has no readable vocabulary"):
         tokens = state["model"]["vocab"]
@@ -37,4 +38,8 @@ def ids_of(state: Mapping[str, Any], source: Path) -> tuple[dict[str, int], dict
         for token, number in (own | added).items():
             if type(number) is not int or not 0 <= number <= MAX_ID:
                 raise ModelFilesError(f"{source}: the id of {token!r} is {number!r}, not a number from 0 to {MAX_ID}")
+        by_id: dict[int, str] = {}
+        for token, number in own.items():
+            if (other := by_id.setdefault(number, token)) != token:
+                raise ModelFilesError(f"{source}: {other!r} and {token!r} have one id, {number}")
     return own, added

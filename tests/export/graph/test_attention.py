@@ -79,7 +79,7 @@ def expected(feeds: dict[str, NDArray[Any]], *, causal: bool, reach: int | None 
     seen = np.abs(distance) <= (length if reach is None else reach)
     if causal:
         seen &= distance >= 0
-    scores = np.where(seen & (feeds["attention_mask"][:, None, None] == 1), SCALE * query @ key.swapaxes(2, 3), -1e9)
+    scores = np.where(seen & (feeds["attention_mask"][:, None, None] == 1), SCALE * query @ key.swapaxes(2, 3), -1e12)
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     attended: Floats = weights / weights.sum(axis=-1, keepdims=True) @ value
     return attended.transpose(0, 2, 1, 3).reshape(rows, length, width)
@@ -139,6 +139,19 @@ def test_global_attention_equals_its_definition(side: str | None, tmp_path: Path
     for length in (1, 2, 70):
         feeds = inputs(length, side)
         assert worst(session, feeds, expected(feeds, causal=False)) <= 1e-6
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("side", SIDES[1:])
+@pytest.mark.parametrize("reach", [None, 12])
+def test_padding_is_hidden_however_high_its_scores_are(
+    reach: int | None, side: str, causal: bool, tmp_path: Path
+) -> None:
+    session = open_attention(tmp_path, causal=causal, reach=reach)
+    for length in (2, 13, 70):
+        feeds = inputs(length, side)
+        feeds["key"][feeds["attention_mask"] == 0] *= 1e6
+        assert worst(session, feeds, expected(feeds, causal=causal, reach=reach)) <= 1e-6, length
 
 
 @pytest.mark.parametrize("causal", [True, False])

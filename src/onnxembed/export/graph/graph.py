@@ -341,6 +341,10 @@ class Graph:
         while not inputs[-1]:  # optional inputs at the end that are not there are left out
             inputs.pop()
         attributes: dict[str, Any] = {"unidirectional": int(causal), **layer.scaling}
+        if keys:
+            # What is added to the scores of other keys. The operator's own -10,000 does not hide a key whose score is
+            # that much above the rest. Together with `scores` it has to stay finite: see `near_or_far`.
+            attributes["mask_filter_value"] = lowest(self.precision) / 4
         return self.op("MultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=layer.heads, **attributes)
 
     def near_or_far(self, near: Value) -> Value:
