@@ -66,7 +66,8 @@ class Change:
     def is_named_in(self, message: str) -> bool:
         """Whether an error names the file, what is in it, or a key that was changed."""
         path = Path(self.file)
-        return any(name in message for name in (path.name, *CONTENTS.get(path.suffix, ()), *self.named))
+        named = (*(name for name in self.named if len(name) > 1), *map(repr, self.named))  # messages quote texts
+        return any(name in message for name in (path.name, *CONTENTS.get(path.suffix, ()), *named))
 
 
 class Fuzzer:

@@ -75,14 +75,14 @@ def mutate_json(rng: Random, text: str) -> tuple[str, str, tuple[str, ...]]:
             holder[path[-1]] = rng.choice(VALUES)
         elif action == "near":
             holder[path[-1]] = _near(rng, holder[path[-1]])
-            if isinstance(holder[path[-1]], str) and 1 < len(holder[path[-1]]) < 100:
-                named.add(holder[path[-1]])
         elif action == "delete":
             del holder[path[-1]]
         elif action == "add" and isinstance(holder, dict):
             holder[rng.choice(["", "type", "path", "value", "é"])] = rng.choice(VALUES)
         elif action == "raw":
             raw, holder[path[-1]] = rng.choice(RAW), HOLE
+        if action in ("value", "near") and isinstance(made := holder[path[-1]], str) and 0 < len(made) < 100:
+            named.add(made)
         done.append(f"{action} {'.'.join(map(str, path))[:60]}")
     return json.dumps(value).replace(f'"{HOLE}"', raw), "; ".join(done), tuple(sorted(named))
 
