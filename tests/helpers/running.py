@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -51,3 +53,23 @@ def rows(text: str) -> NDArray[np.float32]:
 
 
 needs_torch = pytest.mark.skipif(bool(missing_requirements()), reason=missing_requirements() or "nothing is missing")
+
+
+def part_files(folder: Path) -> list[str]:
+    """The names of the drafts in a folder."""
+    return [name for name in names(folder) if name.endswith(".part")]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until the condition holds; AssertionError after half a minute."""
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come to pass")
+
+
+def start(*arguments: object, program: str | None = None, **options: Any) -> subprocess.Popen[bytes]:
+    """The command line, or a program with these arguments, in a process that is read and written."""
+    line = command(*arguments) if program is None else [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(line, env=USUAL, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options)
