@@ -22,7 +22,7 @@ import click
 
 from benchmark.gpu_check import ARCHITECTURES
 from benchmark.models import write_checkpoint
-from onnxembed import OnnxEmbedder, OnnxEmbedError, commands
+from onnxembed import OnnxEmbedder, OnnxEmbedError, OnnxReranker, commands
 from onnxembed.manifest import PRECISIONS, Precision, read_manifest
 
 LIMIT = 300
@@ -42,9 +42,8 @@ class Load:
 
     def run(self) -> None:
         """Open it, proof included; ProofError if it is refused."""
-        OnnxEmbedder(
-            self.folder, precision=self.precision, threads=self.threads, providers=self.provider, prove=True
-        ).close()
+        kind = OnnxReranker if read_manifest(self.folder).reranking else OnnxEmbedder
+        kind(self.folder, precision=self.precision, threads=self.threads, providers=self.provider, prove=True).close()
 
     def __str__(self) -> str:
         return f"{self.folder.name}, {self.precision}, {self.threads} threads, {self.provider}"
