@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -54,7 +55,12 @@ def _near(rng: Random, old: Any) -> Any:
         return rng.choice([old[:-1], old + old, old[::-1]])
     if isinstance(old, dict):
         return {key: old[key] for key in list(old)[::2]}
-    return rng.choice(VALUES)
+    return _other(rng)
+
+
+def _other(rng: Random) -> Any:
+    """A value of any type; a copy, because a later change may be inside it."""
+    return deepcopy(rng.choice(VALUES))
 
 
 def mutate_json(rng: Random, text: str) -> tuple[str, str, tuple[str, ...]]:
@@ -72,13 +78,13 @@ def mutate_json(rng: Random, text: str) -> tuple[str, str, tuple[str, ...]]:
             holder = holder[key]
         action = rng.choice(["value", "near", "near", "delete", "add", "raw"])
         if action == "value":
-            holder[path[-1]] = rng.choice(VALUES)
+            holder[path[-1]] = _other(rng)
         elif action == "near":
             holder[path[-1]] = _near(rng, holder[path[-1]])
         elif action == "delete":
             del holder[path[-1]]
         elif action == "add" and isinstance(holder, dict):
-            holder[rng.choice(["", "type", "path", "value", "é"])] = rng.choice(VALUES)
+            holder[rng.choice(["", "type", "path", "value", "é"])] = _other(rng)
         elif action == "raw":
             raw, holder[path[-1]] = rng.choice(RAW), HOLE
         if action in ("value", "near") and isinstance(made := holder[path[-1]], str) and 0 < len(made) < 100:
