@@ -87,8 +87,8 @@ def test_ranges_are_the_lowest_and_the_highest_number_of_each_dimension() -> Non
         ((vectors(1), "int8"), "a single vector has no int8 ranges"),
         ((vectors()[0], "uint8"), "a single vector has no uint8 ranges"),
         ((vectors(), "int8", np.zeros((2, 5))), r"the shape \(2, 5\), not \(2, 37\)"),
-        ((vectors(), "int8", np.array([np.ones(37), np.zeros(37)])), "lowest and the highest"),
-        ((vectors(), "int8", np.full((2, 37), np.nan)), "all finite"),
+        ((vectors(), "int8", np.array([np.ones(37), np.zeros(37)])), "ranges only if no number of the first is above"),
+        ((vectors(), "int8", np.full((2, 37), np.nan)), "and all are finite"),
         ((vectors(), "int4"), "dtype is 'int4', not one of float32, float16, int8, uint8, binary, ubinary"),
         ((np.zeros((2, 8), np.int8), "binary"), "int8, not floats"),
         ((np.full((2, 8), np.nan, np.float32), "ubinary"), "not finite"),
@@ -140,7 +140,10 @@ def test_cut_vectors_are_quantized_after_the_cut(model: OnnxEmbedder) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"dtype": "int8"}, r"need ranges=, the same for all vectors that are compared: .*quantization_ranges"),
+        (
+            {"dtype": "int8"},
+            r"need ranges= \(--ranges FILE\), the same for all vectors that are compared: .*quantization_ranges",
+        ),
         ({"precision": "uint8"}, r"need ranges="),
         ({"dtype": "int8", "ranges": np.zeros((2, 5))}, rf"the shape \(2, 5\), not \(2, {D}\)"),
         ({"dtype": "binary", "ranges": np.zeros((2, D))}, "ranges are for dtype='int8' and 'uint8', not for 'binary'"),

@@ -54,6 +54,13 @@ def read_optional_json(path: Path) -> JsonObject:
     return read_json(path) if path.is_file() or path.is_symlink() else {}
 
 
+def json_problem(error: Exception) -> str:
+    """Why one line is not JSON, in a few words."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg.removesuffix(' starting at')} at column {error.colno}"
+    return str(error)[:100]
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write an indented JSON file."""
     path.parent.mkdir(parents=True, exist_ok=True)

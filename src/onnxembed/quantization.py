@@ -163,14 +163,19 @@ def check_ranges(ranges: Array | None, dimensions: int) -> FloatArray:
     """The ranges as float32 [2, D]; UsageError if there are none, or they are not those of `dimensions` numbers."""
     if ranges is None:
         raise UsageError(
-            "int8 and uint8 vectors need ranges=, the same for all vectors that are compared: "
+            "int8 and uint8 vectors need ranges= (--ranges FILE), the same for all vectors that are compared: "
             "onnxembed.quantization_ranges(vectors of 100 or more typical texts)"
         )
     numbers = np.asarray(ranges).astype(np.float32, copy=False)
-    if numbers.shape != (2, dimensions) or not np.isfinite(numbers).all() or (numbers[0] > numbers[1]).any():
+    if numbers.shape != (2, dimensions):
         raise UsageError(
             f"ranges have the shape {numbers.shape}, not (2, {dimensions}): the lowest and the highest number of each "
-            "dimension, all finite"
+            "dimension"
+        )
+    if not np.isfinite(numbers).all() or (numbers[0] > numbers[1]).any():
+        raise UsageError(
+            "two rows are ranges only if no number of the first is above that of the second, and all are finite; to "
+            "take ranges from vectors, give those of 100 or more typical texts"
         )
     return numbers
 

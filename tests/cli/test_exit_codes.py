@@ -46,7 +46,7 @@ def test_a_hub_that_fails_is_3_and_one_that_says_no_is_2(run: Run, hub: HubServe
         hub.status = 503
         assert refused(run(*arguments, "--cache-dir", "cache"), "is busy (503", code=3)
         hub.status = None
-        assert refused(run(*arguments, "--cache-dir", "cache", "--offline"), "local_files_only is set")
+        assert refused(run(*arguments, "--cache-dir", "cache", "--offline"), "local_files_only (--offline) is set")
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,21 @@ def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path, 
     assert names(tmp_path) == []
 
 
+def test_ctrl_c_again_and_again_is_one_wish(checkpoint: Path, tmp_path: Path) -> None:
+    """A second one would interrupt what removes the draft."""
+    with start("export", checkpoint, "-o", "out", program=SLOW, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while process.stdout.readline().strip() != b"hashing":
+            pass
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.002)
+        message = process.stderr.read().decode().strip()
+    assert (process.returncode, message) == (130, "onnxembed: interrupted")
+    assert names(tmp_path) == []
+
+
 def test_what_a_killed_embed_left_is_removed_by_the_next_run_and_a_live_one_keeps_its_own(
     artifact: Path, tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_reader_that_stops_early_is_not_an_error(artifact: Path, tmp_path: Pat
         assert len(rows(process.stdout.readline().decode())) == 1
         process.stdout.close()
         assert process.stderr.read() == b""
+    assert process.returncode == 141
 
 
 def test_a_full_disk_is_reported_in_one_sentence(artifact: Path) -> None:

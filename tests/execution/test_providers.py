@@ -379,6 +379,12 @@ def test_impossible_numbers_are_refused(name: str, value: Any) -> None:
         decide(Placement(**{name: value}))
 
 
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_spin_is_true_or_false(value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^spin is {value!r}, not True or False$"):
+        decide(Placement(spin=value))
+
+
 def test_threads_are_all_available_ones_unless_told() -> None:
     assert decide(Placement(threads=3)).threads == 3
     assert decide(Placement()).threads == available_threads()

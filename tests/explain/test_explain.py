@@ -99,6 +99,7 @@ def test_cut_vectors_are_told_by_whether_they_were_scaled_again(model: OnnxEmbed
     assert (report.explained, causes(report)) == (True, {"dimensions"})
     report = explain(model, TEXTS, cut)
     assert causes(report) == {"dimensions", "normalization"}
+    assert {row.before for row in report.rows} == {None}
     assert "before they are cut, and not after" in report.verdict
 
 
@@ -107,7 +108,9 @@ def test_cut_vectors_are_told_by_whether_they_were_scaled_again(model: OnnxEmbed
 def test_rows_in_another_order_and_another_length_are_told(model: OnnxEmbedder, reference: Encode) -> None:
     places = np.random.default_rng(0).permutation(len(TEXTS))
     assert causes(explain(model, TEXTS, reference()[places])) == {"order"}
-    assert causes(explain(model, TEXTS, 3 * reference())) == {"scale"}
+    report = explain(model, TEXTS, 3 * reference())
+    assert causes(report) == {"scale"}
+    assert [row.before for row in report.rows] == pytest.approx([1.0] * len(TEXTS))
 
 
 @needs_torch

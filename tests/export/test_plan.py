@@ -36,6 +36,8 @@ def without_weights(folder: Path, model: str) -> Path:
     ("model", "options", "error", "words"),
     [
         ("embedder", Options(("int8",), min_cosine=2.0), UsageError, "--min-cosine: 2.0 is not a cosine"),
+        ("embedder", Options(calibration=Path("texts.txt")), UsageError, "leave --calibration, --min-cosine and"),
+        ("reranker", Options(min_agreement=0.9), UsageError, "min_agreement are for integer graphs"),
         ("embedder", Options(("fp32", "bf16"), packed=True), UnsupportedError, "--packed: .*not for bf16"),
         ("embedder", Options(packed=True, pooling_out=True), UnsupportedError, "cannot be had with --pooling-out"),
         ("embedder", Options(engine="optimum", precisions=("fp16",)), OnnxEmbedError, "--engine optimum"),

@@ -35,13 +35,27 @@ def test_damage_in_the_cache_is_found(hub: HubServer, cached: HubOptions, tmp_pa
     commit = push(hub, CHECKPOINT, tmp_path)
     weights = fetch_checkpoint(MODEL, cached).folder / "2_Dense/model.safetensors"
     weights.write_bytes(bytes(10_000))
-    cannot = r"2_Dense/model\.safetensors of org/model is damaged in the cache, and cannot .*local_files_only is set"
+    cannot = r"2_Dense/model\.safetensors of org/model is damaged in the cache, and cannot .*\(--offline\) is set"
     with pytest.raises(IntegrityError, match=cannot):
         fetch_checkpoint(MODEL, replace(cached, local_files_only=True))
     with pytest.warns(UserWarning, match=r"2_Dense/model\.safetensors of org/model was damaged"):
         fetched = fetch_checkpoint(MODEL, replace(cached, revision=commit))
     assert contents(fetched.folder) == CHECKPOINT
     assert fetch_checkpoint(MODEL, replace(cached, local_files_only=True)) == fetched
+
+
+@pytest.mark.parametrize("weights", [True, False])
+@pytest.mark.parametrize("file", ["config.json", "modules.json", "2_Dense/config.json", "sentence_bert_config.json"])
+def test_a_damaged_small_file_is_replaced_before_it_is_read(
+    hub: HubServer, cached: HubOptions, tmp_path: Path, file: str, weights: bool
+) -> None:
+    push(hub, CHECKPOINT, tmp_path)
+    folder = fetch_checkpoint(MODEL, cached).folder
+    (folder / file).resolve().write_bytes(b"{")
+    seen: list[bytes] = []
+    with pytest.warns(UserWarning, match=rf"{file} of org/model was damaged, and has been downloaded anew"):
+        fetch_checkpoint(MODEL, cached, lambda small: seen.append((small.folder / file).read_bytes()), weights=weights)
+    assert seen == [CHECKPOINT[file]]
 
 
 def test_a_blob_in_a_shared_store_is_hashed_by_its_own_name(

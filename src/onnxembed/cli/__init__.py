@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,8 +32,9 @@ from onnxembed.cli.serve import serve
 from onnxembed.cli.verify import verify
 from onnxembed.errors import NetworkError, NoReferenceError, OnnxEmbedError, VerificationError, shortened
 
-CHECK_FAILED, REFUSED, NETWORK, INTERRUPTED = 1, 2, 3, 130
-"""The exit codes besides 0: a check failed; the command or the model is not usable; the network failed; Ctrl-C."""
+CHECK_FAILED, REFUSED, NETWORK, INTERRUPTED, UNREAD = 1, 2, 3, 130, 141
+"""The exit codes besides 0: a check failed; the command or the model is not usable; the network failed; Ctrl-C; what
+read the output has gone."""
 
 STOPPING = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 """The signals after which partial files are removed; Windows has no SIGHUP."""
@@ -42,6 +44,9 @@ HAS_TIMERS = hasattr(signal, "setitimer")
 
 IMPORT_WAIT = 0.02
 """Seconds after which Ctrl-C during an import is tried again."""
+
+ONE_WISH = 2.0
+"""Seconds after Ctrl-C in which another one is the same wish: it would interrupt what removes partial files."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -77,15 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _call(arguments: Sequence[str] | None) -> None:
     """Run the command. Whatever comes out of it after Ctrl-C is click.Abort: imports turn it into their own errors."""
-    interrupted = False
+    interrupted, obeyed = False, -ONE_WISH
 
     def interrupt(_: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
+        nonlocal interrupted, obeyed
         interrupted = True
         if HAS_TIMERS and _is_importing(frame):
             signal.signal(signal.SIGALRM, _try_again)
             signal.setitimer(signal.ITIMER_REAL, IMPORT_WAIT)
-        else:
+        elif time.monotonic() - obeyed > ONE_WISH:
+            obeyed = time.monotonic()
             raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
@@ -100,7 +106,8 @@ def _call(arguments: Sequence[str] | None) -> None:
     finally:
         if HAS_TIMERS and interrupted:  # else the timer is not ours
             signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGINT, before)
+        # After Ctrl-C the process ends, and another one is not to be in its way.
+        signal.signal(signal.SIGINT, signal.SIG_IGN if interrupted else before)
 
 
 def _try_again(*_: object) -> None:
@@ -167,7 +174,15 @@ COMMANDS: Mapping[str, Sequence[click.Command]] = {
 
 
 class _Headed(click.Group):
-    """A group whose help shows its commands under headings."""
+    """A group whose help shows its commands under headings, and which ends as others do when nobody reads on."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; where what reads the output has gone, end with a code of its own: click's is 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _discard_output()
+            sys.exit(UNREAD)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a list for each heading; all lists are aligned."""

@@ -10,8 +10,9 @@ import click
 def recipes(*, name: str | None) -> None:
     """List the recipe book, or show the recipe NAME.
 
-    A recipe says what the files of a published model leave out, with reasons and sources. It may also have numbers
-    that were published for the model (see `onnxembed verify --golden`).
+    A recipe says what the files of a published model leave out, with reasons and sources; one that was not yet checked
+    against the model's own files is marked as unchecked. It may also have golden numbers, which were published for the
+    model (see `onnxembed verify --golden`).
     """
     from onnxembed.cli.printing import show
     from onnxembed.recipes.book import read_recipe, recipe_names
@@ -24,4 +25,4 @@ def recipes(*, name: str | None) -> None:
     book = [read_recipe(file_name) for file_name in recipe_names()]
     for recipe in book:
         known = ", ".join(part for part in ("" if recipe.is_checked else "unchecked", summary(recipe)) if part)
-        show(recipe.model + (f": {known}" if known else ""), hang=2)
+        show(recipe.model + (f": {known}" if known else ""))

@@ -61,7 +61,7 @@ def rerank(
     \b
     onnxembed rerank my-reranker-onnx --query "who wrote it?" "a text" "another"
     onnxembed rerank my-reranker-onnx --query "who wrote it?" texts.txt --top-k 10
-    cat texts.txt | onnxembed rerank my-reranker-onnx --query "who?" - --format json
+    onnxembed rerank my-reranker-onnx --query "who?" - --format json < texts.txt
 
     Documents are arguments, the lines of a .txt file, one field of each line of a .jsonl file, or the lines of
     standard input (-). The best document comes first. Its index is its place among the documents, counted from 0.

@@ -131,7 +131,10 @@ def _refuse_paths(text: str, *, alone: bool) -> None:
     """Raise UsageError for an argument that can only be meant as a path, and is no file to read alone."""
     # An existing file is never meant as a text, even among texts or with an unknown suffix.
     if os.path.isdir(text):
-        raise UsageError(f"{text} is a folder, not a text: give a file, or - for standard input")
+        raise UsageError(
+            f"{text} is a folder, not a text: give a file, or - for standard input, or -o VECTORS/ to embed "
+            "all files of a folder into another"
+        )
     there = text == "-" or os.path.exists(text)
     if there and not alone:
         raise UsageError(f"{text} is a file among other arguments: give one file, or join files (cat ... | ... -)")

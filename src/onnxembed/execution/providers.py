@@ -128,6 +128,8 @@ def decide(placement: Placement) -> Place:
         raise UsageError(f"threads is {threads}; more than {MOST_THREADS} would only wait for each other")
     if placement.tokens_per_run is not None:
         whole_number("tokens_per_run", placement.tokens_per_run)
+    if not isinstance(placement.spin, bool):
+        raise UsageError(f"spin is {placement.spin!r}, not True or False")
     devices = _devices(placement)
     automatic = placement.providers == "auto" and not devices
     providers: Providers = "cuda" if placement.providers == "auto" and devices else placement.providers

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxembed.arrays import Array
+from onnxembed.arrays import Array, row_cosines
 from onnxembed.counting import counted
 from onnxembed.embedder import OnnxEmbedder
 from onnxembed.errors import UsageError
@@ -121,7 +121,6 @@ def _report(
     search: Search, found: list[Candidate], given: Given, setup: Setup, *, band: Band | None, system: str | None
 ) -> Report:
     """The report of a search, whether it found a cause, a band or neither."""
-    before = search.candidates[0]
     tried = sorted(search.candidates, key=lambda each: each.error)
     chosen = found[0] if found else band[0] if band else tried[0]
     own = search.replay.tokenize(setup.inputs)
@@ -137,7 +136,7 @@ def _report(
         band=band is not None,
         causes=causes_of(chosen.changes, system) if found or band else (),
         measure="cosine",
-        rows=tuple(_rows(search, given, before, chosen)),
+        rows=tuple(_rows(search, given, chosen)),
         alternatives=tuple(map(_tried, found[1:])),
         runner_up=_tried(others[0]) if found and others else None,
         ruled_out=tuple(map(_tried, singles[:_TRIED])),
@@ -147,17 +146,18 @@ def _report(
     )
 
 
-def _rows(search: Search, given: Given, before: Candidate, chosen: Candidate) -> Iterator[Row]:
+def _rows(search: Search, given: Given, chosen: Candidate) -> Iterator[Row]:
     """One row for each text, with what both systems have made of it."""
-    plain = before.cosines if not before.changes else np.zeros(len(given.texts))
     ours = search.own
+    alike = ours.shape == given.vectors.shape
+    plain = row_cosines(ours, given.vectors).tolist() if alike else [None] * len(given.texts)
     norms = zip(np.linalg.norm(ours, axis=1).tolist(), np.linalg.norm(given.vectors, axis=1).tolist(), strict=True)
     own = search.replay.tokenize(search.setup.inputs)
     for place, (text, norm) in enumerate(zip(own, norms, strict=True)):
         yield Row(
             int(given.places[place]),
             len(text.ids),
-            float(plain[place]),
+            plain[place],
             float(chosen.cosines[place]),
             given.texts[place][:_CHARACTERS],
             norm,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onnxembed.atomic import write_whole
 from onnxembed.counting import counted
-from onnxembed.explain.report import Report, Row, Tried
+from onnxembed.explain.report import Report, Row, Tried, in_digits
 
 _STYLE = Path(__file__).with_name("page.css")
 
@@ -84,6 +84,8 @@ def _cosines(report: Report) -> str:
     for row in report.rows:
         x = _LEFT + row.tokens / longest * (_WIDTH - _LEFT - 16)
         for name, value in (("before", row.before), ("after", row.after)):
+            if value is None:
+                continue
             off = _difference(report, value)
             title = f"text {row.index}, {counted(row.tokens, 'token')}, {name}: {report.measure} {value:.7f}"
             shape = f"<circle class={name} cx={x:.1f} cy={_y(off):.1f} r=5><title>{title}</title></circle>"
@@ -144,13 +146,13 @@ def _norms(rows: Sequence[Row]) -> str:
 
 
 def _worst(report: Report) -> Iterator[str]:
-    worst = sorted(report.rows, key=lambda row: -_difference(report, row.before))[:_WORST]
+    worst = sorted(report.rows, key=lambda row: -_difference(report, row.before or 0.0))[:_WORST]
     for row in worst:
         pieces = " ".join(f"<kbd>{escape(piece)}</kbd>" for piece in row.pieces)
         more = f" and {row.tokens - len(row.pieces)} more" if row.pieces and row.tokens > len(row.pieces) else ""
         yield (
             f"<article><p><b>text {row.index}</b>, {counted(row.tokens, 'token')}: "
-            f"{report.measure} {row.before:.6f} before, "
+            f"{report.measure} {in_digits(row.before)} before, "
             f"{row.after:.6f} with the explanation</p><blockquote>{escape(row.text)}</blockquote>"
             f"<p class=pieces>{pieces}{more}</p></article>"
         )

@@ -33,7 +33,8 @@ class Row:
 
     index: int
     tokens: int
-    before: float
+    before: float | None
+    """None for vectors of another dimension, which have no cosine with ours."""
     after: float
     text: str = ""
     """The text, or the pair."""
@@ -115,11 +116,16 @@ class Report:
     def _evidence(self) -> Iterator[str]:
         yield ""
         yield f"{'text':>6} {'tokens':>7} {'before':>10} {'after':>10}   ({self.measure})"
-        worst = sorted(self.rows, key=lambda row: row.before, reverse=self.measure != "cosine")
+        worst = sorted(self.rows, key=lambda row: row.before or 0.0, reverse=self.measure != "cosine")
         for row in worst[:_SHOWN]:
-            yield f"{row.index:>6} {row.tokens:>7} {row.before:>10.6f} {row.after:>10.6f}"
+            yield f"{row.index:>6} {row.tokens:>7} {in_digits(row.before):>10} {row.after:>10.6f}"
         if len(worst) > _SHOWN:
             yield f"  and {len(worst) - _SHOWN} more, which differ less"
+
+
+def in_digits(value: float | None) -> str:
+    """A cosine or a difference with six digits; a dash where there is none."""
+    return "-" if value is None else f"{value:.6f}"
 
 
 def causes_of(changes: Sequence[Hypothesis], system: str | None = None) -> tuple[Cause, ...]:

@@ -107,6 +107,11 @@ def make_plan(facts: Facts, recipe: Recipe | None, options: Options) -> ExportPl
     if plan.integer_precisions:
         _check_quantizable(plan.decisions, engine.value, plan.integer_precisions)
         check_floors(options.min_cosine, options.min_agreement)
+    elif any(value is not None for value in (options.calibration, options.min_cosine, options.min_agreement)):
+        raise UsageError(
+            "calibration, min_cosine and min_agreement are for integer graphs: name one with --precision, or leave "
+            "--calibration, --min-cosine and --min-agreement out"
+        )
     _check_engine_precisions(engine.value, plan.float_precisions)
     if options.form == "portable":
         _check_portable(options)

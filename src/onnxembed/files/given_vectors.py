@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxembed.arrays import Array
 from onnxembed.errors import UsageError
+from onnxembed.json_file import json_problem
 
 FIELDS = ("vector", "embedding", "score")
 """The fields of a JSON line that may hold the numbers."""
@@ -19,8 +20,8 @@ def read_npy(path: Path) -> Array:
     """The array of a .npy file. Raises UsageError for a file that is not one."""
     try:
         array: Array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UsageError(f"{path} is not a .npy file of numbers: {error}") from None
+    except (ValueError, EOFError):  # which advise to load it in an unsafe way
+        raise UsageError(f"{path} is not a .npy file of numbers, or is damaged") from None
     return array
 
 
@@ -37,7 +38,7 @@ def read_jsonl(path: Path) -> tuple[list[Any], Array]:
         try:
             entry = json.loads(line)
         except ValueError as error:
-            raise UsageError(f"{path}, line {number}: not JSON ({error})") from None
+            raise UsageError(f"{path}, line {number}: not JSON ({json_problem(error)})") from None
         item, numbers = _read(entry)
         if item is None or numbers is None:
             raise UsageError(f"{path}, line {number}: needs 'text', or 'query' and 'document', and one of {_NAMED}")

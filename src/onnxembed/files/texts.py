@@ -9,6 +9,7 @@ from typing import Any
 
 from onnxembed.arguments import check_text
 from onnxembed.errors import UsageError
+from onnxembed.json_file import json_problem
 
 TEXT_FILES = (".txt", ".jsonl")
 """The suffixes of text files."""
@@ -38,7 +39,7 @@ def _field(line: str, field: str, where: str) -> str:
     try:
         value: Any = json.loads(line)
     except json.JSONDecodeError as error:
-        raise UsageError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+        raise UsageError(f"{where}: not JSON ({json_problem(error)})") from None
     except (ValueError, RecursionError) as error:  # a number with thousands of digits, a thousand brackets
         raise UsageError(f"{where}: JSON that cannot be read ({error})") from None
     if isinstance(value, dict):

@@ -85,7 +85,9 @@ def fetch_checkpoint(
         return Fetched(str(model), own, None, None if base is None else base.folder)
     files = opened if isinstance(opened, HubFiles) else HubFiles(model, hub)
     names = _get_small_files(files, weights)
-    places, base = module_places(files.folder), _open_base(files.folder, hub)
+    places = module_places(files.folder)
+    _check_small_files(files, ["", *(path for _, path in places)])
+    base = _open_base(files.folder, hub)
     fetched = Fetched(files.model, files.folder, files.commit, None if base is None else base.folder)
     # Of a static table, the weights may be the only file that says what it is.
     if all(name != "StaticEmbedding" for name, _ in places):
@@ -94,7 +96,6 @@ def fetch_checkpoint(
         if not weights:
             left = _gaps(files.folder, True) if names is None else names
             refuse_gaps([file for file in _gaps(files.folder, True) if file not in left], _where(files))
-            files.check(_small_files(file_names(files.folder), ""))
             return fetched
     if base is not None:
         _finish_base(base)
@@ -119,6 +120,7 @@ def _get_small_files(files: HubFiles, weights: bool) -> Collection[str] | None:
 
     The small files come first, because they name the modules and the shards of the weights.
     """
+    _check_small_files(files, [""])  # before modules.json and the weights' index are read
     gaps = _gaps(files.folder, weights)
     # Another program may have filled the cache and left out files that it does not need. One that asked for
     # modules.json took everything that goes with it. Without a network that is assumed.
@@ -133,6 +135,12 @@ def _get_small_files(files: HubFiles, weights: bool) -> Collection[str] | None:
         if path:
             files.get(_read_by_us(files, _small_files(names, path)))
     return names
+
+
+def _check_small_files(files: HubFiles, paths: Iterable[str]) -> None:
+    """Replace damaged copies of the small files in these folders, before anything is read from them."""
+    names = file_names(files.folder)
+    files.check(name for path in dict.fromkeys(paths) for name in _small_files(names, path))
 
 
 def _broken_links(files: HubFiles) -> list[str]:
@@ -184,6 +192,7 @@ def _open_base(folder: Path, hub: HubOptions) -> HubFiles | None:
     if names is not None:
         refuse_gaps([name for name in wanted if name not in names], f"{base}, the base that {config} names,")
         files.get(_read_by_us(files, _small_files(names, "")))
+    _check_small_files(files, [""])
     return files
 
 

@@ -60,7 +60,7 @@ class Client:
 
         if not (self.hub.local_files_only or constants.HF_HUB_OFFLINE):
             return None
-        why = "local_files_only" if self.hub.local_files_only else "HF_HUB_OFFLINE"
+        why = "local_files_only (--offline)" if self.hub.local_files_only else "HF_HUB_OFFLINE"
         return UnreachableError(f"{constants.ENDPOINT} is not asked ({why} is set)", "run once without it", wanted=True)
 
     def ask(self, revision: str, *, patient: bool) -> Listing:

@@ -38,8 +38,10 @@ def hub_id(model: str | os.PathLike[str]) -> str | None:
 def local_folder(model: str | os.PathLike[str], revision: str | None) -> Path | None:
     """The folder at a path, wherever the process goes later (os.chdir); None for a hub id.
 
-    Raises UsageError for a path without a folder, and for a revision, which a folder does not have.
+    Raises UsageError for what is neither, for a path without a folder, and for a revision, which folders do not have.
     """
+    if not isinstance(model, str | os.PathLike):
+        raise UsageError(f"the model is {model!r}, not a path or a hub id")
     if not is_local(model):
         return None
     try:

@@ -86,10 +86,10 @@ TASKS: tuple[Task, ...] = get_args(Task)
 
 # The API of each task, for error messages.
 METHODS: dict[Task, str] = {
-    "embedding": "OnnxEmbedder.embed",
-    "sparse": "OnnxEmbedder.embed_sparse",
-    "multi_vector": "OnnxEmbedder.embed_multi_vector",
-    "reranking": "OnnxReranker",
+    "embedding": "OnnxEmbedder.embed, onnxembed embed",
+    "sparse": "OnnxEmbedder.embed_sparse, onnxembed embed --sparse",
+    "multi_vector": "OnnxEmbedder.embed_multi_vector, onnxembed embed --multi-vector",
+    "reranking": "OnnxReranker, onnxembed rerank",
 }
 
 PAIR_TRUNCATIONS: tuple[PairTruncation, ...] = get_args(PairTruncation)

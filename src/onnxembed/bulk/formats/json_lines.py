@@ -11,6 +11,7 @@ from typing import Any
 from onnxembed.bulk.arrow import pa
 from onnxembed.bulk.formats.lines import Lines
 from onnxembed.bulk.rows import BATCH, MAX_LINE, Columns, Rows, checked
+from onnxembed.json_file import json_problem
 
 SAMPLE = 1000
 """Lines that are read to learn the columns of a file, and their types."""
@@ -55,7 +56,7 @@ def _entries(lines: Lines, skip: int) -> Iterator[tuple[int, Any, str | None]]:
             except UnicodeDecodeError as error:
                 yield number, None, f"not UTF-8 ({error.reason})"
             except (ValueError, RecursionError) as error:
-                yield number, None, f"not JSON ({str(error)[:100]})"
+                yield number, None, f"not JSON ({json_problem(error)})"
 
 
 def _type(values: list[Any]) -> pa.DataType:
