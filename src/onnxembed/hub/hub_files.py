@@ -187,10 +187,12 @@ class HubFiles(ModelFiles):
         if file in self._renewed:
             raise problem
         self._renewed.add(file)
+        damaged = f"{file} of {self.model} is damaged in the cache, and cannot be downloaded anew"
+        if isinstance(obstacle := self._client.ban or self._obstacle, UnreachableError):
+            raise IntegrityError(f"{damaged}: {obstacle}; {obstacle.cure}", file)
         try:
             self._download([file], anew=True)
         except HubError as error:
-            damaged = f"{file} of {self.model} is damaged in the cache, and cannot be downloaded anew"
             raise IntegrityError(f"{damaged}: {error}", file) from error
         if (found := damage(self.folder / file)) is not None:
             came = f"{file} of {self.model} comes damaged from the hub ({found})"
