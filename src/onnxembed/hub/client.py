@@ -146,8 +146,8 @@ class Client:
             )
         if isinstance(error, OSError) and error.errno:  # a full disk has an errno; xet's errors have nothing
             return HubError(
-                f"could not put {what} of {model} into the cache {self.repository.cache_dir} ({error}): make room there, "
-                "or give another cache with cache_dir (--cache-dir)"
+                f"could not put {what} of {model} into the cache {self.repository.cache_dir} ({error}): make room "
+                "there, or give another cache with cache_dir (--cache-dir)"
             )
         kind = HubError if status is not None and not _unreachable(error) else NetworkError
         return kind(f"could not get the {what} of {model} from {hub} ({_reason(error)}); run again to get the rest")
