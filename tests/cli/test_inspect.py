@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,21 @@ def test_inspect_shows_each_decision_and_its_origin(run: Run, artifact: Path) ->
         "proof: proof.npz, ",
     ):
         assert words in out
+
+
+def test_inspect_finds_a_file_of_another_size(run: Run, artifact: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(artifact, tmp_path / "copy")
+    (folder / "onnx/model_fp16.onnx").unlink()  # a graph may be left behind
+    assert run("inspect", folder)[0] == 0
+    with (folder / "onnx/model.onnx").open("r+b") as file:
+        file.truncate(1000)
+    for options in ((), ("--json",)):
+        code, out, err = run("inspect", folder, *options)
+        assert code == 2
+        assert "model.onnx" in out
+        assert re.fullmatch(
+            r"onnxembed: .*onnx/model\.onnx has 1000 bytes, not the \d+ of the manifest; .* again\n", err
+        )
 
 
 def test_inspect_prints_the_manifest_itself(run: Run, artifact: Path) -> None:

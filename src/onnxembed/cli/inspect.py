@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from onnxembed.cli.options import HubArguments, hub_options, onnx_file_option
+
+if TYPE_CHECKING:
+    from onnxembed.manifest import Manifest
 
 
 @click.command(short_help="Show what a model's folder contains and decides.")
@@ -26,7 +29,8 @@ def inspect(
 
     Prints how texts become vectors, where each of these decisions came from (a file, a recipe, an option or the
     architecture), the graphs with their sizes and operators, and what verification measured. Of a model that is not
-    exported, it prints what `onnxembed export --dry-run` decides, and needs the extra [export].
+    exported, it prints what `onnxembed export --dry-run` decides, and needs the extra [export]. Files of another size
+    than recorded are an error, at the end.
     """
     from onnxembed.cli.printing import show, show_decisions
     from onnxembed.commands.inspect import inspect_revision
@@ -38,6 +42,7 @@ def inspect(
     manifest, commit = inspect_revision(model, hub, onnx_file)
     if as_json:
         click.echo(manifest.to_json().encode(), nl=False)
+        _check_sizes(model, manifest)
         return
     if manifest.spaces is None and manifest.files:
         manifest = with_spaces(manifest, Path())  # an artifact from before: its hashes are recorded, no file is read
@@ -55,3 +60,14 @@ def inspect(
         )
     if manifest.variants:
         show(describe_proof(manifest))
+    _check_sizes(model, manifest)
+
+
+def _check_sizes(model: str, manifest: Manifest) -> None:
+    """Raise IntegrityError for a file of a local folder that has another size than recorded; some may be left out."""
+    from onnxembed.hub.model_files import local_paths
+    from onnxembed.loading.agreement import check_files
+
+    for folder in local_paths(model):
+        present = {name: record for name, record in manifest.files.items() if (folder / name).is_file()}
+        check_files(folder, present, hashes=False)
