@@ -26,6 +26,9 @@ def test_the_command_reads_both_kinds_of_files(run: Run, artifact: Path, model: 
     Path("twice.jsonl").write_text("\n".join(lines))
     code, out, _ = run("explain", artifact, "twice.jsonl", "--json")
     assert (code, json.loads(out)["causes"][0]["name"]) == (1, "scale")
+    assert run("embed", artifact, "texts.txt", "-o", "rows.jsonl")[0] == 0
+    code, out, _ = run("explain", artifact, "rows.jsonl", "--texts", "texts.txt")
+    assert (code, out.splitlines()[0].startswith("The vectors are the same")) == (0, True)
 
 
 def test_the_command_says_what_is_missing(run: Run, artifact: Path) -> None:
@@ -35,6 +38,10 @@ def test_the_command_says_what_is_missing(run: Run, artifact: Path) -> None:
     assert refused(run("explain", artifact, "a.npy"), "--texts")
     assert refused(run("explain", artifact, "a.csv"), "neither a .npy nor a .jsonl file")
     assert refused(run("explain", artifact, "a.jsonl"), "a.jsonl, line 1: needs 'text'")
+    Path("texts.txt").write_text("a\n")
+    assert refused(run("explain", artifact, "a.jsonl", "--texts", "texts.txt"), "line 1: no array", "leave out --texts")
+    Path("rows.jsonl").write_text("\n[1, 2]\n")
+    assert refused(run("explain", artifact, "rows.jsonl"), "line 2: needs 'text'", "name their texts with --texts")
     assert refused(run("explain", artifact, "a.npy", "--texts", "none.txt"), "--texts none.txt: no such file")
 
 

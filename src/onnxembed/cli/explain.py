@@ -116,12 +116,10 @@ def _texts(file: Path) -> list[str]:
 
 def _read(theirs: Path, texts: Path | None) -> Theirs:
     from onnxembed.explain import Theirs
-    from onnxembed.files.given_vectors import read_jsonl, read_npy
+    from onnxembed.files.given_vectors import read_jsonl, read_npy, read_rows
 
     if theirs.suffix == ".jsonl":
-        if texts is not None:
-            raise UsageError("--texts is for a .npy file: each line of a .jsonl file has its text")
-        return Theirs(*read_jsonl(theirs))
+        return Theirs(*read_jsonl(theirs)) if texts is None else Theirs(_texts(texts), read_rows(theirs))
     if theirs.suffix != ".npy":
         raise UsageError(f"{theirs} is neither a .npy nor a .jsonl file")
     if texts is None:
