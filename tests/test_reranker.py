@@ -208,10 +208,12 @@ def test_impossible_options_are_errors(artifact: Path) -> None:
 def test_a_reranker_is_not_an_embedder_nor_the_other_way_round(
     artifact: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"made for reranking \(OnnxReranker\), not for embedding"):
+    with pytest.raises(UsageError, match=r"made for reranking \(OnnxReranker, onnxembed rerank\), not for embedding"):
         OnnxEmbedder(artifact)
     export(checkpoint, tmp_path / "out", Options(flags=Flags(task="embedding", pooling=("mean",), normalize=True)))
-    with pytest.raises(UsageError, match=r"made for embedding \(OnnxEmbedder.embed\), not for reranking"):
+    with pytest.raises(
+        UsageError, match=r"made for embedding \(OnnxEmbedder.embed, onnxembed embed\), not for reranking"
+    ):
         OnnxReranker(tmp_path / "out")
 
 

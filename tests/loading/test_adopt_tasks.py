@@ -126,7 +126,9 @@ def test_a_folder_with_only_a_graph_its_config_and_its_tokenizer_reranks(tmp_pat
         overruled = OnnxReranker(bare, activation="sigmoid")
     with overruled as model:
         assert_vectors_equal(model.score(QUERY, DOCUMENTS), (1 / (1 + np.exp(-raw))).astype(np.float32))
-    with pytest.raises(UsageError, match=r"is made for reranking \(OnnxReranker\), not for embedding"):
+    with pytest.raises(
+        UsageError, match=r"is made for reranking \(OnnxReranker, onnxembed rerank\), not for embedding"
+    ):
         OnnxEmbedder(bare)
 
 

@@ -196,7 +196,9 @@ def test_a_task_can_be_left_out(source: Path, tmp_path: Path) -> None:
     export(source, tmp_path / "out", Options(flags=Flags(task="embedding")))
     with OnnxEmbedder(tmp_path / "out") as dense:
         assert dense.manifest.tasks == ("embedding",)
-        with pytest.raises(UsageError, match=r"made for embedding \(OnnxEmbedder.embed\), not for sparse"):
+        with pytest.raises(
+            UsageError, match=r"made for embedding \(OnnxEmbedder.embed, onnxembed embed\), not for sparse"
+        ):
             dense.embed_sparse("a")
         with pytest.raises(UsageError, match="not for multi_vector"):
             dense.encode_all("a", sparse=False)

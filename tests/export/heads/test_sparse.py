@@ -230,7 +230,10 @@ def test_a_prompt_goes_before_the_text(model: OnnxEmbedder) -> None:
 
 def test_a_task_the_model_does_not_do_is_an_error(model: OnnxEmbedder, artifact: Path) -> None:
     for ask in (model.embed, model.encode, model.query_embed):
-        with pytest.raises(UsageError, match=r"made for sparse \(OnnxEmbedder.embed_sparse\), not for embedding"):
+        with pytest.raises(
+            UsageError,
+            match=r"made for sparse \(OnnxEmbedder.embed_sparse, onnxembed embed --sparse\), not for embedding",
+        ):
             ask("a")
     with pytest.raises(UsageError, match="not for multi_vector"):
         model.embed_multi_vector("a")

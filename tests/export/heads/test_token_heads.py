@@ -85,7 +85,7 @@ def test_vectors_of_tokens_are_lines_of_json(sources: Path) -> None:
         (["--sparse", "--multi-vector"], "cannot be combined"),
         (["--sparse", "--dimensions", "2"], "--dimensions: for dense vectors, not for --sparse"),
         (["--multi-vector"], "not for multi_vector"),
-        ([], r"made for sparse \(OnnxEmbedder.embed_sparse\)"),
+        ([], r"made for sparse \(OnnxEmbedder.embed_sparse, onnxembed embed --sparse\)"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(sources: Path, options: list[str], words: str) -> None:
