@@ -2,9 +2,9 @@
 
     PYTHONPATH=scripts python -m benchmark.singles DIR CHECKPOINT --python fastembed PATH
 
-A short query is computed about as fast as the weights can be read, and how fast that is depends on where in memory
-they lie. So each system runs in several processes, started and asked in turn, and what a processor's cache can hold of
-the weights is not read anew. The time to read is that of an array as large as the weights of the graph's products.
+Much of the time goes into reading the weights, and how fast that is depends on where in memory they lie. So each system
+runs in several processes, started and asked in turn. The time to read is that of an array as large as the weights of
+the graph's products.
 """
 
 from __future__ import annotations

@@ -169,6 +169,12 @@ def test_a_terminal_gets_lines_that_fit_and_a_pipe_gets_them_whole(
     assert ESCAPES.search(on_a_terminal(*call, cwd=tmp_path, printing=True, TERM="xterm", NO_COLOR="1")) is None
 
 
+def test_what_is_no_column_is_not_bold_on_a_terminal(tmp_path: Path) -> None:
+    shown = on_a_terminal("recipes", cwd=tmp_path, printing=True, COLUMNS="60", TERM="xterm", NO_COLOR="")
+    assert ESCAPES.search(shown) is None
+    assert any(line.startswith("  ") for line in shown.splitlines())  # what is wrapped is indented
+
+
 def test_export_shows_its_stages_on_a_terminal(checkpoint: Path, tmp_path: Path) -> None:
     shown = on_a_terminal("export", checkpoint, "-o", "out", "--no-verify", cwd=tmp_path)
     assert "writing fp32 weights" in shown

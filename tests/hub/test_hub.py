@@ -69,6 +69,8 @@ def test_paths_that_cannot_be_a_model_are_errors(tmp_path: Path) -> None:
     file = write(tmp_path, ARTIFACT) / "onnx/model.onnx"
     with pytest.raises(UsageError, match=r"no folder at .*absent"):
         fetch_checkpoint(tmp_path / "absent")
+    with pytest.raises(UsageError, match=r"^the model is None, not a path or a hub id$"):
+        fetch_checkpoint(None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="is a file; give the folder"):
         fetch(str(file), HubOptions(), wanted=["onnxembed.json"])
     with pytest.raises(UsageError, match="has no revision 'v1'"):
