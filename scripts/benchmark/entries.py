@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.models import Model, traced, with_limit, without_packing
+from onnxembed.errors import ProviderError
+from onnxembed.execution.opening import bf16_way
 
 Device = Literal["cpu", "cuda"]
 
@@ -54,11 +56,27 @@ def lines(model: Model, pythons: Mapping[str, Path], threads: int, device: Devic
             settings = {**common, "artifact": str(folder), "precision": precision}
             result.entries.append(Entry(label, f"onnxembed{rerank}", settings, pythons["onnxembed"], precision))
     if device == "cpu":
+        _bf16(result, model, pythons["onnxembed"], common, rerank)
         _fastembed(result, model, pythons.get("fastembed"), common, work=work, rerank=rerank)
     else:
         result.absent["FastEmbed"] = "not measured on a GPU"
     _sentence_transformers(result, model, pythons, common, rerank)
     return result
+
+
+def _bf16(result: Lines, model: Model, python: Path, common: Mapping[str, Any], rerank: str) -> None:
+    """The fp32 graph, computed in bf16 by the CPU; the Python of onnxembed may lack what computes it, and says so."""
+    if (
+        "fp32" not in model.manifest.variants or "bf16" in model.manifest.variants
+    ):  # a CPU takes the fp32 graph for both
+        return
+    try:
+        bf16_way()
+    except ProviderError as error:
+        result.absent["onnxembed bf16"] = str(error)
+        return
+    settings = {**common, "artifact": str(model.artifact), "precision": "bf16"}
+    result.entries.append(Entry("onnxembed bf16", f"onnxembed{rerank}", settings, python, "bf16"))
 
 
 def _fastembed(

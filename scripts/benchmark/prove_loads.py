@@ -20,6 +20,7 @@ from pathlib import Path
 
 import click
 
+from benchmark.cpu_bf16 import why_no_bf16
 from benchmark.gpu_check import ARCHITECTURES
 from benchmark.models import write_checkpoint
 from onnxembed import OnnxEmbedder, OnnxEmbedError, OnnxReranker, commands
@@ -61,8 +62,7 @@ def main(*, models: tuple[Path, ...], providers: tuple[str, ...], loads: int, mi
         ways = [
             Load(folder, precision, threads, provider)
             for folder in folders
-            for precision in PRECISIONS
-            if precision in read_manifest(folder).on_cpu
+            for precision in _precisions(folder)
             for threads, provider in itertools.product(THREADS, providers)
         ]
         random.Random(seed).shuffle(ways)
@@ -70,6 +70,12 @@ def main(*, models: tuple[Path, ...], providers: tuple[str, ...], loads: int, mi
     by_precision = ", ".join(f"{count} {precision}" for precision, count in sorted(done.items()))
     print(f"{done.total()} loads of {len(folders)} models ({by_precision}), {len(ways)} ways: {refused} refused")
     sys.exit(1 if refused or not done else 0)
+
+
+def _precisions(folder: Path) -> list[Precision]:
+    """What a CPU computes an artifact in: its graphs, and bf16 where this machine's has it."""
+    own = read_manifest(folder).on_cpu
+    return [name for name in PRECISIONS if name in own or (name == "bf16" and "fp32" in own and not why_no_bf16())]
 
 
 def _open_all(ways: list[Load], loads: int, end: float) -> tuple[Counter[str], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +17,7 @@ import pytest
 
 from benchmark.client import SCRIPTS, Client, WorkerError
 from benchmark.corpora import COUNTS, corpora, distinct, held_back, reranking
+from benchmark.cpu_bf16 import why_no_bf16
 from benchmark.entries import NOT_INSTALLED, lines
 from benchmark.flops import count
 from benchmark.measure import Line, Plan, Result, agreement, measure_rounds
@@ -23,6 +25,8 @@ from benchmark.models import Model
 from benchmark.report import corpus_table
 from benchmark.rounds import alternate, percentile, ratios
 from onnxembed import OnnxEmbedder
+from onnxembed.execution import processor
+from onnxembed.execution.processor import Processor
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.manifest import read_manifest
@@ -169,17 +173,41 @@ def test_quick_run(artifact: Path, checkpoint: Path, tmp_path: Path) -> None:
         "paragraphs": 20,
         "documents": 20,
     }
+    computed = ["onnxembed fp32", "onnxembed fp16"]
+    if "- onnxembed bf16: " not in done.stdout:  # this processor has it, and what computes it is installed
+        computed.append("onnxembed bf16")
     for measured in result["throughput"].values():
-        assert [(line["label"], len(times)) for line, times in measured] == [
-            ("onnxembed fp32", 2),
-            ("onnxembed fp16", 2),
-        ]
+        assert [(line["label"], len(times)) for line, times in measured] == [(label, 2) for label in computed]
     assert {label: [len(seconds) for seconds in rounds] for label, rounds in result["singles"].items()} == {
-        "onnxembed fp32": [5, 5],
-        "onnxembed fp16": [5, 5],
+        label: [5, 5] for label in computed
     }
     assert {name: len(rates) for name, rates in result["roof"].items()} == {"fp32 one": 6, "int8 one": 6}
     assert all(value > 0.999 for by_corpus in result["agreement"].values() for value in by_corpus.values())
+
+
+@pytest.mark.parametrize("instructions", [("AVX2", "AVX-512 BF16"), ("AVX2", "AMX BF16"), ("NEON", "BF16")])
+def test_bf16_is_a_line_where_the_cpu_has_it(
+    instructions: tuple[str, ...], artifact: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "read_processor", lambda: Processor("a processor", instructions))
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    found = lines(Model("tiny", artifact, checkpoint), {"onnxembed": Path(sys.executable)}, 1, "cpu", tmp_path)
+    assert [(entry.label, entry.settings["precision"]) for entry in found.entries] == [
+        ("onnxembed fp32", "fp32"),
+        ("onnxembed fp16", "fp16"),
+        ("onnxembed bf16", "bf16"),
+    ]
+    assert "onnxembed bf16" not in found.absent
+
+
+def test_without_bf16_the_table_says_why(
+    artifact: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "read_processor", lambda: Processor("an older processor", ("AVX2",)))
+    found = lines(Model("tiny", artifact, checkpoint), {"onnxembed": Path(sys.executable)}, 1, "cpu", tmp_path)
+    assert "onnxembed bf16" not in [entry.label for entry in found.entries]
+    assert "an older processor" in found.absent["onnxembed bf16"]
+    assert "an older processor" in why_no_bf16()
 
 
 def test_no_other_model_is_begun_when_the_time_is_over(artifact: Path, checkpoint: Path, tmp_path: Path) -> None:
