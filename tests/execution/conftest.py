@@ -30,3 +30,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> Runtime:
     runtime.available = [CUDA, CPU]
     runtime.starts = [CUDA, CPU]
     return runtime
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache, empty: nothing is remembered from other tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
