@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from onnxembed import OnnxEmbedder
+from onnxembed.export.pipeline import export
 from running import Run, refused
 from tiny_embedders import texts_of_many_lengths
+from tiny_rerankers import write_cross_encoder
 
 TEXTS = texts_of_many_lengths(8)
 
@@ -43,6 +45,14 @@ def test_the_command_says_what_is_missing(run: Run, artifact: Path) -> None:
     Path("rows.jsonl").write_text("\n[1, 2]\n")
     assert refused(run("explain", artifact, "rows.jsonl"), "line 2: needs 'text'", "name their texts with --texts")
     assert refused(run("explain", artifact, "a.npy", "--texts", "none.txt"), "--texts none.txt: no such file")
+
+
+def test_vectors_are_no_scores_of_a_reranker(run: Run, tmp_path: Path) -> None:
+    export(write_cross_encoder(tmp_path / "checkpoint"), tmp_path / "ranker")
+    np.save("a.npy", np.ones((1, 32)))
+    Path("texts.txt").write_text("a\n")
+    result = run("explain", tmp_path / "ranker", "a.npy", "--texts", "texts.txt")
+    assert refused(result, "this model scores pairs", "a .jsonl file with query, document and score in each line")
 
 
 def test_a_page_that_cannot_be_written_is_refused_before_anything_is_compared(run: Run, artifact: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ def explain_given(
 ) -> Report:
     """The report about given vectors or scores; `options` are those of OnnxEmbedder and OnnxReranker."""
     if not theirs.of_pairs:
-        embedder = model if isinstance(model, OnnxEmbedder) else OnnxEmbedder(_name(model), **options)
+        embedder = model if isinstance(model, OnnxEmbedder) else _open_embedder(_name(model), options)
         with nullcontext(embedder) if embedder is model else embedder as opened:
             texts = [text for text in theirs.items if isinstance(text, str)]
             return explain(opened, texts, theirs.numbers, prompt=prompt, prompt_name=prompt_name, system=system)
@@ -72,10 +72,7 @@ def explain_system(
     `model` and `options` are those of OnnxEmbedder, or of OnnxReranker for a model that scores pairs. Raises
     NetworkError for a system that does not answer, and UsageError for an answer that has no vectors or scores.
     """
-    names = ("revision", "cache_dir", "local_files_only", "token")
-    hub = HubOptions(**{name: options[name] for name in names if name in options})
-    reranker = read_model_manifest(model, hub, None).manifest.reranking is not None
-    if reranker:
+    if _scores_pairs(model, options):
         pairs = [pair for pair in (PAIRS if texts is None else texts) if isinstance(pair, tuple)]
         if not pairs:
             raise UsageError("this model scores pairs, and these are texts: leave out --texts")
@@ -84,6 +81,21 @@ def explain_system(
         plain = [text for text in (PROBES if texts is None else texts) if isinstance(text, str)]
         theirs = Theirs(plain, system.vectors(plain))
     return explain_given(model, theirs, prompt=prompt, prompt_name=prompt_name, system=IN_FIXES[system.kind], **options)
+
+
+def _scores_pairs(model: str | Path, options: Mapping[str, Any]) -> bool:
+    names = ("revision", "cache_dir", "local_files_only", "token")
+    hub = HubOptions(**{name: options[name] for name in names if name in options})
+    return read_model_manifest(model, hub, None).manifest.reranking is not None
+
+
+def _open_embedder(model: str | Path, options: Mapping[str, Any]) -> OnnxEmbedder:
+    if _scores_pairs(model, options):
+        raise UsageError(
+            "this model scores pairs, and these are vectors of texts: name a .jsonl file with query, document and "
+            "score in each line"
+        )
+    return OnnxEmbedder(model, **options)
 
 
 def _name(model: str | Path | OnnxEmbedder | OnnxReranker) -> str | Path:
