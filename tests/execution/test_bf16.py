@@ -16,6 +16,7 @@ import pytest
 
 from onnxembed import OnnxEmbedder
 from onnxembed.commands import environment
+from onnxembed.commands.graphs import examine_graphs
 from onnxembed.errors import (
     MissingExtraError,
     ProviderError,
@@ -71,6 +72,15 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(platform, "system", lambda: system)
 
     return another
+
+
+def adopted(artifact: Path, folder: Path) -> Path:
+    """A copy that says that another program made its graphs."""
+    copy = shutil.copytree(artifact, folder / "copy")
+    text = (copy / FILE_NAME).read_text()
+    engine = json.loads(text)["model"]["engine"]
+    (copy / FILE_NAME).write_text(text.replace(f'"engine": "{engine}"', '"engine": "adopted"'))
+    return copy
 
 
 @needs_bf16
@@ -134,10 +144,7 @@ def test_a_server_has_none_either(artifact: Path, on: Any, run: Run) -> None:
 
 def test_a_graph_of_another_program_is_refused(artifact: Path, on: Any, tmp_path: Path) -> None:
     """Nobody knows what its model gives, so nothing could be proved."""
-    copy = shutil.copytree(artifact, tmp_path / "copy")
-    text = (copy / FILE_NAME).read_text()
-    engine = json.loads(text)["model"]["engine"]
-    (copy / FILE_NAME).write_text(text.replace(f'"engine": "{engine}"', '"engine": "adopted"'))
+    copy = adopted(artifact, tmp_path)
     on(X86)
     with pytest.raises(UnsupportedError, match="nothing proves its vectors in bf16 on a CPU; use precision fp32"):
         OnnxEmbedder(copy, precision="bf16", providers="cpu")
@@ -202,3 +209,24 @@ def test_doctor_says_what_this_machine_can(on: Any) -> None:
     assert "OpenVINO" in found["an x86"].text
     assert "ONNX Runtime" in found["an ARM"].text
     assert found["an older one"].text.startswith("not on this CPU")
+
+
+def test_doctor_compares_it_with_the_proof_where_it_is_computed(
+    artifact: Path, on: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {}
+    for each in (ARM, OLD, X86):
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        on(each)
+        names[each.name] = {finding.name: finding for finding in examine_graphs(artifact)}
+    assert list(names["an older one"]) == list(names["an x86"]) == ["graph fp32", "graph fp16"]
+    added = names["an ARM"]["fp32 as bf16"]
+    assert (added.broken, added.text.startswith("as the proof says")) == (False, True)
+
+
+def test_doctor_calls_nothing_broken_that_nobody_asked_for(artifact: Path, on: Any, tmp_path: Path) -> None:
+    copy = adopted(artifact, tmp_path)
+    on(ARM)
+    found = {finding.name: finding for finding in examine_graphs(copy)}
+    assert "nothing proves its vectors in bf16" in found["fp32 as bf16"].text
+    assert not found["fp32 as bf16"].broken

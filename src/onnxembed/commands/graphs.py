@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from onnxembed.commands.doctor import Finding
-from onnxembed.errors import OnnxEmbedError
+from onnxembed.errors import OnnxEmbedError, ProviderError
+from onnxembed.execution.opening import bf16_way
 from onnxembed.execution.providers import Placement
 from onnxembed.manifest import read_manifest
 from onnxembed.proof.verifying import GraphFigures, verify_graphs
 
 
 def examine_graphs(folder: Path) -> Iterator[Finding]:
-    """A finding for each graph of an artifact, on the provider that `auto` uses.
+    """A finding for each graph of an artifact, where `auto` would run it; and for fp32 in bf16 on a CPU that can.
 
     Raises ManifestError for a folder that is no artifact.
     """
-    for precision in read_manifest(folder).variants:
-        name = f"graph {precision}"
-        try:
-            (graph,) = verify_graphs(folder, Placement(), precision)
-        except OnnxEmbedError as error:
-            yield Finding(name, f"{error}", broken=True)
-            continue
-        yield _judged(name, graph)
+    variants = read_manifest(folder).variants
+    for precision in variants:
+        yield _examined(f"graph {precision}", folder, Placement(), precision, broken=True)
+    if "fp32" in variants and _computes_bf16():  # it is another choice: without it, all works as before
+        yield _examined("fp32 as bf16", folder, Placement("cpu"), "bf16", broken=False)
+
+
+def _examined(name: str, folder: Path, placement: Placement, precision: str, *, broken: bool) -> Finding:
+    """What a graph gives here; `broken` says what it means that it does not open."""
+    try:
+        (graph,) = verify_graphs(folder, placement, precision)
+    except OnnxEmbedError as error:
+        return Finding(name, f"{error}", broken)
+    return _judged(name, graph)
+
+
+def _computes_bf16() -> bool:
+    """Whether this CPU computes in bf16, and what it takes is installed."""
+    try:
+        return bf16_way() == "fast_math" or find_spec("openvino") is not None
+    except ProviderError:
+        return False
 
 
 def _judged(name: str, graph: GraphFigures) -> Finding:
