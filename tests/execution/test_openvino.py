@@ -41,7 +41,6 @@ from onnxembed.runtime.outputs.dense import dense_readout
 from onnxembed.runtime.outputs.pooling import normalize
 from onnxembed.runtime.tokenizing import make_tokenizer
 from running import needs_torch
-from stock_models import write_sentence_decoder
 from tampering import change_graph, change_tensor
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -111,6 +110,8 @@ def test_in_bf16_too_but_for_rounding(form: Path) -> None:
 @needs_torch
 def test_a_decoder_is_computed_in_the_portable_form(tmp_path: Path) -> None:
     """OpenVINO lacks GroupQueryAttention as the fused form has it."""
+    from stock_models import write_sentence_decoder
+
     checkpoint = write_sentence_decoder(tmp_path / "checkpoint", "qwen3")
     wanted = wanted_providers("cpu")
     for form in FORMS:
