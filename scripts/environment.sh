@@ -5,7 +5,7 @@
 # Tests and benchmarks import ONNX Runtime without onnxembed, too, and are to send nothing either.
 export ORT_DISABLE_TELEMETRY=${ORT_DISABLE_TELEMETRY:-1}
 
-# An extra more where the processor computes in bf16, which OpenVINO does there.
+# One more extra where the processor computes in bf16: OpenVINO does it there.
 bf16=
 if grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then bf16=,openvino; fi
 

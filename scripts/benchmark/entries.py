@@ -66,9 +66,8 @@ def lines(model: Model, pythons: Mapping[str, Path], threads: int, device: Devic
 
 def _bf16(result: Lines, model: Model, python: Path, common: Mapping[str, Any], rerank: str) -> None:
     """The fp32 graph, computed in bf16 by the CPU; the Python of onnxembed may lack what computes it, and says so."""
-    if (
-        "fp32" not in model.manifest.variants or "bf16" in model.manifest.variants
-    ):  # a CPU takes the fp32 graph for both
+    own = model.manifest.variants
+    if "fp32" not in own or "bf16" in own:  # with a graph of its own, bf16 has its line already
         return
     try:
         bf16_way()

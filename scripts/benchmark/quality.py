@@ -18,11 +18,11 @@ import click
 import numpy as np
 
 from benchmark.corpora import held_back
-from benchmark.cpu_bf16 import why_no_bf16
 from benchmark.report import table
 from benchmark.tasks import collection, retrieval, retrieval_by_dtype, sts
 from onnxembed import OnnxEmbedder, OnnxEmbedError
 from onnxembed.arrays import FloatArray
+from onnxembed.execution.opening import why_no_bf16
 from onnxembed.manifest import read_manifest
 from onnxembed.runtime.outputs.pooling import normalize
 
@@ -75,10 +75,11 @@ def measure(artifact: Path, held: list[str], data: Path | None, *, scifact: bool
     reference: FloatArray | None = None
     rows: dict[str, dict[str, float]] = {}
     variants = dict(read_manifest(artifact).variants)
-    if "fp32" in variants and not (why_not := why_no_bf16()):
-        variants["bf16"] = variants["fp32"]
-    elif "fp32" in variants:
+    variants.pop("bf16", None)  # a graph for GPUs
+    if why_not := why_no_bf16():
         print(f"bf16 is not measured: {why_not}", file=sys.stderr)
+    elif "fp32" in variants:
+        variants["bf16"] = variants["fp32"]
     for precision, variant in variants.items():
         chosen: Any = precision
         with OnnxEmbedder(artifact, precision=chosen, providers="cpu") as model:

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,9 @@ from onnxembed.errors import (
     UsageError,
 )
 from onnxembed.execution import processor
-from onnxembed.execution.backend import GraphFiles
-from onnxembed.execution.cpu import KEEP_BOTH
-from onnxembed.execution.opening import bf16_way, open_backend
-from onnxembed.execution.openvino import load_openvino
+from onnxembed.execution.opening import why_no_bf16
 from onnxembed.execution.processor import Processor, parse_cpuinfo
-from onnxembed.execution.providers import CPU, Placement, decide
+from onnxembed.execution.providers import CPU, Placement
 from onnxembed.execution.session import FAST_MATH
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
@@ -53,17 +51,7 @@ OLD = Processor("an older one", ("AVX2", "FMA", "F16C", "AVX-512", "AVX-512 VNNI
 TEXTS = ["cat", "the cat sat on the mat", "a dog", "the dog ran and the cat sat", "mat", "a mat"]
 
 
-def why_not() -> str:
-    """Why bf16 cannot be computed here; empty where it can."""
-    try:
-        if bf16_way() == "openvino":
-            load_openvino()
-    except (ProviderError, MissingExtraError) as error:
-        return str(error)
-    return ""
-
-
-needs_bf16 = pytest.mark.skipif(bool(why_not()), reason=why_not())
+needs_bf16 = pytest.mark.skipif(bool(why_no_bf16()), reason=why_no_bf16())
 
 
 @pytest.fixture
@@ -172,44 +160,16 @@ def test_onnxruntime_is_asked_for_fast_math_on_arm(artifact: Path, on: Any, monk
     model.close()
 
 
-@pytest.mark.parametrize(("columns", "most"), [(32, 1), (384, 4), (768, 9), (1024, 12), (None, 4)])
-def test_threads_of_fast_math_have_more_columns_than_it_computes_wrongly(
-    columns: int | None, most: int, artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A thread with at most 64 columns of a product of two results adds up wrong numbers, beyond 256 of them."""
-    asked: list[int] = []
-    create = onnxruntime.InferenceSession
-
-    def ask(graph: str, options: Any, **others: Any) -> Any:
-        asked.append(options.intra_op_num_threads)
-        return create(graph, options, **others)
-
-    monkeypatch.setattr(onnxruntime, "InferenceSession", ask)
-    path = artifact / "onnx/model.onnx"
-    graph = GraphFiles(path, KEEP_BOTH + 1, bf16="fast_math", pooled_columns=columns)  # too large to be held twice
-    open_backend(graph, decide(Placement("cpu", threads=16))).close()
-    assert asked == [most]
-
-
-def test_the_pooled_columns_are_those_of_one_token(artifact: Path, tmp_path: Path) -> None:
-    assert locate(artifact).graph.pooled_columns == 32
-    wider = export_tiny(tmp_path, dense=((32, 48, "torch.nn.modules.linear.Identity"),))
-    assert locate(wider).graph.pooled_columns == 32
-
-
-@needs_bf16
-def test_a_long_text_is_the_same_with_many_threads(tmp_path: Path) -> None:
-    """ONNX Runtime's sums of more than 256 tokens are wrong on ARM64 where each thread has few columns."""
-    artifact = export_tiny(tmp_path, max_length=900, max_position_embeddings=900, hidden_size=384, num_hidden_layers=1)
-    ids = np.random.default_rng(0).integers(5, 20, (1, 900))
-    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    results = []
-    for bf16 in (None, bf16_way()):
-        graph = locate(artifact).graph._replace(bf16=bf16, size=KEEP_BOTH + 1)
-        backend = open_backend(graph, decide(Placement("cpu", threads=16)))
-        results.append(backend.run(["sentence_embedding"], feeds)[0][0])
-        backend.close()
-    assert results[0] @ results[1] > 0.999
+def test_fast_math_is_for_texts_that_it_adds_up_correctly(tmp_path: Path, on: Any) -> None:
+    """ONNX Runtime's sums of more than 256 numbers are wrong where a thread has few columns."""
+    long = export_tiny(tmp_path, max_length=300, max_position_embeddings=300)
+    on(ARM)
+    with pytest.raises(
+        UnsupportedError, match=r"at most 256 tokens, and .* for 300: .* with max_length=256, or use prec"
+    ):
+        OnnxEmbedder(long, precision="bf16", providers="cpu")
+    with OnnxEmbedder(long, precision="bf16", providers="cpu", max_length=256) as model:
+        assert model.encode("the cat").shape == (32,)
 
 
 def test_bf16_is_proved_once_with_its_own_limits(artifact: Path, on: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +227,17 @@ def test_doctor_compares_it_with_the_proof_where_it_is_computed(
     assert list(names["an older one"]) == list(names["an x86"]) == ["graph fp32", "graph fp16"]
     added = names["an ARM"]["fp32 as bf16"]
     assert (added.broken, added.text.startswith("as the proof says")) == (False, True)
+
+
+def test_doctor_does_not_call_it_broken_if_it_is_wrong(
+    artifact: Path, on: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asked for it, and whoever does is refused."""
+    monkeypatch.setitem(REQUIRED, "bf16", replace(REQUIRED["bf16"], min_cosine=1.1))
+    on(ARM)
+    found = {finding.name: finding for finding in examine_graphs(artifact)}
+    assert found["fp32 as bf16"].text.startswith("does not give the model's own results")
+    assert not any(finding.broken for finding in found.values())
 
 
 def test_doctor_calls_nothing_broken_that_nobody_asked_for(artifact: Path, on: Any, tmp_path: Path) -> None:

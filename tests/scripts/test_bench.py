@@ -17,7 +17,6 @@ import pytest
 
 from benchmark.client import SCRIPTS, Client, WorkerError
 from benchmark.corpora import COUNTS, corpora, distinct, held_back, reranking
-from benchmark.cpu_bf16 import why_no_bf16
 from benchmark.entries import NOT_INSTALLED, lines
 from benchmark.flops import count
 from benchmark.measure import Line, Plan, Result, agreement, measure_rounds
@@ -26,6 +25,7 @@ from benchmark.report import corpus_table
 from benchmark.rounds import alternate, percentile, ratios
 from onnxembed import OnnxEmbedder
 from onnxembed.execution import processor
+from onnxembed.execution.opening import why_no_bf16
 from onnxembed.execution.processor import Processor
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
@@ -174,8 +174,9 @@ def test_quick_run(artifact: Path, checkpoint: Path, tmp_path: Path) -> None:
         "documents": 20,
     }
     computed = ["onnxembed fp32", "onnxembed fp16"]
-    if "- onnxembed bf16: " not in done.stdout:  # this processor has it, and what computes it is installed
+    if not (why_not := why_no_bf16()):
         computed.append("onnxembed bf16")
+    assert ("- onnxembed bf16: " in done.stdout) == bool(why_not)
     for measured in result["throughput"].values():
         assert [(line["label"], len(times)) for line, times in measured] == [(label, 2) for label in computed]
     assert {label: [len(seconds) for seconds in rounds] for label, rounds in result["singles"].items()} == {

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 from onnxembed.commands.doctor import Finding
-from onnxembed.errors import OnnxEmbedError, ProviderError
-from onnxembed.execution.opening import bf16_way
+from onnxembed.errors import OnnxEmbedError
+from onnxembed.execution.opening import why_no_bf16
 from onnxembed.execution.providers import Placement
 from onnxembed.manifest import read_manifest
 from onnxembed.proof.verifying import GraphFigures, verify_graphs
@@ -22,32 +21,24 @@ def examine_graphs(folder: Path) -> Iterator[Finding]:
     variants = read_manifest(folder).variants
     for precision in variants:
         yield _examined(f"graph {precision}", folder, Placement(), precision, broken=True)
-    if "fp32" in variants and _computes_bf16():  # it is another choice: without it, all works as before
+    if "fp32" in variants and not why_no_bf16():  # it is another choice: without it, all works as before
         yield _examined("fp32 as bf16", folder, Placement("cpu"), "bf16", broken=False)
 
 
 def _examined(name: str, folder: Path, placement: Placement, precision: str, *, broken: bool) -> Finding:
-    """What a graph gives here; `broken` says what it means that it does not open."""
+    """What a graph gives here; `broken` says what it means if that is not the model's own results."""
     try:
         (graph,) = verify_graphs(folder, placement, precision)
     except OnnxEmbedError as error:
         return Finding(name, f"{error}", broken)
-    return _judged(name, graph)
+    return _judged(name, graph, broken=broken)
 
 
-def _computes_bf16() -> bool:
-    """Whether this CPU computes in bf16, and what it takes is installed."""
-    try:
-        return bf16_way() == "fast_math" or find_spec("openvino") is not None
-    except ProviderError:
-        return False
-
-
-def _judged(name: str, graph: GraphFigures) -> Finding:
+def _judged(name: str, graph: GraphFigures, *, broken: bool) -> Finding:
     where = f"{graph.provider}, {graph.threads} threads"
-    broken = next((figure for figure in graph.figures if figure.fault), None)
-    if broken:
-        return Finding(name, f"does not give the model's own results on {where}: {broken.part}: {broken.fault}", True)
+    wrong = next((figure for figure in graph.figures if figure.fault), None)
+    if wrong:
+        return Finding(name, f"does not give the model's own results on {where}: {wrong.part}: {wrong.fault}", broken)
     cosines = [figure.min_cosine for figure in graph.figures if figure.min_cosine is not None]
     cosine = f"min cosine {min(cosines):.7f}, " if cosines else ""
     difference = max(figure.max_abs_diff for figure in graph.figures)

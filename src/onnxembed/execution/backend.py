@@ -33,8 +33,6 @@ class GraphFiles(NamedTuple):
     """Whether each run must hold a single text."""
     bf16: Bf16Way | None = None
     """How the CPU computes this fp32 graph in bf16; None if it computes the graph as it is."""
-    pooled_columns: int | None = None
-    """How many numbers of each token are pooled in sums of more than 256 tokens; None if that is not known."""
 
 
 class Backend(Protocol):

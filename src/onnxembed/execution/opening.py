@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
-from onnxembed.errors import ProviderError, UsageError
+from onnxembed.errors import MissingExtraError, ProviderError, UnsupportedError, UsageError
 from onnxembed.execution.backend import Backend, Bf16Way, GraphFiles
 from onnxembed.execution.cpu import CpuBackend, OpenCpuSession
-from onnxembed.execution.providers import Place, Wanted, wanted_providers
+from onnxembed.execution.providers import Place, wanted_providers
 from onnxembed.execution.session import OpenSession, Session
 from onnxembed.warning import warn
 
-# ONNX Runtime 1.31 and 1.32 multiply two results in bf16 wrongly where a thread has at most 64 columns of the second
-# one, and sums are of more than 256 numbers: MlasSBGemmNonPackedOperation (core/mlas/lib/sbgemm.h) then makes blocks of
-# more than 256, which MlasSBGemmConvertPackB packs as several, and the kernel reads as one. Columns are divided among
-# threads in units of 16, so five units for each thread are enough. In graphs of onnxembed, pooling is such a product.
-# The proof does not find it: its texts have at most 512 tokens, and longer ones are divided among more threads.
-COLUMNS_OF_A_THREAD = 80
-UNKNOWN_COLUMNS = 384  # as few as known models with a limit beyond 512 tokens have
+LONGEST_SUM = 256
+"""The most tokens of a text in bf16 on ARM64.
+
+ONNX Runtime 1.31 and 1.32 compute products of two results wrongly there if their sums are longer and a thread has at
+most 64 columns: MlasSBGemmNonPackedOperation (core/mlas/lib/sbgemm.h) makes blocks of more than 256, which
+MlasSBGemmConvertPackB packs as several, and the kernel reads as one. Pooling and some attention are such products. How
+columns are divided depends on the threads, so that the proof, which runs texts with a thread each, does not find it.
+"""
 
 
 def bf16_way() -> Bf16Way:
@@ -35,6 +35,28 @@ def bf16_way() -> Bf16Way:
             f"(ARM64), which {processor.name} is not known to have: use precision fp32 or an integer one, or a GPU"
         )
     return way
+
+
+def why_no_bf16() -> str:
+    """Why this CPU, with what is installed, computes nothing in bf16; empty where it does."""
+    try:
+        if bf16_way() == "openvino":
+            from onnxembed.execution.openvino import load_openvino  # for bf16 on x86 alone
+
+            load_openvino()
+    except (ProviderError, MissingExtraError) as error:
+        return str(error)
+    return ""
+
+
+def check_length(way: Bf16Way | None, tokens: int) -> None:
+    """Raise UnsupportedError if texts of so many tokens are not computed correctly this way."""
+    if way == "fast_math" and tokens > LONGEST_SUM:
+        raise UnsupportedError(
+            f"precision bf16 on ARM64 is for texts of at most {LONGEST_SUM} tokens, and this model is opened for "
+            f"{tokens}: ONNX Runtime computes longer sums wrongly; open it with max_length={LONGEST_SUM}, or use "
+            "precision fp32"
+        )
 
 
 def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Session) -> Backend:
@@ -58,19 +80,14 @@ def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Se
             place = place._replace(wanted=(wanted_providers("cpu"),))
     elif graph.cuda_only:
         raise ProviderError(f"{graph.path} runs on CUDA only: the CPU has no kernels for its numbers")
-    on_cpu = open_session if graph.bf16 is None else _bf16_session(graph, place)
+    on_cpu = open_session if graph.bf16 is None else _bf16_session(graph.bf16, place)
     return CpuBackend(graph, place.wanted[0], place.threads, place.tokens_per_run, open_session=on_cpu)
 
 
-def _bf16_session(graph: GraphFiles, place: Place) -> OpenCpuSession:
+def _bf16_session(way: Bf16Way, place: Place) -> OpenCpuSession:
     """What opens an fp32 graph for runs in bf16 on the CPU."""
-    if graph.bf16 == "fast_math":
-        most = max(1, (graph.pooled_columns or UNKNOWN_COLUMNS) // COLUMNS_OF_A_THREAD)
-
-        def open_session(path: Path, wanted: Wanted, threads: int) -> Session:
-            return Session(path, wanted, min(threads, most), fast_math=True, spin=place.spin)
-
-        return open_session
+    if way == "fast_math":
+        return partial(Session, fast_math=True, spin=place.spin)
     if place.spin:
         raise UsageError("spin is for ONNX Runtime's threads: leave it out, since OpenVINO computes bf16 here")
     from onnxembed.execution.openvino import OpenVinoSession  # for bf16 on x86 alone

@@ -86,16 +86,19 @@ def explain_system(
 def _scores_pairs(model: str | Path, options: Mapping[str, Any]) -> bool:
     names = ("revision", "cache_dir", "local_files_only", "token")
     hub = HubOptions(**{name: options[name] for name in names if name in options})
-    return read_model_manifest(model, hub, None).manifest.reranking is not None
+    return read_model_manifest(model, hub, options.get("onnx_file")).manifest.reranking is not None
 
 
 def _open_embedder(model: str | Path, options: Mapping[str, Any]) -> OnnxEmbedder:
-    if _scores_pairs(model, options):
-        raise UsageError(
-            "this model scores pairs, and these are vectors of texts: name a .jsonl file with query, document and "
-            "score in each line"
-        )
-    return OnnxEmbedder(model, **options)
+    try:
+        return OnnxEmbedder(model, **options)
+    except UsageError as error:
+        if _scores_pairs(model, options):
+            raise UsageError(
+                "this model scores pairs, and these are vectors of texts: name a .jsonl file with query, document and "
+                "score in each line"
+            ) from error
+        raise
 
 
 def _name(model: str | Path | OnnxEmbedder | OnnxReranker) -> str | Path:

@@ -75,17 +75,8 @@ def locate(
         quantized=variant.quality is not None,
         one_text=bool(variant.one_text and variant.one_text.value),
         bf16=way,
-        pooled_columns=_pooled_columns(manifest),
     )
     return LocatedArtifact(files, manifest, chosen, graph, records)
-
-
-def _pooled_columns(manifest: Manifest) -> int | None:
-    """How many numbers of each token a model's pooling adds up; None if the manifest does not say it."""
-    section = manifest.embedding
-    if section is None:
-        return None
-    return (section.dense[0].in_features if section.dense else section.dimension) // len(section.pooling.value)
 
 
 def fetch_artifact(model: str | Path, hub: HubOptions, precision: str | None = None) -> Path:

@@ -18,7 +18,7 @@ from onnxembed.arguments import whole_number
 from onnxembed.arrays import Feeds
 from onnxembed.errors import IntegrityError, ModelFilesError, OnnxEmbedError, UsageError
 from onnxembed.execution.backend import Backend, OpenBackend
-from onnxembed.execution.opening import open_backend
+from onnxembed.execution.opening import check_length, open_backend
 from onnxembed.execution.providers import Placement, decide
 from onnxembed.hub.source import HubOptions
 from onnxembed.loading.agreement import check_artifact, check_links
@@ -95,6 +95,7 @@ class OpenModel:
             raise UsageError(f"{model} is made for {manifest.abilities()}, not for {' or '.join(tasks)}")
         limit = manifest.tokenization.max_length.value
         self.max_length = limit if max_length is None else whole_number("max_length", max_length, limit)
+        check_length(graph.bf16, self.max_length)
         model_prompts = Prompting(manifest.prompts.texts.value, manifest.prompts.default.value)
         self.prompting = model_prompts.with_own(prompts, default_prompt_name)
         open_graph = partial(open_backend, graph, place)
