@@ -26,6 +26,7 @@ from onnxembed.errors import (
     UsageError,
 )
 from onnxembed.execution.backend import GraphFiles
+from onnxembed.execution.cores import available_threads
 from onnxembed.execution.cpu import CpuBackend
 from onnxembed.execution.openvino import OpenVinoSession
 from onnxembed.execution.processor import read_processor
@@ -179,6 +180,7 @@ def _vectors(model: OpenModel, tokens: Sequence[Any], runs: Sequence[Sequence[in
 
 
 @needs_openvino
+@pytest.mark.skipif(available_threads() < 2, reason="OpenVINO takes no more threads than there are cores")
 def test_streams_run_side_by_side_and_one_text_with_all_threads(artifact: Path) -> None:
     session = partial(OpenVinoSession, artifact / "onnx/model.onnx", wanted_providers("cpu"), precision="f32")
     asked = [
