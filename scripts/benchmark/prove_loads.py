@@ -2,8 +2,9 @@
 
 A small random model of every architecture is made and exported in fp32 and fp16, every second one in the portable form,
 and compared with its reference, which leaves its proof. Artifacts named with --model join them, in every precision that
-they have. Loads go through all of them, with 1, 2 and 4 threads and each provider, in an order of --seed. The exit
-status is 1 if one is refused.
+they have. Where the CPU computes in bf16, fp32 graphs are opened in it, too; what cannot be is left out, and said.
+Loads go through all of them, with 1, 2 and 4 threads and each provider, in an order of --seed. The exit status is 1 if
+one is refused.
 """
 
 from __future__ import annotations
