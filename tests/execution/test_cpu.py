@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from onnxembed.errors import ProofError
 from onnxembed.execution.backend import GraphFiles
 from onnxembed.execution.cpu import KEEP_BOTH, CpuBackend
 from onnxembed.execution.providers import CPU, CUDA, wanted_providers
@@ -221,6 +222,63 @@ def test_a_second_session_that_cannot_be_opened_gives_a_warning(
         lone(model, 1)
     lone(model, 3)
     assert machine.runs == [1] * 5
+
+
+def test_the_second_session_is_used_once_it_is_proved(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
+    model = opened()
+    proving, proved = threading.Event(), threading.Event()
+
+    def prove() -> None:
+        proving.set()
+        assert proved.wait(10)
+        lone(model, 1)
+        stream(model, 3)
+
+    model.prove_later(prove)
+    lone(model, 1)
+    assert proving.wait(10)
+    lone(model, 2)
+    assert machine.runs == [1] * 3
+    proved.set()
+    settle(model)
+    assert machine.runs == [1] * 3 + [4] * 4
+    lone(model, 1)
+    assert machine.runs[7:] == [4]
+
+
+def test_a_second_session_that_is_not_proved_gives_a_warning(
+    machine: Machine, opened: Callable[..., CpuBackend]
+) -> None:
+    def prove() -> None:
+        lone(model, 1)
+        raise ProofError("wrong")
+
+    model = opened()
+    model.prove_later(prove)
+    lone(model, 1)
+    assert model.opening
+    model.opening.exception()
+    with pytest.warns(UserWarning, match=r"all texts are run side by side, because .*: wrong"):
+        lone(model, 1)
+    stream(model, 2)
+    lone(model, 3)
+    assert machine.runs == [1, 4] + [1] * 6
+    assert model.open_sessions == ("side_by_side",)
+
+
+def test_a_model_closes_while_its_second_session_is_proved(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
+    def prove() -> None:
+        while not model.closed:
+            time.sleep(0.001)
+        lone(model, 1)
+
+    model = opened()
+    model.prove_later(prove)
+    lone(model, 1)
+    model.close()
+    assert model.opening
+    assert isinstance(model.opening.exception(), RuntimeError)
+    assert machine.runs == [1]
 
 
 def test_closing_while_the_last_run_ends_is_not_an_error(machine: Machine, opened: Callable[..., CpuBackend]) -> None:

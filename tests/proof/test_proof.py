@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ import tokenizers
 import onnxembed
 from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.errors import ModelFilesError, ProofError, UsageError, VerificationError
+from onnxembed.execution.cpu import CpuBackend
 from onnxembed.execution.providers import CPU, CUDA, OPENVINO, Placement
 from onnxembed.execution.session import Session
 from onnxembed.export.pipeline import export
@@ -222,10 +224,16 @@ def test_each_of_what_decides_the_numbers_is_in_what_is_remembered(
 ) -> None:
     manifest = read_manifest(artifact)
 
-    def key(placement: Placement = Placement("cpu"), *, tokens: bool = True, **changed: Any) -> str:  # noqa: B008
+    def key(
+        placement: Placement = Placement("cpu"),  # noqa: B008
+        ways: Sequence[str] = ("as scheduled",),
+        *,
+        tokens: bool = True,
+        **changed: Any,
+    ) -> str:
         opened: Any = {"provider": CPU, "precision": "fp16", "variant": "fp16", "max_length": 20, "manifest": manifest}
-        opened |= changed
-        return remembered.key(SimpleNamespace(**opened), placement, tokens=tokens)  # type: ignore[arg-type]
+        opened |= {"threads": 2, **changed}
+        return remembered.key(SimpleNamespace(**opened), placement, ways, tokens=tokens)  # type: ignore[arg-type]
 
     keys = [
         key(),
@@ -237,6 +245,8 @@ def test_each_of_what_decides_the_numbers_is_in_what_is_remembered(
         key(precision="fp32"),
         key(variant="fp32"),
         key(max_length=19),
+        key(threads=3),
+        key(ways=("alone",)),
         key(manifest=replace(manifest, files={})),
     ]
     for variable in remembered.CUDA_NUMBERS:
@@ -267,6 +277,56 @@ def test_what_fails_later_is_not_believed_any_more(artifact: Path, monkeypatch: 
     for prove in (True, None):
         with pytest.raises(ProofError, match="does not give the model's own vectors"):
             OnnxEmbedder(artifact, precision="fp16", prove=prove)
+
+
+@pytest.mark.parametrize("prove", [None, True])
+def test_a_session_that_is_opened_later_is_checked_then(
+    artifact: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, prove: bool | None
+) -> None:
+    compared = counted(monkeypatch)
+    for _ in range(2):
+        with OnnxEmbedder(artifact, precision="fp16", threads=2, prove=prove) as model:
+            open_second(model)
+            assert len(backend_of(model).open_sessions) == 2
+    assert compared == ["fp16"] * (4 if prove else 2)
+    assert len([*cache.iterdir()]) == 2
+
+
+def test_a_session_that_is_wrong_with_all_threads_is_not_used(
+    artifact: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads divide products among them, and where they do decides which kernels compute them."""
+    made, run = Session.__init__, Session.run
+
+    def making(self: Any, graph: Path, wanted: Any, threads: int, **options: Any) -> None:
+        made(self, graph, wanted, threads, **options)
+        self.wrong = threads > 1
+
+    def running(self: Any, *given: Any, **options: Any) -> Any:
+        return [each[..., ::-1] if self.wrong else each for each in run(self, *given, **options)]
+
+    monkeypatch.setattr(Session, "__init__", making)
+    monkeypatch.setattr(Session, "run", running)
+    with OnnxEmbedder(artifact, threads=1) as plain, OnnxEmbedder(artifact, precision="fp16", threads=2) as model:
+        open_second(model)
+        with pytest.warns(UserWarning, match=r"run side by side, because .* does not give the model's own vectors"):
+            model.encode("hello")
+        np.testing.assert_allclose(model.encode("hello"), plain.encode("hello"), atol=1e-2)
+    assert len([*cache.iterdir()]) == 1  # that the first session passed
+
+
+def backend_of(model: OnnxEmbedder) -> CpuBackend:
+    backend = model.model.backend
+    assert isinstance(backend, CpuBackend)
+    return backend
+
+
+def open_second(model: OnnxEmbedder) -> None:
+    """Embed single texts until the session for those was opened, or could not be."""
+    backend = backend_of(model)
+    while backend.opening is None:
+        model.encode("hello")
+    backend.opening.exception()
 
 
 def test_a_shorter_limit_is_no_fault(artifact: Path) -> None:

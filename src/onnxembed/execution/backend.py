@@ -69,6 +69,12 @@ class Backend(Protocol):
         Raises DeviceMemoryError for a run that does not fit into the device's memory, and RuntimeError after `close`.
         """
 
+    def prove_later(self, prove: Callable[[], None]) -> None:
+        """Call `prove` when a further session was opened, before anybody gets what that computes.
+
+        What it runs on the thread that calls it goes to that session, which is not used if it raises.
+        """
+
     def close(self) -> None:
         """Refuse further runs, wait for those that have begun, and free the graph. Safe to repeat."""
 

@@ -51,12 +51,18 @@ OpenCpuSession = Callable[[Path, Wanted, int], CpuSession]
 _IN_WORDS: dict[Sharing, str] = {"side_by_side": "side by side", "all_threads": "with all threads"}
 
 
+class _Proving(threading.local):
+    """The session that this thread proves, before anybody gets what it computes."""
+
+    session: CpuSession | None = None
+
+
 class CpuBackend:
     """A graph that is open on the CPU for runs from many threads.
 
     The first session is the one for runs side by side, or the one for all threads if the weights are too large to be
     held twice. The other session is opened in the background, once the runs it would have sped up have together taken
-    longer than opening it; the first one is then closed if only one may stay.
+    longer than opening it, and proved if there is a proof; the first one is then closed if only one may stay.
 
     A run on a worker thread is one of many; a run on any other thread, while nothing else runs, is a single text.
     """
@@ -85,6 +91,8 @@ class CpuBackend:
         self.opening: Future[None] | None = None
         """The opening of the second session, once it has begun."""
         self._unserved: dict[Sharing, float] = {"side_by_side": 0.0, "all_threads": 0.0}  # seconds
+        self._prove: Callable[[], None] | None = None
+        self._proving = _Proving()
         self._sessions: dict[Sharing, CpuSession] = {}
         self._make_threads()
         started = clock()
@@ -130,7 +138,8 @@ class CpuBackend:
     def start(self, work: Callable[[Run], Result], runs: Sequence[Run]) -> list[Future[Result]]:
         """Do the work of each run on worker threads; that of a single run on the caller's, which spares a detour."""
         self._check_open()
-        return [done(work, runs[0])] if len(runs) == 1 else self._workers.start_all(work, runs)
+        here = len(runs) == 1 or self._proving.session is not None
+        return [done(work, run) for run in runs] if here else self._workers.start_all(work, runs)
 
     def submit(self, work: Callable[[Run], Result], run: Run) -> Future[Result]:
         """Do the work of a run beside that of others, on a worker thread; RuntimeError after `close`."""
@@ -138,6 +147,11 @@ class CpuBackend:
 
     def run(self, outputs: Sequence[str], feeds: Feeds) -> list[FloatArray]:
         """Compute outputs by name, as float32; outputs that are not asked for are not copied."""
+        # Planned runs are small. What one long text needs, on top, would stay with this process for good.
+        shrink = feeds["input_ids"].size > self._tokens_per_run
+        if self._proving.session is not None:
+            self._check_open()
+            return self._proving.session.run(outputs, feeds, shrink=shrink)
         with self._state:
             self._check_open()
             self._check_opening()
@@ -147,8 +161,6 @@ class CpuBackend:
             used = wanted if wanted in self._sessions else next(iter(self._sessions))
             session = self._sessions[used]
             self._running += 1
-        # Planned runs are small. What one long text needs, on top, would stay with this process for good.
-        shrink = feeds["input_ids"].size > self._tokens_per_run
         started = self._clock()
         try:
             with self._one_at_a_time if used == "all_threads" else nullcontext():
@@ -158,6 +170,10 @@ class CpuBackend:
                 self._running -= 1
                 if wanted not in self._sessions and not self.closed:
                     self._count_unserved(wanted, self._clock() - started)
+
+    def prove_later(self, prove: Callable[[], None]) -> None:
+        """Call `prove` when the second session was opened; if it raises, a warning says so, and there is none."""
+        self._prove = prove
 
     def close(self) -> None:
         """Refuse further runs, wait for those that have begun, and free the sessions. Safe to repeat."""
@@ -184,7 +200,7 @@ class CpuBackend:
                 self.opening = self._workers.start(self._add, wanted)
 
     def _check_opening(self) -> None:
-        """If the second session could not be opened, warn and do without it from now on."""
+        """If the second session cannot be used, warn and do without it from now on."""
         if self.opening and self.opening.done() and (error := self.opening.exception()):
             self.opening = None
             self._only = only = next(iter(self._sessions))
@@ -198,6 +214,12 @@ class CpuBackend:
         if self.closed:
             return
         session = self._opened(sharing)
+        if self._prove is not None:
+            self._proving.session = session
+            try:
+                self._prove()
+            finally:
+                self._proving.session = None
         with self._state:
             self._sessions = {**self._sessions, sharing: session} if self._keep_both else {sharing: session}
 

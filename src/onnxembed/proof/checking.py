@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,14 +39,34 @@ def check_once(opened: OpenModel, placement: Placement, *, tokens: bool = True, 
 
     Raises ProofError with what was measured and what to do. Warns of an artifact that has no proof.
     """
-    name = remembered.key(opened, placement, tokens=tokens)
-    if not again and remembered.passed(name) is not None:
-        return
-    proof = find_proof(opened)
-    if proof is None:
-        _say_unproved(opened)
-    else:
+    name = remembered.key(opened, placement, _ways(opened), tokens=tokens)
+    if again or remembered.passed(name) is None:
+        proof = find_proof(opened)
+        if proof is None:
+            _say_unproved(opened)
+            return
         check(opened, placement, proof, name, tokens=tokens)
+    prove_later(opened, placement, again=again)
+
+
+def prove_later(opened: OpenModel, placement: Placement, *, again: bool = False) -> None:
+    """Check a session that the model opens later, too, before it is used: its threads divide the work otherwise.
+
+    It computes single texts alone, or a few in one run. The tokenizer was compared before. What passed is remembered,
+    unless `again`.
+    """
+    model = weakref.ref(opened)  # it holds its sessions, and they hold this function
+
+    def prove() -> None:
+        later = model()
+        if later is None:
+            return
+        ways = ("alone", *_ways(later))
+        name = remembered.key(later, placement, ways, tokens=False)
+        if (again or remembered.passed(name) is None) and (proof := find_proof(later)) is not None:
+            check(later, placement, proof, name, ways, tokens=False)
+
+    opened.backend.prove_later(prove)
 
 
 def find_proof(opened: OpenModel) -> Proof | None:
@@ -64,9 +85,18 @@ def find_proof(opened: OpenModel) -> Proof | None:
 
 
 def check(
-    opened: OpenModel, placement: Placement, proof: Proof, name: str | None = None, *, tokens: bool = True
+    opened: OpenModel,
+    placement: Placement,
+    proof: Proof,
+    name: str | None = None,
+    ways: Sequence[str] = (),
+    *,
+    tokens: bool = True,
 ) -> Sequence[Figure]:
-    """Run a model on its proof, and remember under the name that it passed; ProofError if it does not."""
+    """Run a model on its proof, and remember under the name that it passed; ProofError if it does not.
+
+    Without `ways`, it runs as many items do.
+    """
     variant = opened.manifest.variants[opened.variant]
     size = sum((opened.folder / file).stat().st_size for file in (variant.file, variant.data) if file)
     if size > LARGE:
@@ -79,7 +109,7 @@ def check(
     started = time.perf_counter()
     try:
         asked = asked_precision(opened, placement)
-        figures = list(compare(opened, proof, _ways(opened), as_precision=asked, tokens=tokens))
+        figures = list(compare(opened, proof, ways or _ways(opened), as_precision=asked, tokens=tokens))
     except VerificationError as error:
         raise _refusal(opened, name, f"{error}") from error
     if broken := next((figure for figure in figures if figure.fault), None):

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,12 @@ def cache_folder() -> Path:
     return user_cache() / "proofs"
 
 
-def key(opened: OpenModel, placement: Placement, *, tokens: bool) -> str:
+def key(opened: OpenModel, placement: Placement, ways: Sequence[str], *, tokens: bool) -> str:
     """What a passed proof holds for: this machine, provider with its options, versions, and the artifact's files.
 
     Of several GPUs it holds for those that were named, by the numbers that CUDA gives them. A shorter `max_length`
     leaves items out, and without `tokens` the tokenizer was not compared: what passed so has not passed as a whole.
+    Threads divide products among them, and where they do decides which kernels compute them.
     """
     from onnxembed import __version__  # the package imports this module
 
@@ -52,7 +53,8 @@ def key(opened: OpenModel, placement: Placement, *, tokens: bool) -> str:
         "versions": [__version__, load_onnxruntime().__version__, tokenizers.__version__],
         "engine": load_openvino().__version__ if opened.provider == OPENVINO else None,
         "precision": [opened.precision, opened.variant],
-        "compared": [opened.max_length, tokens],
+        "compared": [opened.max_length, tokens, *ways],
+        "threads": opened.threads,
         "artifact": opened.manifest.to_json(),  # with the hash of each of its files
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

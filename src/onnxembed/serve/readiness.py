@@ -7,6 +7,7 @@ import numpy as np
 from onnxembed.errors import ModelFilesError
 from onnxembed.manifest import TextKind
 from onnxembed.proof.checking import check as compare_with
+from onnxembed.proof.checking import prove_later
 from onnxembed.proof.compare import alone, computation, rows_of, scheduled
 from onnxembed.proof.probes import BRIEF, BRIEF_PAIRS
 from onnxembed.proof.record import Part
@@ -26,6 +27,7 @@ def check(model: ServedModel) -> None:
     """
     if model.proof is not None:
         compare_with(model.opened, model.placement, model.proof)
+        prove_later(model.opened, model.placement)
         return
     for task in model.manifest.tasks:
         kind: TextKind | None = "document" if task == "multi_vector" else None
