@@ -137,6 +137,16 @@ def test_verify_of_one_graph_as_json(run: Run, artifact: Path) -> None:
     assert all(figure["min_cosine"] > 0.9999 for figure in graph["figures"])
 
 
+def test_verify_leaves_out_what_is_longer_than_told(run: Run, artifact: Path) -> None:
+    def items(*options: str) -> set[int]:
+        _, out, _ = run("verify", artifact, "--precision", "fp32", "--json", *options)
+        return {figure["items"] for graph in json.loads(out)["graphs"] for figure in graph["figures"]}
+
+    (every,), (short,) = items(), items("--max-length", "8")
+    assert 0 < short < every
+    assert refused(run("verify", artifact, "--max-length", "0"), "max_length is 0")
+
+
 def test_verify_ends_with_1_where_a_limit_is_broken(run: Run, artifact: Path) -> None:
     """A flipped weight, with a hash to match: the plain graph is believed when it is loaded, and found here."""
     shutil.copytree(artifact, "copy")

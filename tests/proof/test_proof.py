@@ -18,6 +18,7 @@ import tokenizers
 
 import onnxembed
 from onnxembed import OnnxEmbedder, OnnxReranker
+from onnxembed.commands import verify_proof
 from onnxembed.errors import ModelFilesError, ProofError, UsageError, VerificationError
 from onnxembed.execution.cpu import CpuBackend
 from onnxembed.execution.providers import CPU, CUDA, OPENVINO, Placement
@@ -400,6 +401,19 @@ def test_a_reranker_is_checked_alike(tmp_path: Path, monkeypatch: pytest.MonkeyP
     _spoil(folder, "fp16")
     with pytest.raises(ProofError, match="does not give the model's own scores"):
         OnnxReranker(folder, precision="fp16")
+
+
+def test_a_limit_that_leaves_nothing_to_compare_is_said(tmp_path: Path, cache: Path) -> None:
+    """Every pair of the proof holds the same query."""
+    write_reranker(tmp_path / "checkpoint")
+    folder = tmp_path / "artifact"
+    export(tmp_path / "checkpoint", folder, Options(precisions=("fp32", "fp16")))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"has at most 6 tokens \(reranking\), so its fp16 graph is not checked"):
+            OnnxReranker(folder, precision="fp16", max_length=6).close()
+    assert not cache.exists()
+    with pytest.raises(UsageError, match=r"max_length=6: nothing in the proof has so few tokens \(reranking\)"):
+        verify_proof(folder, max_length=6)
 
 
 def _make_old(folder: Path) -> Any:

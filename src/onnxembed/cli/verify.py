@@ -25,6 +25,7 @@ class ProofArguments(HubArguments):
     providers: str
     device_ids: tuple[int, ...] | None
     threads: int | None
+    max_length: int | None
 
 
 @click.command(short_help="Compare an ONNX folder with what its model should give.")
@@ -34,6 +35,9 @@ class ProofArguments(HubArguments):
     "--precision",
     type=click.Choice(PRECISIONS),
     help="The graph to compare with the proof [default: all that the provider can run].",
+)
+@click.option(
+    "--max-length", type=int, metavar="N", help="Compare with the proof what has at most N tokens [default: all]."
 )
 @click.option(
     "--against",
@@ -58,6 +62,7 @@ def verify(
     device_ids: tuple[int, ...] | None,
     threads: int | None,
     precision: Precision | None,
+    max_length: int | None,
     against: str | None,
     revision: str | None,
     texts: str | None,
@@ -82,12 +87,12 @@ def verify(
     why and the exit code is 1. Nothing is recorded, and torch is not needed.
     """
     folder = None if local_folder(model, None) is None else Path(model).expanduser()
-    placed = bool(precision or threads or device_ids or providers != "auto")
+    placed = bool(precision or threads or device_ids or providers != "auto" or max_length is not None)
     if golden and folder is not None:
         if against or revision or texts or placed:
             raise UsageError(
                 "--golden compares the graph on the CPU with published numbers: leave out --against, --revision, "
-                "--texts, --precision, --provider, --device-id and --threads"
+                "--texts, --precision, --provider, --device-id, --threads and --max-length"
             )
         _verify_golden(folder, as_json=as_json)
         return
@@ -100,6 +105,7 @@ def verify(
             providers=providers,
             device_ids=device_ids,
             threads=threads,
+            max_length=max_length,
             **cache,
         )
         return
@@ -109,7 +115,9 @@ def verify(
             f"(hf download {model} --local-dir DIR)"
         )
     if placed:
-        raise UsageError("--precision, --provider, --device-id and --threads are for the proof: leave out --against")
+        raise UsageError(
+            "--precision, --provider, --device-id, --threads and --max-length are for the proof: leave out --against"
+        )
     more_texts: list[str] = []
     if texts is not None:
         with open_texts([texts]) as source:

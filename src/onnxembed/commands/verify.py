@@ -65,6 +65,7 @@ def verify_proof(
     providers: Providers = "auto",
     device_ids: Sequence[int] | None = None,
     threads: int | None = None,
+    max_length: int | None = None,
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
@@ -76,7 +77,7 @@ def verify_proof(
     Args:
         folder: a folder that `export` wrote, or the hub id of a repository with its files.
         precision: the graph to run; all that can run at the provider if None.
-        providers, device_ids, threads: as for OnnxEmbedder.
+        providers, device_ids, threads, max_length: as for OnnxEmbedder; texts of more tokens are left out.
         revision, cache_dir, local_files_only, refresh, token: how a hub repository is fetched, as for OnnxEmbedder.
 
     Raises:
@@ -90,7 +91,8 @@ def verify_proof(
 
     folder = fetch_artifact(folder, HubOptions(revision, cache_dir, local_files_only, refresh, token), precision)
     _, proof = require_proof(folder)
-    graphs = tuple(verify_graphs(folder, Placement(providers, threads, device_ids=device_ids), precision))
+    placement = Placement(providers, threads, device_ids=device_ids)
+    graphs = tuple(verify_graphs(folder, placement, precision, max_length))
     passed = not any(figure.fault for graph in graphs for figure in graph.figures)
     return Proved(folder, proof.reference, passed, graphs)
 

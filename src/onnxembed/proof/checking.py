@@ -21,7 +21,7 @@ from onnxembed.execution.providers import (
     wanted_providers,
 )
 from onnxembed.proof import remembered
-from onnxembed.proof.compare import Figure, compare
+from onnxembed.proof.compare import Figure, compare, left_out
 from onnxembed.proof.opening import VARIABLE
 from onnxembed.proof.record import Proof, read_proof
 from onnxembed.proof.recording import proof_of_graph
@@ -116,7 +116,12 @@ def check(
         raise _refusal(opened, name, f"{broken.part}: {broken.fault}")
     seconds = time.perf_counter() - started
     _LOG.info("%s: proved %s on %s in %.0f ms", opened.folder, opened.precision, opened.provider, 1000 * seconds)
-    if name is not None:
+    if parts := left_out(proof, opened.max_length):
+        warn(
+            f"{opened.folder}: nothing in its proof has at most {opened.max_length} tokens ({parts}), so its "
+            f"{opened.precision} graph is not checked on {opened.provider} (prove=False hides this)"
+        )
+    elif name is not None:
         remembered.remember(name, summary(figures, seconds))
     return figures
 

@@ -66,13 +66,16 @@ def compare(
     """How far an open model is from its proof, one part and one way after another.
 
     `as_precision` names the precision whose limits hold, if it is not the graph's; `tokens` says whether the model's
-    tokenizer is compared, too. Items beyond the `max_length` that the model was opened with are left out.
+    tokenizer is compared, too. Items beyond the `max_length` that the model was opened with are left out, and so is a
+    part that has no others: see `left_out`.
 
     Raises VerificationError for token ids that differ, for results of another shape, and for numbers that are not
     finite.
     """
     for whole in proof.parts:
         part = fitting(whole, opened.max_length)
+        if not part.items:
+            continue
         if tokens:
             check_tokens(opened, part)
         measured = proof.measured.get(opened.variant, {}).get(part.name)
@@ -101,6 +104,11 @@ def _compared(opened: OpenModel, part: Part, way: str) -> tuple[list[Any], list[
         _kept(rows_of(opened.manifest, part, each), part, place) for place, each in zip(places, results, strict=True)
     ]
     return [part.items[place] for place in places], ours, [part.outputs[place] for place in places]
+
+
+def left_out(proof: Proof, max_length: int) -> str:
+    """The names of the parts whose items are all longer than the limit, for a message; empty if there are none."""
+    return ", ".join(part.name for part in proof.parts if not fitting(part, max_length).items)
 
 
 def fitting(part: Part, max_length: int) -> Part:

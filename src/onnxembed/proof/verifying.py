@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxembed.errors import ModelFilesError
+from onnxembed.errors import ModelFilesError, UsageError
 from onnxembed.execution.providers import CPU, Placement
 from onnxembed.manifest import CUDA_ONLY, TASKS, Manifest, read_manifest
 from onnxembed.proof.checking import asked_precision
-from onnxembed.proof.compare import WAYS, Figure, compare
+from onnxembed.proof.compare import WAYS, Figure, compare, left_out
 from onnxembed.proof.record import Proof, read_proof
 from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.tokenizing import make_tokenizer
@@ -41,16 +41,24 @@ def require_proof(folder: Path) -> tuple[Manifest, Proof]:
     )
 
 
-def verify_graphs(folder: Path, placement: Placement, precision: str | None = None) -> Iterator[GraphFigures]:
+def verify_graphs(
+    folder: Path, placement: Placement, precision: str | None = None, max_length: int | None = None
+) -> Iterator[GraphFigures]:
     """The figures of one graph, or of all graphs that can run at the placement, one after another.
+
+    A `max_length` below the model's own leaves out what is longer; UsageError if nothing is left to compare.
 
     Raises VerificationError for token ids that differ, for results of another shape, and for numbers that are not
     finite.
     """
     manifest, proof = require_proof(folder)
     for name in [precision] if precision else _runnable(manifest, placement):
-        opened = OpenModel(folder, TASKS, placement, precision=name, make_tokenizer=make_tokenizer)
+        opened = OpenModel(
+            folder, TASKS, placement, precision=name, max_length=max_length, make_tokenizer=make_tokenizer
+        )
         try:
+            if parts := left_out(proof, opened.max_length):
+                raise UsageError(f"max_length={max_length}: nothing in the proof has so few tokens ({parts})")
             figures = compare(opened, proof, WAYS, as_precision=asked_precision(opened, placement))
             yield GraphFigures(opened.precision, opened.provider, opened.threads, tuple(figures))
         finally:
