@@ -35,14 +35,13 @@ from onnxembed.execution.session import Session
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.loading.locate import locate
-from onnxembed.manifest import FORMS, TASKS
+from onnxembed.manifest import TASKS
 from onnxembed.proof import checking
 from onnxembed.proof.limits import REQUIRED
 from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.outputs.dense import dense_readout
 from onnxembed.runtime.outputs.pooling import normalize
 from onnxembed.runtime.tokenizing import make_tokenizer
-from running import needs_torch
 from tampering import change_graph, change_tensor
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -56,9 +55,12 @@ SHAPES = [(1, 1, 0), (1, 64, 0), (2, 64, 0), (2, 64, 20), (3, 40, 13), (8, 16, 0
 """Texts, tokens, and how many of the first text are padding."""
 
 
+fp32_session = partial(OpenVinoSession, built=True, precision="f32")
+
+
 def in_fp32(graph: GraphFiles, place: Any) -> CpuBackend:
     """A backend that OpenVINO computes in fp32."""
-    session = partial(OpenVinoSession, streams=place.threads, precision="f32")
+    session = partial(fp32_session, streams=place.threads)
     return CpuBackend(graph, place.wanted[0], place.threads, place.tokens_per_run, open_session=session)
 
 
@@ -85,7 +87,7 @@ def form(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pyt
 @pytest.mark.parametrize("threads", [1, 2])
 def test_outputs_are_those_of_onnxruntime(form: Path, threads: int) -> None:
     graph, wanted = form / "onnx/model.onnx", wanted_providers("cpu")
-    theirs, ours = Session(graph, wanted, 1), OpenVinoSession(graph, wanted, threads, precision="f32")
+    theirs, ours = Session(graph, wanted, 1), fp32_session(graph, wanted, threads)
     for shape in SHAPES:
         fed = feeds(*shape, sorted(theirs.inputs))
         for name in ("sentence_embedding", "token_embeddings"):
@@ -100,7 +102,7 @@ def test_outputs_are_those_of_onnxruntime(form: Path, threads: int) -> None:
 def test_in_bf16_too_but_for_rounding(form: Path) -> None:
     """Two texts of 256 tokens were wrong in OpenVINO's branch without a mask, in a larger model."""
     graph, wanted = form / "onnx/model.onnx", wanted_providers("cpu")
-    theirs, ours = Session(graph, wanted, 1), OpenVinoSession(graph, wanted, 1)
+    theirs, ours = Session(graph, wanted, 1), OpenVinoSession(graph, wanted, 1, built=True)
     for shape in SHAPES:
         fed = feeds(*shape, sorted(theirs.inputs))
         (expected,), (result,) = (session.run(["sentence_embedding"], fed) for session in (theirs, ours))
@@ -109,45 +111,17 @@ def test_in_bf16_too_but_for_rounding(form: Path) -> None:
 
 
 @needs_openvino
-@needs_torch
-def test_a_decoder_is_computed_in_the_portable_form(tmp_path: Path) -> None:
-    """OpenVINO lacks GroupQueryAttention as the fused form has it."""
-    from stock_models import write_sentence_decoder
-
-    checkpoint = write_sentence_decoder(tmp_path / "checkpoint", "qwen3")
-    wanted = wanted_providers("cpu")
-    for form in FORMS:
-        export(checkpoint, tmp_path / form, Options(form=form))
-    with pytest.raises(ModelFilesError, match=r"GroupQueryAttention.* use precision fp32; graphs of onnxembed export"):
-        OpenVinoSession(tmp_path / "fused/onnx/model.onnx", wanted, 1, precision="f32")
-    graph = tmp_path / "portable/onnx/model.onnx"
-    theirs, ours = Session(graph, wanted, 1), OpenVinoSession(graph, wanted, 1, precision="f32")
-    for shape in SHAPES:
-        fed = feeds(*shape, sorted(theirs.inputs))
-        (expected,), (result,) = (session.run(["sentence_embedding"], fed) for session in (theirs, ours))
-        assert np.abs(result - expected).max() <= 1e-5, shape
-
-
-@needs_openvino
-def test_every_run_takes_the_branch_with_the_mask(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As OpenVINO is told: no branch of the compiled graph depends on the mask any more."""
+def test_every_run_takes_the_general_way(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No branch is left to OpenVINO."""
     import openvino
 
-    compiled: list[Any] = []
-    compile_model = openvino.Core.compile_model
-
-    def keep(core: Any, model: Any, *arguments: Any) -> Any:
-        compiled.append(model)
-        return compile_model(core, model, *arguments)
-
-    monkeypatch.setattr(openvino.Core, "compile_model", keep)
-    OpenVinoSession(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1, precision="f32")
-    (model,) = compiled
-    branches = [node for node in model.get_ordered_ops() if node.get_type_name() == "If"]
-    conditions = [node.input_value(0).get_node() for node in branches]
-    assert branches
-    assert [node.get_type_name() for node in conditions] == ["Constant"] * len(branches)
-    assert not any(node.get_data().any() for node in conditions)
+    session = fp32_session(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1)
+    nodes = session._compiled.get_runtime_model().get_ordered_ops()
+    layers = {str(node.get_rt_info()["layerType"].value) for node in nodes}
+    assert "FullyConnected" in layers
+    assert "If" not in layers
+    with pytest.raises(ModelFilesError, match=rf"has branches, in which OpenVINO {openvino.__version__[:6]}.* fp32"):
+        OpenVinoSession(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1, precision="f32")
 
 
 @needs_openvino
@@ -182,7 +156,7 @@ def _vectors(model: OpenModel, tokens: Sequence[Any], runs: Sequence[Sequence[in
 @needs_openvino
 @pytest.mark.skipif(available_threads() < 2, reason="OpenVINO takes no more threads than there are cores")
 def test_streams_run_side_by_side_and_one_text_with_all_threads(artifact: Path) -> None:
-    session = partial(OpenVinoSession, artifact / "onnx/model.onnx", wanted_providers("cpu"), precision="f32")
+    session = partial(fp32_session, artifact / "onnx/model.onnx", wanted_providers("cpu"))
     asked = [
         [str(opened._compiled.get_property(name)) for name in ("NUM_STREAMS", "INFERENCE_NUM_THREADS")]
         for opened in (session(1, streams=2), session(2, streams=2))
@@ -207,7 +181,7 @@ def test_both_sessions_are_used(artifact: Path) -> None:
 
 @needs_openvino
 def test_what_a_long_run_took_is_freed(artifact: Path) -> None:
-    session = OpenVinoSession(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1, precision="f32")
+    session = fp32_session(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1)
     compiled, released = session._compiled, []
     session._compiled = SimpleNamespace(
         create_infer_request=compiled.create_infer_request,
@@ -246,7 +220,7 @@ def test_compiled_graphs_are_kept_and_another_graph_is_not_taken_for_them(
     fed = feeds(1, 8, 0, ("input_ids", "attention_mask", "token_type_ids"))
 
     def result() -> tuple[Any, bool]:
-        session = OpenVinoSession(copy / "onnx/model.onnx", wanted_providers("cpu"), 1, precision="f32")
+        session = fp32_session(copy / "onnx/model.onnx", wanted_providers("cpu"), 1)
         return session.run(["sentence_embedding"], fed)[0], bool(session._compiled.get_property("LOADED_FROM_CACHE"))
 
     first, again = result(), result()
@@ -265,13 +239,13 @@ def test_without_a_place_for_a_cache_it_runs_all_the_same(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    OpenVinoSession(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1, precision="f32")
+    fp32_session(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1)
 
 
 @needs_openvino
 def test_ids_without_a_row_are_refused(artifact: Path) -> None:
     """OpenVINO itself gives such a token a row of something."""
-    session = OpenVinoSession(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1, precision="f32")
+    session = fp32_session(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1)
     for wrong in (10**6, -1):
         fed = feeds(1, 8, 0, ("input_ids", "attention_mask", "token_type_ids"))
         fed["input_ids"][0, 3] = wrong
@@ -282,14 +256,14 @@ def test_ids_without_a_row_are_refused(artifact: Path) -> None:
 @needs_openvino
 def test_bad_requests_are_one_sentence(artifact: Path, tmp_path: Path) -> None:
     graph = artifact / "onnx/model.onnx"
-    session = OpenVinoSession(graph, wanted_providers("cpu"), 1, precision="f32")
+    session = fp32_session(graph, wanted_providers("cpu"), 1)
     with pytest.raises(UsageError, match="has no output nothing, only sentence_embedding, token_embeddings"):
         session.run(["nothing"], feeds(1, 8, 0, ("input_ids", "attention_mask")))
     with pytest.raises(UsageError, match="with no options of CPUExecutionProvider"):
         OpenVinoSession(graph, wanted_providers([(CPU, {"use_arena": "1"})]), 1)
     (tmp_path / "model.onnx").write_bytes(graph.read_bytes()[:1000])
     with pytest.raises(ModelFilesError, match="OpenVINO cannot open"):
-        OpenVinoSession(tmp_path / "model.onnx", wanted_providers("cpu"), 1, precision="f32")
+        fp32_session(tmp_path / "model.onnx", wanted_providers("cpu"), 1)
 
 
 @needs_openvino
@@ -297,7 +271,7 @@ def test_bad_requests_are_one_sentence(artifact: Path, tmp_path: Path) -> None:
 def test_openvino_without_the_instructions_is_no_bf16(artifact: Path) -> None:
     """It computes in fp32 then, and does not say so unless it is asked."""
     with pytest.raises(ProviderError, match=r"computes .* in f32 on this processor, not in bf16: use precision fp32"):
-        OpenVinoSession(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1)
+        OpenVinoSession(artifact / "onnx/model.onnx", wanted_providers("cpu"), 1, built=True)
 
 
 @needs_openvino

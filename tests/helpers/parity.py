@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxembed.decisions.flags import Flags
+from onnxembed.execution.openvino import OpenVinoSession
+from onnxembed.execution.providers import wanted_providers
 from onnxembed.export.artifact.graph_file import write_graph
 from onnxembed.export.build_graph import build
 from onnxembed.export.engines.engine import EngineOption
@@ -214,7 +217,8 @@ def max_difference(
 ) -> float:
     """Largest difference of hidden states and of every pooling, over all shapes and forms, for a transformers folder.
 
-    Hidden states are compared at real tokens only. ONNX's reference evaluator runs the portable graph, too.
+    Hidden states are compared at real tokens only. ONNX's reference evaluator runs the portable graph, too, and
+    OpenVINO, where it is installed, every graph that is built.
 
     Args:
         attention: the flag of that name, which is set on the reference too.
@@ -245,6 +249,10 @@ def _max_difference(folder: Path, workdir: Path, options: Options, reference: An
         check_portable(workdir / graph_file("fp32"))
     # The evaluator refuses a GatherElements of fewer rows than its data has, which the standard allows.
     evaluated_shapes = EVALUATED if options.form == "portable" and "GatherElements" not in graph.operators() else []
+    sessions: list[Any] = [session]
+    if find_spec("openvino") and plan.engine.value == "build":
+        graph_path = workdir / graph_file("fp32")
+        sessions.append(OpenVinoSession(graph_path, wanted_providers("cpu"), 1, built=True, precision="f32"))
     inputs = {value.name for value in session.get_inputs()}
     pool = Pooling(encoder.hidden_size, [POOLING_NAMES.get(mode, mode) for mode in POOLING_MODES])
     worst = np.zeros(1 + len(POOLING_MODES))  # of hidden states, then of each pooling
@@ -254,7 +262,7 @@ def _max_difference(folder: Path, workdir: Path, options: Options, reference: An
         with torch.no_grad():
             hidden = reference(**tensors).last_hidden_state
             expected = pool({"token_embeddings": hidden, **tensors})["sentence_embedding"].numpy()
-        made = [session.run(["sentence_embedding", "token_embeddings"], feeds)]
+        made = [each.run(["sentence_embedding", "token_embeddings"], feeds) for each in sessions]
         if shape in evaluated_shapes:
             evaluated = evaluate(workdir / graph_file("fp32"), feeds)
             made.append([evaluated["sentence_embedding"], evaluated["token_embeddings"]])

@@ -31,6 +31,8 @@ class GraphFiles(NamedTuple):
     """Whether runs must hold texts of one length, because padding would change how values are rounded."""
     one_text: bool = False
     """Whether each run must hold a single text."""
+    built: bool = False
+    """Whether a builder of the export made it: the `else` of its branches is right for all runs, `then` for some."""
     bf16: Bf16Way | None = None
     """How the CPU computes this fp32 graph in bf16; None if it computes the graph as it is."""
 

@@ -80,11 +80,11 @@ def open_backend(graph: GraphFiles, place: Place, open_session: OpenSession = Se
             place = place._replace(wanted=(wanted_providers("cpu"),))
     elif graph.cuda_only:
         raise ProviderError(f"{graph.path} runs on CUDA only: the CPU has no kernels for its numbers")
-    on_cpu = open_session if graph.bf16 is None else _bf16_session(graph.bf16, place)
+    on_cpu = open_session if graph.bf16 is None else _bf16_session(graph.bf16, graph, place)
     return CpuBackend(graph, place.wanted[0], place.threads, place.tokens_per_run, open_session=on_cpu)
 
 
-def _bf16_session(way: Bf16Way, place: Place) -> OpenCpuSession:
+def _bf16_session(way: Bf16Way, graph: GraphFiles, place: Place) -> OpenCpuSession:
     """What opens an fp32 graph for runs in bf16 on the CPU."""
     if way == "fast_math":
         return partial(Session, fast_math=True, spin=place.spin)
@@ -92,7 +92,7 @@ def _bf16_session(way: Bf16Way, place: Place) -> OpenCpuSession:
         raise UsageError("spin is for ONNX Runtime's threads: leave it out, since OpenVINO computes bf16 here")
     from onnxembed.execution.openvino import OpenVinoSession  # for bf16 on x86 alone
 
-    return partial(OpenVinoSession, streams=place.threads)
+    return partial(OpenVinoSession, streams=place.threads, built=graph.built)
 
 
 def _open_on_gpus(graph: GraphFiles, place: Place, open_session: OpenSession) -> Backend:

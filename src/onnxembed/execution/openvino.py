@@ -1,8 +1,9 @@
 """One graph in OpenVINO, which computes fp32 graphs in bf16 on x86 processors that have the instructions.
 
-ONNX Runtime has no products in bf16 there. OpenVINO computed wrong vectors, in bf16, in the branch that a fused graph
-takes for runs without padding, where they held two texts of 256 tokens; with a mask, all were right. So every run takes
-the branch with the mask. The portable form of a graph has no other.
+ONNX Runtime has no products in bf16 there. OpenVINO computes wrong vectors in the branches of graphs: in bf16, in the
+one for runs without padding, where they hold two texts of 256 tokens; in fp32, too, in the first runs of a model with
+local windows. So no branch is left to it: of the graphs that are built here every run takes the general way, which has
+a mask, and other graphs with branches are refused. The portable form of a graph has none.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class OpenVinoSession:
         wanted: the CPU, without options: those are ONNX Runtime's.
         threads: each run is computed by this many threads together.
         streams: where that is one thread, this many runs are computed side by side; they share the weights.
+        built: whether a builder of the export made the graph.
         precision: what OpenVINO computes in, by its own name. It is always said, since its default depends on the
             processor.
 
@@ -55,7 +57,16 @@ class OpenVinoSession:
     provider = OPENVINO
     """What computes the graph."""
 
-    def __init__(self, graph: Path, wanted: Wanted, threads: int, *, streams: int = 1, precision: str = "bf16") -> None:
+    def __init__(
+        self,
+        graph: Path,
+        wanted: Wanted,
+        threads: int,
+        *,
+        streams: int = 1,
+        built: bool = False,
+        precision: str = "bf16",
+    ) -> None:
         if wanted.providers != ((CPU, {}),):
             raise UsageError(f"providers: OpenVINO computes bf16 here, with no options of {CPU} and no other provider")
         self._runtime = load_openvino()
@@ -69,16 +80,13 @@ class OpenVinoSession:
             **_cache(),
         }
         try:
-            core = self._runtime.Core()
-            model = core.read_model(str(graph))
+            model = _read(self._runtime, graph, built=built)
             self._rows = min((table.shape[0] for table in _tables(model)), default=None)
-            _run_masked(self._runtime, model)
-            self._compiled = core.compile_model(model, "CPU", options)
-        except RuntimeError as error:  # openvino's own exceptions
-            raise ModelFilesError(
-                f"OpenVINO cannot open {graph}: {_cause(error)}; use precision fp32; graphs of onnxembed export --form "
-                "portable have standard operators only"
-            ) from error
+            self._compiled = self._runtime.Core().compile_model(model, "CPU", options)
+        except Exception as error:  # those of openvino's reader of graphs share no base of their own
+            if not isinstance(error, RuntimeError) and not type(error).__module__.startswith("openvino"):
+                raise
+            raise ModelFilesError(f"OpenVINO cannot open {graph}: {_cause(error)}; use precision fp32") from error
         used = self._compiled.get_property("INFERENCE_PRECISION_HINT")
         if used.get_type_name() != precision:
             raise ProviderError(
@@ -136,22 +144,55 @@ def _tables(model: Any) -> Iterator[Any]:
             yield node.input_value(0)
 
 
-def _run_masked(runtime: Any, model: Any) -> None:
-    """Make the graph say of every run that it needs its mask.
+def _read(runtime: Any, graph: Path, *, built: bool) -> Any:
+    """The graph, whose runs all take the `else` of its branches; ModelFilesError if that may be wrong."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.onnx import ConversionExtension
 
-    Whether a run needs none is the least entry of an integer mask as a truth value: `Mask.free` of the export.
-    """
+    frontend = FrontEndManager().load_by_framework("onnx")
+    if built:
+        frontend.add_extension(ConversionExtension("RotaryEmbedding", "com.microsoft", _rotated))
+        # Operators that OpenVINO lacks are left as they are: they stand in branches that are never taken.
+        model = frontend.convert_partially(frontend.load(str(graph)))
+        _take_else(runtime, model)
+        return model
+    model = frontend.convert(frontend.load(str(graph)))
+    if any(node.get_type_name() == "If" for node in model.get_ordered_ops()):
+        raise ModelFilesError(
+            f"{graph} has branches, in which OpenVINO {runtime.__version__} computes wrong numbers: use precision fp32"
+        )
+    return model
+
+
+def _take_else(runtime: Any, model: Any) -> None:
+    """Make false the condition of each branch, and of those in it."""
     never = runtime.op.Constant(runtime.Type.boolean, runtime.Shape([]), [False])
     for node in model.get_ordered_ops():
-        if node.get_type_name() != "Convert" or node.get_output_element_type(0) != runtime.Type.boolean:
-            continue
-        if node.input_value(0).get_node().get_type_name() == "ReduceMin":
-            for reader in node.output(0).get_target_inputs():
-                reader.replace_source_output(never.output(0))
+        if node.get_type_name() == "If":
+            _take_else(runtime, node.get_function(1))  # what `then` holds is not computed
+            node.input(0).replace_source_output(never.output(0))
     model.validate_nodes_and_infer_types()
 
 
-def _cause(error: RuntimeError) -> str:
+def _rotated(node: Any) -> list[Any]:
+    """What `RotaryEmbedding` is in OpenVINO's operators: `Graph.rotate` of the export, with positions from 0."""
+    from openvino import opset13 as ops
+
+    x, _, cos, sin = (node.get_input(place) for place in range(4))
+    shape = ops.shape_of(x)
+    length = ops.gather(shape, [1], 0)
+    rows = (ops.slice(table, [0], length, [1], [0]) for table in (cos, sin))
+    cos, sin = (ops.unsqueeze(each, [0, 2]) for each in rows)  # [1, T, 1, d / 2]
+    heads = ops.reshape(x, [0, 0, node.get_attribute("num_heads", 0), -1], special_zero=True)
+    first, second = ops.split(heads, -1, 2).outputs()
+    turned = [
+        ops.subtract(ops.multiply(first, cos), ops.multiply(second, sin)),
+        ops.add(ops.multiply(second, cos), ops.multiply(first, sin)),
+    ]
+    return [ops.reshape(ops.concat(turned, -1), shape, special_zero=False).output(0)]
+
+
+def _cause(error: Exception) -> str:
     """The last line of an error of OpenVINO that says something; those before it name its source files."""
     lines = [line.strip() for line in f"{error}".splitlines() if line.strip()]
     return next((line for line in reversed(lines) if not line.startswith("Exception from")), f"{error}")

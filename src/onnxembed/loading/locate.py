@@ -74,6 +74,7 @@ def locate(
         packed=files.folder / variant.packed.file if on_gpu and variant.packed else None,
         quantized=variant.quality is not None,
         one_text=bool(variant.one_text and variant.one_text.value),
+        built=manifest.model.engine == "build",
         bf16=way,
     )
     return LocatedArtifact(files, manifest, chosen, graph, records)
