@@ -24,7 +24,7 @@ from onnxembed.execution.session import Session
 from onnxembed.export.pipeline import export
 from onnxembed.export.plan import Options
 from onnxembed.manifest import read_manifest
-from stock_models import write_sentence_decoder
+from running import needs_torch
 from tampering import change_graph, change_tensor, ignore_mask, record_anew
 from tiny import write_sentence_bert
 
@@ -136,7 +136,10 @@ def swap(folder: Path, other: Path) -> None:
     record_anew(folder, FILE)
 
 
+@needs_torch
 def test_another_base_of_rotary_positions_is_found(tmp_path: Path) -> None:
+    from stock_models import write_sentence_decoder
+
     for name, base in ("right", 10_000.0), ("wrong", 1_000_000.0):
         write_sentence_decoder(tmp_path / name, "llama", rope_parameters={"rope_type": "default", "rope_theta": base})
         export(tmp_path / name, tmp_path / f"{name}-onnx", Options(flags=Flags(attention="causal")))
@@ -145,7 +148,10 @@ def test_another_base_of_rotary_positions_is_found(tmp_path: Path) -> None:
     assert refused(tmp_path / "right-onnx")
 
 
+@needs_torch
 def test_another_attention_of_a_decoder_is_found(tmp_path: Path) -> None:
+    from stock_models import write_sentence_decoder
+
     write_sentence_decoder(tmp_path / "decoder", "llama", pooling="mean")
     for attention in ("bidirectional", "causal"):
         flags = Flags(attention=attention)
