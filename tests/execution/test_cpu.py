@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -36,13 +38,16 @@ class Machine:
         self.provider = CPU
         self.opening: Callable[[int], None] = lambda threads: None
         self.running: Callable[[], None] = lambda: None
+        self.made: weakref.WeakSet[MachineSession] = weakref.WeakSet()
         self._running: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def session(self, graph: Path, wanted: Any, threads: int) -> MachineSession:
         self.opening(threads)
         self.opened.append(threads)
-        return MachineSession(self, threads)
+        session = MachineSession(self, threads)
+        self.made.add(session)
+        return session
 
     def run(self, threads: int) -> None:
         with self._lock:
@@ -217,7 +222,7 @@ def test_a_second_session_that_cannot_be_opened_gives_a_warning(
     assert model.opening
     model.opening.exception()
     with pytest.warns(
-        UserWarning, match=r"all texts are run side by side, because model.onnx could not be opened .*: no room"
+        UserWarning, match=r"all texts are run side by side, because model.onnx cannot be used with all .*: no room"
     ):
         lone(model, 1)
     lone(model, 3)
@@ -228,7 +233,7 @@ def test_the_second_session_is_used_once_it_is_proved(machine: Machine, opened: 
     model = opened()
     proving, proved = threading.Event(), threading.Event()
 
-    def prove() -> None:
+    def prove(session: str) -> None:
         proving.set()
         assert proved.wait(10)
         lone(model, 1)
@@ -249,7 +254,7 @@ def test_the_second_session_is_used_once_it_is_proved(machine: Machine, opened: 
 def test_a_second_session_that_is_not_proved_gives_a_warning(
     machine: Machine, opened: Callable[..., CpuBackend]
 ) -> None:
-    def prove() -> None:
+    def prove(session: str) -> None:
         lone(model, 1)
         raise ProofError("wrong")
 
@@ -266,19 +271,67 @@ def test_a_second_session_that_is_not_proved_gives_a_warning(
     assert model.open_sessions == ("side_by_side",)
 
 
-def test_a_model_closes_while_its_second_session_is_proved(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
-    def prove() -> None:
-        while not model.closed:
-            time.sleep(0.001)
-        lone(model, 1)
+def test_what_is_found_wrong_while_a_run_is_in_flight_is_said(
+    machine: Machine, opened: Callable[..., CpuBackend]
+) -> None:
+    def prove(session: str) -> None:
+        assert in_flight.wait(10)
+        raise ProofError("wrong")
 
-    model = opened()
+    def running() -> None:
+        in_flight.set()
+        settle(model)
+
+    model, in_flight = opened(), threading.Event()
     model.prove_later(prove)
     lone(model, 1)
-    model.close()
-    assert model.opening
-    assert isinstance(model.opening.exception(), RuntimeError)
+    machine.running = running
+    lone(model, 1)
+    with pytest.warns(UserWarning, match="wrong"):
+        lone(model, 1)
+    lone(model, 20)
+    settle(model)
+    assert machine.opened == [1, 4]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_closing_while_the_second_session_is_proved_frees_both(
+    machine: Machine, opened: Callable[..., CpuBackend], right: bool
+) -> None:
+    def prove(session: str) -> None:
+        while not model.closed:
+            time.sleep(0.001)
+        if right:
+            lone(model, 1)
+        raise ProofError("wrong")
+
+    model = opened()
+    sessions: list[Any] = []
+    machine.opening = sessions.append
+    made, machine.made = machine.made, weakref.WeakSet()
+    model.prove_later(prove)
+    lone(model, 1)
+    gc.disable()
+    try:
+        model.close()
+        assert (sessions, len(made), len(machine.made)) == ([4], 0, 0)
+    finally:
+        gc.enable()
     assert machine.runs == [1]
+
+
+def test_meanwhile_there_is_one_session(machine: Machine, opened: Callable[..., CpuBackend]) -> None:
+    for size, threads in ((1, 1), (KEEP_BOTH + 1, 4)):
+        machine.opened.clear()
+        model = opened(size=size)
+        with model.one_session():
+            lone(model, 5)
+            stream(model, 5)
+            assert machine.opened == [threads]
+        lone(model, 3)
+        stream(model, 3)
+        settle(model)
+        assert sorted(machine.opened) == [1, 4]
 
 
 def test_closing_while_the_last_run_ends_is_not_an_error(machine: Machine, opened: Callable[..., CpuBackend]) -> None:

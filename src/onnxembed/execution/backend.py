@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
@@ -71,8 +72,11 @@ class Backend(Protocol):
         Raises DeviceMemoryError for a run that does not fit into the device's memory, and RuntimeError after `close`.
         """
 
-    def prove_later(self, prove: Callable[[], None]) -> None:
-        """Call `prove` when a further session was opened, before anybody gets what that computes.
+    def one_session(self) -> AbstractContextManager[None]:
+        """Meanwhile no further session is opened, so that runs of one kind are all computed by the same one."""
+
+    def prove_later(self, prove: Callable[[str], None]) -> None:
+        """Call `prove`, with a name, when a further session was opened, before anybody gets what that computes.
 
         What it runs on the thread that calls it goes to that session, which is not used if it raises.
         """

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -91,7 +91,8 @@ class CpuBackend:
         self.opening: Future[None] | None = None
         """The opening of the second session, once it has begun."""
         self._unserved: dict[Sharing, float] = {"side_by_side": 0.0, "all_threads": 0.0}  # seconds
-        self._prove: Callable[[], None] | None = None
+        self._trouble = ""
+        self._prove: Callable[[str], None] | None = None
         self._proving = _Proving()
         self._sessions: dict[Sharing, CpuSession] = {}
         self._make_threads()
@@ -103,9 +104,10 @@ class CpuBackend:
         self._only = self._first if threads == 1 or session.provider not in (CPU, OPENVINO) else None
 
     def _make_threads(self) -> None:
-        """Make what no fork survives: the locks, the worker threads, and the number of runs that they compute."""
+        """Make what no fork survives: the locks, the worker threads, and the numbers of what they compute."""
         self._state = threading.Lock()
         self._running = 0
+        self._held = 0
         self._one_at_a_time = threading.Lock()
         self._workers = Workers(self._threads, self)
 
@@ -150,11 +152,11 @@ class CpuBackend:
         # Planned runs are small. What one long text needs, on top, would stay with this process for good.
         shrink = feeds["input_ids"].size > self._tokens_per_run
         if self._proving.session is not None:
-            self._check_open()
+            self._workers.check_open()
             return self._proving.session.run(outputs, feeds, shrink=shrink)
         with self._state:
             self._check_open()
-            self._check_opening()
+            self._report_trouble()
             if not self._sessions:  # in a forked child
                 self._sessions = {self._first: self._opened(self._first)}
             wanted = self._only or self._wanted()
@@ -171,7 +173,21 @@ class CpuBackend:
                 if wanted not in self._sessions and not self.closed:
                     self._count_unserved(wanted, self._clock() - started)
 
-    def prove_later(self, prove: Callable[[], None]) -> None:
+    @contextmanager
+    def one_session(self) -> Iterator[None]:
+        """Meanwhile no second session is opened. On a thread that proves one, all runs go to that in any case."""
+        with self._state:
+            self._held += 1
+            opening = None if self._proving.session else self.opening
+        try:
+            if opening is not None:
+                wait([opening])
+            yield
+        finally:
+            with self._state:
+                self._held -= 1
+
+    def prove_later(self, prove: Callable[[str], None]) -> None:
         """Call `prove` when the second session was opened; if it raises, a warning says so, and there is none."""
         self._prove = prove
 
@@ -193,35 +209,50 @@ class CpuBackend:
 
     def _count_unserved(self, wanted: Sharing, seconds: float) -> None:
         """Count the time of a run that another session would have sped up; open that session once it pays."""
+        if self._held or self._only:
+            return
         self._unserved[wanted] += seconds
         if self._unserved[wanted] > self._opening_time and (self.opening is None or self.opening.done()):
             self._unserved[wanted] = 0.0
             with suppress(RuntimeError):  # the interpreter is ending
                 self.opening = self._workers.start(self._add, wanted)
 
-    def _check_opening(self) -> None:
-        """If the second session cannot be used, warn and do without it from now on."""
-        if self.opening and self.opening.done() and (error := self.opening.exception()):
-            self.opening = None
-            self._only = only = next(iter(self._sessions))
+    def _report_trouble(self) -> None:
+        """Warn, once, that the second session cannot be used."""
+        trouble, self._trouble = self._trouble, ""
+        if trouble and self._only:
+            other: Sharing = "all_threads" if self._only == "side_by_side" else "side_by_side"
             warn(
-                f"all texts are run {_IN_WORDS[only]}, because {self._graph.path} could not be opened "
-                f"a second time: {error}"
+                f"all texts are run {_IN_WORDS[self._only]}, because {self._graph.path} cannot be used "
+                f"{_IN_WORDS[other]}: {trouble}"
             )
 
     def _add(self, sharing: Sharing) -> None:
-        """Open the second session; it replaces the first one if only one may stay."""
+        """Open the second session; it replaces the first one if only one may stay. If it cannot be used, there is none.
+
+        The error is kept as text alone: with it, the session and whatever proves it would live on.
+        """
         if self.closed:
             return
+        try:
+            session = self._proved(sharing)
+        except Exception as error:
+            with self._state:
+                if not self.closed:
+                    self._only, self._trouble = next(iter(self._sessions)), f"{error}"
+            return
+        with self._state:
+            self._sessions = {**self._sessions, sharing: session} if self._keep_both else {sharing: session}
+
+    def _proved(self, sharing: Sharing) -> CpuSession:
         session = self._opened(sharing)
         if self._prove is not None:
             self._proving.session = session
             try:
-                self._prove()
+                self._prove(sharing)
             finally:
                 self._proving.session = None
-        with self._state:
-            self._sessions = {**self._sessions, sharing: session} if self._keep_both else {sharing: session}
+        return session
 
     def _opened(self, sharing: Sharing) -> CpuSession:
         with OPENING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
@@ -104,7 +105,11 @@ class GpuBackend:
             with self._state:
                 self._running[device] -= 1
 
-    def prove_later(self, prove: Callable[[], None]) -> None:
+    def one_session(self) -> AbstractContextManager[None]:
+        """Nothing to do: all sessions are open."""
+        return nullcontext()
+
+    def prove_later(self, prove: Callable[[str], None]) -> None:
         """Nothing to do: all sessions are open."""
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ LONGEST_SUM = 256
 ONNX Runtime 1.31 and 1.32 compute products of two results wrongly there if their sums are longer and a thread has at
 most 64 columns: MlasSBGemmNonPackedOperation (core/mlas/lib/sbgemm.h) makes blocks of more than 256, which
 MlasSBGemmConvertPackB packs as several, and the kernel reads as one. Pooling and some attention are such products. How
-columns are divided depends on the threads, so that the proof, which runs texts with a thread each, does not find it.
+columns are divided depends on the threads, and on the texts of a run, so that the proof may not find it.
 """
 
 

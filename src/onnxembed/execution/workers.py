@@ -72,6 +72,10 @@ class Workers:
                 started.append(done(work, run))
         return started
 
+    def check_open(self) -> None:
+        """Raise RuntimeError after `close`, and when the interpreter is ending, which nothing but the threads knows."""
+        self.start(bool, None)
+
     def close(self) -> None:
         """Refuse further work, and wait for what has begun. Safe to repeat."""
         self._closed = True

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from onnxembed.errors import ProofError, VerificationError
+from onnxembed.errors import ProofError, UsageError, VerificationError
 from onnxembed.execution.openvino import load_openvino
 from onnxembed.execution.providers import (
     CPU,
@@ -40,31 +40,38 @@ def check_once(opened: OpenModel, placement: Placement, *, tokens: bool = True, 
     Raises ProofError with what was measured and what to do. Warns of an artifact that has no proof.
     """
     name = remembered.key(opened, placement, _ways(opened), tokens=tokens)
+    proof = None
     if again or remembered.passed(name) is None:
         proof = find_proof(opened)
         if proof is None:
             _say_unproved(opened)
             return
         check(opened, placement, proof, name, tokens=tokens)
-    prove_later(opened, placement, again=again)
+    prove_later(opened, placement, proof, again=again)
 
 
-def prove_later(opened: OpenModel, placement: Placement, *, again: bool = False) -> None:
+def prove_later(opened: OpenModel, placement: Placement, proof: Proof | None = None, *, again: bool = False) -> None:
     """Check a session that the model opens later, too, before it is used: its threads divide the work otherwise.
 
-    It computes single texts alone, or a few in one run. The tokenizer was compared before. What passed is remembered,
-    unless `again`.
+    It may be given texts alone, or some in one run. The tokenizer was compared before. What passed is remembered on
+    this machine; `again` remembers it for this model alone. `proof` is the model's, if it is known already.
     """
     model = weakref.ref(opened)  # it holds its sessions, and they hold this function
+    passed: set[str] = set()
 
-    def prove() -> None:
+    def prove(session: str) -> None:
         later = model()
         if later is None:
-            return
+            raise UsageError("this model is closed")
         ways = ("alone", *_ways(later))
-        name = remembered.key(later, placement, ways, tokens=False)
-        if (again or remembered.passed(name) is None) and (proof := find_proof(later)) is not None:
-            check(later, placement, proof, name, ways, tokens=False)
+        name = remembered.key(later, placement, (session, *ways), tokens=False)
+        if name in passed or (not again and remembered.passed(name) is not None):
+            return
+        known = proof or find_proof(later)
+        if known is not None and (figures := _measured(later, placement, known, name, ways, tokens=False)):
+            _LOG.info("%s: proved the session %s, too", later.folder, session)
+            remembered.remember(name, summary(figures))
+        passed.add(name)
 
     opened.backend.prove_later(prove)
 
@@ -85,17 +92,12 @@ def find_proof(opened: OpenModel) -> Proof | None:
 
 
 def check(
-    opened: OpenModel,
-    placement: Placement,
-    proof: Proof,
-    name: str | None = None,
-    ways: Sequence[str] = (),
-    *,
-    tokens: bool = True,
+    opened: OpenModel, placement: Placement, proof: Proof, name: str | None = None, *, tokens: bool = True
 ) -> Sequence[Figure]:
-    """Run a model on its proof, and remember under the name that it passed; ProofError if it does not.
+    """Run a model on its proof, as it runs many items, and remember under the name that it passed.
 
-    Without `ways`, it runs as many items do.
+    Raises ProofError if it does not pass. Warns of what its `max_length` leaves nothing of to compare, which is not
+    remembered.
     """
     variant = opened.manifest.variants[opened.variant]
     size = sum((opened.folder / file).stat().st_size for file in (variant.file, variant.data) if file)
@@ -108,21 +110,40 @@ def check(
         )
     started = time.perf_counter()
     try:
-        asked = asked_precision(opened, placement)
-        figures = list(compare(opened, proof, ways or _ways(opened), as_precision=asked, tokens=tokens))
-    except VerificationError as error:
-        raise _refusal(opened, name, f"{error}") from error
-    if broken := next((figure for figure in figures if figure.fault), None):
-        raise _refusal(opened, name, f"{broken.part}: {broken.fault}")
+        figures = _measured(opened, placement, proof, name, _ways(opened), tokens=tokens)
+    except ProofError as error:
+        more = f"`onnxembed verify DIR` shows all figures; prove=False ({VARIABLE}=never) uses it all the same"
+        raise ProofError(f"{opened.folder}: {error} {more}") from error
     seconds = time.perf_counter() - started
     _LOG.info("%s: proved %s on %s in %.0f ms", opened.folder, opened.precision, opened.provider, 1000 * seconds)
     if parts := left_out(proof, opened.max_length):
         warn(
-            f"{opened.folder}: nothing in its proof has at most {opened.max_length} tokens ({parts}), so its "
-            f"{opened.precision} graph is not checked on {opened.provider} (prove=False hides this)"
+            f"{opened.folder}: its proof has nothing of at most {opened.max_length} tokens for {parts}, so that is not "
+            f"checked in {opened.precision} on {opened.provider} (prove=False hides this)"
         )
     elif name is not None:
-        remembered.remember(name, summary(figures, seconds))
+        remembered.remember(name, summary(figures))
+    return figures
+
+
+def _measured(
+    opened: OpenModel, placement: Placement, proof: Proof, name: str | None, ways: Sequence[str], *, tokens: bool
+) -> Sequence[Figure]:
+    """What a model's results are on its proof; ProofError, and what was remembered is forgotten, if they are wrong."""
+    try:
+        asked = asked_precision(opened, placement)
+        figures = list(compare(opened, proof, ways, as_precision=asked, tokens=tokens))
+        wrong = next((f"{figure.part}: {figure.fault}" for figure in figures if figure.fault), "")
+    except VerificationError as error:
+        figures, wrong = [], f"{error}"
+    if wrong:
+        if name is not None:
+            remembered.forget(name)
+        results = "scores" if opened.manifest.reranking else "vectors"
+        raise ProofError(
+            f"the {opened.precision} graph does not give the model's own {results} on this machine with "
+            f"{opened.provider}: {wrong}. {_cure(opened)}"
+        )
     return figures
 
 
@@ -140,13 +161,12 @@ def asked_precision(opened: OpenModel, placement: Placement) -> str:
     return opened.precision
 
 
-def summary(figures: Sequence[Figure], seconds: float) -> dict[str, Any]:
+def summary(figures: Sequence[Figure]) -> dict[str, Any]:
     """What is remembered of a proof that was passed."""
     cosines = [figure.min_cosine for figure in figures if figure.min_cosine is not None]
     return {
         "max_abs_diff": max(figure.max_abs_diff for figure in figures),
         "min_cosine": min(cosines) if cosines else None,
-        "seconds": round(seconds, 3),
     }
 
 
@@ -157,18 +177,6 @@ def _say_unproved(opened: OpenModel) -> None:
     warn(
         f"{opened.folder} has no proof, so its {opened.precision} graph is not checked on {opened.provider}. To add "
         f"one: onnxembed verify {opened.folder} --against MODEL, or a new export (prove=False hides this)"
-    )
-
-
-def _refusal(opened: OpenModel, name: str | None, measured: str) -> ProofError:
-    """The error that says what was measured and what to do; what was remembered of the graph is forgotten."""
-    if name is not None:
-        remembered.forget(name)
-    results = "scores" if opened.manifest.reranking else "vectors"
-    return ProofError(
-        f"{opened.folder}: the {opened.precision} graph does not give the model's own {results} on this machine with "
-        f"{opened.provider}: {measured}. {_cure(opened)} `onnxembed verify DIR` shows all figures; prove=False "
-        f"({VARIABLE}=never) uses it all the same"
     )
 
 

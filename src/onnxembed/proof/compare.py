@@ -72,27 +72,28 @@ def compare(
     Raises VerificationError for token ids that differ, for results of another shape, and for numbers that are not
     finite.
     """
-    for whole in proof.parts:
-        part = fitting(whole, opened.max_length)
-        if not part.items:
-            continue
-        if tokens:
-            check_tokens(opened, part)
-        measured = proof.measured.get(opened.variant, {}).get(part.name)
-        limits = limits_for(opened.manifest, opened.variant, part.task, measured, as_precision)
-        for way in ways:
-            differences = Differences(opened.precision, WORDS[part.task], limits)
-            differences.add(way, *_compared(opened, part, way))
-            applied = differences.limits
-            yield Figure(
-                part.name,
-                way,
-                len(part.items),
-                differences.max_abs_diff,
-                None if part.task == "reranking" else differences.min_cosine,
-                applied.recorded() if applied else {},
-                differences.fault,
-            )
+    with opened.backend.one_session():
+        for whole in proof.parts:
+            part = fitting(whole, opened.max_length)
+            if not part.items:
+                continue
+            if tokens:
+                check_tokens(opened, part)
+            measured = proof.measured.get(opened.variant, {}).get(part.name)
+            limits = limits_for(opened.manifest, opened.variant, part.task, measured, as_precision)
+            for way in ways:
+                differences = Differences(opened.precision, WORDS[part.task], limits)
+                differences.add(way, *_compared(opened, part, way))
+                applied = differences.limits
+                yield Figure(
+                    part.name,
+                    way,
+                    len(part.items),
+                    differences.max_abs_diff,
+                    None if part.task == "reranking" else differences.min_cosine,
+                    applied.recorded() if applied else {},
+                    differences.fault,
+                )
 
 
 def _compared(opened: OpenModel, part: Part, way: str) -> tuple[list[Any], list[FloatArray], list[FloatArray]]:
@@ -107,7 +108,10 @@ def _compared(opened: OpenModel, part: Part, way: str) -> tuple[list[Any], list[
 
 
 def left_out(proof: Proof, max_length: int) -> str:
-    """The names of the parts whose items are all longer than the limit, for a message; empty if there are none."""
+    """The names of the parts whose items are all longer than the limit, for a message; empty if there are none.
+
+    No limit leaves out a part of vectors of texts without a prompt, for one of the texts is empty.
+    """
     return ", ".join(part.name for part in proof.parts if not fitting(part, max_length).items)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +18,7 @@ from onnxembed.proof.compare import WAYS, alone, compare, computation, rows_of, 
 from onnxembed.proof.limits import Limits
 from onnxembed.proof.probes import recorded_pairs, recorded_texts
 from onnxembed.proof.record import Part, Proof, brief, write_proof
-from onnxembed.runtime.open_model import TOO_LONG, OpenModel
+from onnxembed.runtime.open_model import OpenModel
 from onnxembed.runtime.outputs.multi_vector import treats_alike
 from onnxembed.runtime.tokenizing import make_tokenizer
 
@@ -66,9 +65,7 @@ def plain(folder: Path, precision: str = "fp32") -> Iterator[OpenModel]:
         make_tokenizer=make_tokenizer,
     )
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", TOO_LONG)
-            yield opened
+        yield opened
     finally:
         opened.close()
 

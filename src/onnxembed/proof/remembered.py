@@ -15,7 +15,7 @@ from typing import Any
 import tokenizers
 
 from onnxembed.execution.openvino import load_openvino
-from onnxembed.execution.providers import OPENVINO, Placement, load_onnxruntime
+from onnxembed.execution.providers import CPU, OPENVINO, Placement, load_onnxruntime
 from onnxembed.runtime.open_model import OpenModel
 from onnxembed.user_cache import user_cache
 
@@ -42,7 +42,7 @@ def key(opened: OpenModel, placement: Placement, ways: Sequence[str], *, tokens:
 
     Of several GPUs it holds for those that were named, by the numbers that CUDA gives them. A shorter `max_length`
     leaves items out, and without `tokens` the tokenizer was not compared: what passed so has not passed as a whole.
-    Threads divide products among them, and where they do decides which kernels compute them.
+    On a CPU, threads divide products among them, and where they do decides which kernels compute them.
     """
     from onnxembed import __version__  # the package imports this module
 
@@ -54,7 +54,7 @@ def key(opened: OpenModel, placement: Placement, ways: Sequence[str], *, tokens:
         "engine": load_openvino().__version__ if opened.provider == OPENVINO else None,
         "precision": [opened.precision, opened.variant],
         "compared": [opened.max_length, tokens, *ways],
-        "threads": opened.threads,
+        "threads": opened.threads if opened.provider in (CPU, OPENVINO) else None,
         "artifact": opened.manifest.to_json(),  # with the hash of each of its files
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -46,7 +46,7 @@ def verify_graphs(
 ) -> Iterator[GraphFigures]:
     """The figures of one graph, or of all graphs that can run at the placement, one after another.
 
-    A `max_length` below the model's own leaves out what is longer; UsageError if nothing is left to compare.
+    A `max_length` below the model's own leaves out what is longer. UsageError if that is all of a part.
 
     Raises VerificationError for token ids that differ, for results of another shape, and for numbers that are not
     finite.

@@ -22,13 +22,15 @@ INTEGERS = 5e-2
 def check(model: ServedModel) -> None:
     """Run a model, which also makes its kernels ready.
 
-    Raises ProofError unless it gives what its proof says. Of a model without a proof, as adopted ones are, raises
-    ModelFilesError unless texts have the same finite numbers alone and among others, in every task.
+    Raises ProofError unless it gives what its proof says. Of a model without a proof, as adopted ones are, or with none
+    that is as short as its `max_length`, raises ModelFilesError unless texts have the same finite numbers alone and
+    among others, in every task.
     """
     if model.proof is not None:
-        compare_with(model.opened, model.placement, model.proof)
-        prove_later(model.opened, model.placement)
-        return
+        figures = compare_with(model.opened, model.placement, model.proof)
+        prove_later(model.opened, model.placement, model.proof)
+        if figures:
+            return
     for task in model.manifest.tasks:
         kind: TextKind | None = "document" if task == "multi_vector" else None
         _check_alike(model, Part(task, kind, BRIEF_PAIRS if task == "reranking" else BRIEF, (), ()))
