@@ -219,8 +219,7 @@ def test_a_second_session_that_cannot_be_opened_gives_a_warning(
     machine.opening = opening
     model = opened()
     lone(model, 1)
-    assert model.opening
-    model.opening.exception()
+    settle(model)
     with pytest.warns(
         UserWarning, match=r"all texts are run side by side, because model.onnx cannot be used with all .*: no room"
     ):
@@ -261,8 +260,7 @@ def test_a_second_session_that_is_not_proved_gives_a_warning(
     model = opened()
     model.prove_later(prove)
     lone(model, 1)
-    assert model.opening
-    model.opening.exception()
+    settle(model)
     with pytest.warns(UserWarning, match=r"all texts are run side by side, because .*: wrong"):
         lone(model, 1)
     stream(model, 2)

@@ -20,7 +20,6 @@ import onnxembed
 from onnxembed import OnnxEmbedder, OnnxReranker
 from onnxembed.commands import verify_proof
 from onnxembed.errors import ModelFilesError, ProofError, UsageError, VerificationError
-from onnxembed.execution.cpu import CpuBackend
 from onnxembed.execution.providers import CPU, CUDA, OPENVINO, Placement
 from onnxembed.execution.session import Session
 from onnxembed.export.pipeline import export
@@ -278,56 +277,6 @@ def test_what_fails_later_is_not_believed_any_more(artifact: Path, monkeypatch: 
     for prove in (True, None):
         with pytest.raises(ProofError, match="does not give the model's own vectors"):
             OnnxEmbedder(artifact, precision="fp16", prove=prove)
-
-
-@pytest.mark.parametrize("prove", [None, True])
-def test_a_session_that_is_opened_later_is_checked_then(
-    artifact: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, prove: bool | None
-) -> None:
-    compared = counted(monkeypatch)
-    for _ in range(2):
-        with OnnxEmbedder(artifact, precision="fp16", threads=2, prove=prove) as model:
-            open_second(model)
-            assert len(backend_of(model).open_sessions) == 2
-    assert compared == ["fp16"] * (4 if prove else 2)
-    assert len([*cache.iterdir()]) == 2
-
-
-def test_a_session_that_is_wrong_with_all_threads_is_not_used(
-    artifact: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Threads divide products among them, and where they do decides which kernels compute them."""
-    made, run = Session.__init__, Session.run
-
-    def making(self: Any, graph: Path, wanted: Any, threads: int, **options: Any) -> None:
-        made(self, graph, wanted, threads, **options)
-        self.wrong = threads > 1
-
-    def running(self: Any, *given: Any, **options: Any) -> Any:
-        return [each[..., ::-1] if self.wrong else each for each in run(self, *given, **options)]
-
-    monkeypatch.setattr(Session, "__init__", making)
-    monkeypatch.setattr(Session, "run", running)
-    with OnnxEmbedder(artifact, threads=1) as plain, OnnxEmbedder(artifact, precision="fp16", threads=2) as model:
-        open_second(model)
-        with pytest.warns(UserWarning, match=r"run side by side, because .* does not give the model's own vectors"):
-            model.encode("hello")
-        np.testing.assert_allclose(model.encode("hello"), plain.encode("hello"), atol=1e-2)
-    assert len([*cache.iterdir()]) == 1  # that the first session passed
-
-
-def backend_of(model: OnnxEmbedder) -> CpuBackend:
-    backend = model.model.backend
-    assert isinstance(backend, CpuBackend)
-    return backend
-
-
-def open_second(model: OnnxEmbedder) -> None:
-    """Embed single texts until the session for those was opened, or could not be."""
-    backend = backend_of(model)
-    while backend.opening is None:
-        model.encode("hello")
-    backend.opening.exception()
 
 
 def test_a_shorter_limit_is_no_fault(artifact: Path) -> None:

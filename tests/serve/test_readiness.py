@@ -13,11 +13,14 @@ import pytest
 pytest.importorskip("msgspec", reason="pip install 'onnxembed[serve]'")
 
 from onnxembed.errors import ModelFilesError, ProofError
+from onnxembed.execution.cpu import CpuBackend
+from onnxembed.execution.providers import Placement
 from onnxembed.execution.session import Session
 from onnxembed.manifest import FILE_NAME, PROOF_FILE
 from onnxembed.serve.model import ServedModel
 from onnxembed.serve.readiness import check
 from onnxembed.serve.settings import ModelOptions, ModelSource
+from onnxembed.tokenizer.texts import pad
 
 
 def served(folder: Path, **options: Any) -> ServedModel:
@@ -58,6 +61,30 @@ def test_a_model_is_ready_when_it_gives_what_its_proof_says(
         check(models[0])
     with pytest.raises(ProofError, match="does not give the model's own scores"):
         check(models[2])
+
+
+def test_a_session_that_is_opened_later_must_give_it_too(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = served(artifact, placement=Placement("cpu", threads=2))
+    check(model)
+    spoil(monkeypatch, 1, -1.0)
+    backend = model.opened.backend
+    assert isinstance(backend, CpuBackend)
+    feeds = pad(model.opened.tokenize(["hello"]), 0)
+    while backend.opening is None:
+        backend.run(["sentence_embedding"], feeds)
+    backend.opening.result()
+    with pytest.warns(UserWarning, match="does not give the model's own vectors"):
+        backend.run(["sentence_embedding"], feeds)
+    assert backend.open_sessions == ("side_by_side",)
+
+
+def test_where_no_text_of_the_proof_is_short_enough_they_are_compared_with_each_other(
+    reranker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = served(reranker, max_length=6, precision="fp32")
+    spoil(monkeypatch, 2, 0.5)
+    with pytest.warns(UserWarning, match="nothing of at most 6 tokens"), pytest.raises(ModelFilesError, match="other"):
+        check(model)
 
 
 @pytest.mark.parametrize("factor", [0.9, np.nan])
